@@ -1,0 +1,1 @@
+"""Files on the ground: reading, deriving, stacking, labelling and simulating; no networks."""

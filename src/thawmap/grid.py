@@ -1,0 +1,104 @@
+"""Windows of a raster's grid: how an axis is cut into overlapping tiles, and the weights that blend them.
+
+Everything here is integer or float arithmetic on pixels: no files, no coordinates.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A rectangle of pixels; it may reach beyond its raster, where nothing is known.
+
+    Attributes:
+        row: First row.
+        col: First column.
+        height: Number of rows, at least 1.
+        width: Number of columns, at least 1.
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        """Check the size."""
+        if self.height < 1 or self.width < 1:
+            msg = f"a window of {self.height} x {self.width} px is empty; both sides must be at least 1"
+            raise ValueError(msg)
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.row, self.row + self.height)
+
+    @property
+    def cols(self) -> slice:
+        """The columns as a slice."""
+        return slice(self.col, self.col + self.width)
+
+
+def starts(length: int, *, tile: int, overlap: int) -> list[int]:
+    """First pixels of the tiles that cover ``length`` pixels with at least ``overlap`` between neighbours.
+
+    The last tile is shifted back so that it ends at the border; an axis that is shorter than a tile has one.
+
+    Raises:
+        ValueError: If the overlap is not smaller than the tile, or a size is not positive.
+
+    >>> starts(10, tile=4, overlap=1)
+    [0, 3, 6]
+    >>> starts(9, tile=4, overlap=1)
+    [0, 3, 5]
+    >>> starts(3, tile=4, overlap=1)
+    [0]
+    """
+    if length < 1 or tile < 1 or not 0 <= overlap < tile:
+        msg = f"tiles of {tile} px with {overlap} px overlap cannot cover {length} px; overlap must be below the tile"
+        raise ValueError(msg)
+    if length <= tile:
+        return [0]
+    firsts = list(range(0, length - tile, tile - overlap))
+    return [*firsts, length - tile]
+
+
+def windows(shape: tuple[int, int], *, tile: tuple[int, int], overlap: int) -> Iterator[Window]:
+    """Every tile of a raster of ``shape`` (rows, columns), row of tiles by row of tiles."""
+    for row in starts(shape[0], tile=tile[0], overlap=min(overlap, tile[0] - 1)):
+        for col in starts(shape[1], tile=tile[1], overlap=min(overlap, tile[1] - 1)):
+            yield Window(row=row, col=col, height=tile[0], width=tile[1])
+
+
+def cheapest_tile(length: int, *, overlap: int, stride: int, largest: int) -> int:
+    """The tile, a multiple of ``stride`` up to ``largest``, that covers an axis with the fewest computed pixels.
+
+    Among equals the larger tile wins: it has fewer seams.
+
+    >>> cheapest_tile(3333, overlap=128, stride=32, largest=1024)
+    960
+    >>> cheapest_tile(100, overlap=128, stride=32, largest=1024)
+    128
+    """
+    if length <= largest:
+        return -(-length // stride) * stride
+    sizes = range(-(-(overlap + 1) // stride) * stride, largest + 1, stride)
+    return min(sizes, key=lambda tile: (len(starts(length, tile=tile, overlap=overlap)) * tile, -tile))
+
+
+def ramp(length: int, *, overlap: int) -> npt.NDArray[np.float32]:
+    """Blending weights (length,), float32 in (0, 1]: rising over the first ``overlap`` pixels, falling over the last.
+
+    Linear, as the paper blends its tiles (section 2.3.2, "Inference for Spatial Evaluation"); strictly positive, so
+    that a scene's border keeps its value. Two neighbours' weights add to one where exactly ``overlap`` pixels are
+    shared.
+
+    >>> ramp(6, overlap=2).round(2).tolist()
+    [0.33, 0.67, 1.0, 1.0, 0.67, 0.33]
+    """
+    distance = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1))
+    return np.minimum(distance / (overlap + 1), 1.0).astype(np.float32)

@@ -1,0 +1,1 @@
+"""From a bundle and scenes to probabilities and polygons."""

@@ -1,0 +1,117 @@
+"""The layers a model can see: names, physical units, network ranges and storage codes.
+
+A layer's values are float32 in physical units, NaN where missing (DESIGN, section 3). ``low`` and ``high`` are
+the network range: x = (v - low) / (high - low). ``code_low`` and ``code_step`` store a value in 16 bits, wide
+enough for snow and shadow, fine enough to lose nothing that a sensor can see.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from thawmap.errors import ConfigError
+
+CODES = 65534
+"""Values of a 16-bit code that carry data: 1 .. 65535 (0 = missing) less one, as a number of steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One input of a model: its name, units, and the range that the network sees as 0..1.
+
+    Attributes:
+        name: Unique lower-case name.
+        units: Physical units of the values; "1" for ratios.
+        low: Value that the network sees as 0.
+        high: Value that the network sees as 1.
+        clip: Whether values outside the range are clipped to 0..1.
+        optical: Whether the layer is a surface reflectance.
+        directional: Whether the values change when the image is turned (aspect, hillshade).
+        code_low: Smallest value that the tile store can hold.
+        code_step: Difference of two neighbouring codes of the tile store.
+
+    Raises:
+        ConfigError: If the range is empty.
+    """
+
+    name: str
+    units: str
+    low: float
+    high: float
+    clip: bool = True
+    optical: bool = False
+    directional: bool = False
+    code_low: float
+    code_step: float
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not self.low < self.high:
+            msg = f"layer {self.name!r} has the range {self.low} .. {self.high}; the first number must be the smaller"
+            raise ConfigError(msg)
+
+
+def _reflectance(name: str) -> Layer:
+    return Layer(name=name, units="1", low=-0.1, high=0.5, optical=True, code_low=-0.2, code_step=2.5e-5)
+
+
+def _index(name: str) -> Layer:
+    return Layer(name=name, units="1", low=-1.0, high=1.0, code_low=-1.0, code_step=2.0 / CODES)
+
+
+def _trend(name: str) -> Layer:
+    return Layer(name=name, units="1/decade", low=-0.12, high=0.12, code_low=-0.24, code_step=0.48 / CODES)
+
+
+_ALL = (
+    _reflectance("blue"),
+    _reflectance("green"),
+    _reflectance("red"),
+    _reflectance("nir"),
+    _reflectance("swir1"),
+    _reflectance("swir2"),
+    _index("ndvi"),
+    _index("ndwi"),
+    Layer(name="relative_elevation", units="m", low=-50, high=50, code_low=-327.67, code_step=0.01),
+    Layer(name="slope", units="degrees", low=0, high=90, code_low=0, code_step=0.002),
+    Layer(name="elevation", units="m", low=-100, high=3000, code_low=-500, code_step=0.1),
+    Layer(name="aspect", units="degrees", low=0, high=360, directional=True, code_low=0, code_step=0.01),
+    Layer(name="hillshade", units="1", low=0, high=1, directional=True, code_low=0, code_step=1.0 / CODES),
+    Layer(name="curvature", units="1/m", low=-1, high=1, code_low=-4, code_step=8.0 / CODES),
+    _trend("tc_brightness"),
+    _trend("tc_greenness"),
+    _trend("tc_wetness"),
+)
+
+LAYERS: Mapping[str, Layer] = MappingProxyType({layer.name: layer for layer in _ALL})
+"""Every layer with known units, by name."""
+
+PAPER_LAYERS = (
+    "blue", "green", "red", "nir", "ndvi", "relative_elevation", "slope",
+    "tc_brightness", "tc_greenness", "tc_wetness",
+)  # fmt: skip
+"""The default input: the paper's (section 2.2, Table 3), with all four optical bands."""
+
+
+def layer(name: str, *, low: float | None = None, high: float | None = None, clip: bool = True) -> Layer:
+    """The layer called ``name``, with its known range or the given one.
+
+    A name that is not known becomes a layer of its own when both ends of its range are given.
+
+    Raises:
+        ConfigError: If the layer is not known and has no range, or the range is empty.
+    """
+    known = LAYERS.get(name)
+    if known is not None:
+        low, high = known.low if low is None else low, known.high if high is None else high
+        return replace(known, low=low, high=high, clip=clip)
+    if low is None or high is None:
+        near = get_close_matches(name, LAYERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LAYERS)}"
+        msg = f"layer {name!r} is not known, and has no 'low' and 'high' of its own; {hint}"
+        raise ConfigError(msg)
+    width = high - low
+    return Layer(
+        name=name, units="", low=low, high=high, clip=clip, code_low=low - width, code_step=3.0 * width / CODES
+    )

@@ -1,0 +1,1 @@
+"""Networks, losses, metrics and bundles: tensors, and no files on the ground."""

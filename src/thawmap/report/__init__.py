@@ -1,0 +1,1 @@
+"""From maps and labels to scores, figures and pages."""
