@@ -1,0 +1,3 @@
+"""Map retrogressive thaw slumps, or any other object, from satellite scenes."""
+
+__version__ = "0.1.0"

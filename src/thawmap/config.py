@@ -1,0 +1,477 @@
+"""The contract with the user: one YAML, checked once, frozen, and travelling with every result.
+
+Every setting has its default and its help text here and nowhere else. Unknown keys are refused with the file, the
+line, the key and the nearest known key. Relative paths count from the YAML's folder.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from thawmap.errors import ConfigError
+from thawmap.layers import PAPER_LAYERS, Layer, layer
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None or path.is_absolute() else folder / path
+
+
+RelativePath = Annotated[Path, AfterValidator(_from_folder)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, unknown keys refused, help text from the docstrings of the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Band(Settings):
+    """One band of a file: how its stored numbers become physical values (stored * scale + offset)."""
+
+    band: Positive = 1
+    """Number of the band in the file, from 1."""
+    scale: float = 1.0
+    """Factor from stored numbers to physical units."""
+    offset: float = 0.0
+    """Added after scaling, in physical units."""
+    nodata: float | None = None
+    """Stored number that means missing, beside the one that the file names itself."""
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] | None = None
+    """How values come onto another grid; unset: average when coarsening, else cubic."""
+
+
+class ValidMask(Settings):
+    """A raster that says which pixels the sensor could use."""
+
+    file: str
+    """The file, named as in `files`."""
+    band: Positive = 1
+    """Number of the band in the file, from 1."""
+    usable: tuple[int, ...] = (1,)
+    """Values that mean usable; everything else is not."""
+
+
+class SceneSettings(Settings):
+    """Which scenes there are, and which files hold their layers."""
+
+    kind: Literal["rasters"]
+    """Kind of delivery: `rasters` is any files, by pattern or table."""
+    path: RelativePath | None = None
+    """Pattern of the scenes' folders or files, such as "scenes/*" or "scenes/*.tif"."""
+    table: RelativePath | None = None
+    """CSV with the columns id, region, path (from the CSV's folder) and acquired (UTC); the last two may be empty."""
+    files: dict[str, dict[str, Band]] = Field(min_length=1)
+    """File to the layers in it. A name counts from the scene's folder, may be a pattern, and `{name}` stands for
+    the scene's name."""
+    valid: ValidMask | None = None
+    """Mask of usable pixels, where there is one."""
+    grid: str | None = None
+    """The file whose grid is the scene's; unset: the first of `files`."""
+    region: str | None = None
+    """Region of scenes found by `path`; `{parent}` stands for the name of the folder above the scene."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.path is None) == (self.table is None):
+            msg = "scenes are found by either 'path' or 'table'; give exactly one of them"
+            raise ValueError(msg)
+        if self.grid is not None and self.grid not in self.files:
+            msg = f"grid is {self.grid!r}, which is not one of the files: {', '.join(self.files)}"
+            raise ValueError(msg)
+        bands = [name for file in self.files.values() for name in file]
+        twice = sorted({name for name in bands if bands.count(name) > 1})
+        if twice:
+            msg = f"layer {twice[0]!r} is mapped twice in 'files'; keep one"
+            raise ValueError(msg)
+        return self
+
+
+class LayerSettings(Settings):
+    """An input layer with a range of its own."""
+
+    name: str
+    """Name of the layer."""
+    low: float | None = None
+    """Value that the network sees as 0; unset: the layer's own."""
+    high: float | None = None
+    """Value that the network sees as 1; unset: the layer's own."""
+    clip: bool = True
+    """Whether values outside the range are clipped to 0..1."""
+
+
+class LabelSettings(Settings):
+    """Where the digitised objects are: polygons in one vector file, or one raster per scene."""
+
+    path: RelativePath | None = None
+    """Vector file of polygons."""
+    layer: str | None = None
+    """Layer of the vector file; unset: its first."""
+    scene: str | None = None
+    """Column that names the scene a polygon was digitised on; unset: every polygon counts for every scene."""
+    region: str | None = None
+    """Column that names the region; it is given to scenes that have none."""
+    target: str | None = None
+    """Column with 1 = object, 0 = not an object, anything else = ignore; unset: every polygon is an object."""
+    extent: RelativePath | None = None
+    """Vector file that says where people looked: outside is ignored, inside and unlabelled is negative."""
+    raster: str | None = None
+    """Raster of each scene, named as in `scenes.files`."""
+    band: Positive = 1
+    """Number of the raster's band, from 1."""
+    positive: tuple[int, ...] = (1,)
+    """Raster values that mean object."""
+    negative: tuple[int, ...] = (0,)
+    """Raster values that mean no object."""
+    ignore: tuple[int, ...] | int = (255,)
+    """Raster values that are neither trained on nor scored."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.path is None) == (self.raster is None):
+            msg = "labels are in either 'path' (polygons) or 'raster'; give exactly one of them"
+            raise ValueError(msg)
+        return self
+
+
+class TileSettings(Settings):
+    """How labelled scenes are cut for training."""
+
+    size: int = Field(default=256, ge=32, multiple_of=32)
+    """Side of a tile in pixels."""
+    overlap: int = Field(default=25, ge=0)
+    """Pixels that neighbouring tiles share at least."""
+    min_valid: Probability = 0.5
+    """Share of a tile that must be usable."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.overlap >= self.size:
+            msg = f"overlap is {self.overlap} px; it must be smaller than the tile's {self.size} px"
+            raise ValueError(msg)
+        return self
+
+
+class ModelSettings(Settings):
+    """The network."""
+
+    architecture: str = "unetplusplus"
+    """Any architecture of segmentation_models.pytorch, such as unet, unetplusplus, deeplabv3; or `pixel`."""
+    encoder: str = "resnet34"
+    """Any encoder of segmentation_models.pytorch."""
+    weights: str | None = None
+    """Pre-trained encoder weights, such as imagenet (fetched by the library); unset: random, as in the paper."""
+
+
+class AugmentSettings(Settings):
+    """Random changes of training tiles, each with its probability (the paper's, section 2.3.2)."""
+
+    flip: Probability = 0.5
+    """Probability of each mirroring, left-right and top-bottom."""
+    rotate90: Probability = 0.5
+    """Probability of a turn by one, two or three quarters."""
+    blur: Probability = 0.5
+    """Probability of a slight blur of all layers."""
+
+
+class OptimiserSettings(Settings):
+    """The optimiser (the paper's: Adam as its authors suggest)."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    """Name of the optimiser."""
+    lr: float = Field(default=0.001, gt=0)
+    """Learning rate."""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """Decay of the first and second moment."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of the weights."""
+
+
+class Phase(Settings):
+    """A stretch of training over one choice of tiles; it starts from the best model of the phase before."""
+
+    name: str
+    """Name in the log."""
+    epochs: Positive
+    """Passes over the tiles."""
+    tiles: Literal["positive", "all"] = "all"
+    """Tiles with an object in them (the paper's sparse training), or all."""
+    lr: float | None = Field(default=None, gt=0)
+    """Learning rate of this phase; unset: the optimiser's."""
+
+
+class TrainingSettings(Settings):
+    """How the network learns."""
+
+    loss: Literal["focal", "bce", "dice"] = "focal"
+    """Loss on logits, over usable and labelled pixels only."""
+    optimiser: OptimiserSettings = OptimiserSettings()
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate within a phase."""
+    batch_size: Positive = 6
+    """Tiles per step."""
+    phases: tuple[Phase, ...] = Field(
+        default=(Phase(name="sparse", epochs=100, tiles="positive"), Phase(name="full", epochs=20)), min_length=1
+    )
+    """Phases in order."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; auto: bfloat16 on a GPU that has it, else float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: a GPU where there is one."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+class SplitSettings(Settings):
+    """What is left out of training: epoch and threshold are chosen on validation, never on test."""
+
+    by: Literal["region", "scene"] = "region"
+    """What the names below are."""
+    validation: tuple[str, ...] = ()
+    """Names that choose epoch and threshold."""
+    test: tuple[str, ...] = ()
+    """Names that are left out completely."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        both = sorted(set(self.validation) & set(self.test))
+        if both:
+            msg = f"{both[0]!r} is both validation and test; keep it in one"
+            raise ValueError(msg)
+        return self
+
+
+class InferenceSettings(Settings):
+    """How maps are made."""
+
+    tile: Literal["auto"] | Annotated[int, Field(ge=32)] = "auto"
+    """Side of the squares that the network sees, in pixels; auto: the cheapest cut that memory allows."""
+    overlap: int = Field(default=128, ge=0)
+    """Pixels that neighbouring squares share at least."""
+    blend: Literal["linear"] = "linear"
+    """Weights where squares overlap."""
+    memory_gb: float = Field(default=3.0, gt=0)
+    """Memory that `tile: auto` plans for."""
+    batch_size: Positive = 1
+    """Squares per forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to predict; auto: a GPU where there is one."""
+
+
+class PolygonSettings(Settings):
+    """How probabilities become objects."""
+
+    threshold: Literal["bundle"] | Probability = "bundle"
+    """Objects are where the probability is above it; bundle: the threshold chosen on validation (else 0.5)."""
+    min_area_m2: float = Field(default=0.0, ge=0)
+    """Smaller objects are left out."""
+
+
+class OutputSettings(Settings):
+    """Which files are written."""
+
+    probability: Literal["uint8", "float32"] = "uint8"
+    """Storage of probabilities: hundredths in one byte, or full."""
+    vectors: tuple[Literal["gpkg", "shp", "parquet"], ...] = ("gpkg",)
+    """Formats of the polygons."""
+
+
+class EngineSettings(Settings):
+    """What runs the work over many scenes."""
+
+    kind: Literal["local"] = "local"
+    """local: this machine."""
+    workers: Positive = 1
+    """Processes side by side."""
+
+
+class Config(Settings):
+    """Everything that decides a result."""
+
+    project: str = "thawmap"
+    """Name of the project, kept with every result."""
+    scenes: SceneSettings
+    layers: tuple[str | LayerSettings, ...] = Field(default=PAPER_LAYERS, min_length=1)
+    """Inputs of the model, in order."""
+    labels: LabelSettings | None = None
+    tiles: TileSettings = TileSettings()
+    model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
+    training: TrainingSettings = TrainingSettings()
+    split: SplitSettings = SplitSettings()
+    inference: InferenceSettings = InferenceSettings()
+    polygons: PolygonSettings = PolygonSettings()
+    outputs: OutputSettings = OutputSettings()
+    engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [item.name for item in self.input_layers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            msg = f"layer {twice[0]!r} is listed twice in 'layers'; keep one"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def input_layers(self) -> tuple[Layer, ...]:
+        """The model's inputs with their ranges, in order."""
+        return tuple(
+            layer(item) if isinstance(item, str) else layer(item.name, low=item.low, high=item.high, clip=item.clip)
+            for item in self.layers
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The resolved configuration as plain JSON values."""
+        resolved: dict[str, Any] = self.model_dump(mode="json")
+        return resolved
+
+
+def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a YAML file, with ``KEY=VALUE`` overrides.
+
+    Raises:
+        ConfigError: If the file is missing or not YAML, or a key or value is not allowed; the message names file,
+            line, key and remedy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{path} cannot be read ({error.strerror}); name a YAML file, or make one with 'thawmap init'"
+        raise ConfigError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path} is not text; a configuration is a YAML file in UTF-8"
+        raise ConfigError(msg) from error
+    return parse(text, name=str(path), folder=path.resolve().parent, overrides=overrides)
+
+
+def parse(text: str, *, name: str, folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a YAML text; ``name`` stands for it in messages, relative paths count from ``folder``.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    raw, lines = _read_yaml(text, name)
+    places: dict[tuple[str | int, ...], str] = {key: f"{name}:{line}" for key, line in lines.items()}
+    for override in overrides:
+        key = _override(raw, override)
+        places[key] = f"--set {override}"
+    try:
+        return Config.model_validate(raw, context={"folder": folder})
+    except ConfigError as error:
+        msg = f"{name}: {error}"
+        raise ConfigError(msg) from error
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, places, name)) from error
+
+
+def json_schema() -> str:
+    """The JSON schema of the YAML, for editors that complete it."""
+    return json.dumps(Config.model_json_schema(), indent=2)
+
+
+def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        msg = f"{place}: not valid YAML ({getattr(error, 'problem', error)}); check indentation, colons and quotes"
+        raise ConfigError(msg) from error
+    if not isinstance(node, yaml.MappingNode):
+        msg = f"{name}: a configuration is a mapping of keys such as 'scenes' and 'labels'; see 'thawmap init'"
+        raise ConfigError(msg)
+    lines: dict[tuple[str | int, ...], int] = {}
+    _note_lines(node, (), lines, name)
+    return yaml.safe_load(text), lines
+
+
+def _note_lines(
+    node: yaml.Node, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], name: str
+) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_lines(item, (*path, index), lines, name)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            if here in lines:
+                msg = f"{name}:{key.start_mark.line + 1}: key '{_dotted(here)}' stands twice; keep one"
+                raise ConfigError(msg)
+            lines[here] = key.start_mark.line + 1
+            _note_lines(value, here, lines, name)
+
+
+def _override(raw: dict[str, Any], override: str) -> tuple[str | int, ...]:
+    """Put one ``a.b=value`` into the raw mapping; the value is read as YAML."""
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        msg = f"--set {override}: not of the form KEY=VALUE, such as training.batch_size=8"
+        raise ConfigError(msg)
+    parts = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    place: Any = raw
+    try:
+        for part in parts[:-1]:
+            place = place[part] if isinstance(place, list) else place.setdefault(part, {})
+        place[parts[-1]] = yaml.safe_load(value)
+    except (TypeError, IndexError, AttributeError, yaml.YAMLError) as error:
+        msg = f"--set {override}: the configuration has no place {key!r}; see 'thawmap config' for its keys"
+        raise ConfigError(msg) from error
+    return parts
+
+
+def _sentence(error: ValidationError, places: Mapping[tuple[str | int, ...], str], name: str) -> str:
+    """The first fault as one sentence, and how many more there are."""
+    faults = error.errors()
+    fault = faults[0]
+    where = tuple(fault["loc"])
+    known = where
+    while known and known not in places:
+        known = known[:-1]
+    place = places.get(known, name)
+    key = _dotted(where) or "the configuration"
+    if fault["type"] == "extra_forbidden":
+        said = f"unknown key '{key}'; {_nearest(str(where[-1]), _keys_at(where[:-1]))}"
+    elif fault["type"] == "missing":
+        said = f"key '{key}' is missing; add it"
+    else:
+        reason = fault["msg"].removeprefix("Value error, ")
+        got = fault["input"] if isinstance(fault["input"], str | int | float | bool) else None
+        said = f"'{key}'{f' is {got!r}' if got is not None else ''}: {reason[:1].lower()}{reason[1:]}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{place}: {said}{more}"
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+
+
+def _keys_at(path: Sequence[str | int]) -> list[str]:
+    """Keys that the section at ``path`` knows."""
+    schema = Config.model_json_schema()
+    place: Any = schema
+    for part in (*path, None):
+        while "$ref" in place:
+            place = schema["$defs"][place["$ref"].rsplit("/", 1)[-1]]
+        for option in place.get("anyOf", []):
+            if "$ref" in option:
+                place = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
+        if part is None:
+            break
+        place = place.get("properties", {}).get(part) or place.get("items") or place.get("additionalProperties") or {}
+    return list(place.get("properties", {}))
