@@ -7,15 +7,28 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from multiprocessing import get_context
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Generic, ParamSpec, TypeVar
 
 from thawmap.errors import ThawmapError
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +61,12 @@ def run(
     """Outcomes of ``work`` over ``items``, each as soon as it is there.
 
     Args:
-        work: A function of one item; for processes and clusters one that can be sent (module level, or a partial).
+        work: A function of one item; for processes and clusters one that can be sent (module level, or a
+            partial).
         items: Read lazily, so that a million items cost the memory of ``ahead``.
-        executor: Any ``concurrent.futures.Executor`` (a Dask client's ``get_executor()`` too); None works in this
-            thread, in order.
-        ahead: Items handed to the executor at once.
+        executor: Any ``concurrent.futures.Executor`` (a Dask client's ``get_executor()`` too); None works in
+            this thread, in order.
+        ahead: Items handed to the executor at once; at least as many as it has workers.
     """
     if executor is None:
         yield from (_attempt(work, item) for item in items)
@@ -61,8 +75,8 @@ def run(
     pending: dict[Future[Outcome[Item, Value]], Item] = {}
     try:
         while True:
-            while len(pending) < ahead and (item := next(queue, _END)) is not _END:
-                pending[executor.submit(_attempt, work, item)] = item  # type: ignore[arg-type]
+            for item in islice(queue, ahead - len(pending)):
+                pending[_submit(executor, work, item)] = item
             if not pending:
                 return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -74,11 +88,50 @@ def run(
 
 
 def processes(workers: int) -> Executor | None:
-    """An executor of ``workers`` fresh processes; None (this thread) for one."""
-    return None if workers <= 1 else ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    """An executor of ``workers`` fresh processes; None (this thread) for one.
+
+    A process that dies costs the one item that it held, and is replaced.
+    """
+    return None if workers <= 1 else _Processes(workers)
 
 
-_END = object()
+class _Processes(ThreadPoolExecutor):
+    """Threads that each lend a process of its own to the item they hold.
+
+    A plain pool of processes gives up all its items when one process dies, and cannot say whose fault it was.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, thread_name_prefix="thawmap")
+        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+        for _ in range(workers):
+            self._idle.put(_one_process())
+
+    def submit(
+        self, fn: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Future[Result]:
+        """As of any executor; the call must be one that can be sent to a process."""
+        return super().submit(self._lend, partial(fn, *args, **kwargs))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
+        """As of any executor; without waiting, each process ends with the last item that it holds."""
+        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+        while wait and not self._idle.empty():
+            self._idle.get().shutdown()
+
+    def _lend(self, call: Callable[[], Result]) -> Result:
+        process = self._idle.get()
+        try:
+            return process.submit(call).result()
+        except BrokenExecutor:
+            process = _one_process()
+            raise
+        finally:
+            self._idle.put(process)
+
+
+def _one_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
 def _attempt(work: Callable[[Item], Value], item: Item) -> Outcome[Item, Value]:
@@ -90,12 +143,25 @@ def _attempt(work: Callable[[Item], Value], item: Item) -> Outcome[Item, Value]:
     return Outcome(item=item, value=value, seconds=time.perf_counter() - begin)
 
 
-def _outcome(future: Future[Outcome[Item, Value]], item: Item) -> Outcome[Item, Value]:
-    """The result of a future; a worker that died is a failure of the item that it held."""
+def _submit(executor: Executor, work: Callable[[Item], Value], item: Item) -> Future[Outcome[Item, Value]]:
+    """The future of an item; where the executor is beyond use, one that failed."""
     try:
-        return future.result()
+        return executor.submit(_attempt, work, item)
+    except BrokenExecutor as error:
+        failed: Future[Outcome[Item, Value]] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _outcome(future: Future[Outcome[Item, Value]], item: Item) -> Outcome[Item, Value]:
+    """The result of a future, with the very item that was handed in."""
+    try:
+        return replace(future.result(), item=item)
+    except BrokenExecutor:
+        why = "the process that worked on it was ended from outside, most often for want of memory"
+        return Outcome(item=item, error=f"{why}; try fewer workers")
     except Exception as error:  # noqa: BLE001 - here a failure becomes data (law 9)
-        return Outcome(item=item, error=f"the worker that held it ended: {_sentence(error)}")
+        return Outcome(item=item, error=_sentence(error))
 
 
 def _sentence(error: Exception) -> str:

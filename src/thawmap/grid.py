@@ -59,7 +59,7 @@ def starts(length: int, *, tile: int, overlap: int) -> list[int]:
     [0]
     """
     if length < 1 or tile < 1 or not 0 <= overlap < tile:
-        msg = f"tiles of {tile} px with {overlap} px overlap cannot cover {length} px; overlap must be below the tile"
+        msg = f"tiles of {tile} px cannot cover {length} px with overlap {overlap}; keep it below the tile"
         raise ValueError(msg)
     if length <= tile:
         return [0]
@@ -75,27 +75,34 @@ def windows(shape: tuple[int, int], *, tile: tuple[int, int], overlap: int) -> I
 
 
 def cheapest_tile(length: int, *, overlap: int, stride: int, largest: int) -> int:
-    """The tile, a multiple of ``stride`` up to ``largest``, that covers an axis with the fewest computed pixels.
+    """The tile, a multiple of ``stride``, that covers an axis with the fewest computed pixels.
 
-    Among equals the larger tile wins: it has fewer seams.
+    At most ``largest``; among equals the larger tile wins: it has fewer seams.
+
+    Raises:
+        ValueError: If no multiple up to ``largest`` is greater than the overlap.
 
     >>> cheapest_tile(3333, overlap=128, stride=32, largest=1024)
     960
     >>> cheapest_tile(100, overlap=128, stride=32, largest=1024)
     128
     """
-    if length <= largest:
-        return -(-length // stride) * stride
+    whole = -(-length // stride) * stride
+    if whole <= largest:
+        return whole
     sizes = range(-(-(overlap + 1) // stride) * stride, largest + 1, stride)
+    if not sizes:
+        msg = f"no multiple of {stride} px up to {largest} px is greater than the overlap {overlap}; lower it"
+        raise ValueError(msg)
     return min(sizes, key=lambda tile: (len(starts(length, tile=tile, overlap=overlap)) * tile, -tile))
 
 
 def ramp(length: int, *, overlap: int) -> npt.NDArray[np.float32]:
-    """Blending weights (length,), float32 in (0, 1]: rising over the first ``overlap`` pixels, falling over the last.
+    """Blending weights (length,), float32 in (0, 1]: up over the first ``overlap`` pixels, down at the end.
 
-    Linear, as the paper blends its tiles (section 2.3.2, "Inference for Spatial Evaluation"); strictly positive, so
-    that a scene's border keeps its value. Two neighbours' weights add to one where exactly ``overlap`` pixels are
-    shared.
+    Linear, as the paper blends its tiles (section 2.3.2, "Inference for Spatial Evaluation"); strictly
+    positive, so that a scene's border keeps its value. Two neighbours' weights add to one where they share
+    exactly ``overlap`` pixels, at most half of the tile.
 
     >>> ramp(6, overlap=2).round(2).tolist()
     [0.33, 0.67, 1.0, 1.0, 0.67, 0.33]

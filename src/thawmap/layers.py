@@ -1,8 +1,8 @@
 """The layers a model can see: names, physical units, network ranges and storage codes.
 
-A layer's values are float32 in physical units, NaN where missing (DESIGN, section 3). ``low`` and ``high`` are
-the network range: x = (v - low) / (high - low). ``code_low`` and ``code_step`` store a value in 16 bits, wide
-enough for snow and shadow, fine enough to lose nothing that a sensor can see.
+A layer's values are float32 in physical units, NaN where missing (DESIGN, section 3). ``low`` and ``high``
+are the network range: x = (v - low) / (high - low). ``code_low`` and ``code_step`` store a value in 16 bits,
+wide enough for snow and shadow, fine enough to lose nothing that a sensor can see.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Layer:
     def __post_init__(self) -> None:
         """Check the range."""
         if not self.low < self.high:
-            msg = f"layer {self.name!r} has the range {self.low} .. {self.high}; the first number must be the smaller"
+            msg = f"layer {self.name!r} has the range {self.low} .. {self.high}; 'low' must be below 'high'"
             raise ConfigError(msg)
 
 
@@ -97,7 +97,8 @@ PAPER_LAYERS = (
 def layer(name: str, *, low: float | None = None, high: float | None = None, clip: bool = True) -> Layer:
     """The layer called ``name``, with its known range or the given one.
 
-    A name that is not known becomes a layer of its own when both ends of its range are given.
+    A name that is not known becomes a layer of its own when both ends of its range are given. A range that is
+    wider than the storage codes of a known layer gets codes that hold it.
 
     Raises:
         ConfigError: If the layer is not known and has no range, or the range is empty.
@@ -105,13 +106,19 @@ def layer(name: str, *, low: float | None = None, high: float | None = None, cli
     known = LAYERS.get(name)
     if known is not None:
         low, high = known.low if low is None else low, known.high if high is None else high
-        return replace(known, low=low, high=high, clip=clip)
+        chosen = replace(known, low=low, high=high, clip=clip)
+        fits = known.code_low <= low and high <= known.code_low + CODES * known.code_step
+        return chosen if fits else _with_codes(chosen)
     if low is None or high is None:
         near = get_close_matches(name, LAYERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LAYERS)}"
         msg = f"layer {name!r} is not known, and has no 'low' and 'high' of its own; {hint}"
         raise ConfigError(msg)
-    width = high - low
-    return Layer(
-        name=name, units="", low=low, high=high, clip=clip, code_low=low - width, code_step=3.0 * width / CODES
-    )
+    given = Layer(name=name, units="", low=low, high=high, clip=clip, code_low=low, code_step=1.0)
+    return _with_codes(given)
+
+
+def _with_codes(given: Layer) -> Layer:
+    """The layer with storage codes that reach as far again to both sides of its range."""
+    width = given.high - given.low
+    return replace(given, code_low=given.low - width, code_step=3.0 * width / CODES)
