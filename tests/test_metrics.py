@@ -1,0 +1,180 @@
+"""Counts and scores: laws of addition, and scikit-learn as the oracle."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn import metrics as oracle
+
+from thawmap.errors import DataError
+from thawmap.model.metrics import (
+    SCORES,
+    Counts,
+    Histogram,
+    best_threshold,
+    counts,
+    histogram,
+    mean_scores,
+    scores,
+)
+
+PIXELS = 60
+targets = hnp.arrays(np.uint8, PIXELS, elements=st.sampled_from([0, 0, 1, 1, 255]))
+masks = hnp.arrays(np.bool_, PIXELS)
+hundredths = hnp.arrays(np.uint8, PIXELS, elements=st.integers(0, 100))
+floats = hnp.arrays(np.float32, PIXELS, elements=st.floats(0, 1, width=32) | st.just(np.float32(np.nan)))
+some_counts = st.builds(Counts, *[st.integers(0, 10**12)] * 4)
+
+
+def slow_counts(prediction, target, valid):
+    """One pixel after the other."""
+    names = {(1, 1): "tp", (1, 0): "fp", (0, 1): "fn", (0, 0): "tn"}
+    found = dict.fromkeys(names.values(), 0)
+    for said, label, usable in zip(prediction.tolist(), target.tolist(), valid.tolist(), strict=True):
+        if usable and label != 255:
+            found[names[int(said), label]] += 1
+    return Counts(**found)
+
+
+@given(masks, targets, masks)
+def test_counts_agree_with_one_pixel_after_the_other(prediction, target, valid):
+    assert counts(prediction, target, valid) == slow_counts(prediction, target, valid)
+
+
+@given(masks, targets, masks)
+def test_tensors_count_as_arrays_do(prediction, target, valid):
+    tensors = (torch.from_numpy(prediction), torch.from_numpy(target), torch.from_numpy(valid))
+    assert counts(*tensors) == counts(prediction, target, valid)
+
+
+def test_a_bool_target_counts_as_zero_and_one():
+    prediction, target = np.array([True, False, True, False]), np.array([True, True, False, False])
+    assert counts(prediction, target, np.ones(4, bool)) == Counts(1, 1, 1, 1)
+
+
+@given(st.lists(some_counts, max_size=5))
+def test_counts_add_in_any_order(several):
+    assert sum(several, Counts()) == sum(reversed(several), Counts())
+    assert sum(several, Counts()).total == sum(item.total for item in several)
+
+
+def test_sums_may_begin_at_nothing():
+    assert sum([Counts(1, 2, 3, 4), Counts(1, 0, 0, 0)]) == Counts(2, 2, 3, 4)
+    assert sum([Histogram.empty(), Histogram.empty()]).total == 0
+
+
+@given(masks, targets, masks)
+def test_scores_agree_with_scikit_learn_wherever_they_are_defined(prediction, target, valid):
+    used = valid & (target != 255)
+    truth, said = target[used], prediction[used].astype(np.uint8)
+    found = scores(counts(prediction, target, valid))
+    expected = oracle_scores(truth, said) if len(truth) else {}
+    for name in SCORES:
+        if not math.isnan(found[name]):
+            assert found[name] == pytest.approx(expected[name], abs=1e-12)
+
+
+def oracle_scores(truth, said):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "overall_accuracy": oracle.accuracy_score(truth, said),
+            "kappa": oracle.cohen_kappa_score(truth, said, labels=[0, 1]),
+            "iou": oracle.jaccard_score(truth, said),
+            "precision": oracle.precision_score(truth, said),
+            "recall": oracle.recall_score(truth, said),
+            "f1": oracle.f1_score(truth, said),
+        }
+
+
+@pytest.mark.parametrize(
+    ("counted", "undefined"),
+    [
+        (Counts(), set(SCORES)),
+        (Counts(tn=9), {"kappa", "iou", "precision", "recall", "f1"}),  # empty against empty
+        (Counts(fn=3, tn=6), {"precision"}),
+        (Counts(fp=3, tn=6), {"recall"}),
+        (Counts(tp=9), {"kappa"}),
+        (Counts(tp=1, tn=8), set()),
+    ],
+)
+def test_exactly_these_scores_are_undefined(counted, undefined):
+    assert {name for name, value in scores(counted).items() if math.isnan(value)} == undefined
+
+
+def test_counts_beyond_what_floats_hold_still_score():
+    assert scores(Counts(10**15, 10**15, 10**15, 10**18))["iou"] == pytest.approx(1 / 3)
+    assert 0 < scores(Counts(10**15, 10**15, 10**15, 10**18))["kappa"] < 1
+
+
+def test_the_mean_leaves_out_what_is_not_defined():
+    mean = mean_scores([scores(Counts(tp=1, fp=1, tn=1)), scores(Counts(tn=5)), scores(Counts(tp=2, tn=2))])
+    assert mean["iou"] == pytest.approx((0.5 + 1.0) / 2)
+    assert math.isnan(mean_scores([])["iou"])
+
+
+@given(hundredths, targets, masks, st.integers(0, 100))
+def test_a_histogram_is_exact_at_every_threshold_for_stored_hundredths(stored, target, valid, step):
+    threshold = step / 100
+    counted = histogram(stored / np.float32(100), target, valid).counts(threshold)
+    assert counted == counts(stored / 100 > threshold, target, valid)
+    assert counted == counts(stored > step, target, valid)
+
+
+@given(floats, targets, masks)
+def test_a_histogram_of_floats_equals_that_of_the_map_made_from_them(probability, target, valid):
+    stored = np.where(np.isnan(probability), 255, np.rint(probability * 100)).astype(np.uint8)
+    of_map = histogram(stored / np.float32(100), target, valid & (stored != 255))
+    of_floats = histogram(probability, target, valid)
+    np.testing.assert_array_equal(of_floats.positive, of_map.positive)
+    np.testing.assert_array_equal(of_floats.negative, of_map.negative)
+
+
+@given(floats, targets, masks)
+def test_a_histogram_of_tensors_equals_that_of_arrays(probability, target, valid):
+    of_arrays = histogram(probability, target, valid)
+    of_tensors = histogram(torch.from_numpy(probability), torch.from_numpy(target), torch.from_numpy(valid))
+    np.testing.assert_array_equal(of_tensors.positive, of_arrays.positive)
+    np.testing.assert_array_equal(of_tensors.negative, of_arrays.negative)
+    assert of_tensors.positive.dtype == np.int64
+
+
+@given(hundredths, targets, masks, st.integers(0, PIXELS))
+def test_histograms_of_parts_add_to_that_of_the_whole(stored, target, valid, cut):
+    probability = stored / 100
+    parts = [
+        histogram(probability[part], target[part], valid[part]) for part in (slice(cut), slice(cut, None))
+    ]
+    whole = histogram(probability, target, valid)
+    np.testing.assert_array_equal(sum(parts, Histogram.empty()).positive, whole.positive)
+    np.testing.assert_array_equal(sum(parts, Histogram.empty()).negative, whole.negative)
+    assert whole.total == int((valid & (target != 255)).sum())
+
+
+@given(hundredths, targets, st.sampled_from(["iou", "f1", "kappa"]))
+def test_no_threshold_is_better_than_the_best(stored, target, metric):
+    counted = histogram(stored / 100, target, np.ones(PIXELS, bool))
+    best = best_threshold(counted, metric)
+    if not (target == 1).any():
+        assert math.isnan(best)
+        return
+    tried = [scores(counts(stored / 100 > step / 100, target, target != 255))[metric] for step in range(101)]
+    if not np.isnan(tried).all():
+        assert scores(counted.counts(best))[metric] == np.nanmax(tried)
+
+
+def test_the_best_of_equals_is_the_middle_one():
+    counted = histogram(np.array([0.2, 0.6]), np.array([0, 1]), np.ones(2, bool))
+    assert best_threshold(counted) == 0.4
+
+
+@pytest.mark.parametrize("as_type", [np.asarray, torch.as_tensor])
+def test_logits_are_refused_and_not_counted(as_type):
+    logits = as_type(np.array([-3.0, 0.5], np.float32))
+    with pytest.raises(DataError, match=r"-3 cannot be counted.*sigmoid"):
+        histogram(logits, as_type(np.array([0, 1])), as_type(np.ones(2, bool)))
