@@ -1,0 +1,428 @@
+"""The only reader and writer of raster, vector and text files.
+
+Reading: the destination grid is an argument, missing is NaN, nodata numbers stay in here. Writing: a file appears
+whole, under its name, or not at all.
+"""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import rasterio
+import rasterio.shutil
+import rasterio.warp
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window as FileWindow
+
+from thawmap.errors import DataError
+
+CACHE_MB = 256
+"""Memory of GDAL's block cache; its own default is 5 % of the machine's."""
+
+_VECTOR_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON"}
+_SNAP = 1e-3  # pixels by which a grid may be off and still count as the same
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes when not.
+
+    For a file or a whole folder; what stood at ``path`` is replaced. Missing parent folders are made.
+
+    Raises:
+        DataError: If the place cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); choose another place or free some room"
+        raise DataError(msg) from error
+    draft = room / path.name
+    try:
+        yield draft
+        _take_place(draft, path, room)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror or error}); choose another place or free some room"
+        raise DataError(msg) from error
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _take_place(draft: Path, path: Path, room: Path) -> None:
+    """Rename the draft to its name; files of one stem (a Shapefile's) follow, the named one last."""
+    for part in sorted(room.iterdir()):
+        if part != draft:
+            part.replace(path.with_name(part.name))
+    if draft.is_dir() and path.exists():
+        path.replace(room / "replaced")
+    draft.replace(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterInfo:
+    """What a raster file says of itself.
+
+    Attributes:
+        path: The file.
+        geobox: Its grid.
+        count: Number of bands.
+        dtype: Type of the stored numbers.
+        nodata: Stored number that means missing; None where the file names none.
+        descriptions: Name of each band; "" where it has none.
+    """
+
+    path: Path
+    geobox: GeoBox
+    count: int
+    dtype: str
+    nodata: float | None
+    descriptions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How a raster is stored: physical value = stored number * scale + offset.
+
+    Attributes:
+        dtype: Type of the stored numbers.
+        bands: Number of bands.
+        nodata: Stored number that means missing.
+        scale: Factor to physical units, written for readers.
+        offset: Added after scaling, written for readers.
+        descriptions: Name of each band.
+        colours: Stored number to (red, green, blue, alpha), 0..255, for one band of bytes.
+        overviews: How coarser copies are made.
+    """
+
+    dtype: str
+    bands: int = 1
+    nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    descriptions: tuple[str, ...] = ()
+    colours: Mapping[int, tuple[int, int, int, int]] | None = None
+    overviews: Literal["nearest", "average"] = "average"
+
+
+def raster_info(path: Path) -> RasterInfo:
+    """What the file says of itself.
+
+    Raises:
+        DataError: If it is missing, not a raster, or says nothing of where it lies.
+    """
+    with _open(path) as file:
+        return RasterInfo(
+            path=path,
+            geobox=_grid(file),
+            count=file.count,
+            dtype=file.dtypes[0],
+            nodata=file.nodata,
+            descriptions=tuple(name or "" for name in file.descriptions),
+        )
+
+
+def read_raster(
+    path: Path,
+    geobox: GeoBox,
+    *,
+    bands: Sequence[int],
+    resampling: str | None = None,
+    nodata: float | None = None,
+) -> xr.DataArray:
+    """The file's numbers (band, y, x) on exactly ``geobox``, float32, unscaled; NaN where missing or outside.
+
+    Args:
+        path: A raster that GDAL reads.
+        geobox: The grid to read onto; a part of the file's own grid is read without resampling.
+        bands: Numbers of the bands, from 1.
+        resampling: nearest, bilinear, cubic or average; unset: average when coarsening, else cubic.
+        nodata: A stored number that means missing, beside those that the file knows itself.
+
+    Raises:
+        DataError: If the file is missing, damaged, without CRS, or has no such band.
+    """
+    with _open(path) as file:
+        absent = [band for band in bands if not 1 <= band <= file.count]
+        if absent:
+            msg = f"{path} has no band {absent[0]}; it has 1 to {file.count}, correct the band in 'scenes.files'"
+            raise DataError(msg)
+        own = _grid(file)
+        try:
+            offset = _aligned(own, geobox)
+            if offset is not None:
+                values = _read_window(file, bands, FileWindow(*offset, geobox.width, geobox.height), nodata)
+            else:
+                values = _read_warped(file, own, geobox, bands, resampling=resampling, nodata=nodata)
+        except (RasterioError, OSError) as error:
+            msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
+            raise DataError(msg) from error
+    return xr.DataArray(values, dims=("band", "y", "x"), coords=xr_coords(geobox, dims=("y", "x")))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    if not path.exists():
+        msg = f"{path} does not exist; correct the name, or the folder it counts from"
+        raise DataError(msg)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            file = rasterio.open(path)
+        except RasterioIOError as error:
+            msg = f"{path} is not a raster that can be read ({_reason(error)}); fetch or copy it again"
+            raise DataError(msg) from error
+        with file:
+            yield file
+
+
+def _grid(file: Any) -> GeoBox:
+    if file.crs is None:
+        msg = f"{file.name} has no CRS, so nobody knows where it lies; write one into it, such as with gdal_edit -a_srs"
+        raise DataError(msg)
+    return GeoBox(file.shape, file.transform, file.crs)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's message, without its full stop."""
+    return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _aligned(own: GeoBox, geobox: GeoBox) -> tuple[int, int] | None:
+    """First column and row of ``geobox`` in a file's grid, when the pixels are the same."""
+    if own.crs != geobox.crs:
+        return None
+    step = ~own.affine * geobox.affine
+    same_size = np.allclose((step.a, step.b, step.d, step.e), (1, 0, 0, 1), atol=_SNAP / max(geobox.shape))
+    col, row = round(step.c), round(step.f)
+    return (col, row) if same_size and max(abs(step.c - col), abs(step.f - row)) < _SNAP else None
+
+
+def _read_window(
+    file: Any, bands: Sequence[int], window: FileWindow, nodata: float | None
+) -> npt.NDArray[np.float32]:
+    """A window (band, y, x) of the file's own pixels; NaN where missing or outside."""
+    values = np.full((len(bands), window.height, window.width), np.nan, np.float32)
+    top, left = max(window.row_off, 0), max(window.col_off, 0)
+    bottom = min(window.row_off + window.height, file.height)
+    right = min(window.col_off + window.width, file.width)
+    if top >= bottom or left >= right:
+        return values
+    inside = FileWindow(left, top, right - left, bottom - top)
+    stored = file.read(list(bands), window=inside, masked=True)
+    read = stored.data.astype(np.float32)
+    read[np.ma.getmaskarray(stored)] = np.nan
+    if nodata is not None:
+        read[stored.data == nodata] = np.nan
+    rows = slice(top - window.row_off, bottom - window.row_off)
+    values[:, rows, left - window.col_off : right - window.col_off] = read
+    return values
+
+
+def _read_warped(
+    file: Any, own: GeoBox, geobox: GeoBox, bands: Sequence[int], *, resampling: str | None, nodata: float | None
+) -> npt.NDArray[np.float32]:
+    """The bands warped onto another grid, from just the pixels of the file that it needs."""
+    values = np.full((len(bands), *geobox.shape), np.nan, np.float32)
+    col, row = _pixels_under(own, geobox)
+    reach = np.array([np.ptp(col) / max(geobox.width - 1, 1), np.ptp(row) / max(geobox.height - 1, 1)])
+    factor = float(np.sqrt(abs(_pixel_ratio(own, geobox))))
+    method = Resampling[resampling or ("average" if factor > 1.5 else "cubic")]
+    margin = int(np.ceil(3 * max(factor, *reach.clip(1, 2 * factor + 1)))) + 2
+    left, top = max(int(np.floor(col.min())) - margin, 0), max(int(np.floor(row.min())) - margin, 0)
+    right = min(int(np.ceil(col.max())) + margin, file.width)
+    bottom = min(int(np.ceil(row.max())) + margin, file.height)
+    if left >= right or top >= bottom:
+        return values
+    source = _read_window(file, bands, FileWindow(left, top, right - left, bottom - top), nodata)
+    rasterio.warp.reproject(
+        source,
+        values,
+        src_transform=own.affine * Affine.translation(left, top),
+        src_crs=file.crs,
+        src_nodata=np.nan,
+        dst_transform=geobox.affine,
+        dst_crs=geobox.crs.to_wkt(),
+        dst_nodata=np.nan,
+        resampling=method,
+        tolerance=0,
+        UNIFIED_SRC_NODATA="NO",
+        XSCALE=1 / max(factor, 1.0),
+        YSCALE=1 / max(factor, 1.0),
+    )
+    return values
+
+
+def _pixels_under(own: GeoBox, geobox: GeoBox) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Columns and rows of the file's grid under a lattice over the other grid."""
+    rows = np.linspace(0, geobox.height, 17)
+    cols = np.linspace(0, geobox.width, 17)
+    return _to_pixels(own, geobox, np.repeat(cols, 17), np.tile(rows, 17))
+
+
+def _pixel_ratio(own: GeoBox, geobox: GeoBox) -> float:
+    """Pixels of the file in one pixel of the other grid, at its centre; rounded, so that windows resample alike."""
+    cols = np.array([0.0, 1.0, 0.0])
+    rows = np.array([0.0, 0.0, 1.0])
+    col, row = _to_pixels(own, geobox, cols + geobox.width / 2, rows + geobox.height / 2)
+    area = (col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0])
+    return float(round(abs(area), 2)) or 1.0
+
+
+def _to_pixels(
+    own: GeoBox, geobox: GeoBox, cols: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    x, y = geobox.affine * (cols, rows)
+    if own.crs != geobox.crs:
+        x, y = rasterio.warp.transform(geobox.crs.to_wkt(), own.crs.to_wkt(), x, y)
+    col, row = ~own.affine * (np.asarray(x), np.asarray(y))
+    return col, row
+
+
+@dataclass(slots=True)
+class RasterWriter:
+    """Takes a raster's rows in any order, whole rows at a time."""
+
+    _file: Any = field(repr=False)
+
+    def write(self, first_row: int, rows: npt.NDArray[Any]) -> None:
+        """Write ``rows`` (band, y, x) or (y, x), stored numbers, from ``first_row`` on."""
+        block = rows if rows.ndim == 3 else rows[np.newaxis]
+        window = FileWindow(0, first_row, block.shape[2], block.shape[1])
+        self._file.write(block.astype(self._file.dtypes[0], copy=False), window=window)
+
+
+@contextmanager
+def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[RasterWriter]:
+    """A writer of a Cloud-Optimised GeoTIFF with overviews, in bounded memory; the file appears when it is whole.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    profile = {
+        "driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "zstd", "zstd_level": 1,
+        "bigtiff": "if_safer", "dtype": encoding.dtype, "count": encoding.bands, "nodata": encoding.nodata,
+        "width": geobox.width, "height": geobox.height, "crs": geobox.crs.to_wkt(), "transform": geobox.affine,
+    }  # fmt: skip
+    with atomic(path) as draft, tempfile.TemporaryDirectory(dir=draft.parent) as room, rasterio.Env(
+        GDAL_CACHEMAX=CACHE_MB
+    ):
+        plain = Path(room) / "plain.tif"
+        try:
+            with rasterio.open(plain, "w", **profile) as file:
+                _describe(file, encoding)
+                yield RasterWriter(file)
+            predictor = 3 if np.issubdtype(encoding.dtype, np.floating) else 2
+            rasterio.shutil.copy(
+                plain, draft, driver="COG", compress="deflate", predictor=predictor, blocksize=512,
+                bigtiff="if_safer", overview_resampling=encoding.overviews,
+            )  # fmt: skip
+        except RasterioError as error:
+            msg = f"{path} cannot be written ({_reason(error)}); free some room or choose another place"
+            raise DataError(msg) from error
+
+
+def _describe(file: Any, encoding: Encoding) -> None:
+    if (encoding.scale, encoding.offset) != (1.0, 0.0):
+        file.scales = [encoding.scale] * encoding.bands
+        file.offsets = [encoding.offset] * encoding.bands
+    for band, name in enumerate(encoding.descriptions, start=1):
+        file.set_band_description(band, name)
+    if encoding.colours is not None:
+        file.write_colormap(1, dict(encoding.colours))
+
+
+def write_raster(path: Path, values: npt.NDArray[Any], geobox: GeoBox, *, encoding: Encoding) -> None:
+    """Write a raster (y, x) or (band, y, x) of stored numbers at once, as a Cloud-Optimised GeoTIFF.
+
+    Raises:
+        DataError: If the shape is not the grid's, or the file cannot be written.
+    """
+    if values.shape[-2:] != tuple(geobox.shape):
+        msg = f"{path.name}: values of {values.shape[-2:]} px do not fit a grid of {tuple(geobox.shape)} px"
+        raise DataError(msg)
+    with raster_writer(path, geobox, encoding) as writer:
+        writer.write(0, values)
+
+
+def read_vector(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
+    """The features of a vector file, GeoParquet included, with its CRS.
+
+    Raises:
+        DataError: If it is missing, not a vector file, without CRS, or without that layer.
+    """
+    if not path.exists():
+        msg = f"{path} does not exist; correct the name, or the folder it counts from"
+        raise DataError(msg)
+    try:
+        if path.suffix == ".parquet":
+            frame = gpd.read_parquet(path)
+        else:
+            frame = gpd.read_file(path, layer=layer) if layer else gpd.read_file(path)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
+        msg = f"{path} is not a vector file that can be read ({_reason(error)}); use GPKG, Shapefile or GeoParquet"
+        raise DataError(msg) from error
+    if frame.crs is None:
+        msg = f"{path} has no CRS, so nobody knows where it lies; write one into it"
+        raise DataError(msg)
+    return frame
+
+
+def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str | None = None) -> None:
+    """Write features as .gpkg, .shp, .geojson or .parquet, by the name's ending.
+
+    Raises:
+        DataError: If the ending is another, or the file cannot be written.
+    """
+    driver = _VECTOR_DRIVERS.get(path.suffix)
+    if driver is None and path.suffix != ".parquet":
+        msg = f"{path.name} ends in {path.suffix!r}; vector files end in .gpkg, .shp, .geojson or .parquet"
+        raise DataError(msg)
+    with atomic(path) as draft:
+        if driver is None:
+            frame.to_parquet(draft)
+            return
+        try:
+            pyogrio.write_dataframe(frame, draft, layer=layer or path.stem, driver=driver, geometry_type="Polygon")
+        except pyogrio.errors.DataSourceError as error:
+            msg = f"{path} cannot be written ({_reason(error)}); free some room or choose another place"
+            raise DataError(msg) from error
+
+
+def write_png(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
+    """Write a picture (y, x, 3), uint8."""
+    from PIL import Image  # noqa: PLC0415 - only pictures need it
+
+    with atomic(path) as draft:
+        Image.fromarray(rgb).save(draft, format="PNG", optimize=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8."""
+    with atomic(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+        _sync(draft)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold the file before it takes its name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
