@@ -1,0 +1,223 @@
+"""Networks: from settings to logits, and the one way in which images become probabilities.
+
+Training and inference scale their images with the same function, so that a network never meets numbers that
+it was not trained on.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from thawmap.config import ModelSettings
+from thawmap.errors import ConfigError
+from thawmap.layers import Layer
+
+PIXEL = "pixel"
+"""A network without neighbours: one 1 x 1 convolution, which is logistic regression per pixel."""
+
+ARCHITECTURES: tuple[str, ...] = (*smp.MODEL_ARCHITECTURES_MAPPING, PIXEL)
+"""Names of the networks that can be built."""
+
+PROBE_PX = 128
+"""Side of the square that tells a network's traits; the smallest that every architecture accepts."""
+
+_REFUSALS = (KeyError, ValueError, NotImplementedError, RuntimeError, TypeError, AssertionError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a network asks of its input.
+
+    Attributes:
+        stride: Largest downsampling; sides of an input must be multiples of it.
+        fixed_tile: Whether an answer depends on the whole input (global pooling or attention), so that the
+            tile that it was trained with is part of the answer.
+    """
+
+    stride: int
+    fixed_tile: bool
+
+
+def build(settings: ModelSettings, *, channels: int) -> nn.Module:
+    """A network from (N, ``channels``, H, W) float32 in network range to logits (N, 1, H, W).
+
+    Random weights come from torch's global generator.
+
+    Raises:
+        ConfigError: If the architecture, the encoder or their combination does not exist, or the pre-trained
+            weights cannot be had.
+    """
+    architecture, encoder = settings.architecture.lower(), settings.encoder
+    if architecture not in ARCHITECTURES:
+        msg = f"architecture {architecture!r} does not exist; {_nearest(architecture, ARCHITECTURES)}"
+        raise ConfigError(msg)
+    if architecture == PIXEL:
+        return _pixel(settings, channels)
+    _check_encoder(encoder)
+    is_file = settings.weights is not None and settings.weights.endswith(".safetensors")
+    network = _create(settings, channels, weights=None if is_file else settings.weights)
+    if is_file:
+        _load_encoder(network, Path(cast("str", settings.weights)))
+    return network
+
+
+def traits(network: nn.Module, *, channels: int) -> Traits:
+    """What ``network`` asks of its input, found by watching one forward pass.
+
+    Raises:
+        ConfigError: If the network cannot take squares of `PROBE_PX`, as encoders of one fixed size.
+    """
+    watch = _GlobalOperations()  # type: ignore[no-untyped-call]
+    was_training = network.training
+    try:
+        with torch.no_grad(), watch:
+            network.eval()(torch.zeros(1, channels, PROBE_PX, PROBE_PX))
+    except _REFUSALS as error:
+        msg = (
+            f"this network cannot take squares of {PROBE_PX} px ({_first_line(error)}); choose another "
+            "encoder"
+        )
+        raise ConfigError(msg) from error
+    finally:
+        network.train(was_training)
+    encoder = getattr(network, "encoder", None)
+    stride = 1 if encoder is None else int(encoder.output_stride)
+    return Traits(stride=stride, fixed_tile=watch.seen)
+
+
+def scale(images: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Images (N, C, H, W) float32, physical units and NaN = missing, in network range: 0..1, missing = 0.
+
+    Each layer becomes (v - low) / (high - low), clipped where the layer says so. Missing = 0 is set after
+    scaling.
+    """
+    shape = (1, len(layers), 1, 1)
+    low = images.new_tensor([layer.low for layer in layers]).view(shape)
+    width = images.new_tensor([layer.high - layer.low for layer in layers]).view(shape)
+    clip = torch.tensor([layer.clip for layer in layers], device=images.device).view(shape)
+    scaled = (images - low) / width
+    scaled = torch.where(clip, scaled.clamp(0, 1), scaled)
+    return torch.where(torch.isnan(images), 0.0, scaled)
+
+
+def logits(network: nn.Module, images: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Logits (N, H, W) of images (N, C, H, W) in physical units, NaN = missing."""
+    inputs = scale(images, layers).contiguous(memory_format=torch.channels_last)
+    return cast("Tensor", network(inputs)).squeeze(1)
+
+
+def probability(network: nn.Module, images: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Probability (N, H, W) float32, 0..1, of images (N, C, H, W), physical units, NaN = missing (law 4)."""
+    return torch.sigmoid(logits(network, images, layers).float())
+
+
+class _GlobalOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees whether an operation mixes all pixels of an image.
+
+    Pooling to a fixed size (DeepLabV3, DeepLabV3+, PSPNet, PAN, UPerNet), squeeze-and-excite (many encoders,
+    MAnet), attention over positions (MAnet, DPT, SegFormer's encoders) and norms over an image (FPN) all do.
+    A list of names would miss the encoders.
+    """
+
+    seen = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, and note whether it is global."""
+        name = func.overloadpacket.__name__
+        mixes = ("adaptive_", "softmax", "attention", "group_norm", "instance_norm")
+        reduces = name in {"mean", "sum", "linalg_vector_norm"} and _over_image(name, args)
+        self.seen = self.seen or reduces or any(part in name for part in mixes)
+        return func(*args, **(kwargs or {}))
+
+
+def _over_image(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a reduction of a 4-D tensor goes over two axes or more: both of an image, wherever they are."""
+    place = 2 if name == "linalg_vector_norm" else 1
+    axes = args[place] if len(args) > place else None
+    return bool(args[0].ndim == 4 and (axes is None or (isinstance(axes, Sequence) and len(axes) >= 2)))
+
+
+def _pixel(settings: ModelSettings, channels: int) -> nn.Module:
+    if settings.weights is not None:
+        msg = (
+            f"model.weights is {settings.weights!r}, but architecture {PIXEL!r} has no encoder; leave it "
+            "unset"
+        )
+        raise ConfigError(msg)
+    return nn.Conv2d(channels, 1, kernel_size=1)
+
+
+def _check_encoder(name: str) -> None:
+    known = smp.encoders.get_encoder_names()
+    if name.removeprefix("tu-") != name:
+        known = [f"tu-{model}" for model in timm.list_models()]
+        name = name.split(".", maxsplit=1)[0]
+    if name not in known:
+        msg = f"encoder {name!r} does not exist; {_nearest(name, known)}"
+        raise ConfigError(msg)
+
+
+def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> nn.Module:
+    architecture, encoder = settings.architecture.lower(), settings.encoder
+    extra = {"dynamic_img_size": True} if architecture == "dpt" else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries' advice on names and pretrained tags
+            network: nn.Module = smp.create_model(architecture, encoder, weights, channels, 1, **extra)
+    except OSError as error:
+        msg = (
+            f"weights {weights!r} of encoder {encoder!r} cannot be fetched ({_first_line(error)}); connect "
+            "to the "
+            f"network once, name a .safetensors file, or leave model.weights unset"
+        )
+        raise ConfigError(msg) from error
+    except _REFUSALS as error:
+        with_weights = f" with weights {weights!r}" if weights else ""
+        msg = (
+            f"architecture {architecture!r} cannot be built on encoder {encoder!r}{with_weights} "
+            f"({_first_line(error)}); choose another combination, such as unet on resnet34"
+        )
+        raise ConfigError(msg) from error
+    return network
+
+
+def _load_encoder(network: nn.Module, path: Path) -> None:
+    """Fill the encoder from a file: an encoder's own weights, or a whole network's such as a bundle's."""
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        msg = f"model.weights {path} cannot be read ({_first_line(error)}); name a .safetensors file"
+        raise ConfigError(msg) from error
+    own = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+    try:
+        cast("nn.Module", network.encoder).load_state_dict(own or state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1:2] or [str(error)]
+        msg = (
+            f"model.weights {path} do not fit the encoder and its number of layers "
+            f"({reason[0].strip()[:200]}); name weights of the same encoder and layers"
+        )
+        raise ConfigError(msg) from error
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known[:20])}"
+
+
+def _first_line(error: Exception) -> str:
+    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (said.strip().splitlines() or [type(error).__name__])[0][:200]

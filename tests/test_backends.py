@@ -1,0 +1,77 @@
+"""Backends: a bundle answers for arrays as its network does, whatever else is in the batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from thawmap.config import ModelSettings
+from thawmap.errors import ConfigError
+from thawmap.layers import layer
+from thawmap.model.backends import find_device, open_backend
+from thawmap.model.bundle import Bundle
+from thawmap.model.network import build
+
+torch.set_num_threads(1)
+
+LAYERS = (layer("red"), layer("ndvi"), layer("relative_elevation"))
+
+
+def make(architecture):
+    network = build(ModelSettings(architecture=architecture, encoder="resnet18"), channels=3).eval()
+    return Bundle(
+        architecture=architecture,
+        encoder="resnet18",
+        layers=LAYERS,
+        tile=64,
+        stride=32,
+        fixed_tile=False,
+        network=network,
+    )
+
+
+def scenes(number, side=64):
+    rng = np.random.default_rng(1)
+    low, high = (np.array([getattr(item, end) for item in LAYERS])[:, None, None] for end in ("low", "high"))
+    images = low + (high - low) * rng.random((number, 3, side, side))
+    return np.where(rng.random(images.shape) < 0.02, np.nan, images).astype(np.float32)
+
+
+def test_logistic_regression_by_hand_is_the_oracle():
+    bundle = make("pixel")
+    images = scenes(2)
+    weight, bias = (value.detach().numpy() for value in bundle.network.parameters())
+    low, high = (np.array([getattr(item, end) for item in LAYERS])[:, None, None] for end in ("low", "high"))
+    scaled = np.nan_to_num(np.clip((images - low) / (high - low), 0, 1), nan=0.0)
+    expected = 1 / (1 + np.exp(-(np.einsum("nchw,c->nhw", scaled, weight[0, :, 0, 0]) + bias[0])))
+    answer = open_backend(bundle, device="cpu")(images)
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+def test_an_answer_does_not_depend_on_the_batch():
+    backend = open_backend(make("unet"), device="cpu")
+    images = scenes(3)
+    alone = np.concatenate([backend(image[None]) for image in images])
+    np.testing.assert_allclose(backend(images), alone, atol=1e-5)
+    np.testing.assert_allclose(backend(images[::-1])[::-1], alone, atol=1e-5)
+
+
+def test_missing_layers_give_a_finite_answer():
+    assert np.isfinite(open_backend(make("unet"))(np.full((1, 3, 32, 32), np.nan, np.float32))).all()
+
+
+def test_devices_are_found_or_refused_by_name():
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match="not known"):
+        find_device("abacus")
+    with pytest.raises(ConfigError, match="use auto or cpu"):
+        find_device(f"cuda:{torch.cuda.device_count()}")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_answers_as_the_cpu():
+    bundle, images = make("unet"), scenes(2)
+    expected = open_backend(bundle, device="cpu")(images)
+    np.testing.assert_allclose(open_backend(bundle, device="cuda")(images), expected, atol=1e-3)

@@ -1,0 +1,211 @@
+"""Bundles: what is saved loads and answers the same, and what was tampered with is refused."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from thawmap.config import ModelSettings
+from thawmap.errors import BundleError
+from thawmap.layers import layer
+from thawmap.model.bundle import Bundle, _identify, load, save
+from thawmap.model.network import build, traits
+
+torch.set_num_threads(1)
+
+LAYERS = (layer("red"), layer("ndvi", low=-0.5, high=0.9, clip=False), layer("lidar_height", low=0, high=30))
+
+
+def make(architecture="pixel", encoder="resnet18", **changes):
+    network = build(ModelSettings(architecture=architecture, encoder=encoder), channels=3)
+    found = traits(network, channels=3)
+    values = {
+        "architecture": architecture,
+        "encoder": encoder,
+        "layers": LAYERS,
+        "tile": 64,
+        "network": network.eval(),
+    }
+    return Bundle(**(values | {"stride": found.stride, "fixed_tile": found.fixed_tile} | changes))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    thresholds, provenance = (
+        {"paper": 0.5, "validation": 0.23},
+        {"seed": 3, "regions": {"train": ["Lena", "Горизонт"]}},
+    )
+    bundle = make(
+        optional=frozenset({"ndvi"}), thresholds=thresholds, metrics={"iou": 0.4}, provenance=provenance
+    )
+    return save(bundle, tmp_path / "model"), tmp_path / "model"
+
+
+def test_what_is_saved_loads_the_same(saved):
+    bundle, folder = saved
+    found = load(folder)
+    assert found == bundle
+    assert len(found.id) == 12
+    assert found.threshold == 0.23
+    assert not found.network.training
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bundle.json", "selftest.safetensors", "weights.safetensors",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ["unetplusplus", "deeplabv3", "pspnet"])
+def test_deep_networks_load_and_pass_their_self_test(architecture, tmp_path):
+    network = make(architecture).network.train()
+    network(torch.rand(2, 3, 64, 64)).mean().backward()  # batch norm has seen something
+    save(make(architecture, network=network.eval()), tmp_path)
+    again = load(tmp_path).network.state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in network.state_dict().items())
+
+
+def test_the_id_follows_content_and_weights(tmp_path):
+    bundle = make()
+    first = save(bundle, tmp_path / "a").id
+    assert save(bundle, tmp_path / "b").id == first
+    assert save(replace(bundle, tile=32), tmp_path / "b").id != first
+    torch.nn.init.zeros_(bundle.network.weight)
+    assert save(bundle, tmp_path / "b").id != first
+
+
+def test_without_validation_the_threshold_is_the_papers():
+    assert make().threshold == 0.5
+
+
+def test_saving_over_a_bundle_replaces_it_and_leaves_other_files(saved):
+    _, folder = saved
+    (folder / "metrics.csv").write_text("kept")
+    (folder / "last").mkdir()
+    second = save(make(), folder)
+    assert load(folder) == second
+    assert (folder / "metrics.csv").read_text() == "kept"
+    assert (folder / "last").is_dir()
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_interruption_between_two_files_brings_the_old_bundle_back(saved, monkeypatch, failing):
+    bundle, folder = saved
+    rename, seen = os.replace, []
+
+    def interrupt(source, destination):
+        seen.append(destination)
+        if len(seen) == failing + 1:
+            raise KeyboardInterrupt
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(make(tile=32), folder)
+    monkeypatch.undo()
+    assert load(folder) == bundle
+    assert not list(folder.glob(".*"))
+
+
+def test_an_interruption_of_the_first_save_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
+    rename = os.replace
+
+    def interrupt(source, destination):
+        if str(destination).endswith("bundle.json"):
+            raise KeyboardInterrupt
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(make(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_or_file_is_said(saved, tmp_path):
+    _, folder = saved
+    with pytest.raises(BundleError, match="holds no bundle"):
+        load(tmp_path / "nowhere")
+    for name in ("weights", "selftest"):
+        copy = shutil.copytree(folder, tmp_path / name)
+        (copy / f"{name}.safetensors").unlink()
+        with pytest.raises(BundleError, match=rf"not whole \({name}"):
+            load(copy)
+
+
+def test_cut_or_swapped_weights_are_refused(saved):
+    _, folder = saved
+    path = folder / "weights.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(BundleError, match="swapped or cut"):
+        load(folder)
+    save_file(make().network.state_dict(), path)
+    with pytest.raises(BundleError, match="swapped or cut"):
+        load(folder)
+
+
+def test_an_edited_description_is_refused(saved):
+    _, folder = saved
+    path = folder / "bundle.json"
+    path.write_text(path.read_text().replace('"tile": 64', '"tile": 96'))
+    with pytest.raises(BundleError, match="was changed after it was saved"):
+        load(folder)
+
+
+def reseal(folder, **changes):
+    """Make the description agree with the files again, as a forger would."""
+    path = folder / "bundle.json"
+    content = {key: value for key, value in json.loads(path.read_text()).items() if key != "id"} | changes
+    names = ("weights.safetensors", "selftest.safetensors")
+    content["sha256"] = {name: sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    path.write_text(json.dumps({"id": _identify(content)} | content))
+
+
+def test_other_weights_under_a_matching_checksum_fail_the_self_test(saved):
+    _, folder = saved
+    state = load_file(folder / "weights.safetensors")
+    save_file({key: value + 0.1 for key, value in state.items()}, folder / "weights.safetensors")
+    reseal(folder)
+    with pytest.raises(BundleError, match="fails its self-test"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 2}, "has format 2"),
+        ({"architecture": "unett"}, "did you mean 'unet'"),
+        ({"layers": [{"name": "red"}] * 3}, "cannot be rebuilt"),
+        ({"architecture": "unet"}, "cannot be rebuilt"),
+    ],
+)
+def test_a_bundle_of_another_kind_is_refused_in_one_sentence(saved, changes, said):
+    _, folder = saved
+    reseal(folder, **changes)
+    with pytest.raises(BundleError, match=said) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_that_is_not_json_is_refused(saved):
+    _, folder = saved
+    (folder / "bundle.json").write_text('{"format": 1')
+    with pytest.raises(BundleError, match="is not JSON"):
+        load(folder)
+
+
+def test_a_network_that_answers_nan_is_not_saved(tmp_path):
+    bundle = make()
+    torch.nn.init.constant_(bundle.network.weight, torch.nan)
+    with pytest.raises(BundleError, match="not finite"):
+        save(bundle, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="cannot be written"):
+        save(make(), tmp_path / "file" / "model")
