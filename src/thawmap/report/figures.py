@@ -1,0 +1,340 @@
+"""Figures of a result: each function takes numbers and returns a Figure, all in one style.
+
+Colours are from Okabe and Ito's palette, which people of every colour vision tell apart. Blue is the result,
+grey is what it is compared with, and what only hindsight can know (the oracle) is drawn hollow.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from thawmap.data.io import atomic
+from thawmap.model.metrics import BINS, Counts, Histogram, scores
+
+INK, MUTED, RULE = "#1b2733", "#5b6875", "#d5dbe1"
+BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#9aa5b1",
+)  # fmt: skip
+_LINES = (BLUE, ORANGE, GREEN, PINK, INK, SKY, "#e69f00", GREY)
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+_SHARES = LinearSegmentedColormap.from_list("shares", ["#f4f8fb", "#9fcae6", BLUE])
+_PROBABILITY = LinearSegmentedColormap.from_list("probability", ["#0a1622", "#12456b", "#4aa3d8", "#ffffff"])
+_PROBABILITY.set_bad("#8b949d")
+_TITLES = {"iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1", "loss": "Loss"}
+_SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
+
+_STYLE: Any = MappingProxyType(
+    {
+        "font.size": 8.5,
+        "text.color": INK,
+        "axes.labelcolor": MUTED,
+        "axes.edgecolor": RULE,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "grid.color": "#e8ecf0",
+        "grid.linewidth": 0.8,
+        "hatch.linewidth": 0.5,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "lines.linewidth": 1.7,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "pdf.fonttype": 42,
+    }
+)
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def _styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
+    """The drawing function, under the one style of all figures."""
+
+    @wraps(draw)
+    def in_style(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Figure:
+        with mpl.rc_context(dict(_STYLE)):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def png(figure: Figure, *, dpi: int = 160) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(dict(_STYLE)):
+        figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write the figure, atomically, in the format that the suffix names (.png, .pdf, .svg)."""
+    with atomic(path) as temporary, mpl.rc_context(dict(_STYLE)):
+        figure.savefig(temporary, dpi=200)
+
+
+@_styled
+def confusion(counts: Counts) -> Figure:
+    """Pixels by label (rows) and prediction (columns): shares of each row, and the counts themselves."""
+    figure = Figure(figsize=(4.4, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    table = np.array([[counts.tp, counts.fn], [counts.fp, counts.tn]])
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap=_SHARES, vmin=0, vmax=1, aspect="auto")
+    for (row, col), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.6 else INK
+        axes.text(
+            col, row - 0.06, f"{share:.1%}", ha="center", va="center", color=colour, size=15, weight="bold"
+        )
+        axes.text(col, row + 0.2, f"{table[row, col]:,} px", ha="center", va="center", color=colour)
+    axes.set_xticks([0, 1], ["object", "not object"])
+    axes.set_yticks([0, 1], ["object", "not object"], rotation=90, va="center")
+    axes.set_xlabel("Predicted")
+    axes.set_ylabel("Labelled")
+    axes.set_xticks([0.5], minor=True)
+    axes.set_yticks([0.5], minor=True)
+    axes.grid(which="minor", color="white", linewidth=3)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@_styled
+def region_scores(
+    table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "precision", "recall", "f1")
+) -> Figure:
+    """Scores of every region as bars, one for each threshold.
+
+    Args:
+        table: Rows with the columns region, threshold_name and the metrics; NaN draws no bar.
+        metrics: Columns to draw, each a panel.
+    """
+    regions, names = list(dict.fromkeys(table["region"])), list(dict.fromkeys(table["threshold_name"]))
+    figure = Figure(figsize=(8.6, 1.1 + 0.22 * len(regions) * (len(names) + 0.8)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    height = 1 / (len(names) + 0.8)
+    for axes, metric in zip(panels, metrics, strict=True):
+        for place, name in enumerate(names):
+            values = table[table["threshold_name"] == name].set_index("region")[metric].reindex(regions)
+            rows = np.arange(len(regions)) + (place - (len(names) - 1) / 2) * height
+            axes.barh(rows, values.fillna(0), height * 0.86, **_bar(name))
+            for row, value in zip(rows, values, strict=True):
+                said = "n/a" if math.isnan(value) else f"{value:.2f}"
+                axes.text(min(np.nan_to_num(value), 1) + 0.02, row, said, va="center", size=7, color=MUTED)
+        axes.set(title=_TITLES.get(metric, metric), xlim=(0, 1.16), xticks=[0, 0.5, 1])
+        axes.grid(axis="x")
+        axes.spines[:].set_visible(False)
+    panels[0].set_yticks(range(len(regions)), regions, color=INK)
+    panels[0].invert_yaxis()
+    keys = [Patch(label=threshold_label(name), **_bar(name)) for name in names]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+@_styled
+def precision_recall(
+    curves: Mapping[str, Histogram], thresholds: Mapping[str, Mapping[str, float]]
+) -> Figure:
+    """Precision against recall over all thresholds, a line per region, with the thresholds marked.
+
+    Args:
+        curves: Histogram of each region.
+        thresholds: By region, the name and value of the thresholds to mark; NaN is left out.
+    """
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    _iou_lines(axes)
+    for place, (region, histogram) in enumerate(curves.items()):
+        colour, dashes = _LINES[place % len(_LINES)], _DASHES[place // len(_LINES) % len(_DASHES)]
+        steps = [scores(histogram.counts(step / 100)) for step in range(BINS)]
+        axes.plot(
+            [step["recall"] for step in steps],
+            [step["precision"] for step in steps],
+            color=colour,
+            linestyle=dashes,
+            label=region,
+        )
+        for name, value in thresholds.get(region, {}).items():
+            reached = scores(histogram.counts(value))
+            axes.plot(
+                reached["recall"], reached["precision"], **_marker(name, colour), clip_on=False, zorder=3
+            )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Recall", ylabel="Precision", aspect="equal")
+    names = dict.fromkeys(name for marked in thresholds.values() for name in marked)
+    keys = [Line2D([], [], label=threshold_label(name), **_marker(name, INK)) for name in names]
+    lines = axes.get_legend_handles_labels()[0]
+    figure.legend(handles=[*lines, *keys], loc="outside right upper", alignment="left")
+    return figure
+
+
+@_styled
+def training_curves(
+    log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "iou", "precision", "recall")
+) -> Figure:
+    """Loss and scores by epoch, a line per split; dotted lines stand where a phase begins.
+
+    Args:
+        log: The training's CSV: phase, epoch, split and the metrics.
+        metrics: Columns to draw, each a panel.
+    """
+    epochs = list(dict.fromkeys(zip(log["phase"], log["epoch"], strict=True)))
+    place = {epoch: number for number, epoch in enumerate(epochs, start=1)}
+    log = log.assign(place=[place[epoch] for epoch in zip(log["phase"], log["epoch"], strict=True)])
+    begins = log.groupby("phase", sort=False)["place"].min()
+    figure = Figure(figsize=(8.6, 2.6), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        for split, part in log.groupby("split", sort=False):
+            colour = _SPLITS.get(str(split), INK)
+            axes.plot(
+                part["place"], part[metric], color=colour, marker="." if len(epochs) < 30 else "", label=split
+            )
+        for phase, first in begins.items() if len(begins) > 1 else ():
+            axes.axvline(float(first), color=MUTED, linewidth=0.8, linestyle=":")
+            axes.text(
+                float(first),
+                1.0,
+                f" {phase}",
+                transform=axes.get_xaxis_transform(),
+                color=MUTED,
+                size=7,
+                va="top",
+            )
+        axes.set(title=_TITLES.get(metric, metric), xlabel="Epoch")
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.set_ylim(bottom=0, top=None if metric == "loss" else 1)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.grid(visible=True)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+@_styled
+def map_panel(
+    image: npt.NDArray[np.uint8],
+    probability: npt.NDArray[np.floating],
+    target: npt.NDArray[np.uint8],
+    *,
+    threshold: float,
+    pixel_m: float,
+    ceiling: float = 1.0,
+) -> Figure:
+    """A place twice: the image, and the probability, both with what is labelled and what is predicted.
+
+    Args:
+        image: (y, x, 3) uint8.
+        probability: (y, x), 0..1; NaN = missing.
+        target: (y, x); 1 object, 0 not, 255 not scored.
+        threshold: Outlines of the prediction stand where the probability is above it.
+        pixel_m: Side of a pixel in metres, for the scale bar.
+        ceiling: Probability that is drawn white.
+    """
+    figure = Figure(figsize=(8.6, 3.9 * image.shape[0] / image.shape[1] + 0.42), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(image, interpolation="nearest")
+    shown = Normalize(0, ceiling)
+    right.imshow(np.ma.masked_invalid(probability), cmap=_PROBABILITY, norm=shown, interpolation="nearest")
+    for axes in (left, right):
+        _outline(axes, target == 255, colour="#ffffff", width=0.7)
+        _outline(axes, target == 1, colour=YELLOW)
+        _outline(axes, probability > threshold, colour=SKY)
+        axes.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+        axes.spines[:].set_visible(False)
+    _scale_bar(left, image.shape[1], pixel_m)
+    bar = figure.colorbar(ScalarMappable(shown, _PROBABILITY), ax=right, fraction=0.05, pad=0.02, aspect=28)
+    bar.outline.set_visible(False)
+    bar.set_label("Probability")
+    if threshold < ceiling:
+        bar.ax.axhline(threshold, color=SKY, linewidth=2)
+    keys = [
+        Line2D([], [], color=YELLOW, label="labelled", path_effects=_halo()),
+        Line2D([], [], color=SKY, label=f"predicted (above {threshold:.2f})", path_effects=_halo()),
+    ]
+    if (target == 255).any():
+        keys.append(Line2D([], [], color="white", linewidth=1, label="not scored", path_effects=_halo()))
+    figure.legend(handles=keys, loc="outside lower left", ncols=3)
+    return figure
+
+
+def threshold_label(name: str) -> str:
+    """What a threshold of the table is called where people read it."""
+    known = {
+        "paper": "at 0.5 (as in the paper)",
+        "validation": "at the threshold chosen on validation",
+        "oracle": "oracle: best threshold in hindsight",
+    }
+    return known.get(name, f"at the threshold {name!r}")
+
+
+def _bar(name: str) -> dict[str, Any]:
+    """How a threshold's bars look; the oracle's are hollow, because it is no result."""
+    if name == "oracle":
+        return {"facecolor": "white", "edgecolor": GREY, "linewidth": 0.8, "hatch": "//////"}
+    return {"facecolor": {"paper": GREY, "validation": BLUE}.get(name, GREEN)}
+
+
+def _marker(name: str, colour: str) -> dict[str, Any]:
+    """How a threshold is marked on a curve; the oracle's mark is hollow."""
+    shape = {"paper": "s", "validation": "o", "oracle": "D"}.get(name, "^")
+    face = "white" if name == "oracle" else colour
+    return {"marker": shape, "color": colour, "markerfacecolor": face, "markersize": 6.5, "linestyle": "none"}
+
+
+def _iou_lines(axes: Axes) -> None:
+    """Lines of equal IoU: 1 / IoU = 1 / precision + 1 / recall - 1."""
+    for iou in (0.2, 0.4, 0.6, 0.8):
+        recall = np.linspace(iou, 1, 100)
+        axes.plot(recall, 1 / (1 / iou + 1 - 1 / recall), color=RULE, linewidth=0.9, zorder=0.5)
+        axes.text(1.02, iou, f"IoU {iou}", color=MUTED, size=7, va="center")
+
+
+def _outline(axes: Axes, mask: npt.NDArray[np.bool_], *, colour: str, width: float = 1.3) -> None:
+    """Draw the pixels' edges between inside and outside of the mask; the border of the image closes it."""
+    padded = np.pad(mask, 1).astype(np.int8)
+    rows, cols = np.nonzero(np.diff(padded, axis=0)[:, 1:-1])
+    across = np.stack([np.stack([cols, rows], -1), np.stack([cols + 1, rows], -1)], 1)
+    rows, cols = np.nonzero(np.diff(padded, axis=1)[1:-1])
+    down = np.stack([np.stack([cols, rows], -1), np.stack([cols, rows + 1], -1)], 1)
+    edges = list(np.concatenate([across, down]) - 0.5)
+    axes.add_collection(LineCollection(edges, color="#000000", alpha=0.55, linewidth=width + 1.2))
+    axes.add_collection(LineCollection(edges, color=colour, linewidth=width, capstyle="projecting"))
+
+
+def _halo() -> list[Any]:
+    return [withStroke(linewidth=2.4, foreground="#00000088")]
+
+
+def _scale_bar(axes: Axes, width: int, pixel_m: float) -> None:
+    """A bar of 1, 2 or 5 times a power of ten metres, about a fifth of the image."""
+    fifth = width * pixel_m / 5
+    power = 10.0 ** math.floor(math.log10(fifth))
+    length = max(step * power for step in (1, 2, 5) if step * power <= fifth)
+    said = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    first, last, row = 0.04, 0.04 + length / pixel_m / width, 0.045
+    place = axes.transAxes
+    axes.plot([first, last], [row, row], color="white", linewidth=3, transform=place, path_effects=_halo())
+    axes.text(
+        first, row + 0.025, said, color="white", size=9, weight="bold", transform=place, path_effects=_halo()
+    )
