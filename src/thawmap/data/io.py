@@ -198,6 +198,12 @@ def _grid(file: Any) -> GeoBox:
     return GeoBox(file.shape, file.transform, file.crs)
 
 
+def crs_of(geobox: GeoBox) -> str:
+    """The CRS of a grid as WKT, for rasterio and geopandas."""
+    assert geobox.crs is not None
+    return str(geobox.crs.to_wkt())
+
+
 def _reason(error: Exception) -> str:
     """The first line of a library's message, without its full stop."""
     return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -213,9 +219,7 @@ def _aligned(own: GeoBox, geobox: GeoBox) -> tuple[int, int] | None:
     return (col, row) if same_size and max(abs(step.c - col), abs(step.f - row)) < _SNAP else None
 
 
-def _read_window(
-    file: Any, bands: Sequence[int], window: FileWindow, nodata: float | None
-) -> npt.NDArray[np.float32]:
+def _read_window(file: Any, bands: Sequence[int], window: FileWindow, nodata: float | None) -> npt.NDArray[np.float32]:
     """A window (band, y, x) of the file's own pixels; NaN where missing or outside."""
     values = np.full((len(bands), window.height, window.width), np.nan, np.float32)
     top, left = max(window.row_off, 0), max(window.col_off, 0)
@@ -235,7 +239,13 @@ def _read_window(
 
 
 def _read_warped(
-    file: Any, own: GeoBox, geobox: GeoBox, bands: Sequence[int], *, resampling: str | None, nodata: float | None
+    file: Any,
+    own: GeoBox,
+    geobox: GeoBox,
+    bands: Sequence[int],
+    *,
+    resampling: str | None,
+    nodata: float | None,
 ) -> npt.NDArray[np.float32]:
     """The bands warped onto another grid, from just the pixels of the file that it needs."""
     values = np.full((len(bands), *geobox.shape), np.nan, np.float32)
@@ -257,10 +267,9 @@ def _read_warped(
         src_crs=file.crs,
         src_nodata=np.nan,
         dst_transform=geobox.affine,
-        dst_crs=geobox.crs.to_wkt(),
+        dst_crs=crs_of(geobox),
         dst_nodata=np.nan,
         resampling=method,
-        tolerance=0,
         UNIFIED_SRC_NODATA="NO",
         XSCALE=1 / max(factor, 1.0),
         YSCALE=1 / max(factor, 1.0),
@@ -289,7 +298,7 @@ def _to_pixels(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     x, y = geobox.affine * (cols, rows)
     if own.crs != geobox.crs:
-        x, y = rasterio.warp.transform(geobox.crs.to_wkt(), own.crs.to_wkt(), x, y)
+        x, y = rasterio.warp.transform(crs_of(geobox), crs_of(own), x, y)
     col, row = ~own.affine * (np.asarray(x), np.asarray(y))
     return col, row
 
@@ -317,10 +326,12 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
     profile = {
         "driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "zstd", "zstd_level": 1,
         "bigtiff": "if_safer", "dtype": encoding.dtype, "count": encoding.bands, "nodata": encoding.nodata,
-        "width": geobox.width, "height": geobox.height, "crs": geobox.crs.to_wkt(), "transform": geobox.affine,
+        "width": geobox.width, "height": geobox.height, "crs": crs_of(geobox), "transform": geobox.affine,
     }  # fmt: skip
-    with atomic(path) as draft, tempfile.TemporaryDirectory(dir=draft.parent) as room, rasterio.Env(
-        GDAL_CACHEMAX=CACHE_MB
+    with (
+        atomic(path) as draft,
+        tempfile.TemporaryDirectory(dir=draft.parent) as room,
+        rasterio.Env(GDAL_CACHEMAX=CACHE_MB),
     ):
         plain = Path(room) / "plain.tif"
         try:

@@ -1,0 +1,159 @@
+"""What people digitised, burnt onto a scene's grid: polygons of one vector file, or one raster per scene."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import rasterio.features
+from odc.geo.geobox import GeoBox
+
+from thawmap.config import LabelSettings
+from thawmap.data.io import crs_of, read_raster, read_vector
+from thawmap.data.sources.base import Scene
+from thawmap.errors import LabelError
+
+IGNORE = 255
+"""Target of a pixel that is neither trained on nor scored."""
+
+
+class Labels(Protocol):
+    """What people said of each pixel."""
+
+    def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
+        """Target (y, x) on any grid: 1 = object, 0 = not, 255 = ignore.
+
+        Raises:
+            LabelError: If the scene's labels are missing or hold other values than the settings name.
+        """
+        ...
+
+    def region(self, scene: Scene) -> str | None:
+        """The region that the labels give the scene; None where they say nothing."""
+        ...
+
+    def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:
+        """The objects' polygons in the scene's CRS; None where labels are rasters."""
+        ...
+
+
+def open_labels(settings: LabelSettings) -> Labels:
+    """The labels that the settings describe.
+
+    Raises:
+        LabelError: If the file is missing, empty, without CRS, or lacks a named column.
+    """
+    if settings.raster is not None:
+        return RasterLabels(settings)
+    return _open_polygons(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class RasterLabels:
+    """One raster per scene; outside of the raster is ignored."""
+
+    settings: LabelSettings
+
+    def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
+        """Target (y, x); see `Labels`."""
+        settings = self.settings
+        stored = read_raster(scene.files["labels"], geobox, bands=[settings.band], resampling="nearest").values[0]
+        ignore = settings.ignore if isinstance(settings.ignore, tuple) else (settings.ignore,)
+        target = np.full(stored.shape, IGNORE, np.uint8)
+        target[np.isin(stored, settings.negative)] = 0
+        target[np.isin(stored, settings.positive)] = 1
+        strange = (target == IGNORE) & np.isfinite(stored) & ~np.isin(stored, ignore)
+        if strange.any():
+            msg = (
+                f"{scene.files['labels']} holds the value {stored[strange][0]:g}, which is not in labels.positive "
+                f"{settings.positive}, negative {settings.negative} or ignore {ignore}; add it to one of them"
+            )
+            raise LabelError(msg)
+        return target
+
+    def region(self, scene: Scene) -> str | None:  # noqa: ARG002 - rasters name no region
+        """None: rasters name no region."""
+        return None
+
+    def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:  # noqa: ARG002 - rasters have no outlines
+        """None: rasters have no outlines of their own."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class PolygonLabels:
+    """Polygons of one file, each for one scene or for all; outside of the extent is ignored."""
+
+    settings: LabelSettings
+    polygons: gpd.GeoDataFrame
+    extent: gpd.GeoDataFrame | None
+
+    def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
+        """Target (y, x), burnt by pixel centre; see `Labels`."""
+        looked = 0 if self.extent is None else IGNORE
+        target = np.full(tuple(geobox.shape), looked, np.uint8)
+        if self.extent is not None:
+            _burn(target, self.extent, geobox, 0)
+        mine = self._of(scene)
+        column = self.settings.target
+        if column is None:
+            _burn(target, mine, geobox, 1)
+            return target
+        known = mine[column].isin([0, 1])
+        _burn(target, mine[~known], geobox, IGNORE)
+        _burn(target, mine[mine[column] == 0], geobox, 0)
+        _burn(target, mine[mine[column] == 1], geobox, 1)
+        return target
+
+    def region(self, scene: Scene) -> str | None:
+        """The region of the scene's first polygon; None without a region column or polygon."""
+        if self.settings.region is None:
+            return None
+        names = self._of(scene)[self.settings.region].dropna()
+        return str(names.iloc[0]) if len(names) else None
+
+    def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:
+        """The scene's objects in its CRS; those elsewhere left out."""
+        mine = self._of(scene)
+        if self.settings.target is not None:
+            mine = mine[mine[self.settings.target] == 1]
+        mine = mine.to_crs(crs_of(scene.geobox))
+        return mine[mine.intersects(scene.geobox.extent.geom)]
+
+    def _of(self, scene: Scene) -> gpd.GeoDataFrame:
+        column = self.settings.scene
+        return self.polygons if column is None else self.polygons[self.polygons[column].astype(str) == scene.id]
+
+
+def _open_polygons(settings: LabelSettings) -> PolygonLabels:
+    path = settings.path
+    assert path is not None
+    frame = read_vector(path, layer=settings.layer)
+    if frame.empty:
+        msg = f"{path} holds no polygon; digitise some, or leave 'labels' out where there are none"
+        raise LabelError(msg)
+    for key in ("scene", "region", "target"):
+        column = getattr(settings, key)
+        if column is not None and column not in frame.columns:
+            msg = f"{path} has no column {column!r} for labels.{key}; it has {', '.join(frame.columns)}"
+            raise LabelError(msg)
+    flat = frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])
+    if not flat.all():
+        kind = frame.geometry[~flat].geom_type.iloc[0]
+        msg = f"{path} holds a {kind or 'feature without geometry'}; labels are polygons, remove the rest"
+        raise LabelError(msg)
+    extent = None if settings.extent is None else read_vector(settings.extent)
+    return PolygonLabels(settings, frame, extent)
+
+
+def _burn(target: npt.NDArray[np.uint8], frame: gpd.GeoDataFrame, geobox: GeoBox, value: int) -> None:
+    """Set the pixels whose centre lies in a polygon, in place."""
+    if frame.empty:
+        return
+    shapes: Sequence[object] = list(frame.geometry.to_crs(crs_of(geobox)))
+    burnt = rasterio.features.rasterize(
+        ((shape, 1) for shape in shapes), out_shape=target.shape, transform=geobox.affine, dtype="uint8"
+    )
+    target[burnt == 1] = value

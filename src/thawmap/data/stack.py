@@ -1,0 +1,128 @@
+"""A scene's layers on one grid, and which of its pixels are usable.
+
+Hides who has which layer, the order of recipes, halos and masks.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from thawmap.data.derive import RECIPES, halo, order
+from thawmap.data.sources.base import Scene, Source
+from thawmap.errors import DataError
+from thawmap.grid import Window
+from thawmap.layers import Layer
+
+_RANGE_FACTOR = 1.5  # how far beyond its range a layer's median may lie (law 14)
+
+
+def assemble(
+    scene: Scene,
+    layers: Sequence[str],
+    geobox: GeoBox,
+    sources: Sequence[Source],
+    *,
+    optional: frozenset[str] = frozenset(),
+) -> xr.Dataset:
+    """The stack: every layer (y, x) float32 in physical units, NaN where missing, and `valid` (y, x) bool.
+
+    `valid` is the sensor's mask and every layer finite, except those in ``optional``.
+
+    Raises:
+        DataError: If a layer is in no source and no recipe makes it, or a file cannot be read.
+    """
+    available = frozenset[str]().union(*(source.layers for source in sources))
+    reads, makes = order(layers, available=available)
+    border = halo(makes)
+    stack, usable = _read(scene, reads, geobox.pad(border) if border else geobox, sources)
+    for name in makes:
+        recipe = RECIPES[name]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stack[name] = recipe.function(*(stack[need] for need in recipe.needs)).astype(np.float32)
+    if border:
+        inner = {axis: slice(border, -border) for axis in ("y", "x")}
+        stack, usable = stack.isel(inner), usable[border:-border, border:-border]
+    stack = stack[list(layers)]
+    for name in layers:
+        if name not in optional:
+            usable = usable & np.isfinite(stack[name].values)
+    stack["valid"] = (("y", "x"), usable)
+    return stack
+
+
+def _read(
+    scene: Scene, layers: Sequence[str], geobox: GeoBox, sources: Sequence[Source]
+) -> tuple[xr.Dataset, npt.NDArray[np.bool_]]:
+    """The layers that sources hold, and what their sensors could use; the first source that has a layer gives it."""
+    usable = np.ones(tuple(geobox.shape), bool)
+    parts: list[xr.Dataset] = []
+    wanted = list(layers)
+    for source in sources:
+        mine = [name for name in wanted if name in source.layers]
+        if not mine:
+            continue
+        part = source.read(scene, geobox, mine)
+        if "valid" in part:
+            usable &= part["valid"].values
+            part = part.drop_vars("valid")
+        parts.append(part)
+        wanted = [name for name in wanted if name not in mine]
+    return xr.merge(parts, join="exact", compat="override"), usable
+
+
+def preview(
+    scene: Scene,
+    layers: Sequence[str],
+    sources: Sequence[Source],
+    *,
+    size: int = 512,
+    optional: frozenset[str] = frozenset(),
+) -> xr.Dataset:
+    """The stack of the whole scene, coarsened to at most ``size`` pixels a side.
+
+    Raises:
+        DataError: As `assemble`.
+    """
+    factor = max(1.0, max(scene.geobox.shape) / size)
+    rows, cols = (max(1, round(side / factor)) for side in scene.geobox.shape)
+    geobox = scene.geobox if factor == 1 else scene.geobox.zoom_to((rows, cols))
+    return assemble(scene, layers, geobox, sources, optional=optional)
+
+
+def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
+    """The grid of a window, which may reach beyond the raster's own."""
+    shift = Affine.translation(window.col, window.row)
+    return GeoBox((window.height, window.width), geobox.affine * shift, geobox.crs)
+
+
+def as_array(stack: xr.Dataset, layers: Sequence[str]) -> npt.NDArray[np.float32]:
+    """The layers (layer, y, x) in the given order, float32, NaN where missing."""
+    return np.stack([stack[name].values for name in layers]).astype(np.float32, copy=False)
+
+
+def check_ranges(stack: xr.Dataset, layers: Sequence[Layer], *, scene_id: str) -> None:
+    """Refuse a stack whose numbers cannot be in the layers' units (law 14).
+
+    A layer's median over the usable pixels may lie up to 1.5 times its range from the middle of it.
+
+    Raises:
+        DataError: If it does not; the message names scene, layer, median and range.
+    """
+    usable = stack["valid"].values
+    for layer in layers:
+        values = stack[layer.name].values[usable]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # an optional layer may be missing altogether
+            median = float(np.nanmedian(values)) if values.size else np.nan
+        middle, half = (layer.low + layer.high) / 2, (layer.high - layer.low) / 2
+        if abs(median - middle) > _RANGE_FACTOR * half:
+            msg = (
+                f"scene {scene_id}: the median of {layer.name} is {median:.6g}, far outside of its range "
+                f"{layer.low:g} .. {layer.high:g} {layer.units}; correct its 'scale' and 'offset' in 'scenes.files'"
+            )
+            raise DataError(msg)
