@@ -1,7 +1,9 @@
 """The contract with the user: one YAML, checked once, frozen, and travelling with every result.
 
-Every setting has its default and its help text here and nowhere else. Unknown keys are refused with the file, the
-line, the key and the nearest known key. Relative paths count from the YAML's folder.
+Every setting has its default and its help text here and nowhere else. Unknown keys are refused with the file,
+the line, the key and the nearest known key. Relative paths count from the YAML's folder.
+
+Longer than other files, because the contract is one list that is read, and looked up, in one place.
 """
 
 import json
@@ -11,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from thawmap.errors import ConfigError
 from thawmap.layers import PAPER_LAYERS, Layer, layer
@@ -25,6 +36,11 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
 RelativePath = Annotated[Path, AfterValidator(_from_folder)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Place = tuple[str | int, ...]
+"""A key of the YAML, from the outermost section inwards; numbers count the items of a list."""
+DEEPEST = 20
+"""Levels of a YAML; more means that it contains itself."""
 
 
 class Settings(BaseModel):
@@ -67,10 +83,11 @@ class SceneSettings(Settings):
     path: RelativePath | None = None
     """Pattern of the scenes' folders or files, such as "scenes/*" or "scenes/*.tif"."""
     table: RelativePath | None = None
-    """CSV with the columns id, region, path (from the CSV's folder) and acquired (UTC); the last two may be empty."""
+    """CSV with the columns id, region, path (from the CSV's folder) and acquired (UTC); the last two may be
+    empty."""
     files: dict[str, dict[str, Band]] = Field(min_length=1)
-    """File to the layers in it. A name counts from the scene's folder, may be a pattern, and `{name}` stands for
-    the scene's name."""
+    """File to the layers in it. A name counts from the scene's folder, may be a pattern, and `{name}` stands
+    for the scene's name."""
     valid: ValidMask | None = None
     """Mask of usable pixels, where there is one."""
     grid: str | None = None
@@ -119,7 +136,7 @@ class LabelSettings(Settings):
     region: str | None = None
     """Column that names the region; it is given to scenes that have none."""
     target: str | None = None
-    """Column with 1 = object, 0 = not an object, anything else = ignore; unset: every polygon is an object."""
+    """Column with 1 = object, 0 = no object, anything else = ignore; unset: every polygon is an object."""
     extent: RelativePath | None = None
     """Vector file that says where people looked: outside is ignored, inside and unlabelled is negative."""
     raster: str | None = None
@@ -137,6 +154,12 @@ class LabelSettings(Settings):
     def _check(self) -> Self:
         if (self.path is None) == (self.raster is None):
             msg = "labels are in either 'path' (polygons) or 'raster'; give exactly one of them"
+            raise ValueError(msg)
+        ignore = (self.ignore,) if isinstance(self.ignore, int) else self.ignore
+        values = [*set(self.positive), *set(self.negative), *set(ignore)]
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            msg = f"value {twice[0]} is in two of 'positive', 'negative' and 'ignore'; keep it in one"
             raise ValueError(msg)
         return self
 
@@ -167,7 +190,7 @@ class ModelSettings(Settings):
     encoder: str = "resnet34"
     """Any encoder of segmentation_models.pytorch."""
     weights: str | None = None
-    """Pre-trained encoder weights, such as imagenet (fetched by the library); unset: random, as in the paper."""
+    """Pre-trained encoder weights, such as imagenet, which the library fetches; unset: random (the paper)."""
 
 
 class AugmentSettings(Settings):
@@ -188,7 +211,7 @@ class OptimiserSettings(Settings):
     """Name of the optimiser."""
     lr: float = Field(default=0.001, gt=0)
     """Learning rate."""
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the first and second moment."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""
@@ -220,7 +243,8 @@ class TrainingSettings(Settings):
     batch_size: Positive = 6
     """Tiles per step."""
     phases: tuple[Phase, ...] = Field(
-        default=(Phase(name="sparse", epochs=100, tiles="positive"), Phase(name="full", epochs=20)), min_length=1
+        default=(Phase(name="sparse", epochs=100, tiles="positive"), Phase(name="full", epochs=20)),
+        min_length=1,
     )
     """Phases in order."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -266,12 +290,19 @@ class InferenceSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to predict; auto: a GPU where there is one."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.tile != "auto" and self.overlap >= self.tile:
+            msg = f"overlap is {self.overlap} px; it must be smaller than the tile's {self.tile} px"
+            raise ValueError(msg)
+        return self
+
 
 class PolygonSettings(Settings):
     """How probabilities become objects."""
 
     threshold: Literal["bundle"] | Probability = "bundle"
-    """Objects are where the probability is above it; bundle: the threshold chosen on validation (else 0.5)."""
+    """Objects are where the probability is above it; bundle: the one chosen on validation, else 0.5."""
     min_area_m2: float = Field(default=0.0, ge=0)
     """Smaller objects are left out."""
 
@@ -340,8 +371,8 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, with ``KEY=VALUE`` overrides.
 
     Raises:
-        ConfigError: If the file is missing or not YAML, or a key or value is not allowed; the message names file,
-            line, key and remedy.
+        ConfigError: If the file is missing or not YAML, or a key or value is not allowed; the message names
+            file, line, key and remedy.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -355,23 +386,27 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse(text: str, *, name: str, folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML text; ``name`` stands for it in messages, relative paths count from ``folder``.
+    """The configuration in a YAML text.
+
+    Args:
+        text: The YAML.
+        name: What stands for it in messages.
+        folder: Where relative paths count from.
+        overrides: ``KEY=VALUE`` each, such as ``training.batch_size=8``.
 
     Raises:
         ConfigError: As `load`.
     """
-    raw, lines = _read_yaml(text, name)
-    places: dict[tuple[str | int, ...], str] = {key: f"{name}:{line}" for key, line in lines.items()}
+    raw, places = _read_yaml(text, name)
     for override in overrides:
-        key = _override(raw, override)
-        places[key] = f"--set {override}"
+        _override(raw, places, override)
     try:
         return Config.model_validate(raw, context={"folder": folder})
     except ConfigError as error:
-        msg = f"{name}: {error}"
+        msg = f"{places.get(('layers',), name)}: {error}"
         raise ConfigError(msg) from error
     except ValidationError as error:
-        raise ConfigError(_sentence(error, places, name)) from error
+        raise ConfigError(_sentence(error, raw, places)) from error
 
 
 def json_schema() -> str:
@@ -379,41 +414,46 @@ def json_schema() -> str:
     return json.dumps(Config.model_json_schema(), indent=2)
 
 
-def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
+    """The YAML's content, and where each of its keys stands as ``file:line``."""
+    places: dict[Place, str] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+        if not isinstance(node, yaml.MappingNode):
+            msg = f"{name}: a configuration has keys such as 'scenes' and 'labels'; see 'thawmap init'"
+            raise ConfigError(msg)
+        _note_lines(node, (), places, name)
+        return yaml.safe_load(text), places
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
-        msg = f"{place}: not valid YAML ({getattr(error, 'problem', error)}); check indentation, colons and quotes"
+        reason = " ".join(str(getattr(error, "problem", error)).split())
+        msg = f"{place}: not valid YAML ({reason}); check indentation, colons and quotes"
         raise ConfigError(msg) from error
-    if not isinstance(node, yaml.MappingNode):
-        msg = f"{name}: a configuration is a mapping of keys such as 'scenes' and 'labels'; see 'thawmap init'"
+
+
+def _note_lines(node: yaml.Node, path: Place, places: dict[Place, str], name: str) -> None:
+    here = f"{name}:{node.start_mark.line + 1}"
+    places.setdefault(path, here)
+    if len(path) > DEEPEST:
+        msg = f"{here}: '{path[0]}' is nested more than {DEEPEST} levels deep; an alias must not contain itself"
         raise ConfigError(msg)
-    lines: dict[tuple[str | int, ...], int] = {}
-    _note_lines(node, (), lines, name)
-    return yaml.safe_load(text), lines
-
-
-def _note_lines(
-    node: yaml.Node, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], name: str
-) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*path, index), lines, name)
+            _note_lines(item, (*path, index), places, name)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            here = (*path, str(key.value))
-            if here in lines:
-                msg = f"{name}:{key.start_mark.line + 1}: key '{_dotted(here)}' stands twice; keep one"
+            inner = (*path, str(key.value))
+            line = f"{name}:{key.start_mark.line + 1}"
+            if inner in places:
+                msg = f"{line}: key '{_dotted(inner)}' stands twice; keep one"
                 raise ConfigError(msg)
-            lines[here] = key.start_mark.line + 1
-            _note_lines(value, here, lines, name)
+            places[inner] = line
+            _note_lines(value, inner, places, name)
 
 
-def _override(raw: dict[str, Any], override: str) -> tuple[str | int, ...]:
-    """Put one ``a.b=value`` into the raw mapping; the value is read as YAML."""
+def _override(raw: dict[str, Any], places: dict[Place, str], override: str) -> None:
+    """Put one ``a.b=value`` into the raw mapping, and note where it came from; the value is read as YAML."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         msg = f"--set {override}: not of the form KEY=VALUE, such as training.batch_size=8"
@@ -422,37 +462,75 @@ def _override(raw: dict[str, Any], override: str) -> tuple[str | int, ...]:
     place: Any = raw
     try:
         for part in parts[:-1]:
-            place = place[part] if isinstance(place, list) else place.setdefault(part, {})
+            place = place.setdefault(part, {}) if isinstance(place, dict) else place[part]
         place[parts[-1]] = yaml.safe_load(value)
-    except (TypeError, IndexError, AttributeError, yaml.YAMLError) as error:
+    except (TypeError, IndexError, AttributeError) as error:
         msg = f"--set {override}: the configuration has no place {key!r}; see 'thawmap config' for its keys"
         raise ConfigError(msg) from error
-    return parts
+    except (yaml.YAMLError, ValueError) as error:
+        msg = f"--set {override}: the value is not valid YAML; put it in quotes"
+        raise ConfigError(msg) from error
+    for known in [known for known in places if known[: len(parts)] == parts]:
+        del places[known]
+    for end in range(1, len(parts) + 1):
+        places.setdefault(parts[:end], f"--set {override}")
 
 
-def _sentence(error: ValidationError, places: Mapping[tuple[str | int, ...], str], name: str) -> str:
-    """The first fault as one sentence, and how many more there are."""
-    faults = error.errors()
-    fault = faults[0]
-    where = tuple(fault["loc"])
-    known = where
-    while known and known not in places:
-        known = known[:-1]
-    place = places.get(known, name)
-    key = _dotted(where) or "the configuration"
+def _sentence(error: ValidationError, raw: Mapping[str, Any], places: Mapping[Place, str]) -> str:
+    """The most telling fault as one sentence, and how many others there are."""
+    faults = [(_path(fault, raw), fault) for fault in error.errors()]
+    first = faults[0][0]
+    unknown = [path for path, fault in faults if fault["type"] == "extra_forbidden"]
+    within = [path for path, _ in faults if path[: len(first)] == first]
+    chosen = unknown[0] if unknown else max(within, key=len)
+    said = _said(chosen, [fault for path, fault in faults if path == chosen])
+    others = {path for path, _ in faults if path != chosen[: len(path)]}
+    more = f" (and {len(others)} more)" if others else ""
+    known = next(chosen[:end] for end in range(len(chosen), -1, -1) if chosen[:end] in places)
+    return f"{places[known]}: {said}{more}"
+
+
+def _path(fault: ErrorDetails, raw: Mapping[str, Any]) -> Place:
+    """The keys of a fault as they stand in the YAML, without the names of the types that were tried."""
+    path: list[str | int] = []
+    value: Any = raw
+    for part in fault["loc"]:
+        inside = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        if part in inside:
+            value = value[part]
+            path.append(part)
+    return (*path, fault["loc"][-1]) if fault["type"] == "missing" else tuple(path)
+
+
+def _said(path: Place, faults: Sequence[ErrorDetails]) -> str:
+    """What is wrong with the value at ``path``; several faults are what each of several types found."""
+    key, fault = _dotted(path) or "the configuration", faults[0]
     if fault["type"] == "extra_forbidden":
-        said = f"unknown key '{key}'; {_nearest(str(where[-1]), _keys_at(where[:-1]))}"
-    elif fault["type"] == "missing":
-        said = f"key '{key}' is missing; add it"
-    else:
-        reason = fault["msg"].removeprefix("Value error, ")
-        got = fault["input"] if isinstance(fault["input"], str | int | float | bool) else None
-        said = f"'{key}'{f' is {got!r}' if got is not None else ''}: {reason[:1].lower()}{reason[1:]}"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{place}: {said}{more}"
+        return f"unknown key '{key}'; {_nearest(str(path[-1]), _keys_at(path[:-1]))}"
+    if fault["type"] == "missing":
+        return f"key '{key}' is missing; add it"
+    if fault["type"] == "model_type":
+        return f"'{key}' must have keys of its own: {', '.join(_keys_at(path))}; give one, or leave it out"
+    allowed = " or ".join(dict.fromkeys(_plain(fault["msg"]) for fault in faults)).replace(" or must be ", " or ")
+    got = f" is {fault['input']!r}" if isinstance(fault["input"], str | int | float | bool) else ""
+    return f"'{key}'{got}: {allowed}"
 
 
-def _dotted(path: Sequence[str | int]) -> str:
+def _plain(message: str) -> str:
+    """A message of pydantic in the words of a YAML."""
+    for theirs, ours in (
+        ("Value error, ", ""),
+        ("Input should be", "must be"),
+        (" after validation", ""),
+        ("a valid tuple", "a list such as [a, b]"),
+        ("a valid dictionary or instance of LayerSettings", "a section of keys"),
+        ("a valid dictionary", "a section of keys"),
+    ):
+        message = message.replace(theirs, ours)
+    return message[:1].lower() + message[1:]
+
+
+def _dotted(path: Place) -> str:
     return ".".join(str(part) for part in path)
 
 
@@ -461,17 +539,18 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
 
 
-def _keys_at(path: Sequence[str | int]) -> list[str]:
+def _keys_at(path: Place) -> list[str]:
     """Keys that the section at ``path`` knows."""
     schema = Config.model_json_schema()
     place: Any = schema
-    for part in (*path, None):
-        while "$ref" in place:
-            place = schema["$defs"][place["$ref"].rsplit("/", 1)[-1]]
-        for option in place.get("anyOf", []):
-            if "$ref" in option:
-                place = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
-        if part is None:
-            break
-        place = place.get("properties", {}).get(part) or place.get("items") or place.get("additionalProperties") or {}
-    return list(place.get("properties", {}))
+    for part in path:
+        place = _section(place, schema["$defs"])
+        below = place.get("properties", {}).get(part) or place.get("items")
+        place = below or place.get("additionalProperties") or {}
+    return list(_section(place, schema["$defs"]).get("properties", {}))
+
+
+def _section(place: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """A place of the schema, or what it refers to; of several types the section."""
+    options = [option for option in (place, *place.get("anyOf", ())) if "$ref" in option]
+    return definitions[options[0]["$ref"].rsplit("/", 1)[-1]] if options else place
