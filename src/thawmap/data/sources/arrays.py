@@ -1,0 +1,78 @@
+"""Layers that are already in memory: for tests, for simulated scenes, for arrays of your own."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from thawmap.data.sources.base import Scene
+from thawmap.errors import DataError
+
+
+class ArraySource:
+    """Layers (y, x) in physical units, NaN = missing, on one grid.
+
+    Args:
+        values: Layer name to its values.
+        geobox: Their grid.
+        valid: Which pixels the sensor could use (y, x), bool; None where nothing but the values says so.
+
+    Raises:
+        DataError: If an array is not of the grid's shape.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, npt.NDArray[np.floating]],
+        geobox: GeoBox,
+        valid: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.layers = frozenset(values)
+        self._geobox = geobox
+        self._values = dict(values)
+        self._valid = valid
+        for name, array in (self._values | ({} if valid is None else {"valid": valid})).items():
+            if array.shape != tuple(geobox.shape):
+                msg = f"layer {name!r} has shape {array.shape}, its grid {tuple(geobox.shape)}; make them agree"
+                raise DataError(msg)
+
+    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
+        """The layers of the pixel that lies under each of ``geobox``'s pixel centres; NaN beyond the arrays.
+
+        Raises:
+            DataError: If a layer is not there, or ``geobox`` has another CRS or is turned against the arrays'
+                grid.
+        """
+        absent = sorted(set(layers) - self.layers)
+        if absent:
+            known = ", ".join(sorted(self.layers))
+            msg = f"scene {scene.id}: no array for layer {absent[0]!r}; there are: {known}"
+            raise DataError(msg)
+        place, inside = self._under(scene, geobox)
+        stack = xr.Dataset(coords=xr_coords(geobox))
+        for name in layers:
+            values = np.where(inside, self._values[name][place], np.nan)
+            stack[name] = (geobox.dims, values.astype(np.float32))
+        if self._valid is not None:
+            stack["valid"] = (geobox.dims, inside & self._valid[place])
+        return stack
+
+    def _under(
+        self, scene: Scene, geobox: GeoBox
+    ) -> tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
+        """Rows and columns of the arrays under each pixel centre, and which centres lie inside of them."""
+        to_pixels = ~self._geobox.transform * geobox.transform
+        if geobox.crs != self._geobox.crs or to_pixels.b or to_pixels.d:
+            msg = (
+                f"scene {scene.id}: arrays on {self._geobox.crs} cannot be read on a turned grid or on {geobox.crs}; "
+                f"use a grid like theirs"
+            )
+            raise DataError(msg)
+        height, width = self._geobox.shape
+        rows = np.floor(to_pixels.e * (np.arange(geobox.shape[0]) + 0.5) + to_pixels.f).astype(np.intp)
+        cols = np.floor(to_pixels.a * (np.arange(geobox.shape[1]) + 0.5) + to_pixels.c).astype(np.intp)
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
+        return np.ix_(rows.clip(0, height - 1), cols.clip(0, width - 1)), inside
