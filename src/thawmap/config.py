@@ -7,6 +7,7 @@ Longer than other files, because the contract is one list that is read, and look
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,7 +31,7 @@ from thawmap.layers import PAPER_LAYERS, Layer, layer
 
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder")
-    return path if folder is None or path.is_absolute() else folder / path
+    return path if folder is None or path.is_absolute() else Path(os.path.normpath(folder / path))
 
 
 RelativePath = Annotated[Path, AfterValidator(_from_folder)]
@@ -365,6 +366,10 @@ class Config(Settings):
         """The resolved configuration as plain JSON values."""
         resolved: dict[str, Any] = self.model_dump(mode="json")
         return resolved
+
+    def as_yaml(self) -> str:
+        """The resolved configuration as a YAML that gives it again."""
+        return yaml.safe_dump(self.as_json(), sort_keys=False, allow_unicode=True)
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:

@@ -195,13 +195,14 @@ def _grid(file: Any) -> GeoBox:
     if file.crs is None:
         msg = f"{file.name} has no CRS, so nobody knows where it lies; write one into it, such as with gdal_edit -a_srs"
         raise DataError(msg)
-    return GeoBox(file.shape, file.transform, file.crs)
+    code = file.crs.to_epsg()
+    return GeoBox(file.shape, file.transform, f"EPSG:{code}" if code else file.crs.to_wkt())
 
 
 def crs_of(geobox: GeoBox) -> str:
-    """The CRS of a grid as WKT, for rasterio and geopandas."""
+    """The CRS of a grid for rasterio and geopandas: its EPSG code, else WKT."""
     assert geobox.crs is not None
-    return str(geobox.crs.to_wkt())
+    return f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs.to_wkt())
 
 
 def _reason(error: Exception) -> str:

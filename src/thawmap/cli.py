@@ -1,0 +1,310 @@
+"""The door: parse the command line, load the configuration, call one verb, set the exit status.
+
+Exit status: 0 all done, 1 some items failed (the rest finished, each failure named), 2 the request was wrong.
+"""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Never
+
+from cyclopts import App, CycloptsError, Parameter
+
+from thawmap import __version__
+from thawmap.errors import ConfigError, ThawmapError
+
+if TYPE_CHECKING:
+    from thawmap.config import Config
+    from thawmap.pipeline import Summary
+
+app = App(
+    name="thawmap",
+    version=__version__,
+    help="Map retrogressive thaw slumps, or any other object, from satellite scenes.\n\n"
+    "Start with 'thawmap demo', then 'thawmap init' in a folder of your own.",
+    help_format="plaintext",
+)
+
+Sets = Annotated[tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=False)]
+DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]
+Out = Annotated[Path, Parameter(name="--out")]
+Model = Annotated[Path, Parameter(name="--model")]
+
+
+class Terminal:
+    """Says what happens: a bar that moves on a terminal, plain lines with times in a batch log."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._moving = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._open_line = False
+
+    def say(self, message: str) -> None:
+        """One line."""
+        self._end_line()
+        seconds = int(time.monotonic() - self._begin)
+        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {message}", file=sys.stderr, flush=True)
+
+    def step(self, title: str, done: int, total: int) -> None:
+        """One item of a long verb is done."""
+        if not self._moving:
+            if done == total or done % max(1, total // 10) == 0:
+                self.say(f"{title}: {done} of {total}")
+            return
+        filled = round(24 * done / max(total, 1))
+        bar = "━" * filled + "─" * (24 - filled)
+        print(f"\r{title} {bar} {done}/{total}\033[K", end="", file=sys.stderr, flush=True)
+        self._open_line = True
+        if done == total:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if self._open_line:
+            print(file=sys.stderr)
+            self._open_line = False
+
+
+@app.command
+def demo(*, out: Out = Path("demo")) -> int:
+    """Show the whole flow on simulated scenes: simulate, train, predict an unseen region, polygons, scores, a page.
+
+    Args:
+        out: Folder for everything that the demo makes; what is already there and still true is kept.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return _finish(pipeline.demo(out, progress=Terminal()))
+
+
+@app.command
+def simulate(out: Path, *, regions: int = 4, scenes: int = 2, size: int = 384, seed: int = 0) -> int:
+    """Make a project of simulated scenes with thaw slumps, labels and a thawmap.yaml that runs as it is.
+
+    Args:
+        out: Folder to make.
+        regions: Number of regions that look different, 2 to 6.
+        scenes: Scenes in each region.
+        size: Side of a scene in pixels of 3 m.
+        seed: Another number, another Arctic.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    path = pipeline.simulate(out, regions=regions, scenes=scenes, size=size, seed=seed)
+    print(f"{path} is ready; next: thawmap train {path} --out {out / 'model'}")
+    return 0
+
+
+@app.command
+def init(folder: Path = Path()) -> int:
+    """Write a commented thawmap.yaml to start from; a file that is there is never replaced.
+
+    Args:
+        folder: Where to write it.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    path = pipeline.init(folder)
+    print(f"{path} is written; name your files in it, then: thawmap scenes {path}")
+    return 0
+
+
+@app.command
+def doctor() -> int:
+    """Tell what this machine has: processors, memory, GPU, libraries, optional parts."""
+    from thawmap import pipeline  # noqa: PLC0415
+
+    for name, value in pipeline.doctor().items():
+        print(f"{name:<28} {value}")
+    return 0
+
+
+@app.command
+def config(path: Path | None = None, *, schema: bool = False, set_: Sets = ()) -> int:
+    """Check a configuration and print it with every default filled in.
+
+    Args:
+        path: The YAML.
+        schema: Print the JSON schema instead, for editors that complete and check.
+        set_: KEY=VALUE put over the YAML, such as training.batch_size=8; may stand several times.
+    """
+    from thawmap.config import json_schema  # noqa: PLC0415
+
+    if schema:
+        print(json_schema())
+        return 0
+    if path is None:
+        msg = "'thawmap config' needs a YAML file, or --schema; make a file with 'thawmap init'"
+        raise ConfigError(msg)
+    print(_load(path, set_).as_yaml(), end="")
+    return 0
+
+
+@app.command
+def scenes(path: Path, *, set_: Sets = ()) -> int:
+    """List the scenes with their grid, date, region and what is wrong with them, before anything runs.
+
+    Args:
+        path: The YAML.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return _finish(pipeline.scenes(_load(path, set_), progress=Terminal()))
+
+
+@app.command
+def labels(path: Path, *, set_: Sets = ()) -> int:
+    """Count what is labelled: objects and pixels by region and scene.
+
+    Args:
+        path: The YAML.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return _finish(pipeline.labels(_load(path, set_), progress=Terminal()))
+
+
+@app.command
+def tiles(path: Path, *, out: Out, dry_run: DryRun = False, set_: Sets = ()) -> int:
+    """Cut the labelled scenes into tiles for training; a rerun cuts only what changed.
+
+    Args:
+        path: The YAML.
+        out: Folder of the tile store.
+        dry_run: Say what would be made, and make nothing.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return _finish(pipeline.tiles(_load(path, set_), out, dry_run=dry_run, progress=Terminal()))
+
+
+@app.command
+def train(
+    path: Path,
+    *,
+    out: Out,
+    tiles: Annotated[Path | None, Parameter(name="--tiles")] = None,
+    dry_run: DryRun = False,
+    set_: Sets = (),
+) -> int:
+    """Train a model; epoch and threshold are chosen on the validation regions, never on the test regions.
+
+    Args:
+        path: The YAML.
+        out: Folder of the bundle: the best epoch's model; the last one's is in its folder 'last'.
+        tiles: Folder of the tile store, kept between runs; by default 'tiles' in the bundle's folder.
+        dry_run: Say what would be trained on, and train nothing.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return _finish(pipeline.train(_load(path, set_), out, store=tiles, dry_run=dry_run, progress=Terminal()))
+
+
+@app.command
+def predict(
+    paths: Annotated[tuple[Path, ...], Parameter(negative="")],
+    /,
+    *,
+    model: Model,
+    out: Out,
+    config: Annotated[Path | None, Parameter(name="--config")] = None,
+    split: Literal["test", "validation"] | None = None,
+    dry_run: DryRun = False,
+    set_: Sets = (),
+) -> int:
+    """Map scenes: probabilities, masks, polygons, pictures; a rerun maps only what is missing or changed.
+
+    Args:
+        paths: The YAML, for its scenes; or files and folders of scenes, read as the YAML of --config says.
+        model: Folder of the bundle.
+        out: Folder of the maps; every scene gets a folder in it.
+        config: The YAML, when scenes are named one by one.
+        split: Only the scenes of the YAML's test or validation part.
+        dry_run: Say what would be mapped, and map nothing.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    if config is None and (len(paths) != 1 or paths[0].suffix not in {".yaml", ".yml"}):
+        msg = f"{paths[0]} is not a YAML; name one, or say with --config how scenes are read"
+        raise ConfigError(msg)
+    settings = _load(config or paths[0], set_)
+    places = paths if config is not None else ()
+    return _finish(
+        pipeline.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
+    )
+
+
+@app.command
+def evaluate(
+    maps: Path,
+    *,
+    config: Annotated[Path, Parameter(name="--config")],
+    out: Out,
+    model: Annotated[Path | None, Parameter(name="--model")] = None,
+    set_: Sets = (),
+) -> int:
+    """Score maps against labels, by scene and region: a table and a page with pictures.
+
+    Args:
+        maps: Folder that 'thawmap predict' made.
+        config: The YAML with scenes and labels.
+        out: Folder of the report.
+        model: Folder of the bundle, to show how it was trained.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return _finish(pipeline.evaluate(_load(config, set_), maps, out, model=model, progress=Terminal()))
+
+
+def main() -> Never:
+    """Run the command line and leave with its exit status."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(words: list[str]) -> int:
+    try:
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"thawmap: {_one_line(error)}; see 'thawmap --help'", file=sys.stderr)
+        return 2
+    except ThawmapError as error:
+        print(f"thawmap: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nthawmap: stopped; what is finished stays, run the same command to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return int(result or 0)
+
+
+def _one_line(error: CycloptsError) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _load(path: Path, overrides: tuple[str, ...]) -> "Config":
+    from thawmap.config import load  # noqa: PLC0415
+
+    return load(path, overrides=overrides)
+
+
+def _finish(summary: "Summary") -> int:
+    """Print what came out; the exit status."""
+    if summary.table is not None and len(summary.table):
+        print(summary.table.to_string(index=False))
+    for line in summary.lines:
+        print(line)
+    for name, error in summary.failed.items():
+        print(f"thawmap: {name} failed: {error}", file=sys.stderr)
+    if summary.failed:
+        print(f"thawmap: {len(summary.failed)} failed, {summary.done} done", file=sys.stderr)
+    return 1 if summary.failed else 0

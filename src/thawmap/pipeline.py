@@ -1,0 +1,478 @@
+"""The verbs as recipes: each is a list of calls. Here, and only here, the halls meet."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+import pandas as pd
+
+from thawmap import __version__, engine
+from thawmap.config import Config, load
+from thawmap.data.io import crs_of, write_text
+from thawmap.data.labels import IGNORE
+from thawmap.data.project import Project
+from thawmap.data.simulate import Simulation
+from thawmap.data.simulate import simulate as make_project
+from thawmap.data.sources.base import Scene
+from thawmap.data.sources.rasters import Candidate
+from thawmap.data.stack import check_ranges, preview
+from thawmap.errors import ConfigError, DataError
+from thawmap.infer.export import Provenance, export, is_finished
+from thawmap.infer.predict import Member, plan
+from thawmap.infer.predict import predict as stream
+from thawmap.model import bundle as bundles
+from thawmap.model.backends import open_backend
+
+Split = Literal["test", "validation"]
+Item = TypeVar("Item", Scene, Candidate)
+Value = TypeVar("Value")
+
+
+class Progress(Protocol):
+    """Is told what happens while a verb runs."""
+
+    def say(self, message: str) -> None:
+        """One line."""
+        ...
+
+    def step(self, title: str, done: int, total: int) -> None:
+        """One item of ``total`` is done."""
+        ...
+
+
+class Silence:
+    """Progress that says nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+    def step(self, title: str, done: int, total: int) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a verb did.
+
+    Attributes:
+        lines: What to tell the user: what was made, and where it is.
+        done: Number of items that were worked on.
+        skipped: Number of items that were finished before.
+        failed: Item to the sentence that says why it failed.
+        table: What was found, for verbs that list; None for others.
+    """
+
+    lines: tuple[str, ...] = ()
+    done: int = 0
+    skipped: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    table: pd.DataFrame | None = None
+
+
+def demo(out: Path, *, progress: Progress | None = None) -> Summary:
+    """The whole flow on simulated scenes: train, map a region that was left out, score it.
+
+    What is there and still true is kept, so that a second run takes seconds.
+
+    Raises:
+        ThawmapError: If the folder holds something else.
+    """
+    progress = progress or Silence()
+    yaml = out / "project" / "thawmap.yaml"
+    if not yaml.exists():
+        progress.say("simulating scenes in four regions")
+        simulate(out / "project")
+    config = load(yaml)
+    model, maps, report = out / "model", out / "maps", out / "report"
+    if not (model / "bundle.json").exists():
+        train(config, model, progress=progress)
+    mapped = predict(config, model, maps, split="test", progress=progress)
+    scored = evaluate(config, maps, report, model=model, progress=progress)
+    lines = (*mapped.lines, *scored.lines, f"Open {(report / 'index.html').resolve()} in a browser.")
+    return Summary(lines=lines, done=mapped.done, skipped=mapped.skipped, failed={**mapped.failed, **scored.failed})
+
+
+def simulate(folder: Path, *, regions: int = 4, scenes: int = 2, size: int = 384, seed: int = 0) -> Path:
+    """Make a project of simulated scenes with labels; the path of its YAML.
+
+    Raises:
+        ConfigError: If the folder is not empty, or a number is out of bounds.
+    """
+    return make_project(folder, Simulation(regions=regions, scenes_per_region=scenes, size=size, seed=seed))
+
+
+def init(folder: Path) -> Path:
+    """Write a commented YAML to start from; its path.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    path = folder / "thawmap.yaml"
+    if path.exists():
+        msg = f"{path} exists; edit it, or name another folder"
+        raise ConfigError(msg)
+    write_text(path, (Path(__file__).parent / "template.yaml").read_text(encoding="utf-8"))
+    return path
+
+
+def doctor() -> dict[str, str]:
+    """What this machine has, by name, for a person to read."""
+    import rasterio  # noqa: PLC0415 - only this verb needs it
+    import torch  # noqa: PLC0415
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "thawmap": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none, the processor is used",
+        "GDAL": rasterio.__gdal_version__,
+        "processors": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory:.0f} GiB",
+        "disk free here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB",
+    }
+
+
+def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
+    """Every scene with its grid, date, region, share of usable pixels, and what is wrong with it.
+
+    Raises:
+        ConfigError: If no scene is found, or two have one id.
+    """
+    project = Project(config)
+    values, failed = _run(partial(_describe, project=project), project.candidates(), config, progress, "scenes")
+    table = pd.DataFrame(values)
+    lines = (f"{len(values)} of {len(values) + len(failed)} scenes can be used",)
+    return Summary(lines=lines, done=len(values), failed=failed, table=table)
+
+
+def labels(config: Config, *, progress: Progress | None = None) -> Summary:
+    """What is labelled in every scene, and what is wrong with it.
+
+    Raises:
+        ConfigError: If the configuration has no labels, or no scene is found.
+        LabelError: If the labels cannot be used.
+    """
+    project = Project(config)
+    _ = project.labels
+    values, failed = _run(partial(_count_labels, project=project), project.candidates(), config, progress, "labels")
+    table = pd.DataFrame(values)
+    lines = (f"{table['object px'].sum() if values else 0} object pixels in {len(values)} scenes",)
+    return Summary(lines=lines, done=len(values), failed=failed, table=table)
+
+
+def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
+    """Cut the labelled scenes into a tile store; only what is missing or made from something else is cut.
+
+    Raises:
+        ConfigError: If the configuration has no labels, or no scene is found.
+        LabelError: If the labels cannot be used.
+    """
+    from thawmap.train.tiles import collect, is_finished  # noqa: PLC0415 - zarr loads slowly
+
+    project = Project(config)
+    _ = project.labels
+    opened, failed = _run(project.open, project.candidates(), config, progress, "scenes")
+    todo = [scene for scene in opened if not is_finished(out, scene, _tiles_from(scene, config))]
+    kept = len(opened) - len(todo)
+    if dry_run:
+        line = f"would cut {len(todo)} scenes into {out}; {kept} are there, {len(failed)} cannot be used"
+        return Summary(lines=(line,), skipped=kept, failed=failed)
+    _, broken = _run(partial(_cut, project=project, out=out), todo, config, progress, "tiles")
+    index = collect(out, [scene.id for scene in opened if scene.id not in broken], config.input_layers)
+    positive = int((index["positive_pixels"] > 0).sum())
+    line = f"{len(index)} tiles, {positive} with objects, of {index['scene'].nunique()} scenes: {out}"
+    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def train(
+    config: Config,
+    out: Path,
+    *,
+    store: Path | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Cut tiles, split them by region, train, and keep the best and the last model as bundles.
+
+    Raises:
+        ConfigError: If the configuration has no labels, no scene is found, or the split names what is not there.
+        LabelError: If the labels cannot be used.
+        TrainingError: If the training cannot go on.
+    """
+    from thawmap.train.fit import fit  # noqa: PLC0415 - fabric loads slowly
+    from thawmap.train.folds import split  # noqa: PLC0415
+    from thawmap.train.tiles import TileStore  # noqa: PLC0415
+
+    progress = progress or Silence()
+    place = store or out / "tiles"
+    cut = tiles(config, place, dry_run=dry_run, progress=progress)
+    if dry_run:
+        epochs = sum(phase.epochs for phase in config.training.phases)
+        line = f"would train {config.model.architecture} with {config.model.encoder} for {epochs} epochs into {out}"
+        return Summary(lines=(*cut.lines, line), failed=cut.failed)
+    opened = TileStore.open(place)
+    made = fit(opened, split(opened.index, config.split), config, out, report=progress.say)
+    line = f"bundle {made.id}, threshold {made.threshold:.2f}: {out}"
+    return Summary(lines=(*cut.lines, line), done=1, failed=cut.failed)
+
+
+def predict(
+    config: Config,
+    model: Path,
+    out: Path,
+    *,
+    places: Sequence[Path] = (),
+    part: Split | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Map scenes with a bundle; only what is missing or made from something else is mapped.
+
+    Args:
+        config: Which scenes, and how they are read.
+        model: Folder of the bundle.
+        out: Folder of the maps.
+        places: Files or folders of scenes to map instead of the configuration's.
+        part: Only the scenes of this part of the split.
+        dry_run: Say what would be mapped, and map nothing.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If no scene is found.
+        BundleError: If the bundle is damaged.
+    """
+    project, bundle = Project(config), _load(model)
+    opener = partial(project.open, labelled=False)
+    opened, failed = _run(opener, project.candidates(places), config, progress, "scenes")
+    chosen = [scene for scene in opened if part in (None, project.part(scene))]
+    if not chosen and not failed:
+        msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
+        raise ConfigError(msg)
+    todo = [scene for scene in chosen if not is_finished(out, scene, _made_from(scene, config, bundle).fingerprint)]
+    kept = len(chosen) - len(todo)
+    if dry_run:
+        pixels = sum(
+            plan(scene.geobox.shape, Member.of(bundle, open_backend(bundle, device="cpu")), config.inference).pixels
+            for scene in todo
+        )
+        line = f"would map {len(todo)} scenes into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
+        return Summary(lines=(line,), skipped=kept, failed=failed)
+    _, broken = _run(partial(_map, project=project, model=model, out=out), todo, config, progress, "mapping")
+    line = f"{len(chosen) - len(broken)} scenes are mapped, {kept} of them before: {out}"
+    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def evaluate(
+    config: Config, maps: Path, out: Path, *, model: Path | None = None, progress: Progress | None = None
+) -> Summary:
+    """Score maps against labels, by scene and region: tables and a page with pictures.
+
+    Args:
+        config: The scenes and their labels.
+        maps: Folder that `predict` made; scenes of the configuration without a map in it are not scored.
+        out: Folder of the report.
+        model: Folder of the bundle, for its training curves and its threshold.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If the configuration has no labels, or no scene is found.
+        DataError: If no scene could be scored.
+    """
+    from thawmap.report import evaluate as scoring  # noqa: PLC0415 - matplotlib loads slowly
+    from thawmap.report.gallery import examples, look  # noqa: PLC0415
+    from thawmap.report.page import About, main_threshold, summary, write_page  # noqa: PLC0415
+
+    project = Project(config)
+    labelled = project.labels
+    mapped = [candidate for candidate in project.candidates() if (maps / candidate.id).is_dir()]
+    if not mapped:
+        msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
+        raise DataError(msg)
+    opened, failed = _run(project.open, mapped, config, progress, "scenes")
+    evaluation = scoring.evaluate(maps, opened, labelled, thresholds=_thresholds(opened, maps, model))
+    scoring.write_scores(evaluation, out)
+    roles = {scene.region or "": project.part(scene) for scene in opened}
+    about = About(project=config.project, made=datetime.now(UTC), roles=roles)
+    scenes = {scene.id: scene for scene in opened}
+    places = [
+        look(scored, scenes[scored.scene], rank=rank, maps=maps, labels=labelled, sources=project.sources)
+        for rank, scored in examples(evaluation, threshold_name=main_threshold(evaluation)).items()
+    ]
+    write_page(out / "index.html", evaluation, about, places=places, training=_training(model))
+    lines = (*summary(evaluation, about), f"page: {out / 'index.html'}; table: {out / 'scores.csv'}")
+    return Summary(lines=lines, done=len(evaluation.scenes), failed={**failed, **evaluation.left_out})
+
+
+def _run(
+    work: Callable[[Item], Value], items: Sequence[Item], config: Config, progress: Progress | None, title: str
+) -> tuple[list[Value], dict[str, str]]:
+    """What came of the items, in their order, and the failures by id."""
+    progress, order = progress or Silence(), {item: number for number, item in enumerate(items)}
+    values: dict[int, Value] = {}
+    failed: dict[str, str] = {}
+    workers = min(config.engine.workers, len(items))
+    with engine.processes(workers) or nullcontext() as executor:
+        for done, outcome in enumerate(engine.run(work, items, executor), start=1):
+            if outcome.ok:
+                values[order[outcome.item]] = cast("Value", outcome.value)
+            else:
+                failed[outcome.item.id] = str(outcome.error)
+            progress.step(title, done, len(items))
+    return [values[number] for number in sorted(values)], failed
+
+
+def _describe(candidate: Candidate, project: Project) -> dict[str, Any]:
+    """One row of the table of scenes.
+
+    Raises:
+        DataError: If the scene cannot be used.
+    """
+    scene = project.open(candidate, labelled=False)
+    overview = preview(scene, project.layers, project.sources, size=256)
+    check_ranges(overview, project.config.input_layers, scene_id=scene.id)
+    usable = float(overview["valid"].mean())
+    if usable == 0:
+        msg = f"scene {scene.id} has no pixel where all layers are usable; see its mask and whether its files overlap"
+        raise DataError(msg)
+    rows, cols = scene.geobox.shape
+    return {
+        "scene": scene.id,
+        "region": scene.region or "",
+        "part": project.part(scene),
+        "acquired": f"{scene.acquired:%Y-%m-%d}" if scene.acquired else "",
+        "px": f"{cols}x{rows}",
+        "crs": crs_of(scene.geobox),
+        "usable": f"{usable:.0%}",
+    }
+
+
+def _count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
+    """One row of the table of labels."""
+    scene = project.open(candidate)
+    target = project.labels.burn(scene, scene.geobox)
+    outlines = project.labels.outlines(scene)
+    return {
+        "scene": scene.id,
+        "region": scene.region or "",
+        "part": project.part(scene),
+        "polygons": "" if outlines is None else len(outlines),
+        "object px": int((target == 1).sum()),
+        "ignored px": int((target == IGNORE).sum()),
+        "object share": f"{(target == 1).mean():.2%}",
+    }
+
+
+def _cut(scene: Scene, project: Project, out: Path) -> int:
+    """Cut one scene; the number of its tiles."""
+    from thawmap.train.tiles import write_tiles  # noqa: PLC0415 - zarr loads slowly
+
+    config = project.config
+    fingerprint = _tiles_from(scene, config)
+    return write_tiles(
+        out, scene, config=config, sources=project.sources, labels=project.labels, fingerprint=fingerprint
+    )
+
+
+def _tiles_from(scene: Scene, config: Config) -> str:
+    """A hash of all that a scene's tiles are made from."""
+    assert config.labels is not None
+    vectors = [path for path in (config.labels.path, config.labels.extent) if path is not None]
+    resolved = config.as_json()
+    made_from = {
+        "format": 1,
+        "files": [_stamp(path) for path in (*scene.files.values(), *vectors)],
+        "region": scene.region,
+        **{name: resolved[name] for name in ("layers", "labels", "tiles")},
+        "scenes": {name: resolved["scenes"][name] for name in ("files", "valid", "grid")},
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _map(scene: Scene, project: Project, model: Path, out: Path) -> None:
+    """Map one scene."""
+    config, bundle = project.config, _load(model)
+    member = _member(model, project.config.inference.device)
+    rows = stream(scene, member, project.sources, config.inference)
+    export(
+        scene,
+        rows,
+        out,
+        picture=preview(scene, _picture_layers(project, bundle), project.sources, size=1024),
+        polygons=config.polygons,
+        outputs=config.outputs,
+        provenance=_made_from(scene, config, bundle),
+    )
+
+
+def _made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenance:
+    """All that a scene's map is made from."""
+    resolved = config.as_json()
+    settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
+    settings["scenes"] = {name: resolved["scenes"][name] for name in ("files", "valid", "grid")}
+    chosen = config.polygons.threshold
+    return Provenance(
+        bundle=bundle.id,
+        threshold=bundle.threshold if chosen == "bundle" else chosen,
+        config=settings,
+        inputs=[_stamp(path) for name, path in sorted(scene.files.items())],
+    )
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """What tells that a file has changed: its name, size and time."""
+    status = path.stat()
+    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _picture_layers(project: Project, bundle: bundles.Bundle) -> Sequence[str]:
+    """Layers of a quicklook: false colour where the scene has it, else what the bundle sees."""
+    colours = ("nir", "red", "green")
+    mapped = frozenset[str]().union(*(source.layers for source in project.sources))
+    return colours if set(colours) <= mapped else [bundle.layers[0].name]
+
+
+@cache
+def _load(model: Path) -> bundles.Bundle:
+    """A bundle, loaded and checked once in a process."""
+    return bundles.load(model)
+
+
+@cache
+def _member(model: Path, device: str) -> Member:
+    """A bundle that is ready to run, once in a process."""
+    bundle = _load(model)
+    return Member.of(bundle, open_backend(bundle, device=device))
+
+
+def _thresholds(scenes: Sequence[Scene], maps: Path, model: Path | None) -> dict[str, float]:
+    """The thresholds that were fixed before anything was scored: the paper's 0.5, and the one chosen on validation."""
+    if model is not None:
+        return {"paper": 0.5, "validation": _load(model).threshold}
+    cut = {_cut_at(maps / scene.id / "item.json") for scene in scenes}
+    known = cut - {None}
+    return {"paper": 0.5, **({"validation": cast("float", known.pop())} if len(known) == 1 else {})}
+
+
+def _cut_at(item: Path) -> float | None:
+    """The threshold that a map's polygons were cut at; None where it does not say."""
+    try:
+        found = json.loads(item.read_text(encoding="utf-8"))["properties"]["thawmap:threshold"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return float(found)
+
+
+def _training(model: Path | None) -> pd.DataFrame | None:
+    """The training's figures, where the bundle's folder has them."""
+    path = None if model is None else model / "metrics.csv"
+    return pd.read_csv(path) if path is not None and path.exists() else None
