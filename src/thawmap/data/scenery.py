@@ -113,7 +113,7 @@ REGIONS = (
             hills_m=2, wavelength_m=350, gully_m=2, water="channels", water_share=0.24,
             bank_m=12, bank_width_m=45, slump_m2=7000, slumps_per_km2=4.5, elongation=0.9, at_shore=True,
         ),
-        dense=(0.030, 0.051, 0.045, 0.225), sparse=(0.055, 0.072, 0.079, 0.170),
+        dense=(0.030, 0.051, 0.045, 0.225), sparse=(0.060, 0.080, 0.095, 0.188),
         soil=(0.098, 0.122, 0.142, 0.190), cover=0.45, rugged=0.05, silty=0.7,
     ),
 )  # fmt: skip
@@ -188,7 +188,7 @@ class Sky:
         haze: Reflectance that the air adds in blue.
         green: How far the season's growth is, 0..1.
         clouds: Share of the scene under cloud, 0..1.
-        swath: Share of the scene beyond the edge of the image, 0..1.
+        swath: Share of the scene's width beyond the edge of the image, 0..1.
     """
 
     acquired: datetime
@@ -202,7 +202,7 @@ class Sky:
 
 
 def draw_sky(region: Region, number: int, rng: np.random.Generator) -> Sky:
-    """A date from June to September, about 10:30 local time; each second scene is cloudy, some are cut."""
+    """A date from June to September, about 10:30 local time; each second scene is cloudy, each third cut."""
     day = datetime(int(rng.choice([2018, 2019])), 6, 12, tzinfo=UTC) + timedelta(days=int(rng.integers(0, 95)))
     time = (10.5 - region.lon / 15 + rng.uniform(-0.7, 0.7)) % 24
     season = (day - day.replace(month=7, day=25)).days / 45
@@ -214,7 +214,7 @@ def draw_sky(region: Region, number: int, rng: np.random.Generator) -> Sky:
         haze=float(rng.uniform(0, 0.012)),
         green=float(np.exp(-0.28 * season**2)),
         clouds=float(rng.uniform(0.015, 0.045)) if number % 2 == 0 else 0.0,
-        swath=float(rng.uniform(0.02, 0.1)) if rng.uniform() < 0.3 else 0.0,
+        swath=float(rng.uniform(0.02, 0.1)) if (REGIONS.index(region) + number) % 3 == 2 else 0.0,
     )
 
 
@@ -267,13 +267,16 @@ def trends(land: Land, rng: np.random.Generator) -> Field:
         coarse: Field = field.reshape(side, TREND_PX, side, TREND_PX).mean(axis=(1, 3))
         return coarse
 
-    age = np.clip(0.65 + 0.45 * noise((side, side), rng, longest_m=40, shortest_m=8), 0.1, 1.2)
-    bare = age * mean(land.floor + 0.15 * (land.floor > 0))
+    pixel_m = TREND_PX * PIXEL_M
+    age = 0.65 + 0.45 * noise((side, side), rng, longest_m=400, shortest_m=60, pixel_m=pixel_m)
+    bare = np.clip(age, 0.1, 1.2) * mean(land.floor + 0.15 * (land.floor > 0))
     shore, old = mean(np.exp(-np.abs(land.shore_m) / 15)), mean(land.old)
-    change = {name: noise((side, side), rng, longest_m=60, shortest_m=3) for name in ("b", "g", "w", "burn")}
-    drying = np.clip(change["burn"] - 1.2, 0, 1)
+    brighter, greener, wetter, dried = (
+        noise((side, side), rng, longest_m=600, shortest_m=30, pixel_m=pixel_m) for _ in range(4)
+    )
+    drying = np.clip(dried - 1.2, 0, 1)
     shift = rng.normal(0, 0.006, 3)
-    brightness = shift[0] + 0.012 * change["b"] + 0.028 * bare + 0.015 * drying - 0.02 * shore * change["w"]
-    greenness = 0.008 + shift[1] + 0.013 * change["g"] - 0.062 * bare + 0.022 * old - 0.022 * drying
-    wetness = shift[2] + 0.012 * change["w"] + 0.034 * bare - 0.01 * drying + 0.03 * shore * change["w"]
+    brightness = shift[0] + 0.012 * brighter + 0.028 * bare + 0.015 * drying - 0.02 * shore * wetter
+    greenness = 0.008 + shift[1] + 0.013 * greener - 0.062 * bare + 0.022 * old - 0.022 * drying
+    wetness = shift[2] + 0.012 * wetter + 0.034 * bare - 0.01 * drying + 0.03 * shore * wetter
     return np.stack([brightness, greenness, wetness]).astype(np.float32)

@@ -189,9 +189,9 @@ def _ground(region: Region, number: int, size: int, pixels: int) -> GeoBox:
 def _seen(sky: Sky, size: int, rng: np.random.Generator) -> Polygon:
     """What the sensor saw, in pixels (column, row): the scene, or all but a strip beyond the swath."""
     scene = shapely.box(0, 0, size, size)
-    tilt = np.degrees(rng.uniform(0.05, 0.2))
+    tilt = rng.uniform(3, 12) + rng.choice([0, 180])
     strip = shapely.box(-size, -size, sky.swath * size, 2 * size)
-    seen: Polygon = scene.difference(rotate(strip, tilt, origin=(0, size / 2)))  # type: ignore[assignment]
+    seen: Polygon = scene.difference(rotate(strip, tilt, origin=(size / 2, size / 2)))  # type: ignore[assignment]
     return seen if sky.swath else scene
 
 
@@ -218,7 +218,7 @@ def _elevation(land: Land, ground: GeoBox, grid: GeoBox, rng: np.random.Generato
     """Slope and relative elevation on the DEM's own grid, as stored; 65535 where the ground is not known."""
     col, row = _positions(grid, ground)
     height = ndimage.map_coordinates(land.height, [row, col], order=3, cval=np.nan).astype(np.float32)
-    height += 0.05 * noise((height.shape[0], height.shape[1]), rng, longest_m=20, roughness=1.0)
+    height += 0.05 * noise((height.shape[0], height.shape[1]), rng, longest_m=20, roughness=1.0, pixel_m=_DEM_M)
     stored = np.stack(
         [
             100 * slope(height, pixel_m=_DEM_M),

@@ -105,14 +105,15 @@ def noise(
     longest_m: float,
     shortest_m: float = 2 * PIXEL_M,
     roughness: float = 2.0,
+    pixel_m: float = PIXEL_M,
 ) -> Field:
     """A random field (row, column) of mean 0 and standard deviation 1: white noise filtered in the spectrum.
 
     The amplitude is level above the wavelength ``longest_m``, falls below it with the power ``roughness`` of
     the wavelength, and vanishes below ``shortest_m``.
     """
-    rows = fft.fftfreq(shape[0], PIXEL_M)[:, None]
-    cols = fft.rfftfreq(shape[1], PIXEL_M)[None, :]
+    rows = fft.fftfreq(shape[0], pixel_m)[:, None]
+    cols = fft.rfftfreq(shape[1], pixel_m)[None, :]
     frequency2 = rows**2 + cols**2
     amplitude = (frequency2 + longest_m**-2.0) ** (-roughness / 2) * np.exp(-frequency2 * shortest_m**2)
     white = rng.standard_normal(shape, dtype=np.float32)
