@@ -1,3 +1,65 @@
-"""Map retrogressive thaw slumps, or any other object, from satellite scenes."""
+"""Map retrogressive thaw slumps, or any other object, from satellite scenes.
+
+The command line's verbs as functions, imported when they are first used:
+
+    import thawmap
+    config = thawmap.load(Path("thawmap.yaml"))
+    thawmap.train(config, Path("models/first"))
+    thawmap.predict(config, Path("models/first"), Path("maps"))
+    thawmap.evaluate(config, Path("maps"), Path("report"))
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from thawmap.errors import BundleError, ConfigError, DataError, LabelError, ThawmapError, TrainingError
+
+if TYPE_CHECKING:
+    from thawmap.config import Config
+    from thawmap.pipeline import (
+        Summary,
+        demo,
+        doctor,
+        evaluate,
+        init,
+        labels,
+        load,
+        predict,
+        scenes,
+        simulate,
+        tiles,
+        train,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BundleError",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "LabelError",
+    "Summary",
+    "ThawmapError",
+    "TrainingError",
+    "demo",
+    "doctor",
+    "evaluate",
+    "init",
+    "labels",
+    "load",
+    "predict",
+    "scenes",
+    "simulate",
+    "tiles",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the verbs when they are first used, so that `import thawmap` stays quick."""
+    if name not in __all__:
+        msg = f"module 'thawmap' has no attribute {name!r}"
+        raise AttributeError(msg)
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return getattr(pipeline, name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
@@ -261,10 +261,8 @@ def predict(
     todo = [scene for scene in chosen if not is_finished(out, scene, _made_from(scene, config, bundle).fingerprint)]
     kept = len(chosen) - len(todo)
     if dry_run:
-        pixels = sum(
-            plan(scene.geobox.shape, Member.of(bundle, open_backend(bundle, device="cpu")), config.inference).pixels
-            for scene in todo
-        )
+        member = _member(model, "cpu")
+        pixels = sum(plan(scene.geobox.shape, member, config.inference).pixels for scene in todo)
         line = f"would map {len(todo)} scenes into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
         return Summary(lines=(line,), skipped=kept, failed=failed)
     _, broken = _run(partial(_map, project=project, model=model, out=out), todo, config, progress, "mapping")
@@ -441,17 +439,30 @@ def _picture_layers(project: Project, bundle: bundles.Bundle) -> Sequence[str]:
     return colours if set(colours) <= mapped else [bundle.layers[0].name]
 
 
-@cache
 def _load(model: Path) -> bundles.Bundle:
-    """A bundle, loaded and checked once in a process."""
+    """A bundle, loaded and checked once in a process, and again when it was trained anew."""
+    return _load_once(model, _stamp_of_bundle(model))
+
+
+def _member(model: Path, device: str) -> Member:
+    """A bundle that is ready to run, once in a process."""
+    return _open_once(model, device, _stamp_of_bundle(model))
+
+
+@lru_cache(maxsize=2)
+def _load_once(model: Path, _stamp: int) -> bundles.Bundle:
     return bundles.load(model)
 
 
-@cache
-def _member(model: Path, device: str) -> Member:
-    """A bundle that is ready to run, once in a process."""
+@lru_cache(maxsize=2)
+def _open_once(model: Path, device: str, _stamp: int) -> Member:
     bundle = _load(model)
     return Member.of(bundle, open_backend(bundle, device=device))
+
+
+def _stamp_of_bundle(model: Path) -> int:
+    path = model / "bundle.json"
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _thresholds(scenes: Sequence[Scene], maps: Path, model: Path | None) -> dict[str, float]:
