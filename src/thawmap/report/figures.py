@@ -36,8 +36,9 @@ BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY = (
 _LINES = (BLUE, ORANGE, GREEN, PINK, INK, SKY, "#e69f00", GREY)
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _SHARES = LinearSegmentedColormap.from_list("shares", ["#f4f8fb", "#9fcae6", BLUE])
-_PROBABILITY = LinearSegmentedColormap.from_list("probability", ["#0a1622", "#12456b", "#4aa3d8", "#ffffff"])
-_PROBABILITY.set_bad("#8b949d")
+_PROBABILITY = LinearSegmentedColormap.from_list(
+    "probability", ["#0a1622", "#12456b", "#4aa3d8", "#ffffff"]
+).with_extremes(bad="#8b949d")
 _TITLES = {"iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1", "loss": "Loss"}
 _SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 
@@ -105,9 +106,7 @@ def confusion(counts: Counts) -> Figure:
     axes.imshow(shares, cmap=_SHARES, vmin=0, vmax=1, aspect="auto")
     for (row, col), share in np.ndenumerate(shares):
         colour = "white" if share > 0.6 else INK
-        axes.text(
-            col, row - 0.06, f"{share:.1%}", ha="center", va="center", color=colour, size=15, weight="bold"
-        )
+        axes.text(col, row - 0.06, f"{share:.1%}", ha="center", va="center", color=colour, size=15, weight="bold")
         axes.text(col, row + 0.2, f"{table[row, col]:,} px", ha="center", va="center", color=colour)
     axes.set_xticks([0, 1], ["object", "not object"])
     axes.set_yticks([0, 1], ["object", "not object"], rotation=90, va="center")
@@ -122,9 +121,7 @@ def confusion(counts: Counts) -> Figure:
 
 
 @_styled
-def region_scores(
-    table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "precision", "recall", "f1")
-) -> Figure:
+def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "precision", "recall", "f1")) -> Figure:
     """Scores of every region as bars, one for each threshold.
 
     Args:
@@ -154,9 +151,7 @@ def region_scores(
 
 
 @_styled
-def precision_recall(
-    curves: Mapping[str, Histogram], thresholds: Mapping[str, Mapping[str, float]]
-) -> Figure:
+def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, Mapping[str, float]]) -> Figure:
     """Precision against recall over all thresholds, a line per region, with the thresholds marked.
 
     Args:
@@ -178,9 +173,7 @@ def precision_recall(
         )
         for name, value in thresholds.get(region, {}).items():
             reached = scores(histogram.counts(value))
-            axes.plot(
-                reached["recall"], reached["precision"], **_marker(name, colour), clip_on=False, zorder=3
-            )
+            axes.plot(reached["recall"], reached["precision"], **_marker(name, colour), clip_on=False, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Recall", ylabel="Precision", aspect="equal")
     names = dict.fromkeys(name for marked in thresholds.values() for name in marked)
     keys = [Line2D([], [], label=threshold_label(name), **_marker(name, INK)) for name in names]
@@ -190,9 +183,7 @@ def precision_recall(
 
 
 @_styled
-def training_curves(
-    log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "iou", "precision", "recall")
-) -> Figure:
+def training_curves(log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "iou", "precision", "recall")) -> Figure:
     """Loss and scores by epoch, a line per split; dotted lines stand where a phase begins.
 
     Args:
@@ -207,9 +198,7 @@ def training_curves(
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         for split, part in log.groupby("split", sort=False):
             colour = _SPLITS.get(str(split), INK)
-            axes.plot(
-                part["place"], part[metric], color=colour, marker="." if len(epochs) < 30 else "", label=split
-            )
+            axes.plot(part["place"], part[metric], color=colour, marker="." if len(epochs) < 30 else "", label=split)
         for phase, first in begins.items() if len(begins) > 1 else ():
             axes.axvline(float(first), color=MUTED, linewidth=0.8, linestyle=":")
             axes.text(
@@ -335,6 +324,4 @@ def _scale_bar(axes: Axes, width: int, pixel_m: float) -> None:
     first, last, row = 0.04, 0.04 + length / pixel_m / width, 0.045
     place = axes.transAxes
     axes.plot([first, last], [row, row], color="white", linewidth=3, transform=place, path_effects=_halo())
-    axes.text(
-        first, row + 0.025, said, color="white", size=9, weight="bold", transform=place, path_effects=_halo()
-    )
+    axes.text(first, row + 0.025, said, color="white", size=9, weight="bold", transform=place, path_effects=_halo())
