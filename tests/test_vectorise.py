@@ -22,6 +22,8 @@ from thawmap.data.sources.base import Scene
 from thawmap.infer.predict import Rows
 from thawmap.infer.vectorise import COLUMNS, Vectoriser, above
 
+law = settings(deadline=None, max_examples=100)
+
 THRESHOLD = 0.5
 
 
@@ -62,6 +64,7 @@ def burnt(frame, geobox):
     return rasterize(pairs, out_shape=tuple(geobox.shape), transform=geobox.transform, dtype="int32")
 
 
+@law
 @given(probability=rasters(), cuts=cuts)
 def test_objects_are_those_of_the_whole_raster(probability, cuts):
     geobox = grid(probability.shape)
@@ -74,6 +77,7 @@ def test_objects_are_those_of_the_whole_raster(probability, cuts):
     assert np.array_equal(found > 0, expected > 0)
 
 
+@law
 @given(probability=rasters(), cuts=cuts)
 def test_polygons_are_valid_single_and_of_their_pixels_area(probability, cuts):
     frame = slumps_of(probability, cuts)
@@ -83,6 +87,7 @@ def test_polygons_are_valid_single_and_of_their_pixels_area(probability, cuts):
     assert frame["pixels"].sum() == (probability > THRESHOLD).sum()
 
 
+@law
 @given(probability=rasters(), cuts=cuts)
 def test_the_cut_changes_nothing(probability, cuts):
     whole, parts = slumps_of(probability), slumps_of(probability, cuts)
@@ -90,6 +95,7 @@ def test_the_cut_changes_nothing(probability, cuts):
     assert parts.geometry.to_wkb().equals(whole.geometry.to_wkb())
 
 
+@law
 @given(probability=rasters(), cuts=cuts)
 def test_statistics_are_those_of_the_pixels(probability, cuts):
     frame = slumps_of(probability, cuts)
@@ -111,7 +117,7 @@ def test_statistics_are_those_of_the_pixels(probability, cuts):
         assert slump.touches_edge == beside[found == number].any()
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_statistics_of_values_that_are_all_different(data):
     seed = data.draw(st.integers(0, 2**32 - 1))

@@ -6,6 +6,7 @@ so that the files of a folder agree exactly.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -176,7 +177,7 @@ def as_written(rows: Rows, storage: Literal["uint8", "float32"]) -> tuple[Rows, 
     if storage == "float32":
         return rows, rows.probability.astype(np.float32)
     missing = np.isnan(rows.probability)
-    hundredths = np.rint(np.where(missing, 0, rows.probability) * 100)
+    hundredths = np.rint(np.where(missing, 0, rows.probability).astype(np.float64) * 100)
     known = Rows(first_row=rows.first_row, probability=np.where(missing, np.nan, hundredths / 100))
     return known, np.where(missing, NODATA, hundredths).astype(np.uint8)
 
@@ -274,7 +275,7 @@ def _item(
     the time in which it can have been taken: from the first photograph from the air until now.
     """
     footprint = _footprint(scene)
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(microsecond=0)
     since, until = (NO_PHOTOGRAPH_BEFORE, now) if scene.acquired is None else (None, None)
     properties = {
         "created": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -313,7 +314,9 @@ def _crs(scene: Scene) -> dict[str, Any]:
 
 def _footprint(scene: Scene) -> BaseGeometry:
     """The scene's outline in degrees, cut at the antimeridian."""
-    outline = scene.geobox.extent.to_crs("EPSG:4326", resolution="auto", wrapdateline=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # odc-geo calls what shapely 2.2 wants to drop
+        outline = scene.geobox.extent.to_crs("EPSG:4326", resolution="auto", wrapdateline=True)
     return shapely.orient_polygons(outline.geom)
 
 
