@@ -7,6 +7,9 @@ ARGS =
 UPGRADE =
 READY := .venv/ready
 
+# Without its compiled files torch takes ten seconds to load, every time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check docs lock clean
 

@@ -33,6 +33,9 @@ Out = Annotated[Path, Parameter(name="--out")]
 Model = Annotated[Path, Parameter(name="--model")]
 
 
+_QUIET_S = 10.0  # a batch log gets a line about every so many seconds
+
+
 class Terminal:
     """Says what happens: a bar that moves on a terminal, plain lines with times in a batch log."""
 
@@ -40,6 +43,7 @@ class Terminal:
         self._begin = time.monotonic()
         self._moving = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._open_line = False
+        self._last = self._begin
 
     def say(self, message: str) -> None:
         """One line."""
@@ -50,7 +54,8 @@ class Terminal:
     def step(self, title: str, done: int, total: int) -> None:
         """One item of a long verb is done."""
         if not self._moving:
-            if done == total or done % max(1, total // 10) == 0:
+            if done == total or time.monotonic() - self._last > _QUIET_S:
+                self._last = time.monotonic()
                 self.say(f"{title}: {done} of {total}")
             return
         filled = round(24 * done / max(total, 1))

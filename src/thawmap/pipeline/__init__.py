@@ -1,81 +1,29 @@
 """The verbs as recipes: each is a list of calls. Here, and only here, the halls meet."""
 
-import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Literal, cast
 
 import pandas as pd
 
-from thawmap import __version__, engine
+from thawmap import __version__
 from thawmap.config import Config, load
-from thawmap.data.io import crs_of, write_text
-from thawmap.data.labels import IGNORE
+from thawmap.data.io import write_text
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
 from thawmap.data.sources.base import Scene
-from thawmap.data.sources.rasters import Candidate
-from thawmap.data.stack import check_ranges, preview
 from thawmap.errors import ConfigError, DataError
-from thawmap.infer.export import Provenance, export, is_finished
-from thawmap.infer.predict import Member, plan
-from thawmap.infer.predict import predict as stream
-from thawmap.model import bundle as bundles
-from thawmap.model.backends import open_backend
+from thawmap.pipeline import look
+from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 
 Split = Literal["test", "validation"]
-Item = TypeVar("Item", Scene, Candidate)
-Value = TypeVar("Value")
-
-
-class Progress(Protocol):
-    """Is told what happens while a verb runs."""
-
-    def say(self, message: str) -> None:
-        """One line."""
-        ...
-
-    def step(self, title: str, done: int, total: int) -> None:
-        """One item of ``total`` is done."""
-        ...
-
-
-class Silence:
-    """Progress that says nothing."""
-
-    def say(self, message: str) -> None:
-        """Nothing."""
-
-    def step(self, title: str, done: int, total: int) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """What a verb did.
-
-    Attributes:
-        lines: What to tell the user: what was made, and where it is.
-        done: Number of items that were worked on.
-        skipped: Number of items that were finished before.
-        failed: Item to the sentence that says why it failed.
-        table: What was found, for verbs that list; None for others.
-    """
-
-    lines: tuple[str, ...] = ()
-    done: int = 0
-    skipped: int = 0
-    failed: Mapping[str, str] = field(default_factory=dict)
-    table: pd.DataFrame | None = None
 
 
 def demo(out: Path, *, progress: Progress | None = None) -> Summary:
@@ -95,7 +43,7 @@ def demo(out: Path, *, progress: Progress | None = None) -> Summary:
     model, maps, report = out / "model", out / "maps", out / "report"
     if not (model / "bundle.json").exists():
         train(config, model, progress=progress)
-    mapped = predict(config, model, maps, split="test", progress=progress)
+    mapped = predict(config, model, maps, part="test", progress=progress)
     scored = evaluate(config, maps, report, model=model, progress=progress)
     lines = (*mapped.lines, *scored.lines, f"Open {(report / 'index.html').resolve()} in a browser.")
     return Summary(lines=lines, done=mapped.done, skipped=mapped.skipped, failed={**mapped.failed, **scored.failed})
@@ -120,7 +68,7 @@ def init(folder: Path) -> Path:
     if path.exists():
         msg = f"{path} exists; edit it, or name another folder"
         raise ConfigError(msg)
-    write_text(path, (Path(__file__).parent / "template.yaml").read_text(encoding="utf-8"))
+    write_text(path, (Path(__file__).parents[1] / "template.yaml").read_text(encoding="utf-8"))
     return path
 
 
@@ -149,7 +97,7 @@ def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
         ConfigError: If no scene is found, or two have one id.
     """
     project = Project(config)
-    values, failed = _run(partial(_describe, project=project), project.candidates(), config, progress, "scenes")
+    values, failed = run_all(partial(look.describe, project=project), project.candidates(), config, progress, "scenes")
     table = pd.DataFrame(values)
     lines = (f"{len(values)} of {len(values) + len(failed)} scenes can be used",)
     return Summary(lines=lines, done=len(values), failed=failed, table=table)
@@ -164,7 +112,9 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
     """
     project = Project(config)
     _ = project.labels
-    values, failed = _run(partial(_count_labels, project=project), project.candidates(), config, progress, "labels")
+    values, failed = run_all(
+        partial(look.count_labels, project=project), project.candidates(), config, progress, "labels"
+    )
     table = pd.DataFrame(values)
     lines = (f"{table['object px'].sum() if values else 0} object pixels in {len(values)} scenes",)
     return Summary(lines=lines, done=len(values), failed=failed, table=table)
@@ -177,17 +127,18 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
         ConfigError: If the configuration has no labels, or no scene is found.
         LabelError: If the labels cannot be used.
     """
-    from thawmap.train.tiles import collect, is_finished  # noqa: PLC0415 - zarr loads slowly
+    from thawmap.pipeline import work  # noqa: PLC0415 - torch loads slowly, here and below
+    from thawmap.train.tiles import collect, is_finished  # noqa: PLC0415
 
     project = Project(config)
     _ = project.labels
-    opened, failed = _run(project.open, project.candidates(), config, progress, "scenes")
-    todo = [scene for scene in opened if not is_finished(out, scene, _tiles_from(scene, config))]
+    opened, failed = run_all(project.open, project.candidates(), config, progress, "scenes")
+    todo = [scene for scene in opened if not is_finished(out, scene, work.tiles_from(scene, config))]
     kept = len(opened) - len(todo)
     if dry_run:
         line = f"would cut {len(todo)} scenes into {out}; {kept} are there, {len(failed)} cannot be used"
         return Summary(lines=(line,), skipped=kept, failed=failed)
-    _, broken = _run(partial(_cut, project=project, out=out), todo, config, progress, "tiles")
+    _, broken = run_all(partial(work.cut, project=project, out=out), todo, config, progress, "tiles")
     index = collect(out, [scene.id for scene in opened if scene.id not in broken], config.input_layers)
     positive = int((index["positive_pixels"] > 0).sum())
     line = f"{len(index)} tiles, {positive} with objects, of {index['scene'].nunique()} scenes: {out}"
@@ -209,7 +160,7 @@ def train(
         LabelError: If the labels cannot be used.
         TrainingError: If the training cannot go on.
     """
-    from thawmap.train.fit import fit  # noqa: PLC0415 - fabric loads slowly
+    from thawmap.train.fit import fit  # noqa: PLC0415
     from thawmap.train.folds import split  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
 
@@ -251,21 +202,27 @@ def predict(
         ConfigError: If no scene is found.
         BundleError: If the bundle is damaged.
     """
-    project, bundle = Project(config), _load(model)
+    from thawmap.infer.export import is_finished  # noqa: PLC0415
+    from thawmap.infer.predict import plan  # noqa: PLC0415
+    from thawmap.pipeline import work  # noqa: PLC0415
+
+    project, bundle = Project(config), work.load_bundle(model)
     opener = partial(project.open, labelled=False)
-    opened, failed = _run(opener, project.candidates(places), config, progress, "scenes")
+    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes")
     chosen = [scene for scene in opened if part in (None, project.part(scene))]
     if not chosen and not failed:
         msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
         raise ConfigError(msg)
-    todo = [scene for scene in chosen if not is_finished(out, scene, _made_from(scene, config, bundle).fingerprint)]
+    todo = [scene for scene in chosen if not is_finished(out, scene, work.made_from(scene, config, bundle).fingerprint)]
     kept = len(chosen) - len(todo)
     if dry_run:
-        member = _member(model, "cpu")
-        pixels = sum(plan(scene.geobox.shape, member, config.inference).pixels for scene in todo)
+        member = work.member_of(model, "cpu")
+        pixels = sum(plan((scene.geobox.height, scene.geobox.width), member, config.inference).pixels for scene in todo)
         line = f"would map {len(todo)} scenes into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
         return Summary(lines=(line,), skipped=kept, failed=failed)
-    _, broken = _run(partial(_map, project=project, model=model, out=out), todo, config, progress, "mapping")
+    _, broken = run_all(
+        partial(work.map_scene, project=project, model=model, out=out), todo, config, progress, "mapping"
+    )
     line = f"{len(chosen) - len(broken)} scenes are mapped, {kept} of them before: {out}"
     return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
 
@@ -286,8 +243,8 @@ def evaluate(
         ConfigError: If the configuration has no labels, or no scene is found.
         DataError: If no scene could be scored.
     """
-    from thawmap.report import evaluate as scoring  # noqa: PLC0415 - matplotlib loads slowly
-    from thawmap.report.gallery import examples, look  # noqa: PLC0415
+    from thawmap.report import evaluate as scoring  # noqa: PLC0415
+    from thawmap.report import gallery  # noqa: PLC0415
     from thawmap.report.page import About, main_threshold, summary, write_page  # noqa: PLC0415
 
     project = Project(config)
@@ -296,179 +253,27 @@ def evaluate(
     if not mapped:
         msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
         raise DataError(msg)
-    opened, failed = _run(project.open, mapped, config, progress, "scenes")
+    opened, failed = run_all(project.open, mapped, config, progress, "scenes")
     evaluation = scoring.evaluate(maps, opened, labelled, thresholds=_thresholds(opened, maps, model))
     scoring.write_scores(evaluation, out)
     roles = {scene.region or "": project.part(scene) for scene in opened}
     about = About(project=config.project, made=datetime.now(UTC), roles=roles)
     scenes = {scene.id: scene for scene in opened}
     places = [
-        look(scored, scenes[scored.scene], rank=rank, maps=maps, labels=labelled, sources=project.sources)
-        for rank, scored in examples(evaluation, threshold_name=main_threshold(evaluation)).items()
+        gallery.look(scored, scenes[scored.scene], rank=rank, maps=maps, labels=labelled, sources=project.sources)
+        for rank, scored in gallery.examples(evaluation, threshold_name=main_threshold(evaluation)).items()
     ]
     write_page(out / "index.html", evaluation, about, places=places, training=_training(model))
     lines = (*summary(evaluation, about), f"page: {out / 'index.html'}; table: {out / 'scores.csv'}")
     return Summary(lines=lines, done=len(evaluation.scenes), failed={**failed, **evaluation.left_out})
 
 
-def _run(
-    work: Callable[[Item], Value], items: Sequence[Item], config: Config, progress: Progress | None, title: str
-) -> tuple[list[Value], dict[str, str]]:
-    """What came of the items, in their order, and the failures by id."""
-    progress, order = progress or Silence(), {item: number for number, item in enumerate(items)}
-    values: dict[int, Value] = {}
-    failed: dict[str, str] = {}
-    workers = min(config.engine.workers, len(items))
-    with engine.processes(workers) or nullcontext() as executor:
-        for done, outcome in enumerate(engine.run(work, items, executor), start=1):
-            if outcome.ok:
-                values[order[outcome.item]] = cast("Value", outcome.value)
-            else:
-                failed[outcome.item.id] = str(outcome.error)
-            progress.step(title, done, len(items))
-    return [values[number] for number in sorted(values)], failed
-
-
-def _describe(candidate: Candidate, project: Project) -> dict[str, Any]:
-    """One row of the table of scenes.
-
-    Raises:
-        DataError: If the scene cannot be used.
-    """
-    scene = project.open(candidate, labelled=False)
-    overview = preview(scene, project.layers, project.sources, size=256)
-    check_ranges(overview, project.config.input_layers, scene_id=scene.id)
-    usable = float(overview["valid"].mean())
-    if usable == 0:
-        msg = f"scene {scene.id} has no pixel where all layers are usable; see its mask and whether its files overlap"
-        raise DataError(msg)
-    rows, cols = scene.geobox.shape
-    return {
-        "scene": scene.id,
-        "region": scene.region or "",
-        "part": project.part(scene),
-        "acquired": f"{scene.acquired:%Y-%m-%d}" if scene.acquired else "",
-        "px": f"{cols}x{rows}",
-        "crs": crs_of(scene.geobox),
-        "usable": f"{usable:.0%}",
-    }
-
-
-def _count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
-    """One row of the table of labels."""
-    scene = project.open(candidate)
-    target = project.labels.burn(scene, scene.geobox)
-    outlines = project.labels.outlines(scene)
-    return {
-        "scene": scene.id,
-        "region": scene.region or "",
-        "part": project.part(scene),
-        "polygons": "" if outlines is None else len(outlines),
-        "object px": int((target == 1).sum()),
-        "ignored px": int((target == IGNORE).sum()),
-        "object share": f"{(target == 1).mean():.2%}",
-    }
-
-
-def _cut(scene: Scene, project: Project, out: Path) -> int:
-    """Cut one scene; the number of its tiles."""
-    from thawmap.train.tiles import write_tiles  # noqa: PLC0415 - zarr loads slowly
-
-    config = project.config
-    fingerprint = _tiles_from(scene, config)
-    return write_tiles(
-        out, scene, config=config, sources=project.sources, labels=project.labels, fingerprint=fingerprint
-    )
-
-
-def _tiles_from(scene: Scene, config: Config) -> str:
-    """A hash of all that a scene's tiles are made from."""
-    assert config.labels is not None
-    vectors = [path for path in (config.labels.path, config.labels.extent) if path is not None]
-    resolved = config.as_json()
-    made_from = {
-        "format": 1,
-        "files": [_stamp(path) for path in (*scene.files.values(), *vectors)],
-        "region": scene.region,
-        **{name: resolved[name] for name in ("layers", "labels", "tiles")},
-        "scenes": {name: resolved["scenes"][name] for name in ("files", "valid", "grid")},
-    }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-
-
-def _map(scene: Scene, project: Project, model: Path, out: Path) -> None:
-    """Map one scene."""
-    config, bundle = project.config, _load(model)
-    member = _member(model, project.config.inference.device)
-    rows = stream(scene, member, project.sources, config.inference)
-    export(
-        scene,
-        rows,
-        out,
-        picture=preview(scene, _picture_layers(project, bundle), project.sources, size=1024),
-        polygons=config.polygons,
-        outputs=config.outputs,
-        provenance=_made_from(scene, config, bundle),
-    )
-
-
-def _made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenance:
-    """All that a scene's map is made from."""
-    resolved = config.as_json()
-    settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
-    settings["scenes"] = {name: resolved["scenes"][name] for name in ("files", "valid", "grid")}
-    chosen = config.polygons.threshold
-    return Provenance(
-        bundle=bundle.id,
-        threshold=bundle.threshold if chosen == "bundle" else chosen,
-        config=settings,
-        inputs=[_stamp(path) for name, path in sorted(scene.files.items())],
-    )
-
-
-def _stamp(path: Path) -> dict[str, Any]:
-    """What tells that a file has changed: its name, size and time."""
-    status = path.stat()
-    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def _picture_layers(project: Project, bundle: bundles.Bundle) -> Sequence[str]:
-    """Layers of a quicklook: false colour where the scene has it, else what the bundle sees."""
-    colours = ("nir", "red", "green")
-    mapped = frozenset[str]().union(*(source.layers for source in project.sources))
-    return colours if set(colours) <= mapped else [bundle.layers[0].name]
-
-
-def _load(model: Path) -> bundles.Bundle:
-    """A bundle, loaded and checked once in a process, and again when it was trained anew."""
-    return _load_once(model, _stamp_of_bundle(model))
-
-
-def _member(model: Path, device: str) -> Member:
-    """A bundle that is ready to run, once in a process."""
-    return _open_once(model, device, _stamp_of_bundle(model))
-
-
-@lru_cache(maxsize=2)
-def _load_once(model: Path, _stamp: int) -> bundles.Bundle:
-    return bundles.load(model)
-
-
-@lru_cache(maxsize=2)
-def _open_once(model: Path, device: str, _stamp: int) -> Member:
-    bundle = _load(model)
-    return Member.of(bundle, open_backend(bundle, device=device))
-
-
-def _stamp_of_bundle(model: Path) -> int:
-    path = model / "bundle.json"
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
 def _thresholds(scenes: Sequence[Scene], maps: Path, model: Path | None) -> dict[str, float]:
     """The thresholds that were fixed before anything was scored: the paper's 0.5, and the one chosen on validation."""
     if model is not None:
-        return {"paper": 0.5, "validation": _load(model).threshold}
+        from thawmap.pipeline import work  # noqa: PLC0415
+
+        return {"paper": 0.5, "validation": work.load_bundle(model).threshold}
     cut = {_cut_at(maps / scene.id / "item.json") for scene in scenes}
     known = cut - {None}
     return {"paper": 0.5, **({"validation": cast("float", known.pop())} if len(known) == 1 else {})}

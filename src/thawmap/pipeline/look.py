@@ -1,0 +1,51 @@
+"""What there is to say of one scene before anything is trained or mapped: a row of a table each."""
+
+from typing import Any
+
+from thawmap.data.io import crs_of
+from thawmap.data.labels import IGNORE
+from thawmap.data.project import Project
+from thawmap.data.sources.rasters import Candidate
+from thawmap.data.stack import check_ranges, preview
+from thawmap.errors import DataError
+
+
+def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
+    """One row of the table of scenes.
+
+    Raises:
+        DataError: If the scene cannot be used.
+    """
+    scene = project.open(candidate, labelled=False)
+    overview = preview(scene, project.layers, project.sources, size=256)
+    check_ranges(overview, project.config.input_layers, scene_id=scene.id)
+    usable = float(overview["valid"].mean())
+    if usable == 0:
+        msg = f"scene {scene.id} has no pixel where all layers are usable; see its mask and whether its files overlap"
+        raise DataError(msg)
+    rows, cols = scene.geobox.shape
+    return {
+        "scene": scene.id,
+        "region": scene.region or "",
+        "part": project.part(scene),
+        "acquired": f"{scene.acquired:%Y-%m-%d}" if scene.acquired else "",
+        "px": f"{cols}x{rows}",
+        "crs": crs_of(scene.geobox),
+        "usable": f"{usable:.0%}",
+    }
+
+
+def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
+    """One row of the table of labels."""
+    scene = project.open(candidate)
+    target = project.labels.burn(scene, scene.geobox)
+    outlines = project.labels.outlines(scene)
+    return {
+        "scene": scene.id,
+        "region": scene.region or "",
+        "part": project.part(scene),
+        "polygons": "" if outlines is None else len(outlines),
+        "object px": int((target == 1).sum()),
+        "ignored px": int((target == IGNORE).sum()),
+        "object share": f"{(target == 1).mean():.2%}",
+    }

@@ -1,0 +1,75 @@
+"""What a verb says while it runs, and what it did."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar, cast
+
+import pandas as pd
+
+from thawmap import engine
+from thawmap.config import Config
+from thawmap.data.sources.base import Scene
+from thawmap.data.sources.rasters import Candidate
+
+Item = TypeVar("Item", Scene, Candidate)
+Value = TypeVar("Value")
+
+
+class Progress(Protocol):
+    """Is told what happens while a verb runs."""
+
+    def say(self, message: str) -> None:
+        """One line."""
+        ...
+
+    def step(self, title: str, done: int, total: int) -> None:
+        """One item of ``total`` is done."""
+        ...
+
+
+class Silence:
+    """Progress that says nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+    def step(self, title: str, done: int, total: int) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a verb did.
+
+    Attributes:
+        lines: What to tell the user: what was made, and where it is.
+        done: Number of items that were worked on.
+        skipped: Number of items that were finished before.
+        failed: Item to the sentence that says why it failed.
+        table: What was found, for verbs that list; None for others.
+    """
+
+    lines: tuple[str, ...] = ()
+    done: int = 0
+    skipped: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    table: pd.DataFrame | None = None
+
+
+def run_all(
+    work: Callable[[Item], Value], items: Sequence[Item], config: Config, progress: Progress | None, title: str
+) -> tuple[list[Value], dict[str, str]]:
+    """What came of the items, in their order, and the failures by id."""
+    progress, order = progress or Silence(), {item: number for number, item in enumerate(items)}
+    values: dict[int, Value] = {}
+    failed: dict[str, str] = {}
+    workers = min(config.engine.workers, len(items))
+    with engine.processes(workers) or nullcontext() as executor:
+        for done, outcome in enumerate(engine.run(work, items, executor), start=1):
+            if outcome.ok:
+                values[order[outcome.item]] = cast("Value", outcome.value)
+            else:
+                failed[outcome.item.id] = str(outcome.error)
+            progress.step(title, done, len(items))
+    return [values[number] for number in sorted(values)], failed

@@ -1,0 +1,113 @@
+"""What training and mapping do to one scene: items of the engine, which can be sent to other processes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from thawmap.config import Config
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.data.stack import preview
+from thawmap.infer.export import Provenance, export
+from thawmap.infer.predict import Member
+from thawmap.infer.predict import predict as stream
+from thawmap.model import bundle as bundles
+from thawmap.model.backends import open_backend
+
+
+def cut(scene: Scene, project: Project, out: Path) -> int:
+    """Cut one scene; the number of its tiles."""
+    from thawmap.train.tiles import write_tiles  # noqa: PLC0415 - zarr loads slowly
+
+    config = project.config
+    fingerprint = tiles_from(scene, config)
+    return write_tiles(
+        out, scene, config=config, sources=project.sources, labels=project.labels, fingerprint=fingerprint
+    )
+
+
+def tiles_from(scene: Scene, config: Config) -> str:
+    """A hash of all that a scene's tiles are made from."""
+    assert config.labels is not None
+    vectors = [path for path in (config.labels.path, config.labels.extent) if path is not None]
+    resolved = config.as_json()
+    made_from = {
+        "format": 1,
+        "files": [_stamp(path) for path in (*scene.files.values(), *vectors)],
+        "region": scene.region,
+        **{name: resolved[name] for name in ("layers", "labels", "tiles")},
+        "scenes": {name: resolved["scenes"][name] for name in ("files", "valid", "grid")},
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def map_scene(scene: Scene, project: Project, model: Path, out: Path) -> None:
+    """Map one scene."""
+    config, bundle = project.config, load_bundle(model)
+    member = member_of(model, project.config.inference.device)
+    rows = stream(scene, member, project.sources, config.inference)
+    export(
+        scene,
+        rows,
+        out,
+        picture=preview(scene, _picture_layers(project, bundle), project.sources, size=1024),
+        polygons=config.polygons,
+        outputs=config.outputs,
+        provenance=made_from(scene, config, bundle),
+    )
+
+
+def made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenance:
+    """All that a scene's map is made from."""
+    resolved = config.as_json()
+    settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
+    settings["scenes"] = {name: resolved["scenes"][name] for name in ("files", "valid", "grid")}
+    chosen = config.polygons.threshold
+    return Provenance(
+        bundle=bundle.id,
+        threshold=bundle.threshold if chosen == "bundle" else chosen,
+        config=settings,
+        inputs=[_stamp(path) for name, path in sorted(scene.files.items())],
+    )
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """What tells that a file has changed: its name, size and time."""
+    status = path.stat()
+    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _picture_layers(project: Project, bundle: bundles.Bundle) -> Sequence[str]:
+    """Layers of a quicklook: false colour where the scene has it, else what the bundle sees."""
+    colours = ("nir", "red", "green")
+    mapped = frozenset[str]().union(*(source.layers for source in project.sources))
+    return colours if set(colours) <= mapped else [bundle.layers[0].name]
+
+
+def load_bundle(model: Path) -> bundles.Bundle:
+    """A bundle, loaded and checked once in a process, and again when it was trained anew."""
+    return _load_once(model, _stamp_of_bundle(model))
+
+
+def member_of(model: Path, device: str) -> Member:
+    """A bundle that is ready to run, once in a process."""
+    return _open_once(model, device, _stamp_of_bundle(model))
+
+
+@lru_cache(maxsize=2)
+def _load_once(model: Path, _stamp: int) -> bundles.Bundle:
+    return bundles.load(model)
+
+
+@lru_cache(maxsize=2)
+def _open_once(model: Path, device: str, _stamp: int) -> Member:
+    bundle = load_bundle(model)
+    return Member.of(bundle, open_backend(bundle, device=device))
+
+
+def _stamp_of_bundle(model: Path) -> int:
+    path = model / "bundle.json"
+    return path.stat().st_mtime_ns if path.exists() else 0
