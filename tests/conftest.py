@@ -27,7 +27,7 @@ def _missing(marker: str) -> str | None:
     if marker == "browser" and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         return "no chromium on PATH"
     if marker == "gpu":
-        import torch
+        import torch  # noqa: PLC0415 - two seconds that only this marker needs
 
         return None if torch.cuda.is_available() else "no CUDA device"
     return None

@@ -351,7 +351,7 @@ class Config(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             msg = f"layer {twice[0]!r} is listed twice in 'layers'; keep one"
-            raise ValueError(msg)
+            raise ConfigError(msg)
         return self
 
     @property

@@ -1,0 +1,332 @@
+"""The YAML: what is accepted is obeyed, what is not is refused with its place and a remedy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from thawmap.config import Config, json_schema, load, parse
+from thawmap.errors import ConfigError
+from thawmap.layers import LAYERS, PAPER_LAYERS
+
+MINIMAL = """\
+project: test
+scenes:
+  kind: rasters
+  path: scenes/*
+  files:
+    optical.tif:
+      red: {band: 1, scale: 0.0001}
+"""
+LINES = MINIMAL.count("\n")
+
+
+def read(*more: str, overrides: tuple[str, ...] = ()) -> Config:
+    """The minimal configuration with lines added."""
+    return parse(MINIMAL + "\n".join(more), name="thawmap.yaml", folder=Path("/project"), overrides=overrides)
+
+
+def refusal(*more: str, overrides: tuple[str, ...] = ()) -> str:
+    """Why the minimal configuration with these lines is refused."""
+    with pytest.raises(ConfigError) as caught:
+        read(*more, overrides=overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_minimal_configuration_has_the_papers_defaults():
+    config = read()
+    assert [layer.name for layer in config.input_layers] == list(PAPER_LAYERS)
+    assert (config.model.architecture, config.model.encoder) == ("unetplusplus", "resnet34")
+    assert (config.training.loss, config.training.batch_size) == ("focal", 6)
+    assert [(phase.name, phase.epochs, phase.tiles) for phase in config.training.phases] == [
+        ("sparse", 100, "positive"),
+        ("full", 20, "all"),
+    ]
+    assert (config.tiles.size, config.tiles.overlap, config.inference.overlap) == (256, 25, 128)
+    assert config.training.optimiser.betas == (0.9, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "said"),
+    [
+        (["tile: {size: 64}"], LINES + 1, "unknown key 'tile'; did you mean 'tiles'?"),
+        (
+            ["", "training:", "  batchsize: 8"],
+            LINES + 3,
+            "unknown key 'training.batchsize'; did you mean 'batch_size'?",
+        ),
+        (
+            ["training:", "  optimiser:", "    learning: 1"],
+            LINES + 3,
+            "unknown key 'training.optimiser.learning'; known",
+        ),
+        (["training: {phases: [{name: a, epochs: 1}, {name: b, epoch: 2}]}"], LINES + 1, "did you mean 'epochs'?"),
+        (
+            ["layers: [red, {nme: swir9, low: 0, high: 1}]"],
+            LINES + 1,
+            "unknown key 'layers.1.nme'; did you mean 'name'?",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_file_line_and_the_nearest(lines, place, said):
+    message = refusal(*lines)
+    assert message.startswith(f"thawmap.yaml:{place}: ")
+    assert said in message
+
+
+def test_an_unknown_key_of_a_band_is_found_in_the_depth():
+    text = MINIMAL.replace("{band: 1,", "{bnd: 1,")
+    with pytest.raises(ConfigError, match=r"x.yaml:7: unknown key 'scenes.files.optical.tif.red.bnd'; .*'band'"):
+        parse(text, name="x.yaml", folder=Path())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("tiles: {size: 250}", "'tiles.size' is 250: must be a multiple of 32"),
+        ("tiles: {overlap: 256}", "overlap is 256 px; it must be smaller than the tile's 256 px"),
+        ("tiles: 3", "'tiles' must have keys of its own: size, overlap, min_valid"),
+        ("training:", "'training' must have keys of its own: loss, optimiser"),
+        ("training: {loss: focl}", "'training.loss' is 'focl': must be 'focal', 'bce' or 'dice'"),
+        ("training: {optimiser: {lr: .nan}}", "'training.optimiser.lr' is nan"),
+        ("training: {optimiser: {betas: [0.9, 1.0]}}", "'training.optimiser.betas.1' is 1.0: must be less than 1"),
+        ("training: {optimiser: {betas: [0.9]}}", "key 'training.optimiser.betas.1' is missing"),
+        ("training: {phases: []}", "'training.phases'"),
+        ("training: {phases: [{name: a, epochs: 0}]}", "'training.phases.0.epochs' is 0"),
+        ("training: {phases: [{epochs: 1}]}", "key 'training.phases.0.name' is missing; add it"),
+        ("inference: {tile: 17}", "'inference.tile' is 17: must be 'auto' or greater than or equal to 32"),
+        ("inference: {tile: 96, overlap: 96}", "overlap is 96 px; it must be smaller"),
+        ("polygons: {threshold: 1.5}", "'polygons.threshold' is 1.5: must be 'bundle' or"),
+        ("outputs: {vectors: gpkg}", "'outputs.vectors' is 'gpkg': must be a list"),
+        ("outputs: {vectors: [kml]}", "'outputs.vectors.0' is 'kml': must be 'gpkg', 'shp' or 'parquet'"),
+        ("labels: {}", "give exactly one of them"),
+        ("labels: {path: a.gpkg, raster: m.tif}", "give exactly one of them"),
+        ("labels: {raster: m.tif, ignore: 0}", "value 0 is in two of"),
+        ("split: {validation: [a, b], test: [b]}", "'b' is both validation and test"),
+        ("layers: [red, red]", "layer 'red' is listed twice"),
+        ("layers: [red, bleu]", "layer 'bleu' is not known"),
+        ("layers: [red, 5]", "'layers.1' is 5: must be a valid string or a section of keys"),
+        ("layers: []", "'layers'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_line_key_and_what_is_allowed(line, said):
+    message = refusal(line)
+    assert message.startswith(f"thawmap.yaml:{LINES + 1}: ")
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  path: scenes/*\n", "", "either 'path' or 'table'"),
+        ("  path: scenes/*\n", "  path: a/*\n  table: a.csv\n", "either 'path' or 'table'"),
+        ("  kind: rasters\n", "  kind: rasters\n  grid: dem.tif\n", "grid is 'dem.tif', which is not one of the files"),
+        (
+            "      red:",
+            "      green: {band: 2}\n    b.tif:\n      green: {band: 1}\n      red:",
+            "'green' is mapped twice",
+        ),
+        ("{band: 1,", "{band: 0,", "'scenes.files.optical.tif.red.band' is 0: must be greater"),
+        ("  kind: rasters\n", "", "key 'scenes.kind' is missing"),
+        ("kind: rasters", "kind: raster", "must be 'rasters'"),
+    ],
+)
+def test_scenes_that_contradict_themselves_are_refused(old, new, said):
+    assert old in MINIMAL
+    with pytest.raises(ConfigError, match=r"^x\.yaml:\d+: ") as caught:
+        parse(MINIMAL.replace(old, new), name="x.yaml", folder=Path())
+    assert said in str(caught.value)
+
+
+def test_several_faults_are_counted():
+    assert refusal("tile: 1", "modell: 2", "labels: {}").endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a configuration has keys"),
+        ("- a\n- b\n", "a configuration has keys"),
+        ("a: b: c\n", "x.yaml:1: not valid YAML"),
+        ("scenes: [1, 2\nproject: x\n", "x.yaml:2: not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "not valid YAML"),
+        ("project: !python/object 1\n", "x.yaml:1: not valid YAML (could not determine a constructor"),
+        ("project: 2021-02-30\n", "not valid YAML (day is out of range for month)"),
+        ("project: \x00\n", "not valid YAML"),
+        ("? [a, b]\n: 1\n", "not valid YAML"),
+        ("project: &a [*a]\n", "an alias must not contain itself"),
+        ("1: 2\n", "x.yaml:1: "),
+        ("project: a\nscenes: {}\nproject: b\n", "x.yaml:3: key 'project' stands twice"),
+        ("tiles:\n  size: 64\n  size: 96\n", "x.yaml:3: key 'tiles.size' stands twice"),
+        ("project: a\n", "key 'scenes' is missing; add it"),
+    ],
+)
+def test_what_is_no_configuration_is_refused_in_one_sentence(text, said):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, name="x.yaml", folder=Path())
+    assert str(caught.value).startswith("x.yaml")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(max_size=60) | st.text("abc:-[]{}&*!?|>'\"% \n01#", max_size=60))
+def test_no_text_ends_in_anything_but_a_configuration_error(text):
+    with pytest.raises(ConfigError):
+        parse(text, name="x.yaml", folder=Path())
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read \(No such file.*thawmap init"):
+        load(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(ConfigError, match=r"picture\.yaml is not text"):
+        load(tmp_path / "picture.yaml")
+
+
+def test_relative_paths_count_from_the_yamls_folder(tmp_path, monkeypatch):
+    file = tmp_path / "thawmap.yaml"
+    file.write_text(MINIMAL + "labels: {path: ../labels.gpkg, extent: /data/extent.gpkg}\n", encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in (file, Path("../thawmap.yaml")):
+        config = load(name)
+        assert config.scenes.path.parent.resolve() == tmp_path / "scenes"
+        assert config.labels.path.resolve() == tmp_path.parent / "labels.gpkg"
+        assert config.labels.extent == Path("/data/extent.gpkg")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("training.batch_size=8", lambda config: config.training.batch_size == 8),
+        ("training.optimiser.eps=1e-6", lambda config: config.training.optimiser.eps == 1e-6),
+        ("project=a=b", lambda config: config.project == "a=b"),
+        ("layers=[red, nir]", lambda config: config.layers == ("red", "nir")),
+        ("split.validation=[Horton]", lambda config: config.split.validation == ("Horton",)),
+        ("inference.tile=512", lambda config: config.inference.tile == 512),
+        ("polygons.threshold=bundle", lambda config: config.polygons.threshold == "bundle"),
+        ("tiles.min_valid=0", lambda config: config.tiles.min_valid == 0),
+        ("scenes.region=Lena", lambda config: config.scenes.region == "Lena"),
+    ],
+)
+def test_an_override_is_obeyed(override, value):
+    assert not value(read()) or override == "polygons.threshold=bundle"
+    assert value(read(overrides=(override,)))
+
+
+def test_an_override_reaches_into_lists_and_the_last_one_counts():
+    config = read(
+        "training: {phases: [{name: a, epochs: 1}, {name: b, epochs: 2}]}",
+        overrides=("training.phases.1.epochs=7", "training.phases.1.epochs=9"),
+    )
+    assert [phase.epochs for phase in config.training.phases] == [1, 9]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.batchsize=8", "unknown key 'training.batchsize'; did you mean 'batch_size'?"),
+        ("trainin.batch_size=8", "unknown key 'trainin'; did you mean 'training'?"),
+        ("tiles.size=250", "'tiles.size' is 250: must be a multiple of 32"),
+        ("training=", "'training' must have keys of its own"),
+        ("layers=[bleu]", "layer 'bleu' is not known"),
+        ("training.batch_size", "not of the form KEY=VALUE"),
+        ("=8", "not of the form KEY=VALUE"),
+        ("project.name=x", "has no place 'project.name'"),
+        ("project=a: b: c", "the value is not valid YAML"),
+        ("layers.0=red", "'layers': must be a list"),
+    ],
+)
+def test_a_wrong_override_is_named_as_it_was_given(override, said):
+    message = refusal(overrides=(override,))
+    assert message.startswith(f"--set {override}: ")
+    assert said in message
+
+
+def test_a_fault_of_the_file_is_not_blamed_on_an_override():
+    message = refusal("tiles: {size: 250}", overrides=("tiles.overlap=10",))
+    assert message.startswith(f"thawmap.yaml:{LINES + 1}: 'tiles.size'")
+
+
+def test_a_configuration_is_frozen():
+    config = read()
+    for section, key in ((config, "project"), (config.training.optimiser, "lr"), (config.scenes, "region")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, key, "x")
+
+
+def test_layers_may_have_ranges_of_their_own():
+    config = read("layers: [red, {name: slope, high: 45}, {name: coherence, low: 0, high: 1, clip: false}]")
+    red, slope, coherence = config.input_layers
+    assert red == LAYERS["red"]
+    assert (slope.low, slope.high, slope.units) == (0, 45, "degrees")
+    assert (coherence.low, coherence.high, coherence.clip) == (0, 1, False)
+
+
+def sections(**fields: st.SearchStrategy) -> st.SearchStrategy[dict[str, Any]]:
+    """Sections of a YAML, each of which may be absent."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+@given(
+    chosen=sections(
+        project=st.text("abcäøЯ '\":#-{}[]*&01"),
+        layers=st.lists(st.sampled_from([*LAYERS]), min_size=1, unique=True),
+        tiles=sections(size=st.integers(2, 32).map(lambda size: 32 * size), overlap=st.integers(0, 31)),
+        training=sections(seed=st.integers(), optimiser=sections(lr=st.floats(1e-9, 10))),
+        polygons=sections(threshold=st.just("bundle") | st.floats(0, 1)),
+        labels=st.sampled_from([{"path": "a/b.gpkg", "scene": "id"}, {"raster": "m.tif", "ignore": 9}, None]),
+    )
+)
+@settings(max_examples=30)
+def test_the_resolved_configuration_read_again_is_the_same(chosen):
+    raw = yaml.safe_load(MINIMAL) | chosen
+    config = parse(yaml.safe_dump(raw), name="a", folder=Path("/project"))
+    again = parse(yaml.safe_dump(config.as_json()), name="b", folder=Path("/elsewhere"))
+    assert again == config
+    assert parse(json.dumps(config.as_json(), ensure_ascii=False), name="c", folder=Path("/elsewhere")) == config
+
+
+def described(section: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
+    """Fields of a section of the schema that have no description."""
+    missing = []
+    for name, field in section["properties"].items():
+        said = field.get("description") or definitions.get(field.get("$ref", "").rsplit("/", 1)[-1], {}).get(
+            "description"
+        )
+        optional = any("$ref" in option for option in field.get("anyOf", ()))
+        if not said and not optional:
+            missing.append(name)
+    return missing
+
+
+def test_the_schema_describes_every_field():
+    schema = json.loads(json_schema())
+    definitions = schema["$defs"]
+    for title, section in {"Config": schema, **definitions}.items():
+        assert section["description"], title
+        assert described(section, definitions) == [], title
+
+
+def test_the_schema_allows_no_other_key_anywhere():
+    schema = json.loads(json_schema())
+    assert all(section["additionalProperties"] is False for section in (schema, *schema["$defs"].values()))
+
+
+def test_every_default_of_the_schema_is_what_an_empty_section_gives():
+    schema = json.loads(json_schema())
+    resolved = read().as_json()
+    for name in ("tiles", "training", "inference", "split"):
+        section = schema["$defs"][schema["properties"][name]["$ref"].rsplit("/", 1)[-1]]
+        for key, field in section["properties"].items():
+            if "default" in field:
+                assert resolved[name][key] == field["default"], f"{name}.{key}"
