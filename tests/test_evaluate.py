@@ -27,7 +27,7 @@ from thawmap.report import evaluate as module
 from thawmap.report.evaluate import COLUMNS, COUNTED, Evaluation, evaluate, write_scores
 from thawmap.report.figures import confusion, map_panel, precision_recall, region_scores, training_curves, write_figure
 from thawmap.report.gallery import examples, look
-from thawmap.report.page import About, write_page
+from thawmap.report.page import About, summary, write_page
 
 BYTES = Encoding(dtype="uint8", nodata=255, scale=0.01)
 FLOATS = Encoding(dtype="float32", nodata=float("nan"))
@@ -367,3 +367,29 @@ def test_a_map_beside_the_scenes_grid_is_scored_on_its_own_grid(tmp_path):
     target = read_raster(scene.files["labels"], part, bands=[1]).values[0]
     row = row_of(found.table, scope="scene", threshold_name="paper")
     assert counts_in(row) == slow_counts(inner, target, 0.5)
+
+
+def test_what_the_model_has_seen_does_not_count_in_the_result(world, evaluation, tmp_path):
+    seen = [item.scene for item in evaluation.scenes if item.region == "Yamal"]
+    everywhere = examples(evaluation, threshold_name="validation")
+    unseen = examples(evaluation, threshold_name="validation", regions=["Lena"])
+    assert {item.scene for item in everywhere.values()} >= set(seen)
+    assert list(unseen) == ["best", "worst"]
+    assert {item.region for item in unseen.values()} == {"Lena"}
+    text = summary(evaluation, ABOUT)
+    row = row_of(evaluation.table, scope="region", region="Lena", threshold_name="oracle")
+    assert f"hindsight, {row['threshold']:.2f}, would give {row['iou']:.2f}" in text[1]
+    everything = summary(evaluation, About(project="p", made=ABOUT.made))
+    assert "In Lena it finds" in everything[0]
+    assert "In Yamal it finds" in everything[0]
+
+
+def test_many_regions_are_told_in_one_sentence(tmp_path):
+    world = make_world(tmp_path, shape=(64, 64), regions=("A", "B", "C", "D"))
+    found = evaluate(world.maps, world.scenes, world.labels, thresholds=THRESHOLDS)
+    rows = found.table[(found.table["scope"] == "region") & (found.table["threshold_name"] == "validation")]
+    order = rows.sort_values("iou")["region"].tolist()
+    said = summary(found, About(project="p", made=ABOUT.made))[0]
+    assert said.startswith("Over 4 regions together it finds")
+    assert f"best in {order[-1]} (IoU" in said
+    assert f"worst in {order[0]} (IoU" in said

@@ -107,7 +107,7 @@ def confusion(counts: Counts) -> Figure:
     for (row, col), share in np.ndenumerate(shares):
         colour = "white" if share > 0.6 else INK
         axes.text(col, row - 0.06, f"{share:.1%}", ha="center", va="center", color=colour, size=15, weight="bold")
-        axes.text(col, row + 0.2, f"{table[row, col]:,} px", ha="center", va="center", color=colour)
+        axes.text(col, row + 0.2, f"{thousands(int(table[row, col]))} px", ha="center", va="center", color=colour)
     axes.set_xticks([0, 1], ["object", "not object"])
     axes.set_yticks([0, 1], ["object", "not object"], rotation=90, va="center")
     axes.set_xlabel("Predicted")
@@ -144,7 +144,7 @@ def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "pr
         axes.grid(axis="x")
         axes.spines[:].set_visible(False)
     panels[0].set_yticks(range(len(regions)), regions, color=INK)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(regions) - 0.5, -0.5)
     keys = [Patch(label=threshold_label(name), **_bar(name)) for name in names]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(names))
     return figure
@@ -204,13 +204,14 @@ def training_curves(log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "i
             axes.text(
                 float(first),
                 1.0,
-                f" {phase}",
+                str(phase),
                 transform=axes.get_xaxis_transform(),
                 color=MUTED,
                 size=7,
                 va="top",
             )
-        axes.set(title=_TITLES.get(metric, metric), xlabel="Epoch")
+        axes.set_title(_TITLES.get(metric, metric), pad=15)
+        axes.set_xlabel("Epoch")
         axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.set_ylim(bottom=0, top=None if metric == "loss" else 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -252,7 +253,15 @@ def map_panel(
         axes.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
         axes.spines[:].set_visible(False)
     _scale_bar(left, image.shape[1], pixel_m)
-    bar = figure.colorbar(ScalarMappable(shown, _PROBABILITY), ax=right, fraction=0.05, pad=0.02, aspect=28)
+    bar = figure.colorbar(
+        ScalarMappable(shown, _PROBABILITY),
+        ax=right,
+        fraction=0.05,
+        pad=0.02,
+        aspect=28,
+        extend="max" if ceiling < 1 else "neither",
+        extendfrac=0.03,
+    )
     bar.outline.set_visible(False)
     bar.set_label("Probability")
     if threshold < ceiling:
@@ -275,6 +284,11 @@ def threshold_label(name: str) -> str:
         "oracle": "oracle: best threshold in hindsight",
     }
     return known.get(name, f"at the threshold {name!r}")
+
+
+def thousands(value: int) -> str:
+    """A number with narrow spaces between its thousands."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _bar(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Places to look at: the scenes that a model maps best, middling and worst, with image, probability and labels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +46,19 @@ class Place:
     pixel_m: float
 
 
-def examples(evaluation: Evaluation, *, threshold_name: str) -> dict[str, Scored]:
-    """The scenes with the best, the median and the worst IoU, by those words; scenes without an IoU have no rank."""
+def examples(
+    evaluation: Evaluation, *, threshold_name: str, regions: Collection[str] | None = None
+) -> dict[str, Scored]:
+    """The scenes with the best, the median and the worst IoU, by those words; scenes without an IoU have no rank.
+
+    Args:
+        evaluation: What was scored.
+        threshold_name: The threshold whose IoU ranks them.
+        regions: Where to look; None, or names of which none was scored: everywhere.
+    """
     table = evaluation.table
+    inside = table["region"].isin(regions or ())
+    table = table[inside] if inside.any() else table
     rows = table[(table["scope"] == "scene") & (table["threshold_name"] == threshold_name)]
     ranked = rows.dropna(subset=["iou"]).sort_values(["iou", "scene"], ascending=[False, True])["scene"].tolist()
     if not ranked:

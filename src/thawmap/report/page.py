@@ -14,14 +14,15 @@ from matplotlib.figure import Figure
 
 from thawmap import __version__
 from thawmap.data.io import write_text
-from thawmap.model.metrics import Counts, Histogram, best_threshold, scores
-from thawmap.report.evaluate import ORACLE, Evaluation, Scored
+from thawmap.model.metrics import SCORES, Counts, Histogram, best_threshold, scores
+from thawmap.report.evaluate import Evaluation, Scored, tabulate
 from thawmap.report.figures import (
     confusion,
     map_panel,
     png,
     precision_recall,
     region_scores,
+    thousands,
     threshold_label,
     training_curves,
 )
@@ -33,6 +34,14 @@ ROLES = {
     "train": "trained on",
 }
 """What the parts of a split are called on the page."""
+
+_ASIDES = {
+    "test": ", which the model has never seen,",
+    "validation": ", which chose the model's epoch and threshold,",
+    "train": ", which the model was trained on,",
+}
+_SHOWN = {"iou": "IoU", "precision": "precision", "recall": "recall"}
+_REM_PER_INCH = 6.8  # makes the letters of all figures as large as each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +70,14 @@ class Picture:
         uri: The PNG, as a data URI.
         alt: What it shows, in words.
         caption: How it is read.
-        narrow: Whether it need not be as wide as the page.
+        width_rem: How wide it needs to be at most, in units of the page's letters.
     """
 
     title: str
     uri: str
     alt: str
     caption: str
-    narrow: bool = False
+    width_rem: float
 
 
 def write_page(
@@ -98,7 +107,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": _score, "thousands": _thousands}
+    environment.filters |= {"score": _score, "thousands": thousands}
     name = main_threshold(evaluation)
     html = environment.get_template("page.html.j2").render(
         about=about,
@@ -126,7 +135,7 @@ def summary(evaluation: Evaluation, about: About) -> list[str]:
     """The result in plain sentences: what was found in the regions that count, and what the threshold does to it."""
     name = main_threshold(evaluation)
     value = evaluation.thresholds[name]
-    regions = _regions_that_count(evaluation, about)
+    regions = regions_that_count(evaluation, about)
     together = _histogram(item for members in regions.values() for item in members)
     if len(regions) > 3:
         result = (
@@ -148,11 +157,7 @@ def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
 
 
 def _sentence(region: str, members: Sequence[Scored], value: float, role: str | None) -> str:
-    aside = {
-        "test": ", which the model has never seen,",
-        "validation": ", which chose the model's epoch and threshold,",
-        "train": ", which the model was trained on,",
-    }.get(role or "", "")
+    aside = _ASIDES.get(role or "", "")
     return f"In {region or 'all scenes'}{aside} it {_finding(_histogram(members).counts(value))}."
 
 
@@ -160,9 +165,9 @@ def _finding(counts: Counts) -> str:
     """What was found, as the rest of a sentence."""
     reached = scores(counts)
     if counts.tp + counts.fn == 0:
-        return f"maps {_thousands(counts.fp)} pixels where nothing is labelled"
+        return f"maps {thousands(counts.fp)} pixels where nothing is labelled"
     if counts.tp + counts.fp == 0:
-        return f"finds none of the {_thousands(counts.fn)} labelled pixels"
+        return f"finds none of the {thousands(counts.fn)} labelled pixels"
     return (
         f"finds {reached['recall']:.0%} of the labelled area (recall), and {reached['precision']:.0%} of what it "
         f"maps is labelled (precision): an IoU of {reached['iou']:.2f}"
@@ -186,10 +191,18 @@ def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) ->
     return text
 
 
-def _regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
+def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
     """The regions that the model has never seen; all, where the split names none of them."""
     unseen = {name: members for name, members in evaluation.regions.items() if about.roles.get(name) == "test"}
     return unseen or evaluation.regions
+
+
+def _ordered(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
+    """All regions: those never seen first, then those that chose, those trained on, and the rest."""
+    order = [*ROLES, ""]
+    regions = evaluation.regions
+    names = sorted(regions, key=lambda name: (order.index(about.roles.get(name, "")), name))
+    return {name: regions[name] for name in names}
 
 
 def _columns(evaluation: Evaluation, name: str) -> list[str]:
@@ -199,27 +212,41 @@ def _columns(evaluation: Evaluation, name: str) -> list[str]:
 
 
 def _rows(evaluation: Evaluation, about: About, name: str) -> list[dict[str, Any]]:
-    """The page's table: regions, then all pooled and their mean."""
-    table = evaluation.table[evaluation.table["scope"] != "scene"]
-    sizes = {region: len(members) for region, members in evaluation.regions.items()}
+    """The page's table: every region, then the mean and the sum of those that count."""
+    counting = regions_that_count(evaluation, about)
+    members = [item for region in counting.values() for item in region]
+    sums = tabulate(members, evaluation.thresholds)
+    which = "never seen" if len(counting) < len(evaluation.regions) else "all regions"
     rows = []
-    for row in table[table["threshold_name"] == name].to_dict("records"):
-        alike = table[(table["scope"] == row["scope"]) & (table["region"].fillna("") == _text(row["region"]))]
-        iou = alike.set_index("threshold_name")["iou"]
-        scope = str(row["scope"])
-        rows.append(
-            {
-                **{key: row[key] for key in ("scope", "iou", "precision", "recall", "f1", "kappa")},
-                "name": {"pooled": "All pixels pooled", "mean": "Mean of the regions"}.get(
-                    scope, _text(row["region"]) or "All scenes"
-                ),
-                "role": ROLES.get(about.roles.get(_text(row["region"]), ""), "") if scope == "region" else "",
-                "scenes": {"pooled": len(evaluation.scenes), "mean": None}.get(scope, sizes.get(_text(row["region"]))),
-                "labelled": None if scope == "mean" else int(row["tp"] + row["fn"]),
-                "others": [iou[key] for key in (*evaluation.thresholds, ORACLE) if key != name],
-            }
-        )
+    for region, scored in _ordered(evaluation, about).items():
+        part = _where(evaluation.table, scope="region", region=region)
+        role = ROLES.get(about.roles.get(region, ""), "")
+        rows.append(_row(part, name, title=region or "All scenes", role=role, scenes=len(scored)))
+    if len(counting) > 1:
+        rows.append(_row(_where(sums, scope="mean"), name, title=f"Mean, {which}"))
+        rows.append(_row(_where(sums, scope="pooled"), name, title=f"Pooled, {which}", scenes=len(members)))
     return rows
+
+
+def _row(part: pd.DataFrame, name: str, *, title: str, role: str = "", scenes: int | None = None) -> dict[str, Any]:
+    """One line of the page's table, from the rows of all thresholds."""
+    by_name = part.set_index("threshold_name")
+    main = by_name.loc[name]
+    return {
+        **{key: main[key] for key in SCORES},
+        "title": title,
+        "role": role,
+        "scenes": scenes,
+        "labelled": None if pd.isna(main["tp"]) else int(main["tp"] + main["fn"]),
+        "others": [by_name.loc[other, "iou"] for other in by_name.index if other != name],
+        "sum": main["scope"] != "region",
+    }
+
+
+def _where(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
 
 
 def _pixels(evaluation: Evaluation) -> dict[str, int]:
@@ -231,15 +258,12 @@ def _pixels(evaluation: Evaluation) -> dict[str, int]:
     }
 
 
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
-
-
 def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None) -> list[Picture]:
     name = main_threshold(evaluation)
-    counting = _regions_that_count(evaluation, about)
+    counting = regions_that_count(evaluation, about)
     counts = _histogram(item for members in counting.values() for item in members).counts(evaluation.thresholds[name])
-    table = evaluation.table[evaluation.table["scope"] == "region"].assign(
+    regions = _ordered(evaluation, about)
+    table = pd.concat([_where(evaluation.table, scope="region", region=region) for region in regions]).assign(
         region=lambda rows: rows["region"].replace("", "all")
     )
     where = ", ".join(region for region in counting if region) or "all scenes"
@@ -253,7 +277,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
         ),
         _picture(
             "Precision against recall",
-            precision_recall(_curves(evaluation), _marks(table)),
+            precision_recall(_curves(regions), _marks(table)),
             "Curves of precision against recall over all thresholds, a line per region, with thresholds marked.",
             "Each line runs through all thresholds, from high ones on the left to low ones on the right. "
             "Along a grey line the IoU is the same.",
@@ -261,8 +285,8 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
         _picture(
             "What was right and what was wrong",
             confusion(counts),
-            f"Pixels by label and prediction: {_thousands(counts.tp)} of {_thousands(counts.tp + counts.fn)} "
-            f"labelled pixels found, {_thousands(counts.fp)} mapped without a label.",
+            f"Pixels by label and prediction: {thousands(counts.tp)} of {thousands(counts.tp + counts.fn)} "
+            f"labelled pixels found, {thousands(counts.fp)} mapped without a label.",
             f"Pixels of {where}; each row adds up to 100 %.",
         ),
     ]
@@ -272,7 +296,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
                 "How it learned",
                 training_curves(training),
                 "Loss, IoU, precision and recall of each epoch, for the training and the validation regions.",
-                "Scores of each epoch, at a threshold of 0.5. A widening gap between the lines is overfitting.",
+                "Loss and scores of each epoch. A gap between the lines that widens is overfitting.",
             )
         )
     return pictures
@@ -300,12 +324,9 @@ def _panel(place: Place, evaluation: Evaluation, name: str) -> Picture:
     )
 
 
-_SHOWN = {"iou": "IoU", "precision": "precision", "recall": "recall"}
-
-
-def _curves(evaluation: Evaluation) -> dict[str, Histogram]:
+def _curves(regions: Mapping[str, Sequence[Scored]]) -> dict[str, Histogram]:
     """The histogram of every region in which an object is labelled; without one there is no curve."""
-    summed = {region or "all": _histogram(members) for region, members in evaluation.regions.items()}
+    summed = {region or "all": _histogram(members) for region, members in regions.items()}
     return {region: counted for region, counted in summed.items() if counted.positive.any()}
 
 
@@ -317,17 +338,23 @@ def _marks(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def _ceiling(evaluation: Evaluation) -> float:
-    """The probability that maps show as white: low where a model is never sure, so that something is to be seen."""
+    """The probability that maps show as white; low where a model is never sure, so that something is to be seen.
+
+    At most one pixel in a thousand is above it.
+    """
     counted = _histogram(evaluation.scenes)
-    pixels = counted.positive + counted.negative
-    highest = int(pixels.nonzero()[0].max()) / 100
-    return next(limit for limit in (0.25, 0.5, 1.0) if highest <= limit)
+    return next(limit for limit in (0.25, 0.5, 1.0) if _share_above(counted, limit) <= 0.001)
+
+
+def _share_above(counted: Histogram, probability: float) -> float:
+    counts = counted.counts(probability)
+    return (counts.tp + counts.fp) / counted.total
 
 
 def _picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
     uri = "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
-    narrow = bool(figure.get_size_inches()[0] < 8)
-    return Picture(title=title, uri=uri, alt=alt, caption=caption, narrow=narrow)
+    width_rem = round(_REM_PER_INCH * float(figure.get_size_inches()[0]), 1)
+    return Picture(title=title, uri=uri, alt=alt, caption=caption, width_rem=width_rem)
 
 
 def _histogram(members: Iterable[Scored]) -> Histogram:
@@ -340,9 +367,4 @@ def _iou(members: Sequence[Scored], threshold: float) -> float:
 
 def _score(value: float) -> str:
     """Two decimals; n/a where the score is not defined."""
-    return "n/a" if pd.isna(value) else f"{value:.2f}"
-
-
-def _thousands(value: int) -> str:
-    """A number with thin spaces, as in 12 345."""
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return "n/a" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"
