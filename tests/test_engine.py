@@ -143,6 +143,11 @@ def test_failures_in_processes_say_what_failures_here_say(workers):
     assert here == there
 
 
+def test_an_item_that_went_to_a_process_comes_back_as_itself(workers):
+    items = [1000, 2000]  # a copy that travelled would be another object
+    assert all(any(outcome.item is item for item in items) for outcome in run(invert, items, workers))
+
+
 def test_a_result_that_cannot_be_sent_is_a_failure_of_its_item(workers):
     (outcome,) = run(unsendable, [1], workers)
     assert not outcome.ok
