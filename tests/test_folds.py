@@ -81,7 +81,7 @@ def test_scenes_can_be_left_out_by_name():
 def test_what_is_dropped_is_said():
     folds = split(frame([("a", 0, 0, 5), ("a", 20, 0, 5), ("b", 1, 1, 5)]), SplitSettings(validation=("b",)))
     assert folds.lines() == (
-        "training: 1 tiles, 1 with objects, from a",
+        "train: 1 tiles, 1 with objects, from a",
         "validation: 1 tiles, 0 with objects, from b",
         "test: 0 tiles, 0 with objects, from nowhere named",
         "dropped: 1 tiles that overlap tiles of validation or test",

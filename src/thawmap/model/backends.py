@@ -26,7 +26,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TorchBackend:
-    """PyTorch in float32 on one device.
+    """PyTorch on one device, in float32 as that device multiplies it (recent GPUs round more than a CPU).
 
     Attributes:
         bundle: The model; its network is on ``device``.

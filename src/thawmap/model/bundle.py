@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -200,10 +201,12 @@ def _selftest_input(bundle: Bundle) -> Tensor:
 
 
 def _answer(bundle: Bundle, inputs: Tensor) -> Tensor:
-    """Probability (1, H, W) on the CPU in eval mode."""
-    where = next(bundle.network.parameters()).device
+    """Probability (1, H, W) on the CPU, wherever the network is: GPUs round more, each in its own way."""
+    network = bundle.network
+    if next(network.parameters()).device.type != "cpu":
+        network = deepcopy(network).cpu()
     with torch.inference_mode():
-        return probability(bundle.network, inputs.to(where), bundle.layers).cpu().clone()
+        return probability(network.eval(), inputs, bundle.layers).clone()
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

@@ -30,12 +30,21 @@ class Folds:
     test: gpd.GeoDataFrame
     dropped: gpd.GeoDataFrame
 
+    def parts(self) -> tuple[tuple[str, gpd.GeoDataFrame], ...]:
+        """The frames by their names."""
+        return (
+            ("train", self.train),
+            ("validation", self.validation),
+            ("test", self.test),
+            ("dropped", self.dropped),
+        )
+
     def lines(self) -> tuple[str, ...]:
         """What a person should know, a sentence each."""
         said = [
-            f"{name}: {len(frame)} tiles, {int((frame['positive_pixels'] > 0).sum())} with objects, "
-            f"from {_listed(frame['region'])}"
-            for name, frame in (("training", self.train), ("validation", self.validation), ("test", self.test))
+            f"{name}: {len(part)} tiles, {int((part['positive_pixels'] > 0).sum())} with objects, "
+            f"from {_listed(part['region'])}"
+            for name, part in self.parts()[:3]
         ]
         if len(self.dropped):
             said.append(f"dropped: {len(self.dropped)} tiles that overlap tiles of validation or test")
