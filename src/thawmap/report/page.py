@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from thawmap import __version__
 from thawmap.data.io import write_text
 from thawmap.model.metrics import SCORES, Counts, Histogram, best_threshold, scores
 from thawmap.report.evaluate import Evaluation, Scored, tabulate
@@ -121,7 +121,7 @@ def write_page(
         figures=_figures(evaluation, about, training),
         places=[_panel(place, evaluation, name) for place in places],
         pixels=_pixels(evaluation),
-        version=__version__,
+        version=version("thawmap"),
     )
     write_text(path, html)
 
@@ -199,9 +199,9 @@ def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[
 
 def _ordered(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
     """All regions: those never seen first, then those that chose, those trained on, and the rest."""
-    order = [*ROLES, ""]
+    order = {role: place for place, role in enumerate(ROLES)}
     regions = evaluation.regions
-    names = sorted(regions, key=lambda name: (order.index(about.roles.get(name, "")), name))
+    names = sorted(regions, key=lambda name: (order.get(about.roles.get(name, ""), len(order)), name))
     return {name: regions[name] for name in names}
 
 
@@ -296,7 +296,8 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
                 "How it learned",
                 training_curves(training),
                 "Loss, IoU, precision and recall of each epoch, for the training and the validation regions.",
-                "Loss and scores of each epoch. A gap between the lines that widens is overfitting.",
+                "Loss and scores of each epoch, as training logs them: at a threshold of 0.5. A gap between the "
+                "lines that widens is overfitting.",
             )
         )
     return pictures
