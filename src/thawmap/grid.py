@@ -104,7 +104,7 @@ def ramp(length: int, *, overlap: int) -> npt.NDArray[np.float32]:
     positive, so that a scene's border keeps its value. Two neighbours' weights add to one where they share
     exactly ``overlap`` pixels, at most half of the tile.
 
-    >>> ramp(6, overlap=2).round(2).tolist()
+    >>> ramp(6, overlap=2).astype(float).round(2).tolist()
     [0.33, 0.67, 1.0, 1.0, 0.67, 0.33]
     """
     distance = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1))
