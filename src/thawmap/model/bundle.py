@@ -91,30 +91,20 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
     inputs = _selftest_input(bundle)
     answer = _answer(bundle, inputs)
     if not torch.isfinite(answer).all():
-        msg = (
-            f"the network for {folder} answers with numbers that are not finite; train it again, with a "
-            "lower lr"
-        )
+        msg = f"the network for {folder} answers with numbers that are not finite; train it again, with a lower lr"
         raise BundleError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _replacing(folder) as fresh:
-            state = {
-                key: value.detach().cpu().contiguous() for key, value in bundle.network.state_dict().items()
-            }
+            state = {key: value.detach().cpu().contiguous() for key, value in bundle.network.state_dict().items()}
             save_file(state, fresh / _WEIGHTS)
             save_file({"input": inputs, "probability": answer}, fresh / _SELFTEST)
-            content = _describe(bundle) | {
-                "sha256": {name: _sha256(fresh / name) for name in (_WEIGHTS, _SELFTEST)}
-            }
+            content = _describe(bundle) | {"sha256": {name: _sha256(fresh / name) for name in (_WEIGHTS, _SELFTEST)}}
             saved = replace(bundle, id=_identify(content))
             text = json.dumps({"id": saved.id} | content, indent=2, ensure_ascii=False)
             (fresh / _JSON).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        msg = (
-            f"bundle {folder} cannot be written ({error.strerror}); check the path, the permissions and the "
-            "space"
-        )
+        msg = f"bundle {folder} cannot be written ({error.strerror}); check the path, the permissions and the space"
         raise BundleError(msg) from error
     return saved
 
@@ -143,16 +133,13 @@ def load(folder: Path) -> Bundle:
         )
         difference = (_answer(bundle, test["input"]) - test["probability"]).abs().max().item()
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        msg = (
-            f"bundle {folder} cannot be rebuilt ({str(error).strip().splitlines()[0]}); train or import it "
-            "again"
-        )
+        msg = f"bundle {folder} cannot be rebuilt ({str(error).strip().splitlines()[0]}); train or import it again"
         raise BundleError(msg) from error
     if not difference <= TOLERANCE:
         msg = (
             f"bundle {folder} fails its self-test: probabilities differ by {difference:.2g}, allowed "
-            f"{TOLERANCE:g}; "
-            f"its weights were swapped or cut, or the libraries changed: use the ones in its provenance"
+            f"{TOLERANCE:g}; its weights were swapped or cut, or the libraries changed: use the ones in its "
+            "provenance"
         )
         raise BundleError(msg)
     return bundle
@@ -213,23 +200,14 @@ def _read_json(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / _JSON).read_text(encoding="utf-8"))
     except OSError as error:
-        msg = (
-            f"{folder} holds no bundle ({_JSON}: {error.strerror}); name a folder that 'thawmap train --out' "
-            "wrote"
-        )
+        msg = f"{folder} holds no bundle ({_JSON}: {error.strerror}); name a folder that 'thawmap train --out' wrote"
         raise BundleError(msg) from error
     except ValueError as error:
-        msg = (
-            f"bundle {folder} is damaged: {_JSON} is not JSON; restore it, or train or import the bundle "
-            "again"
-        )
+        msg = f"bundle {folder} is damaged: {_JSON} is not JSON; restore it, or train or import the bundle again"
         raise BundleError(msg) from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
-        msg = (
-            f"bundle {folder} has format {found!r}; this version reads format {FORMAT}; use a matching "
-            "thawmap"
-        )
+        msg = f"bundle {folder} has format {found!r}; this version reads format {FORMAT}; use a matching thawmap"
         raise BundleError(msg)
     return dict(content)
 
@@ -240,16 +218,10 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
         try:
             found = _sha256(folder / name)
         except OSError as error:
-            msg = (
-                f"bundle {folder} is not whole ({name}: {error.strerror}); restore it, or train or import it "
-                "again"
-            )
+            msg = f"bundle {folder} is not whole ({name}: {error.strerror}); restore it, or train or import it again"
             raise BundleError(msg) from error
         if found != content.get("sha256", {}).get(name):
-            msg = (
-                f"bundle {folder} is damaged: {name} is not the file it was saved with (swapped or cut); "
-                "restore it"
-            )
+            msg = f"bundle {folder} is damaged: {name} is not the file it was saved with (swapped or cut); restore it"
             raise BundleError(msg)
     rest = {key: value for key, value in content.items() if key != "id"}
     if content.get("id") != _identify(rest):

@@ -84,10 +84,7 @@ def traits(network: nn.Module, *, channels: int) -> Traits:
         with torch.no_grad(), watch:
             network.eval()(torch.zeros(1, channels, PROBE_PX, PROBE_PX))
     except _REFUSALS as error:
-        msg = (
-            f"this network cannot take squares of {PROBE_PX} px ({_first_line(error)}); choose another "
-            "encoder"
-        )
+        msg = f"this network cannot take squares of {PROBE_PX} px ({_first_line(error)}); choose another encoder"
         raise ConfigError(msg) from error
     finally:
         network.train(was_training)
@@ -152,10 +149,7 @@ def _over_image(name: str, args: tuple[Any, ...]) -> bool:
 
 def _pixel(settings: ModelSettings, channels: int) -> nn.Module:
     if settings.weights is not None:
-        msg = (
-            f"model.weights is {settings.weights!r}, but architecture {PIXEL!r} has no encoder; leave it "
-            "unset"
-        )
+        msg = f"model.weights is {settings.weights!r}, but architecture {PIXEL!r} has no encoder; leave it unset"
         raise ConfigError(msg)
     return nn.Conv2d(channels, 1, kernel_size=1)
 
@@ -180,8 +174,7 @@ def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> n
     except OSError as error:
         msg = (
             f"weights {weights!r} of encoder {encoder!r} cannot be fetched ({_first_line(error)}); connect "
-            "to the "
-            f"network once, name a .safetensors file, or leave model.weights unset"
+            "to the network once, name a .safetensors file, or leave model.weights unset"
         )
         raise ConfigError(msg) from error
     except _REFUSALS as error:

@@ -31,8 +31,7 @@ def check(settings: AugmentSettings, layers: Sequence[Layer]) -> None:
     if turned and (settings.flip or settings.rotate90):
         msg = (
             f"layer {turned[0]!r} has a direction, which flips and quarter turns would falsify; set "
-            "augment.flip and "
-            f"augment.rotate90 to 0, or leave the layer out"
+            "augment.flip and augment.rotate90 to 0, or leave the layer out"
         )
         raise ConfigError(msg)
 

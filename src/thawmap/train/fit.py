@@ -52,11 +52,7 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 """Factor of the learning rate, from the share of the phase that is over, by name in the configuration."""
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
-def fit(store: TileStore, folds: Folds, config: Config, out: Path, *, report: Report = _say_nothing) -> Bundle:
+def fit(store: TileStore, folds: Folds, config: Config, out: Path, *, report: Report = lambda _: None) -> Bundle:
     """Train as the configuration says; the best network as a bundle in ``out``, the last in ``out/last``.
 
     ``out/metrics.csv`` has a row per epoch and split (train, validation), with the paper's metrics at 0.5. On
@@ -191,11 +187,9 @@ class _Learner:
         network = build(config.model, channels=channels)
         about = traits(network, channels=channels)
         _check_size(network, config, channels=channels, size=store.size)
-        fabric = Fabric(
-            accelerator=device.type,
-            devices=1 if device.type == "cpu" else [device.index or 0],
-            precision=_precision(config.training, device),
-        )
+        devices = 1 if device.type == "cpu" else [device.index or 0]
+        precision = _precision(config.training, device)
+        fabric = Fabric(accelerator=device.type, devices=devices, precision=precision)
         network.to(memory_format=torch.channels_last)
         return cls(
             store=store,
@@ -246,8 +240,9 @@ class _Learner:
         self.model.eval()
         sums, seen = _Sums(), Histogram.empty()
         size = self.config.training.batch_size
+        parts = [tiles[first : first + size] for first in range(0, len(tiles), size)]
         with torch.inference_mode():
-            for batch in self._stream([tiles[first : first + size] for first in range(0, len(tiles), size)]):
+            for batch in self._stream(parts):
                 answer, loss = self._ask(batch)
                 sums.add(loss, answer, batch)
                 seen += histogram(torch.sigmoid(answer), batch.target, batch.valid)
@@ -293,9 +288,8 @@ class _Sums:
         broken = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
         if broken:
             msg = (
-                f"the loss is {losses[broken[0]]:g} in {where}, batch {broken[0] + 1} of {len(losses)}; "
-                "lower the "
-                f"learning rate, or look for values far outside of the layers' ranges"
+                f"the loss is {losses[broken[0]]:g} in {where}, batch {broken[0] + 1} of {len(losses)}; lower "
+                f"the learning rate, or look for values far outside of the layers' ranges"
             )
             raise TrainingError(msg)
         pixels = counts.sum(1)
@@ -316,9 +310,8 @@ def _prepared(settings: TrainingSettings, device: torch.device) -> Iterator[None
             yield
         except torch.OutOfMemoryError as error:
             msg = (
-                f"the memory of {torch.cuda.get_device_name(device)} does not hold a batch of "
-                f"{settings.batch_size} "
-                f"tiles; lower training.batch_size or tiles.size, or choose a smaller encoder"
+                f"the GPU's memory does not hold a batch of {settings.batch_size} tiles; lower "
+                f"training.batch_size or tiles.size, or choose a smaller encoder"
             )
             raise TrainingError(msg) from error
 
@@ -329,8 +322,7 @@ def _tiles_of(phase: Phase, folds: Folds) -> pd.DataFrame:
     if tiles.empty:
         msg = (
             f"phase {phase.name!r} trains on {phase.tiles} tiles, but of {len(folds.train)} training tiles "
-            "there is "
-            f"none; label objects in the training regions, or set its 'tiles' to all"
+            "there is none; label objects in the training regions, or set its 'tiles' to all"
         )
         raise TrainingError(msg)
     return tiles
@@ -362,8 +354,7 @@ def _check_size(network: nn.Module, config: Config, *, channels: int, size: int)
     except (RuntimeError, ValueError) as error:
         msg = (
             f"architecture {config.model.architecture!r} with encoder {config.model.encoder!r} cannot take "
-            "tiles of "
-            f"{size} px; set tiles.size to 128 or more"
+            f"tiles of {size} px; set tiles.size to 128 or more"
         )
         raise ConfigError(msg) from error
 
@@ -401,7 +392,5 @@ def _describe(learner: _Learner, folds: Folds, results: Sequence[_Result], where
 def _line(results: Sequence[_Result]) -> str:
     """An epoch in a sentence."""
     losses = ", ".join(f"{one.split} loss {one.loss:.4g}" for one in results)
-    last = results[-1]
-    if math.isnan(last.score):
-        return losses
-    return f"{losses}, validation IoU {last.score:.3f} at {last.threshold:.2f}"
+    score, threshold = results[-1].score, results[-1].threshold
+    return losses if math.isnan(score) else f"{losses}, validation IoU {score:.3f} at {threshold:.2f}"

@@ -78,8 +78,7 @@ def split(index: gpd.GeoDataFrame, settings: SplitSettings) -> Folds:
     if settings.validation and not validation.any():
         msg = (
             f"split.validation {_listed(settings.validation)} has no tile left that does not overlap a test "
-            "tile; "
-            f"choose another {settings.by}"
+            f"tile; choose another {settings.by}"
         )
         raise TrainingError(msg)
     if not train.any():
