@@ -212,14 +212,14 @@ def test_a_layer_that_no_source_has_is_refused_by_name():
         predict(scene, member(), [source], InferenceSettings(overlap=2))
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1.25, -0.5])
 def test_a_network_that_answers_with_nonsense_is_named(wrong):
     def broken(images):
         answer = identity(images).copy()
         answer[:, 2, 2] = wrong
         return answer
 
-    with pytest.raises(DataError, match=r"scene s1: the network answers .* not finite; .*train it again"):
+    with pytest.raises(DataError, match=rf"scene s1: the network answers {wrong:g} where .*train it again"):
         whole(np.full((20, 20), 0.25, np.float32), member(broken))
 
 

@@ -130,6 +130,16 @@ def test_statistics_of_values_that_are_all_different(data):
         assert slump.probability_std == pytest.approx(np.std(pixels), abs=1e-9)
 
 
+@pytest.mark.parametrize("cut", range(1, 5))
+@pytest.mark.parametrize("missing", [(1, 2), (3, 2), (2, 1), (2, 3), (1, 1), (4, 2)])
+def test_beside_a_missing_pixel_is_at_the_edge_on_both_sides_of_a_seam(cut, missing):
+    probability = np.zeros((5, 5))
+    probability[2, 2] = 1
+    probability[missing] = np.nan
+    shares_a_side = abs(missing[0] - 2) + abs(missing[1] - 2) == 1
+    assert slumps_of(probability, [cut])["touches_edge"].tolist() == [shares_a_side]
+
+
 def test_an_object_that_meets_itself_at_a_corner_is_valid():
     ring = np.array([[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], float)
     holes = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1]], float)

@@ -71,7 +71,7 @@ _MEDIA = {
     ".parquet": pystac.MediaType.PARQUET,
     ".shp": "application/vnd.shp",
 }
-_PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/v2.0.0/schema.json" for name in ("projection", "raster"))
 _PICTURE_PX = 1024  # longer side of a quicklook
 
 
@@ -300,7 +300,7 @@ def _item(
         start_datetime=since,
         end_datetime=until,
         properties=properties,
-        stac_extensions=[_PROJECTION],
+        stac_extensions=list(_EXTENSIONS),
         assets=dict(assets),
     )
 

@@ -50,6 +50,8 @@ _READERS = 3  # threads that assemble stacks
 _WAITING = 2  # windows that are ready before the network asks for them
 _ROWS_PX = 2**22  # pixels that are handed on at once
 
+_Answer = npt.NDArray[np.float32] | None  # probability of a window's part inside of the scene, NaN where not valid
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -196,7 +198,7 @@ def predict(scene: Scene, member: Member, sources: Sequence[Source], settings: I
     Raises:
         ConfigError: If the tile does not suit the network.
         DataError: If a layer is missing, or its values lie outside of what the network knows (law 14): at
-            once. If a file fails, or the network answers with numbers that are not finite: while the rows are
+            once. If a file fails, or the network answers with what is no probability: while the rows are
             taken.
     """
     height, width = scene.geobox.shape
@@ -217,13 +219,6 @@ class _Piece:
 
     image: npt.NDArray[np.float32] | None = None
     valid: npt.NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """One window's probability (part inside of the scene), NaN where not valid; None if nothing is."""
-
-    probability: npt.NDArray[np.float32] | None = None
 
 
 def _automatic_tile(shape: tuple[int, int], member: Member, settings: InferenceSettings) -> tuple[int, int]:
@@ -304,17 +299,23 @@ def _ask(pieces: Sequence[_Piece], scene: Scene, network: Network) -> Iterator[_
     answers = iter(network(np.stack(images)) if images else ())
     for piece in pieces:
         if piece.valid is None:
-            yield _Answer()
+            yield None
             continue
         height, width = piece.valid.shape
         probability = np.where(piece.valid, next(answers)[:height, :width], np.float32(np.nan))
-        if not np.isfinite(probability[piece.valid]).all():
-            msg = (
-                f"scene {scene.id}: the network answers with numbers that are not finite; look for values far "
-                f"outside of its layers' ranges, or train it again"
-            )
-            raise DataError(msg)
-        yield _Answer(probability=probability)
+        _check_answer(probability[piece.valid], scene)
+        yield probability
+
+
+def _check_answer(answers: npt.NDArray[np.float32], scene: Scene) -> None:
+    """Whether these are probabilities."""
+    wrong = answers[~((answers >= 0) & (answers <= 1))]
+    if wrong.size:
+        msg = (
+            f"scene {scene.id}: the network answers {wrong[0]:g} where a probability from 0 to 1 is due; look for "
+            f"values far outside of its layers' ranges, or train it again"
+        )
+        raise DataError(msg)
 
 
 def _blend(answers: Iterator[_Answer], cut: Cut) -> Iterator[Rows]:
@@ -323,19 +324,14 @@ def _blend(answers: Iterator[_Answer], cut: Cut) -> Iterator[Rows]:
     vertical = _weights(cut.rows, height, tile=cut.tile[0], overlap=cut.overlap)
     horizontal = _weights(cut.cols, width, tile=cut.tile[1], overlap=cut.overlap)
     total = np.zeros((cut.tile[0], width), np.float32)
-    valid = np.zeros((cut.tile[0], width), np.bool_)
     for row, end, down in zip(cut.rows, [*cut.rows[1:], height], vertical, strict=True):
         for col, across, answer in zip(cut.cols, horizontal, islice(answers, len(cut.cols)), strict=True):
-            if answer.probability is not None:
-                known = np.isfinite(answer.probability)
-                place = (slice(0, len(down)), slice(col, col + len(across)))
-                total[place] += np.where(known, answer.probability, 0.0) * (down[:, None] * across)
-                valid[place] |= known
+            place = (slice(0, len(down)), slice(col, col + len(across)))
+            total[place] += np.float32(np.nan) if answer is None else answer * (down[:, None] * across)
         finished = end - row
-        yield from _slices(row, total[:finished], valid[:finished])
-        for buffer in (total, valid):
-            buffer[: len(buffer) - finished] = buffer[finished:].copy()
-            buffer[len(buffer) - finished :] = 0
+        yield from _slices(row, total[:finished])
+        total[: len(total) - finished] = total[finished:].copy()
+        total[len(total) - finished :] = 0
 
 
 def _weights(firsts: list[int], length: int, *, tile: int, overlap: int) -> list[npt.NDArray[np.float32]]:
@@ -347,10 +343,9 @@ def _weights(firsts: list[int], length: int, *, tile: int, overlap: int) -> list
     return [(shape[: length - first] / total[first : first + tile]).astype(np.float32) for first in firsts]
 
 
-def _slices(first_row: int, probability: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> Iterator[Rows]:
-    """The rows in parts that bound the memory of whoever takes them."""
+def _slices(first_row: int, probability: npt.NDArray[np.float32]) -> Iterator[Rows]:
+    """Copies of the rows, in parts that bound the memory of whoever takes them."""
     step = max(_ROWS_PX // probability.shape[1], 1)
     for row in range(0, len(probability), step):
-        part = slice(row, row + step)
-        known = np.where(valid[part], probability[part], np.float32(np.nan))
-        yield Rows(first_row=first_row + row, probability=known)
+        at_most_one = np.minimum(probability[row : row + step], np.float32(1))  # weights add to one but for rounding
+        yield Rows(first_row=first_row + row, probability=at_most_one)
