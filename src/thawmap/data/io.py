@@ -20,22 +20,19 @@ import numpy.typing as npt
 import pyogrio
 import rasterio
 import rasterio.shutil
-import rasterio.warp
 import xarray as xr
-from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
-from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window as FileWindow
 
+from thawmap.data.regrid import Choice, read
 from thawmap.errors import DataError
 
 CACHE_MB = 256
 """Memory of GDAL's block cache; its own default is 5 % of the machine's."""
 
 _VECTOR_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON"}
-_SNAP = 1e-3  # pixels by which a grid may be off and still count as the same
 
 
 @contextmanager
@@ -164,11 +161,7 @@ def read_raster(
             raise DataError(msg)
         own = _grid(file)
         try:
-            offset = _aligned(own, geobox)
-            if offset is not None:
-                values = _read_window(file, bands, FileWindow(*offset, geobox.width, geobox.height), nodata)
-            else:
-                values = _read_warped(file, own, geobox, bands, resampling=resampling, nodata=nodata)
+            values = read(file, own, geobox, Choice(bands=tuple(bands), resampling=resampling, nodata=nodata))
         except (RasterioError, OSError) as error:
             msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
@@ -201,107 +194,12 @@ def _grid(file: Any) -> GeoBox:
 
 def crs_of(geobox: GeoBox) -> str:
     """The CRS of a grid for rasterio and geopandas: its EPSG code, else WKT."""
-    assert geobox.crs is not None
-    return f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs.to_wkt())
+    return str(geobox.crs)
 
 
 def _reason(error: Exception) -> str:
     """The first line of a library's message, without its full stop."""
     return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _aligned(own: GeoBox, geobox: GeoBox) -> tuple[int, int] | None:
-    """First column and row of ``geobox`` in a file's grid, when the pixels are the same."""
-    if own.crs != geobox.crs:
-        return None
-    step = ~own.affine * geobox.affine
-    same_size = np.allclose((step.a, step.b, step.d, step.e), (1, 0, 0, 1), atol=_SNAP / max(geobox.shape))
-    col, row = round(step.c), round(step.f)
-    return (col, row) if same_size and max(abs(step.c - col), abs(step.f - row)) < _SNAP else None
-
-
-def _read_window(file: Any, bands: Sequence[int], window: FileWindow, nodata: float | None) -> npt.NDArray[np.float32]:
-    """A window (band, y, x) of the file's own pixels; NaN where missing or outside."""
-    values = np.full((len(bands), window.height, window.width), np.nan, np.float32)
-    top, left = max(window.row_off, 0), max(window.col_off, 0)
-    bottom = min(window.row_off + window.height, file.height)
-    right = min(window.col_off + window.width, file.width)
-    if top >= bottom or left >= right:
-        return values
-    inside = FileWindow(left, top, right - left, bottom - top)
-    stored = file.read(list(bands), window=inside, masked=True)
-    read = stored.data.astype(np.float32)
-    read[np.ma.getmaskarray(stored)] = np.nan
-    if nodata is not None:
-        read[stored.data == nodata] = np.nan
-    rows = slice(top - window.row_off, bottom - window.row_off)
-    values[:, rows, left - window.col_off : right - window.col_off] = read
-    return values
-
-
-def _read_warped(
-    file: Any,
-    own: GeoBox,
-    geobox: GeoBox,
-    bands: Sequence[int],
-    *,
-    resampling: str | None,
-    nodata: float | None,
-) -> npt.NDArray[np.float32]:
-    """The bands warped onto another grid, from just the pixels of the file that it needs."""
-    values = np.full((len(bands), *geobox.shape), np.nan, np.float32)
-    col, row = _pixels_under(own, geobox)
-    reach = np.array([np.ptp(col) / max(geobox.width - 1, 1), np.ptp(row) / max(geobox.height - 1, 1)])
-    factor = float(np.sqrt(abs(_pixel_ratio(own, geobox))))
-    method = Resampling[resampling or ("average" if factor > 1.5 else "cubic")]
-    margin = int(np.ceil(3 * max(factor, *reach.clip(1, 2 * factor + 1)))) + 2
-    left, top = max(int(np.floor(col.min())) - margin, 0), max(int(np.floor(row.min())) - margin, 0)
-    right = min(int(np.ceil(col.max())) + margin, file.width)
-    bottom = min(int(np.ceil(row.max())) + margin, file.height)
-    if left >= right or top >= bottom:
-        return values
-    source = _read_window(file, bands, FileWindow(left, top, right - left, bottom - top), nodata)
-    rasterio.warp.reproject(
-        source,
-        values,
-        src_transform=own.affine * Affine.translation(left, top),
-        src_crs=file.crs,
-        src_nodata=np.nan,
-        dst_transform=geobox.affine,
-        dst_crs=crs_of(geobox),
-        dst_nodata=np.nan,
-        resampling=method,
-        UNIFIED_SRC_NODATA="NO",
-        XSCALE=1 / max(factor, 1.0),
-        YSCALE=1 / max(factor, 1.0),
-    )
-    return values
-
-
-def _pixels_under(own: GeoBox, geobox: GeoBox) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Columns and rows of the file's grid under a lattice over the other grid."""
-    rows = np.linspace(0, geobox.height, 17)
-    cols = np.linspace(0, geobox.width, 17)
-    return _to_pixels(own, geobox, np.repeat(cols, 17), np.tile(rows, 17))
-
-
-def _pixel_ratio(own: GeoBox, geobox: GeoBox) -> float:
-    """Pixels of the file in one pixel of the other grid, at its centre; rounded, so that windows resample alike."""
-    cols = np.array([0.0, 1.0, 0.0])
-    rows = np.array([0.0, 0.0, 1.0])
-    col, row = _to_pixels(own, geobox, cols + geobox.width / 2, rows + geobox.height / 2)
-    area = (col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0])
-    return float(round(abs(area), 2)) or 1.0
-
-
-def _to_pixels(
-    own: GeoBox, geobox: GeoBox, cols: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    x, y = geobox.affine * (cols, rows)
-    if own.crs != geobox.crs:
-        x, y = rasterio.warp.transform(crs_of(geobox), crs_of(own), x, y)
-    col, row = ~own.affine * (np.asarray(x), np.asarray(y))
-    return col, row
 
 
 @dataclass(slots=True)

@@ -1,0 +1,259 @@
+"""An open raster's numbers on any grid: missing as NaN, each value where it lies to a thousandth of a pixel."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as FileWindow
+
+from thawmap.grid import Window
+
+_Values = npt.NDArray[np.float32]
+_Positions = npt.NDArray[np.float64]
+
+_SNAP_PX = 1e-3  # by which a grid may be off and still count as the same
+_TOLERANCE_PX = 1e-3  # of positions; GDAL's own 0.125 px differs from one cut of a scene to another, and costs the same
+_LATTICE = 17  # points a side at which a grid is projected, to know what lies under it
+_FINEST = 4  # pixels read for one of a much coarser grid, along each axis
+_STRIP_PX = 256  # rows read at once
+_MOST = 2**25  # numbers read at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What to read of a raster, and how.
+
+    Attributes:
+        bands: Numbers of the bands, from 1.
+        resampling: nearest, bilinear, cubic or average; None: average when coarsening, else cubic.
+        nodata: A stored number that means missing, beside those that the file knows itself.
+    """
+
+    bands: tuple[int, ...]
+    resampling: str | None = None
+    nodata: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Footprint:
+    """What of a grid lies under another: its pixels with a margin, and how many of them in one of the other's."""
+
+    window: Window
+    rows: float
+    cols: float
+
+    @property
+    def resampling(self) -> str:
+        """A mean of pixels where the other grid is coarser, else an interpolation.
+
+        Where they part lies off the ratios of common sensors, so that no two windows of a scene differ.
+        """
+        return "average" if self.rows * self.cols > 1.2**2 else "cubic"
+
+
+def read(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+    """Numbers (band, y, x) of an open rasterio file on ``geobox``, float32, unscaled; NaN where missing or outside.
+
+    Args:
+        file: The open file.
+        own: Its grid.
+        geobox: The grid to read onto; a part of the file's own grid is read without resampling.
+        choice: Which bands, and how.
+    """
+    same = _aligned(own, geobox)
+    return _read_warped(file, own, geobox, choice) if same is None else _read_window(file, same, choice)
+
+
+def _aligned(own: GeoBox, geobox: GeoBox) -> Window | None:
+    """The window of ``own`` that ``geobox`` is; None where the pixels are not the same."""
+    if own.crs != geobox.crs:
+        return None
+    step = ~own.affine * geobox.affine
+    same_size = np.allclose((step.a, step.b, step.d, step.e), (1, 0, 0, 1), rtol=0, atol=_SNAP_PX / max(geobox.shape))
+    col, row = round(step.c), round(step.f)
+    if not same_size or max(abs(step.c - col), abs(step.f - row)) >= _SNAP_PX:
+        return None
+    return Window(row=row, col=col, height=geobox.shape[0], width=geobox.shape[1])
+
+
+def _read_window(file: Any, window: Window, choice: Choice) -> _Values:
+    """A window of the file's own pixels; NaN where missing or outside."""
+    values = np.full((len(choice.bands), window.height, window.width), np.nan, np.float32)
+    inside = _inside(file.shape, window)
+    if inside is not None:
+        stored = file.read(list(choice.bands), window=_file_window(inside), masked=True)
+        top, left = inside.row - window.row, inside.col - window.col
+        values[:, top : top + inside.height, left : left + inside.width] = _as_float(stored, choice.nodata)
+    return values
+
+
+def _as_float(stored: np.ma.MaskedArray[Any, Any], nodata: float | None) -> _Values:
+    values = stored.data.astype(np.float32)
+    values[np.ma.getmaskarray(stored)] = np.nan
+    if nodata is not None:
+        values[stored.data == nodata] = np.nan
+    return values
+
+
+def _inside(shape: tuple[int, int], window: Window) -> Window | None:
+    """The part of a window that a raster of ``shape`` has; None where it has none."""
+    top, left = max(window.row, 0), max(window.col, 0)
+    height = min(window.row + window.height, shape[0]) - top
+    width = min(window.col + window.width, shape[1]) - left
+    return Window(row=top, col=left, height=height, width=width) if height > 0 and width > 0 else None
+
+
+def _file_window(window: Window) -> FileWindow:
+    return FileWindow(window.col, window.row, window.width, window.height)
+
+
+def _read_warped(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+    """The bands warped onto another grid, from just the pixels of the file that it needs."""
+    missing = np.full((len(choice.bands), *geobox.shape), np.nan, np.float32)
+    under = _footprint(own, geobox)
+    if under is None:
+        return missing
+    choice = replace(choice, resampling=choice.resampling or under.resampling)
+    rows, cols = own.shape
+    step = (_step(under.rows, rows), _step(under.cols, cols))
+    blocks = GeoBox((rows // step[0], cols // step[1]), own.affine * Affine.scale(step[1], step[0]), own.crs)
+    under = _footprint(blocks, geobox)
+    needed = None if under is None else _inside((rows // step[0], cols // step[1]), under.window)
+    if needed is None:
+        return missing
+    if needed.height * needed.width * len(choice.bands) > _MOST and max(geobox.shape) > 1:
+        return _read_halves(file, own, geobox, choice)
+    values = _read_blocks(file, needed, step, choice)
+    part = GeoBox(values.shape[1:], blocks.affine * Affine.translation(needed.col, needed.row), own.crs)
+    return _warp(values, part, geobox, choice.resampling)
+
+
+def _read_halves(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+    """As `_read_warped`, one half after the other, so that memory stays bounded."""
+    rows, cols = geobox.shape
+    if rows >= cols:
+        halves, axis = (geobox[: rows // 2], geobox[rows // 2 :]), 1
+    else:
+        halves, axis = (geobox[:, : cols // 2], geobox[:, cols // 2 :]), 2
+    return np.concatenate([_read_warped(file, own, half, choice) for half in halves], axis=axis)
+
+
+def _step(pixels: float, length: int) -> int:
+    """Pixels of an axis to read as one, so that the other grid's pixels still are `_FINEST` of them wide."""
+    return min(max(int(pixels / _FINEST), 1), length)
+
+
+def _read_blocks(file: Any, window: Window, step: tuple[int, int], choice: Choice) -> _Values:
+    """A window of blocks of ``step`` pixels (rows, columns), in bounded memory: their means, or middles for nearest.
+
+    Means come from the file's overviews where it has some, rounded to its type.
+    """
+    tall, wide = step
+    pixels = Window(
+        row=window.row * tall, col=window.col * wide, height=window.height * tall, width=window.width * wide
+    )
+    if step == (1, 1):
+        return _read_window(file, pixels, choice)
+    bands, nearest = list(choice.bands), choice.resampling == "nearest"
+    if choice.nodata is None and not nearest:
+        shape = (len(bands), window.height, window.width)
+        part = _file_window(pixels)
+        return _as_float(
+            file.read(bands, window=part, out_shape=shape, masked=True, resampling=Resampling.average), None
+        )
+    values = np.empty((len(bands), window.height, window.width), np.float32)
+    lines = max(1, _STRIP_PX // tall)
+    for first in range(0, window.height, lines):
+        strip = replace(pixels, row=pixels.row + first * tall, height=min(lines, window.height - first) * tall)
+        blocks = _read_window(file, strip, choice).reshape(len(bands), -1, tall, window.width, wide)
+        values[:, first : first + lines] = blocks[:, :, tall // 2, :, wide // 2] if nearest else _mean(blocks)
+    return values
+
+
+def _mean(blocks: _Values) -> _Values:
+    """Means (band, y, x) of what is not missing in blocks (band, y, rows, x, columns); NaN where all is."""
+    known = np.isfinite(blocks)
+    count = known.sum(axis=(2, 4))
+    total = np.where(known, blocks, 0).sum(axis=(2, 4))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def _footprint(own: GeoBox, geobox: GeoBox) -> _Footprint | None:
+    """What of ``own`` lies under ``geobox``; None where the one's CRS knows no place of the other."""
+    height, width = geobox.shape
+    across, down = np.linspace(0, width, _LATTICE), np.linspace(0, height, _LATTICE)
+    col, row = _positions(own, geobox, np.repeat(across, _LATTICE), np.tile(down, _LATTICE))
+    known = np.isfinite(col) & np.isfinite(row)
+    if not known.any():
+        return None
+    rows, cols = _pixels_in_one(own, geobox)
+    top, tall = _span(row[known], rows)
+    left, wide = _span(col[known], cols)
+    return _Footprint(window=Window(row=top, col=left, height=tall, width=wide), rows=rows, cols=cols)
+
+
+def _span(positions: _Positions, pixels: float) -> tuple[int, int]:
+    """First pixel and number of pixels that hold the positions, and what resampling looks at around them."""
+    margin = int(np.ceil(3 * max(pixels, 1.0))) + 2
+    first = int(np.floor(positions.min())) - margin
+    return first, int(np.ceil(positions.max())) + margin - first
+
+
+def _pixels_in_one(own: GeoBox, geobox: GeoBox) -> tuple[float, float]:
+    """Rows and columns of ``own`` in one pixel at the centre of ``geobox``; 1 where nothing is known there.
+
+    Rounded, so that neighbouring windows resample alike.
+    """
+    y, x = (side / 2 for side in geobox.shape)
+    col, row = _positions(own, geobox, np.array([x, x + 1, x]), np.array([y, y, y + 1]))
+    rows, cols = (float(np.hypot(*(axis[1:] - axis[0]))) for axis in (row, col))
+    return (round(rows, 2), round(cols, 2)) if np.isfinite(rows + cols) else (1.0, 1.0)
+
+
+def _positions(own: GeoBox, geobox: GeoBox, cols: _Positions, rows: _Positions) -> tuple[_Positions, _Positions]:
+    """Columns and rows of ``own`` at those of ``geobox``, in pixels from the corner; not finite where unknown."""
+    assert own.crs is not None
+    assert geobox.crs is not None
+    x, y = geobox.affine * (cols, rows)
+    if own.crs != geobox.crs:
+        x, y = geobox.crs.transformer_to_crs(own.crs)(x, y)
+    with np.errstate(invalid="ignore"):
+        col, row = ~own.affine * (np.asarray(x), np.asarray(y))
+    return col, row
+
+
+def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str | None) -> _Values:
+    """Values on ``geobox`` from those on ``own``; every band by itself: where one is missing, the others are not.
+
+    Where ``geobox`` is coarser, bilinear and cubic look as far as its pixels reach. The average is a mean of points
+    about one pixel apart: GDAL's own takes the box between two corners, which is no pixel where grids are turned.
+    """
+    rows, cols = _pixels_in_one(own, geobox)
+    if resampling == "average":
+        times = max(1, int(np.ceil(max(rows, cols) - 0.2)))  # the same for all windows where ratios are near a whole
+        height, width = geobox.shape
+        fine = GeoBox((height * times, width * times), geobox.affine * Affine.scale(1 / times), geobox.crs)
+        points = _warp(values, own, fine, "bilinear")
+        return _mean(points.reshape(-1, height, times, width, times))
+    options = {
+        "nodata": np.nan, "resampling": Resampling[resampling or "cubic"], "tolerance": _TOLERANCE_PX,
+        "UNIFIED_SRC_NODATA": "NO", "XSCALE": 1 / max(cols, 1.0), "YSCALE": 1 / max(rows, 1.0),
+    }  # fmt: skip
+    with MemoryFile() as memory:
+        with memory.open(driver="GTiff", dtype="float32", nodata=np.nan, count=len(values), **_place(own)) as file:
+            file.write(values)
+        with memory.open() as file, WarpedVRT(file, **_place(geobox), **options) as warped:
+            result: _Values = warped.read()
+    return result
+
+
+def _place(geobox: GeoBox) -> dict[str, Any]:
+    """A grid in rasterio's words."""
+    height, width = geobox.shape
+    return {"height": height, "width": width, "transform": geobox.affine, "crs": str(geobox.crs)}
