@@ -271,6 +271,7 @@ def evaluate(
 def main() -> Never:
     """Run the command line and leave with its exit status."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     sys.exit(_run(sys.argv[1:]))
 
 

@@ -59,6 +59,9 @@ class RasterLabels:
     def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
         """Target (y, x); see `Labels`."""
         settings = self.settings
+        if "labels" not in scene.files:
+            msg = f"scene {scene.id} has no label raster {settings.raster!r}; add it, or leave the scene out"
+            raise LabelError(msg)
         stored = read_raster(scene.files["labels"], geobox, bands=[settings.band], resampling="nearest").values[0]
         ignore = settings.ignore if isinstance(settings.ignore, tuple) else (settings.ignore,)
         target = np.full(stored.shape, IGNORE, np.uint8)

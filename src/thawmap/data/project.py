@@ -66,7 +66,7 @@ class Project:
             scene = replace(scene, region=self.labels.region(scene))
         return scene
 
-    def part(self, scene: Scene) -> str:
+    def part(self, scene: Scene | Candidate) -> str:
         """The part of the split that a scene belongs to: train, validation or test."""
         split = self.config.split
         name = scene.region if split.by == "region" else scene.id

@@ -13,15 +13,18 @@ from typing import Literal, cast
 import pandas as pd
 
 from thawmap import __version__
-from thawmap.config import Config, load
+from thawmap.config import Config
+from thawmap.config import load as load
 from thawmap.data.io import write_text
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
 from thawmap.data.sources.base import Scene
+from thawmap.data.sources.rasters import Candidate
 from thawmap.errors import ConfigError, DataError
 from thawmap.pipeline import look
-from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.pipeline.progress import Progress, Silence, run_all
+from thawmap.pipeline.progress import Summary as Summary
 
 Split = Literal["test", "validation"]
 
@@ -244,39 +247,78 @@ def evaluate(
         DataError: If no scene could be scored.
     """
     from thawmap.report import evaluate as scoring  # noqa: PLC0415
-    from thawmap.report import gallery  # noqa: PLC0415
-    from thawmap.report.page import About, main_threshold, summary, write_page  # noqa: PLC0415
+    from thawmap.report import gallery, page  # noqa: PLC0415
 
-    project = Project(config)
+    project, progress = Project(config), progress or Silence()
     labelled = project.labels
-    mapped = [candidate for candidate in project.candidates() if (maps / candidate.id).is_dir()]
-    if not mapped:
-        msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
-        raise DataError(msg)
-    opened, failed = run_all(project.open, mapped, config, progress, "scenes")
+    opened, failed = run_all(project.open, _mapped(project, maps), config, progress, "scenes")
     evaluation = scoring.evaluate(maps, opened, labelled, thresholds=_thresholds(opened, maps, model))
     scoring.write_scores(evaluation, out)
-    roles = {scene.region or "": project.part(scene) for scene in opened}
-    about = About(project=config.project, made=datetime.now(UTC), roles=roles)
+    about = page.About(
+        project=config.project, made=datetime.now(UTC), roles=_roles(opened, project), facts=_facts(config, model)
+    )
     scenes = {scene.id: scene for scene in opened}
+    chosen = gallery.examples(
+        evaluation,
+        threshold_name=page.main_threshold(evaluation),
+        regions=page.regions_that_count(evaluation, about),
+    )
     places = [
         gallery.look(scored, scenes[scored.scene], rank=rank, maps=maps, labels=labelled, sources=project.sources)
-        for rank, scored in gallery.examples(evaluation, threshold_name=main_threshold(evaluation)).items()
+        for rank, scored in chosen.items()
     ]
-    write_page(out / "index.html", evaluation, about, places=places, training=_training(model))
-    lines = (*summary(evaluation, about), f"page: {out / 'index.html'}; table: {out / 'scores.csv'}")
+    page.write_page(out / "index.html", evaluation, about, places=places, training=_training(model))
+    lines = (*page.summary(evaluation, about), f"page: {out / 'index.html'}; table: {out / 'scores.csv'}")
     return Summary(lines=lines, done=len(evaluation.scenes), failed={**failed, **evaluation.left_out})
 
 
+def _mapped(project: Project, maps: Path) -> list[Candidate]:
+    """The scenes that should have a map: all of every part of the split of which one has.
+
+    Raises:
+        DataError: If none has.
+    """
+    candidates = project.candidates()
+    parts = {project.part(one) for one in candidates if (maps / one.id).is_dir()}
+    if not parts:
+        msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
+        raise DataError(msg)
+    return [one for one in candidates if (maps / one.id).is_dir() or project.part(one) in parts]
+
+
+def _roles(scenes: Sequence[Scene], project: Project) -> dict[str, str]:
+    """Region to its part of the split; empty where nothing was left out, or not by region."""
+    split = project.config.split
+    if split.by != "region" or not (split.test or split.validation):
+        return {}
+    return {scene.region or "": project.part(scene) for scene in scenes}
+
+
+def _facts(config: Config, model: Path | None) -> dict[str, str]:
+    """What else the page tells of the model."""
+    facts = {"Layers": ", ".join(layer.name for layer in config.input_layers)}
+    if model is None:
+        return facts
+    from thawmap.pipeline import work  # noqa: PLC0415
+
+    bundle = work.load_bundle(model)
+    trained = bundle.provenance.get("regions", {}).get("train", [])
+    network = {"Network": f"{bundle.architecture} with {bundle.encoder}", "Trained in": ", ".join(trained)}
+    return {**network, "Layers": ", ".join(layer.name for layer in bundle.layers)}
+
+
 def _thresholds(scenes: Sequence[Scene], maps: Path, model: Path | None) -> dict[str, float]:
-    """The thresholds that were fixed before anything was scored: the paper's 0.5, and the one chosen on validation."""
+    """The thresholds that were fixed before anything was scored.
+
+    They are the paper's 0.5, and the one chosen on validation, as the bundle says; without a bundle the one that the
+    maps' polygons were cut at, where it is one for all.
+    """
     if model is not None:
         from thawmap.pipeline import work  # noqa: PLC0415
 
-        return {"paper": 0.5, "validation": work.load_bundle(model).threshold}
-    cut = {_cut_at(maps / scene.id / "item.json") for scene in scenes}
-    known = cut - {None}
-    return {"paper": 0.5, **({"validation": cast("float", known.pop())} if len(known) == 1 else {})}
+        return dict(work.load_bundle(model).thresholds)
+    cut = {_cut_at(maps / scene.id / "item.json") for scene in scenes} - {None}
+    return {**({"polygons": cast("float", cut.pop())} if len(cut) == 1 else {}), "paper": 0.5}
 
 
 def _cut_at(item: Path) -> float | None:

@@ -34,8 +34,10 @@ class Scene:
 class Source(Protocol):
     """Reads layers of a scene onto any grid; never the network."""
 
-    layers: frozenset[str]
-    """Names of the layers that it can read."""
+    @property
+    def layers(self) -> frozenset[str]:
+        """Names of the layers that it can read."""
+        ...
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
         """The layers (y, x), float32 in physical units, NaN where missing, on exactly ``geobox``.
