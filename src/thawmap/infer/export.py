@@ -201,7 +201,7 @@ def quicklook(picture: xr.Dataset, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.u
         for polygon in slumps.geometry
         for ring in (polygon.exterior, *polygon.interiors)
     ]
-    axes.add_collection(LineCollection(rings, colors="#ffe14d", linewidths=1.4 * 72 / _PICTURE_PX))
+    axes.add_collection(LineCollection(rings, colors="#ffe14d", linewidths=2.2 * 72 / _PICTURE_PX))
     axes.set(xlim=(0, width), ylim=(height, 0))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
