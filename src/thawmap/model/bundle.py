@@ -178,7 +178,7 @@ def _sha256(path: Path) -> str:
 
 def _selftest_input(bundle: Bundle) -> Tensor:
     """Values across and somewhat beyond each layer's range, one in twenty missing, always the same."""
-    side = min(bundle.tile, PROBE_PX)
+    side = min(bundle.tile, PROBE_PX if bundle.fixed_tile else 2 * max(bundle.stride, 8))
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(bundle.layers), side, side)
     low = torch.tensor([layer.low for layer in bundle.layers]).view(1, -1, 1, 1)
@@ -244,7 +244,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
         yield fresh
         for name in _FILES:
             if (folder / name).exists():
-                shutil.copy2(folder / name, kept / name)
+                _keep(folder / name, kept / name)
         try:
             for name in _FILES:
                 os.replace(fresh / name, folder / name)  # noqa: PTH105 - the atomic one, by its name
@@ -253,6 +253,14 @@ def _replacing(folder: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """A second name for a file; a copy of it where the file system has no links."""
+    try:
+        os.link(path, kept)
+    except OSError:
+        shutil.copy2(path, kept)
 
 
 def _restore(kept: Path, folder: Path) -> None:
