@@ -157,7 +157,7 @@ def read_raster(
     with _open(path) as file:
         absent = [band for band in bands if not 1 <= band <= file.count]
         if absent:
-            msg = f"{path} has no band {absent[0]}; it has 1 to {file.count}, correct the band in 'scenes.files'"
+            msg = f"{path} has no band {absent[0]}; it has 1 to {file.count}, correct its 'band' in the YAML"
             raise DataError(msg)
         own = _grid(file)
         try:

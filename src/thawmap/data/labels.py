@@ -1,19 +1,20 @@
 """What people digitised, burnt onto a scene's grid: polygons of one vector file, or one raster per scene."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import rasterio.features
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import LabelSettings
-from thawmap.data.io import crs_of, read_raster, read_vector
+from thawmap.data.io import crs_of, raster_info, read_raster, read_vector
 from thawmap.data.sources.base import Scene
-from thawmap.errors import LabelError
+from thawmap.errors import DataError, LabelError
 
 IGNORE = 255
 """Target of a pixel that is neither trained on nor scored."""
@@ -62,6 +63,7 @@ class RasterLabels:
         if "labels" not in scene.files:
             msg = f"scene {scene.id} has no label raster {settings.raster!r}; add it, or leave the scene out"
             raise LabelError(msg)
+        _check_nodata(scene.files["labels"], settings)
         stored = read_raster(scene.files["labels"], geobox, bands=[settings.band], resampling="nearest").values[0]
         ignore = settings.ignore if isinstance(settings.ignore, tuple) else (settings.ignore,)
         target = np.full(stored.shape, IGNORE, np.uint8)
@@ -104,10 +106,10 @@ class PolygonLabels:
         if column is None:
             _burn(target, mine, geobox, 1)
             return target
-        known = mine[column].isin([0, 1])
-        _burn(target, mine[~known], geobox, IGNORE)
-        _burn(target, mine[mine[column] == 0], geobox, 0)
-        _burn(target, mine[mine[column] == 1], geobox, 1)
+        said = _numbers(mine[column])
+        _burn(target, mine[~said.isin([0, 1])], geobox, IGNORE)
+        _burn(target, mine[said == 0], geobox, 0)
+        _burn(target, mine[said == 1], geobox, 1)
         return target
 
     def region(self, scene: Scene) -> str | None:
@@ -121,42 +123,69 @@ class PolygonLabels:
         """The scene's objects in its CRS; those elsewhere left out."""
         mine = self._of(scene)
         if self.settings.target is not None:
-            mine = mine[mine[self.settings.target] == 1]
-        mine = mine.to_crs(crs_of(scene.geobox))
-        return mine[mine.intersects(scene.geobox.extent.geom)]
+            mine = mine[_numbers(mine[self.settings.target]) == 1]
+        return _over(mine, scene.geobox)
 
     def _of(self, scene: Scene) -> gpd.GeoDataFrame:
         column = self.settings.scene
         return self.polygons if column is None else self.polygons[self.polygons[column].astype(str) == scene.id]
 
 
+def _check_nodata(path: Path, settings: LabelSettings) -> None:
+    nodata = raster_info(path).nodata
+    for meaning in ("positive", "negative"):
+        if nodata in getattr(settings, meaning):
+            msg = (
+                f"{path} calls {nodata:g} missing, labels.{meaning} calls it labelled; take the one out of the file, "
+                f"as with gdal_edit -unsetnodata, or the other out of labels.{meaning}"
+            )
+            raise LabelError(msg)
+
+
 def _open_polygons(settings: LabelSettings) -> PolygonLabels:
     path = settings.path
     assert path is not None
-    frame = read_vector(path, layer=settings.layer)
-    if frame.empty:
-        msg = f"{path} holds no polygon; digitise some, or leave 'labels' out where there are none"
-        raise LabelError(msg)
+    frame = _read_polygons(path, layer=settings.layer)
     for key in ("scene", "region", "target"):
         column = getattr(settings, key)
         if column is not None and column not in frame.columns:
             msg = f"{path} has no column {column!r} for labels.{key}; it has {', '.join(frame.columns)}"
             raise LabelError(msg)
-    flat = frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])
-    if not flat.all():
-        kind = frame.geometry[~flat].geom_type.iloc[0]
-        msg = f"{path} holds a {kind or 'feature without geometry'}; labels are polygons, remove the rest"
-        raise LabelError(msg)
-    extent = None if settings.extent is None else read_vector(settings.extent)
+    extent = None if settings.extent is None else _read_polygons(settings.extent)
     return PolygonLabels(settings, frame, extent)
+
+
+def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
+    try:
+        frame = read_vector(path, layer=layer)
+    except DataError as error:
+        raise LabelError(str(error)) from error
+    if frame.empty:
+        msg = f"{path} holds no polygon; digitise some, or leave it out of 'labels'"
+        raise LabelError(msg)
+    flat = frame.geom_type.isin(["Polygon", "MultiPolygon"])
+    if not flat.all():
+        kind = frame.geom_type[~flat].fillna("feature without geometry").iloc[0]
+        msg = f"{path} holds a {kind}; labels are polygons, remove the rest"
+        raise LabelError(msg)
+    return frame
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """A column of the attribute table as numbers, whatever its type; NaN where it is none."""
+    return pd.to_numeric(column, errors="coerce")
+
+
+def _over(frame: gpd.GeoDataFrame, geobox: GeoBox) -> gpd.GeoDataFrame:
+    """The polygons that touch a grid, in its CRS; those too far away for that CRS are not there."""
+    frame = frame.to_crs(crs_of(geobox))
+    frame = frame[np.isfinite(frame.bounds).all(axis=1)]
+    return frame[frame.intersects(geobox.extent.geom)]
 
 
 def _burn(target: npt.NDArray[np.uint8], frame: gpd.GeoDataFrame, geobox: GeoBox, value: int) -> None:
     """Set the pixels whose centre lies in a polygon, in place."""
-    if frame.empty:
-        return
-    shapes: Sequence[object] = list(frame.geometry.to_crs(crs_of(geobox)))
-    burnt = rasterio.features.rasterize(
-        ((shape, 1) for shape in shapes), out_shape=target.shape, transform=geobox.affine, dtype="uint8"
-    )
-    target[burnt == 1] = value
+    shapes = list(_over(frame, geobox).geometry)
+    if shapes:
+        burnt = rasterio.features.rasterize(shapes, out_shape=target.shape, transform=geobox.affine, dtype="uint8")
+        target[burnt == 1] = value

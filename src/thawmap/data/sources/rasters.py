@@ -132,6 +132,8 @@ def open_scene(candidate: Candidate, settings: SceneSettings, *, labels: str | N
             files["labels"] = find_file(candidate, labels)
         for key, mapping in settings.files.items():
             _check_bands(files[key], mapping)
+        if settings.valid is not None:
+            _check_bands(files[settings.valid.file], {"valid": Band(band=settings.valid.band)})
         geobox = raster_info(files[settings.grid or next(iter(settings.files))]).geobox
     except ThawmapError as error:
         msg = f"scene {candidate.id}: {error}"
@@ -152,6 +154,9 @@ def find_file(candidate: Candidate, key: str) -> Path:
     Raises:
         DataError: If there is none, or more than one.
     """
+    if not candidate.place.exists():
+        msg = f"{candidate.place} does not exist; correct the path in 'scenes.table'"
+        raise DataError(msg)
     folder = candidate.place if candidate.place.is_dir() else candidate.place.parent
     wanted = key.replace("{name}", glob.escape(candidate.name))
     found = _matches(str(Path(glob.escape(str(folder))) / wanted))
@@ -176,9 +181,13 @@ def _check_bands(path: Path, mapping: Mapping[str, Band]) -> None:
 
 
 def _candidate(place: Path, settings: SceneSettings) -> Candidate:
-    name = place.stem if place.is_file() else place.name
-    region = settings.region.replace("{parent}", place.resolve().parent.name) if settings.region else None
-    return Candidate(name=name, place=place, id=_safe(name), region=region, acquired=None)
+    name = _name(place)
+    region = settings.region.replace("{parent}", place.absolute().parent.name) if settings.region else None
+    return Candidate(name=name, place=place, id=_safe(name, str(place)), region=region, acquired=None)
+
+
+def _name(place: Path) -> str:
+    return place.stem if place.is_file() else place.absolute().name
 
 
 def _from_table(table: Path) -> Iterator[Candidate]:
@@ -187,24 +196,34 @@ def _from_table(table: Path) -> Iterator[Candidate]:
             reader = csv.DictReader(file)
             absent = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
             if absent:
-                msg = f"{table} has no column {absent[0]!r}; it needs {' and '.join(_COLUMNS)}, and may have region, acquired"
+                msg = (
+                    f"{table} has no column {absent[0]!r}; it needs id and path, may have region and acquired, "
+                    f"and separates them by commas"
+                )
                 raise ConfigError(msg)
             for number, row in enumerate(reader, start=2):
                 yield _from_row(row, table, number)
     except OSError as error:
         msg = f"{table} cannot be read ({error.strerror}); correct 'scenes.table'"
         raise ConfigError(msg) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        msg = f"{table} is not a table that can be read ({error}); save it as CSV in UTF-8"
+        raise ConfigError(msg) from error
 
 
 def _from_row(row: Mapping[str, str | None], table: Path, number: int) -> Candidate:
-    place = table.parent / (row["path"] or "").strip()
-    acquired = _time((row.get("acquired") or "").strip(), f"{table}:{number}")
+    where = f"{table}:{number}"
+    text = {column: (row.get(column) or "").strip() for column in (*_COLUMNS, "region", "acquired")}
+    if not text["path"]:
+        msg = f"{where}: scene {text['id']!r} has no path; give its folder or file, from the table's folder"
+        raise ConfigError(msg)
+    place = table.parent / text["path"]
     return Candidate(
-        name=place.stem if place.is_file() else place.name,
+        name=_name(place),
         place=place,
-        id=_safe((row["id"] or "").strip()),
-        region=(row.get("region") or "").strip() or None,
-        acquired=acquired,
+        id=_safe(text["id"], where),
+        region=text["region"] or None,
+        acquired=_time(text["acquired"], where),
     )
 
 
@@ -220,8 +239,8 @@ def _time(text: str, place: str) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _safe(name: str) -> str:
+def _safe(name: str, where: str) -> str:
     if not name or name.startswith(".") or re.search(r"[^\w.+@-]", name):
-        msg = f"scene id {name!r} cannot name a folder; use letters, digits, '_', '-', '.', '+' and '@'"
+        msg = f"{where}: scene id {name!r} cannot name a folder; use letters, digits, '_', '-', '.', '+' and '@'"
         raise ConfigError(msg)
     return name
