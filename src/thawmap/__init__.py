@@ -9,6 +9,8 @@ The command line's verbs as functions, imported when they are first used:
     thawmap.evaluate(config, Path("maps"), Path("report"))
 """
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from thawmap.errors import BundleError, ConfigError, DataError, LabelError, ThawmapError, TrainingError
@@ -63,3 +65,15 @@ def __getattr__(name: str) -> Any:
     from thawmap import pipeline  # noqa: PLC0415
 
     return getattr(pipeline, name)
+
+
+class _Package(ModuleType):
+    """Keeps `thawmap.train` the verb when the folder `thawmap/train/` is imported (docs/decisions/0006)."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, but no module under the name of a verb."""
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -84,7 +84,7 @@ def demo(*, out: Out = Path("demo")) -> int:
 
 
 @app.command
-def simulate(out: Path, *, regions: int = 4, scenes: int = 2, size: int = 384, seed: int = 0) -> int:
+def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, size: int = 384, seed: int = 0) -> int:
     """Make a project of simulated scenes with thaw slumps, labels and a thawmap.yaml that runs as it is.
 
     Args:
@@ -102,7 +102,7 @@ def simulate(out: Path, *, regions: int = 4, scenes: int = 2, size: int = 384, s
 
 
 @app.command
-def init(folder: Path = Path()) -> int:
+def init(folder: Path = Path(), /) -> int:
     """Write a commented thawmap.yaml to start from; a file that is there is never replaced.
 
     Args:
@@ -126,7 +126,7 @@ def doctor() -> int:
 
 
 @app.command
-def config(path: Path | None = None, *, schema: bool = False, set_: Sets = ()) -> int:
+def config(path: Path | None = None, /, *, schema: bool = False, set_: Sets = ()) -> int:
     """Check a configuration and print it with every default filled in.
 
     Args:
@@ -147,7 +147,7 @@ def config(path: Path | None = None, *, schema: bool = False, set_: Sets = ()) -
 
 
 @app.command
-def scenes(path: Path, *, set_: Sets = ()) -> int:
+def scenes(path: Path, /, *, set_: Sets = ()) -> int:
     """List the scenes with their grid, date, region and what is wrong with them, before anything runs.
 
     Args:
@@ -160,7 +160,7 @@ def scenes(path: Path, *, set_: Sets = ()) -> int:
 
 
 @app.command
-def labels(path: Path, *, set_: Sets = ()) -> int:
+def labels(path: Path, /, *, set_: Sets = ()) -> int:
     """Count what is labelled: objects and pixels by region and scene.
 
     Args:
@@ -173,7 +173,7 @@ def labels(path: Path, *, set_: Sets = ()) -> int:
 
 
 @app.command
-def tiles(path: Path, *, out: Out, dry_run: DryRun = False, set_: Sets = ()) -> int:
+def tiles(path: Path, /, *, out: Out, dry_run: DryRun = False, set_: Sets = ()) -> int:
     """Cut the labelled scenes into tiles for training; a rerun cuts only what changed.
 
     Args:
@@ -190,6 +190,7 @@ def tiles(path: Path, *, out: Out, dry_run: DryRun = False, set_: Sets = ()) -> 
 @app.command
 def train(
     path: Path,
+    /,
     *,
     out: Out,
     tiles: Annotated[Path | None, Parameter(name="--tiles")] = None,
@@ -248,6 +249,7 @@ def predict(
 @app.command
 def evaluate(
     maps: Path,
+    /,
     *,
     config: Annotated[Path, Parameter(name="--config")],
     out: Out,

@@ -1,0 +1,248 @@
+"""The command line as a user meets it: help, mistakes, and the whole flow on simulated scenes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+
+import thawmap
+from thawmap import cli, pipeline
+from thawmap.config import load
+
+QUICK = (
+    "--set", "model={architecture: pixel}",
+    "--set", "tiles={size: 64, overlap: 8}",
+    "--set", "training.phases=[{name: all, epochs: 2}]",
+    "--set", "training.optimiser={name: adam, lr: 0.05}",
+)  # fmt: skip
+
+
+def run(*words: object) -> int:
+    return cli._run([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "project"
+    assert run("simulate", folder, "--regions", 3, "--scenes", 1, "--size", 128) == 0
+    return folder / "thawmap.yaml"
+
+
+@pytest.fixture(scope="module")
+def mapped(project: Path) -> Path:
+    """A folder with a model, maps and a report, made by the real commands."""
+    home = project.parent.parent
+    assert run("train", project, "--out", home / "model", *QUICK) == 0
+    assert run("predict", project, "--model", home / "model", "--out", home / "maps") == 0
+    words = ("--config", project, "--model", home / "model", "--out", home / "report")
+    assert run("evaluate", home / "maps", *words) == 0
+    return home
+
+
+def scene_folders(maps: Path) -> list[Path]:
+    return sorted(path for path in maps.iterdir() if path.is_dir())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What makes help slow is what it imports; the seconds themselves are in benchmarks/startup.py."""
+    code = (
+        "import sys; from thawmap.cli import _run; _run(['--help']); "
+        "heavy = {'torch', 'xarray', 'rasterio', 'pandas', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules); "
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = (
+        "demo",
+        "simulate",
+        "init",
+        "doctor",
+        "config",
+        "scenes",
+        "labels",
+        "tiles",
+        "train",
+        "predict",
+        "evaluate",
+    )
+    for verb in verbs:
+        assert run(verb, "--help") == 0
+        text = capsys.readouterr().out
+        assert verb in text
+        assert len(text.splitlines()) > 2
+
+
+def test_the_flow_makes_every_promised_file(mapped: Path) -> None:
+    for name in ("bundle.json", "weights.safetensors", "selftest.safetensors", "metrics.csv", "last/bundle.json"):
+        assert (mapped / "model" / name).is_file()
+    folders = scene_folders(mapped / "maps")
+    assert len(folders) == 3
+    for folder in folders:
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"probability.tif", "mask.tif", "slumps.gpkg", "quicklook.png", "item.json"}
+        assert json.loads((folder / "item.json").read_text())["id"] == folder.name
+        slumps = gpd.read_file(folder / "slumps.gpkg")
+        assert set(slumps["scene_id"]) <= {folder.name}
+    assert (mapped / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_scores_are_those_of_the_written_masks(mapped: Path, project: Path) -> None:
+    """The table against a slow, obvious count: the mask file against polygons burnt by rasterio."""
+    table = pd.read_csv(mapped / "report" / "scores.csv")
+    labels = gpd.read_file(project.parent / "labels.gpkg")
+    for folder in scene_folders(mapped / "maps"):
+        with rasterio.open(folder / "mask.tif") as file:
+            mask, grid = file.read(1), file
+        mine = labels[labels["image_id"] == folder.name].to_crs(grid.crs)
+        truth = rasterio.features.rasterize(mine.geometry, out_shape=mask.shape, transform=grid.transform)
+        row = table.query("scope == 'scene' and scene == @folder.name and threshold_name == 'validation'").iloc[0]
+        known = mask != 255
+        assert row["tp"] == np.sum((mask == 1) & (truth == 1))
+        assert row["fp"] == np.sum((mask == 1) & (truth == 0))
+        assert row["fn"] == np.sum((mask == 0) & (truth == 1) & known)
+        assert row["tn"] == np.sum((mask == 0) & (truth == 0))
+
+
+def test_a_rerun_maps_only_what_is_missing(
+    mapped: Path, project: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    maps = tmp_path / "maps"
+    shutil.copytree(mapped / "maps", maps)
+    folders = scene_folders(maps)
+    shutil.rmtree(folders[0])
+    before = {folder: (folder / "item.json").stat().st_mtime_ns for folder in folders[1:]}
+    assert run("predict", project, "--model", mapped / "model", "--out", maps) == 0
+    assert "3 scenes are mapped, 2 of them before" in capsys.readouterr().out
+    assert (folders[0] / "item.json").is_file()
+    assert before == {folder: (folder / "item.json").stat().st_mtime_ns for folder in folders[1:]}
+
+
+def test_other_settings_map_again(mapped: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("predict", project, "--model", mapped / "model", "--out", mapped / "maps", "--dry-run")
+    assert run(*words) == 0
+    assert "would map 0 scenes" in capsys.readouterr().out
+    assert run(*words, "--set", "polygons.threshold=0.9") == 0
+    assert "would map 3 scenes" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(project: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("train", project, "--out", out, "--dry-run", *QUICK) == 0
+    assert run("tiles", project, "--out", out, "--dry-run") == 0
+    assert not out.exists()
+
+
+def test_scenes_named_one_by_one(mapped: Path, project: Path, tmp_path: Path) -> None:
+    place = next((project.parent / "scenes").glob("*/*"))
+    words = ("predict", place, "--config", project, "--model", mapped / "model", "--out", tmp_path / "maps")
+    assert run(*words) == 0
+    assert [folder.name for folder in scene_folders(tmp_path / "maps")] == [place.name]
+
+
+def test_only_one_part_of_the_split(mapped: Path, project: Path, tmp_path: Path) -> None:
+    words = ("predict", project, "--split", "test", "--model", mapped / "model", "--out", tmp_path / "maps")
+    assert run(*words) == 0
+    (only,) = scene_folders(tmp_path / "maps")
+    region = json.loads((only / "item.json").read_text())["properties"]["thawmap:region"]
+    assert region in load(project).split.test
+
+
+def test_one_broken_scene_costs_one_scene(
+    mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Law 9: the rest finish, the exit status is 1, the report says why."""
+    copy = tmp_path / "project"
+    shutil.copytree(project.parent, copy)
+    broken = next((copy / "scenes").glob("*/*")) / "dem.tif"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    words = ("predict", copy / "thawmap.yaml", "--model", mapped / "model", "--out", tmp_path / "maps")
+    assert run(*words) == 1
+    said = capsys.readouterr()
+    assert "dem.tif" in said.err
+    assert "1 failed, 2 done" in said.err
+    assert "Traceback" not in said.err
+    assert len(scene_folders(tmp_path / "maps")) == 2
+
+
+def test_several_workers_give_the_same_files(mapped: Path, project: Path, tmp_path: Path) -> None:
+    """Law 2, from the outside."""
+    words = ("predict", project, "--model", mapped / "model", "--out", tmp_path / "maps")
+    assert run(*words, "--set", "engine.workers=2") == 0
+    for folder in scene_folders(mapped / "maps"):
+        for name in ("probability.tif", "mask.tif"):
+            with rasterio.open(folder / name) as one, rasterio.open(tmp_path / "maps" / folder.name / name) as other:
+                np.testing.assert_array_equal(one.read(), other.read())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train",), "PATH"),
+        (("train", "thawmap.yaml"), "--out"),
+        (("no-such-verb",), "no-such-verb"),
+        (("config", "no.yaml"), "no.yaml"),
+        (("predict", "scene.tif", "--model", "m", "--out", "o"), "--config"),
+        (("simulate", ".", "--regions", "99"), "99"),
+    ],
+)
+def test_mistakes_are_one_sentence(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert error.startswith("thawmap: ")
+    assert "Traceback" not in error
+    assert len(error.splitlines()) == 1
+
+
+def test_init_writes_a_configuration_that_loads_and_keeps_one_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("init", tmp_path) == 0
+    assert run("config", tmp_path / "thawmap.yaml") == 0
+    assert "unetplusplus" in capsys.readouterr().out
+    assert run("init", tmp_path) == 2
+
+
+def test_the_resolved_configuration_is_a_configuration(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("config", project) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "again.yaml").write_text(text)
+    assert run("config", tmp_path / "again.yaml") == 0
+    assert capsys.readouterr().out == text
+
+
+def test_scenes_and_labels_list_what_is_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("scenes", project) == 0
+    assert "3 of 3 scenes can be used" in capsys.readouterr().out
+    assert run("labels", project) == 0
+    assert "object pixels in 3 scenes" in capsys.readouterr().out
+
+
+def test_doctor_names_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor") == 0
+    said = capsys.readouterr().out
+    assert "GDAL" in said
+    assert "torch" in said
+
+
+def test_verbs_are_functions_of_the_package_though_halls_have_their_names() -> None:
+    from thawmap.train import folds  # noqa: PLC0415 - importing the hall must not hide the verb
+
+    assert callable(thawmap.train)
+    assert thawmap.train is pipeline.train
+    assert callable(folds.split)
+    assert all(callable(getattr(thawmap, name)) for name in thawmap.__all__)
+    with pytest.raises(AttributeError, match="no_such_verb"):
+        _ = thawmap.no_such_verb
