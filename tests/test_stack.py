@@ -1,0 +1,199 @@
+"""Stacks: one grid, one mask, derived layers whole at every window's border, and refusal of other units."""
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from scipy import ndimage
+
+from thawmap.data import derive, stack
+from thawmap.data.derive import RECIPES, Recipe
+from thawmap.data.sources.arrays import ArraySource
+from thawmap.data.sources.base import Scene
+from thawmap.data.stack import as_array, assemble, check_ranges, preview, window_geobox
+from thawmap.errors import DataError
+from thawmap.grid import Window
+from thawmap.layers import layer
+
+GRID = GeoBox((23, 31), Affine(3, 0, 570_000, 0, -3, 7_720_000), "EPSG:32608")
+SCENE = Scene(id="s1", sensor="test", geobox=GRID, files={})
+
+law = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def field(seed, *, missing=0.1, shape=GRID.shape):
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0, 0.4, shape).astype(np.float32)
+    values[rng.random(shape) < missing] = np.nan
+    return values
+
+
+def windows():
+    return st.builds(
+        Window,
+        row=st.integers(-9, 25),
+        col=st.integers(-9, 33),
+        height=st.integers(1, 20),
+        width=st.integers(1, 20),
+    )
+
+
+def test_a_stack_has_the_layers_asked_for_in_units_and_one_mask():
+    nir, red = field(0), field(1)
+    clear = np.random.default_rng(2).random(GRID.shape) > 0.2
+    sources = [ArraySource({"nir": nir, "red": red, "blue": field(3)}, GRID, valid=clear)]
+    made = assemble(SCENE, ["ndvi", "red"], GRID, sources)
+    assert list(made) == ["ndvi", "red", "valid"]
+    assert made.odc.geobox == GRID
+    assert {name: str(made[name].dtype) for name in made} == {"ndvi": "float32", "red": "float32", "valid": "bool"}
+    np.testing.assert_allclose(made["ndvi"], (nir - red) / (nir + red), rtol=1e-5)
+    np.testing.assert_array_equal(made["valid"], clear & np.isfinite(nir) & np.isfinite(red))
+
+
+def test_where_an_index_has_no_value_nothing_is_usable():
+    dark = np.zeros(GRID.shape, np.float32)
+    made = assemble(SCENE, ["red", "ndvi"], GRID, [ArraySource({"nir": dark, "red": dark - 0.01}, GRID)])
+    assert np.isnan(made["ndvi"]).all()
+    assert not made["valid"].any()
+
+
+def test_layers_that_can_be_done_without_do_not_touch_the_mask():
+    values = {"nir": field(0), "slope": field(1, missing=0.6)}
+    source = ArraySource(values, GRID)
+    needed = assemble(SCENE, ["nir", "slope"], GRID, [source])
+    optional = assemble(SCENE, ["nir", "slope"], GRID, [source], optional=frozenset({"slope"}))
+    np.testing.assert_array_equal(optional["valid"], np.isfinite(values["nir"]))
+    np.testing.assert_array_equal(needed["valid"], np.isfinite(values["nir"]) & np.isfinite(values["slope"]))
+    np.testing.assert_array_equal(optional["slope"], values["slope"])
+
+
+def test_the_first_source_that_has_a_layer_gives_it_and_every_sensors_mask_counts():
+    one, other = np.full(GRID.shape, 1.0), np.full(GRID.shape, 2.0)
+    left, top = (np.indices(GRID.shape)[axis] > 9 for axis in (1, 0))
+    sources = [ArraySource({"red": one}, GRID, valid=left), ArraySource({"red": other, "nir": other}, GRID, valid=top)]
+    made = assemble(SCENE, ["red", "nir"], GRID, sources)
+    assert (made["red"] == 1).all()
+    assert (made["nir"] == 2).all()
+    np.testing.assert_array_equal(made["valid"], left & top)
+    alone = assemble(SCENE, ["red"], GRID, sources)
+    np.testing.assert_array_equal(alone["valid"], left)
+
+
+def mean_of(size):
+    """The mean of size x size pixels, missing where one of them is."""
+
+    def smooth(values):
+        kernel = np.full((size, size), 1 / size**2)
+        return values.copy(data=ndimage.convolve(values.values.astype(float), kernel, mode="constant", cval=np.nan))
+
+    return smooth
+
+
+CHAIN = {
+    "near": Recipe(needs=("red",), function=mean_of(3), halo=1),
+    "far": Recipe(needs=("near", "nir"), function=lambda near, nir: mean_of(5)(near) - nir, halo=2),
+    **RECIPES,
+}
+
+
+@law
+@given(window=windows())
+def test_a_window_of_the_whole_is_the_whole_of_the_window(monkeypatch, window):
+    """Recipes that look around see beyond the window; beyond the scene nothing is known."""
+    monkeypatch.setattr(derive, "RECIPES", CHAIN)
+    monkeypatch.setattr(stack, "RECIPES", CHAIN)
+    sources = [ArraySource({"red": field(0, missing=0.02), "nir": field(1, missing=0.02)}, GRID)]
+    layers = ["far", "ndvi", "near", "red"]
+    whole = assemble(SCENE, layers, GRID.pad(40), sources)
+    part = assemble(SCENE, layers, window_geobox(GRID, window), sources)
+    assert part.sizes == {"y": window.height, "x": window.width}
+    assert part.odc.geobox == window_geobox(GRID, window)
+    inside = whole.isel(
+        y=slice(40 + window.row, 40 + window.row + window.height),
+        x=slice(40 + window.col, 40 + window.col + window.width),
+    )
+    for name in layers:
+        np.testing.assert_allclose(part[name], inside[name], atol=1e-6)
+    np.testing.assert_array_equal(part["valid"], inside["valid"])
+
+
+def test_the_whole_scene_of_a_recipe_is_its_function(monkeypatch):
+    monkeypatch.setattr(derive, "RECIPES", CHAIN)
+    monkeypatch.setattr(stack, "RECIPES", CHAIN)
+    red, nir = field(0, missing=0), field(1, missing=0)
+    made = assemble(SCENE, ["far"], GRID, [ArraySource({"red": red, "nir": nir}, GRID)])["far"].values
+    for row, col in ((3, 3), (11, 20), (19, 27)):
+        near = [
+            red[r - 1 : r + 2, c - 1 : c + 2].mean() for r in range(row - 2, row + 3) for c in range(col - 2, col + 3)
+        ]
+        assert made[row, col] == pytest.approx(np.mean(near) - nir[row, col], abs=1e-6)
+    assert np.isnan(made[2]).all()
+    assert np.isnan(made[:, 28]).all()
+
+
+@given(window=windows())
+def test_a_windows_grid_lies_where_its_pixels_lie(window):
+    place = window_geobox(GRID, window)
+    assert place.shape == (window.height, window.width)
+    assert place.affine * (0, 0) == GRID.affine * (window.col, window.row)
+    assert place.affine * (1, 1) == GRID.affine * (window.col + 1, window.row + 1)
+
+
+def test_a_preview_has_at_most_its_size_and_never_more_pixels_than_the_scene():
+    values = np.indices(GRID.shape)[1].astype(np.float32)
+    source = ArraySource({"red": values}, GRID)
+    assert preview(SCENE, ["red"], [source]).odc.geobox == GRID
+    small = preview(SCENE, ["red"], [source], size=10)
+    assert small["red"].shape == (7, 10)
+    assert small.odc.geobox.extent.contains(GRID.extent.buffer(-1e-3))
+
+
+def test_an_array_has_the_asked_order():
+    made = assemble(SCENE, ["red", "nir"], GRID, [ArraySource({"red": field(0), "nir": field(1)}, GRID)])
+    array = as_array(made, ["nir", "red"])
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, [field(1), field(0)])
+
+
+def stack_of(values, name="red", **options):
+    return assemble(SCENE, [name], GRID, [ArraySource({name: values}, GRID, **options)])
+
+
+@pytest.mark.parametrize(
+    ("name", "median", "fits"),
+    [
+        ("red", 0.6, True), ("red", 0.66, False), ("red", -0.24, True), ("red", -0.26, False), ("red", 1200, False),
+        ("relative_elevation", 74, True), ("relative_elevation", 15_000, False),
+        ("ndvi", 1, True), ("ndvi", 12_000, False), ("tc_wetness", 130, False),
+    ],
+)  # fmt: skip
+def test_numbers_in_other_units_are_refused_by_name(name, median, fits):
+    made = stack_of(np.full(GRID.shape, float(median)), name)
+    if fits:
+        check_ranges(made, [layer(name)], scene_id="s1")
+        return
+    with pytest.raises(DataError, match=f"scene s1: the median of {name} is {median:g}, .*'scale' and 'offset'"):
+        check_ranges(made, [layer(name)], scene_id="s1")
+
+
+def test_only_usable_pixels_tell_the_units():
+    values, clear = np.full(GRID.shape, 3000.0), np.zeros(GRID.shape, bool)
+    values[:3], clear[:3] = 0.1, True
+    check_ranges(stack_of(values, valid=clear), [layer("red")], scene_id="s1")
+    check_ranges(stack_of(values, valid=np.zeros(GRID.shape, bool)), [layer("red")], scene_id="s1")
+    with pytest.raises(DataError, match="median of red"):
+        check_ranges(stack_of(values, valid=~clear), [layer("red")], scene_id="s1")
+
+
+def test_an_optional_layer_may_be_missing_altogether():
+    source = ArraySource({"red": field(0), "slope": np.full(GRID.shape, np.nan)}, GRID)
+    made = assemble(SCENE, ["red", "slope"], GRID, [source], optional=frozenset({"slope"}))
+    assert made["valid"].any()
+    check_ranges(made, [layer("red"), layer("slope")], scene_id="s1")
+
+
+def test_a_layer_that_nobody_has_is_named():
+    with pytest.raises(DataError, match="'slope' is in no source"):
+        assemble(SCENE, ["slope"], GRID, [ArraySource({"red": field(0)}, GRID)])
