@@ -308,7 +308,8 @@ def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str | None = Non
             frame.to_parquet(draft)
             return
         try:
-            pyogrio.write_dataframe(frame, draft, layer=layer or path.stem, driver=driver, geometry_type="Polygon")
+            kind = "Polygon" if frame.empty else None  # else as the features are
+            pyogrio.write_dataframe(frame, draft, layer=layer or path.stem, driver=driver, geometry_type=kind)
         except pyogrio.errors.DataSourceError as error:
             msg = f"{path} cannot be written ({_reason(error)}); free some room or choose another place"
             raise DataError(msg) from error

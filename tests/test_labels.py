@@ -1,0 +1,265 @@
+"""Labels burnt onto scenes: shapely's own containment as the oracle, and nothing said where nobody looked."""
+
+import warnings
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from shapely.affinity import affine_transform, translate
+
+from thawmap.config import LabelSettings
+from thawmap.data.io import Encoding, write_raster, write_vector
+from thawmap.data.labels import IGNORE, PolygonLabels, open_labels
+from thawmap.data.sources.base import Scene
+from thawmap.data.stack import window_geobox
+from thawmap.errors import LabelError
+from thawmap.grid import Window
+
+UTM = "EPSG:32608"
+GRID = GeoBox((20, 30), Affine(3, 0, 570_000, 0, -3, 7_720_000), UTM)
+SCENE = Scene(id="s1", sensor="test", geobox=GRID, files={})
+
+law = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def on_ground(shape, geobox=GRID):
+    """A shape in pixels (column, row) as one in map coordinates."""
+    a = geobox.affine
+    return affine_transform(shape, [a.a, a.b, a.d, a.e, a.c, a.f])
+
+
+def box(left, top, right, bottom):
+    return on_ground(shapely.box(left, top, right, bottom))
+
+
+def frame(shapes, crs=UTM, **columns):
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=crs)
+
+
+def labels_in(folder, polygons, name="labels.gpkg", **options):
+    write_vector(folder / name, polygons)
+    return open_labels(LabelSettings(path=folder / name, **options))
+
+
+def burnt_by_centres(shapes, geobox):
+    """1 where a pixel's centre lies in one of the shapes."""
+    rows, cols = geobox.shape
+    x, y = geobox.affine * tuple(np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5))
+    return np.any([shapely.contains_xy(shape, x, y) for shape in shapes], axis=0).astype(np.uint8)
+
+
+# Polygons
+
+stars = st.lists(
+    st.builds(
+        lambda x, y, radii: shapely.Polygon(
+            [
+                (x + radius * np.cos(angle), y + radius * np.sin(angle))
+                for radius, angle in zip(radii, np.linspace(0, 6, len(radii)), strict=True)
+            ]
+        ),
+        st.floats(-4, 34),
+        st.floats(-4, 24),
+        st.lists(st.floats(0.5, 9), min_size=4, max_size=9),
+    ),
+    min_size=1,
+    max_size=4,
+)
+windows = st.builds(
+    Window, row=st.integers(-5, 18), col=st.integers(-5, 28), height=st.integers(1, 25), width=st.integers(1, 25)
+)
+
+
+@law
+@given(shapes=stars, window=windows)
+def test_a_pixel_is_an_object_where_its_centre_lies_in_a_polygon(shapes, window):
+    placed = [on_ground(shape) for shape in shapes]
+    labels = PolygonLabels(LabelSettings(path="x"), frame(placed), None)
+    target = labels.burn(SCENE, GRID)
+    assert target.dtype == np.uint8
+    np.testing.assert_array_equal(target, burnt_by_centres(placed, GRID))
+    part = window_geobox(GRID, window)
+    np.testing.assert_array_equal(labels.burn(SCENE, part), burnt_by_centres(placed, part))
+
+
+def test_holes_and_parts_are_kept(tmp_path):
+    ring = box(2, 2, 12, 12).difference(box(5, 5, 8, 8))
+    parts = shapely.MultiPolygon([box(20, 1, 23, 4), box(25, 1, 28, 4)])
+    target = labels_in(tmp_path, frame([ring, parts])).burn(SCENE, GRID)
+    np.testing.assert_array_equal(target, burnt_by_centres([ring, parts], GRID))
+    assert target.sum() == 100 - 9 + 9 + 9
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".parquet"])
+def test_polygons_belong_to_the_scene_that_their_column_names(tmp_path, suffix):
+    polygons = frame(
+        [box(0, 0, 2, 2), box(4, 4, 6, 6), box(9, 9, 10, 10)], image=["s1", "s2", "s1"], area=["Lena", "Yamal", "Lena"]
+    )
+    labels = labels_in(tmp_path, polygons, f"a{suffix}", scene="image", region="area")
+    assert labels.burn(SCENE, GRID).sum() == 5
+    assert labels.region(SCENE) == "Lena"
+    assert len(labels.outlines(SCENE)) == 2
+    nowhere = Scene(id="s9", sensor="test", geobox=GRID, files={})
+    assert labels.burn(nowhere, GRID).sum() == 0
+    assert labels.region(nowhere) is None
+    assert labels.outlines(nowhere).empty
+
+
+def test_numbers_name_scenes_too(tmp_path):
+    polygons = frame([box(0, 0, 2, 2), box(4, 4, 6, 6)], image=[20190714, 20190715])
+    scene = Scene(id="20190715", sensor="test", geobox=GRID, files={})
+    assert labels_in(tmp_path, polygons, scene="image").burn(scene, GRID)[5, 5] == 1
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3413", "EPSG:32607"])
+def test_labels_in_another_crs_lie_on_the_same_pixels(tmp_path, crs):
+    """Away from pixel centres by more than the bend of a straight edge, which over 50 m is far below a millimetre."""
+    shapes = [box(2.2, 3.2, 17.2, 9.2), box(20.7, 11.7, 28.2, 18.2)]
+    labels = labels_in(tmp_path, frame(shapes).to_crs(crs))
+    np.testing.assert_array_equal(labels.burn(SCENE, GRID), burnt_by_centres(shapes, GRID))
+    outlines = labels.outlines(SCENE)
+    assert outlines.crs == UTM
+    for one, other in zip(outlines.geometry, shapes, strict=True):
+        assert one.symmetric_difference(other).area < 1e-3
+
+
+def test_labels_of_the_whole_arctic_burn_where_they_lie(tmp_path):
+    """Polygons on the other side of the Earth have no place in the scene's CRS, and do no harm."""
+    near = gpd.GeoSeries([box(3, 3, 9, 9)], crs=UTM).to_crs("EPSG:4326").iloc[0]
+    far = [shapely.box(lon, lat, lon + 0.5, lat + 0.3) for lon in range(-180, 180, 7) for lat in (-75, 0, 62, 74, 89)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        labels = labels_in(tmp_path, frame([*far, near], "EPSG:4326"))
+        assert labels.burn(SCENE, GRID).sum() == 36
+        assert len(labels.outlines(SCENE)) == 1
+
+
+@pytest.mark.parametrize("values", [[1, 0, 7], ["1", "0", "unsure"], [1.0, 0.0, None], [1, 0, None]])
+def test_a_target_column_says_object_no_object_or_ignore_and_object_wins(tmp_path, values):
+    shapes = [box(0, 0, 4, 4), box(2, 2, 8, 8), box(6, 6, 12, 12)]
+    labels = labels_in(tmp_path, frame(shapes, label=values), target="label")
+    target = labels.burn(SCENE, GRID)
+    expected = np.zeros(GRID.shape, np.uint8)
+    expected[6:12, 6:12] = IGNORE
+    expected[2:8, 2:8] = 0
+    expected[0:4, 0:4] = 1
+    np.testing.assert_array_equal(target, expected)
+    assert len(labels.outlines(SCENE)) == 1
+
+
+def test_outside_of_the_extent_nobody_looked(tmp_path):
+    write_vector(tmp_path / "extent.gpkg", frame([box(5, 5, 15, 12)]).to_crs("EPSG:4326"))
+    shapes = [box(6, 6, 9, 9), box(20, 15, 22, 17)]
+    target = labels_in(tmp_path, frame(shapes), extent=tmp_path / "extent.gpkg").burn(SCENE, GRID)
+    expected = np.full(GRID.shape, IGNORE, np.uint8)
+    expected[5:12, 5:15] = 0
+    expected[6:9, 6:9] = 1
+    expected[15:17, 20:22] = 1  # an object is one wherever it was drawn
+    np.testing.assert_array_equal(target, expected)
+
+
+def test_outlines_elsewhere_are_left_out(tmp_path):
+    shapes = [box(2, 2, 4, 4), translate(box(2, 2, 4, 4), 5000, 0)]
+    assert len(labels_in(tmp_path, frame(shapes)).outlines(SCENE)) == 1
+
+
+def test_an_empty_outline_is_nothing(tmp_path):
+    labels = labels_in(tmp_path, frame([shapely.Polygon(), box(2, 2, 4, 4)]), "a.parquet")
+    assert labels.burn(SCENE, GRID).sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("polygons", "options", "said"),
+    [
+        (frame([], image=[]), {}, "holds no polygon"),
+        (frame([shapely.Point(1, 2)]), {}, "holds a Point; labels are polygons"),
+        (frame([box(0, 0, 1, 1), shapely.LineString([(0, 0), (1, 1)])]), {}, "holds a LineString"),
+        (frame([box(0, 0, 1, 1), None]), {}, "holds a feature without geometry"),
+        (frame([box(0, 0, 1, 1)], name=["x"]), {"scene": "image"}, "no column 'image' for labels.scene; it has name"),
+        (frame([box(0, 0, 1, 1)]), {"region": "r"}, "no column 'r' for labels.region"),
+        (frame([box(0, 0, 1, 1)]), {"target": "t"}, "no column 't' for labels.target"),
+    ],
+)
+def test_a_file_that_is_no_labels_is_one_sentence(tmp_path, polygons, options, said):
+    polygons.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(LabelError, match=said) as caught:
+        open_labels(LabelSettings(path=tmp_path / "a.parquet", **options))
+    assert str(tmp_path / "a.parquet") in str(caught.value)
+
+
+def test_an_extent_must_be_polygons_too(tmp_path):
+    write_vector(tmp_path / "a.gpkg", frame([box(0, 0, 1, 1)]))
+    frame([shapely.Point(1, 2)]).to_parquet(tmp_path / "e.parquet")
+    with pytest.raises(LabelError, match=r"e\.parquet holds a Point"):
+        open_labels(LabelSettings(path=tmp_path / "a.gpkg", extent=tmp_path / "e.parquet"))
+    with pytest.raises(LabelError, match=r"absent\.gpkg does not exist"):
+        open_labels(LabelSettings(path=tmp_path / "a.gpkg", extent=tmp_path / "absent.gpkg"))
+
+
+# Rasters
+
+
+def raster(folder, values, geobox=GRID, **encoding):
+    path = folder / "mask.tif"
+    write_raster(path, np.asarray(values), geobox, encoding=Encoding(dtype=str(np.asarray(values).dtype), **encoding))
+    return Scene(id="s1", sensor="test", geobox=GRID, files={"labels": path})
+
+
+def test_raster_values_mean_what_the_settings_say(tmp_path):
+    values = np.random.default_rng(0).choice([0, 1, 2, 3, 9, 255], GRID.shape).astype(np.uint8)
+    scene = raster(tmp_path, values)
+    labels = open_labels(LabelSettings(raster="mask.tif", positive=(1, 3), negative=(0, 2), ignore=(9, 255)))
+    expected = np.select([np.isin(values, [1, 3]), np.isin(values, [0, 2])], [1, 0], IGNORE)
+    target = labels.burn(scene, GRID)
+    assert target.dtype == np.uint8
+    np.testing.assert_array_equal(target, expected)
+    assert labels.region(scene) is None
+    assert labels.outlines(scene) is None
+
+
+def test_outside_of_the_raster_and_where_it_is_missing_is_ignored(tmp_path):
+    small = window_geobox(GRID, Window(row=5, col=-4, height=9, width=20))
+    values = np.ones((9, 20), np.int16)
+    values[2, 10] = -7
+    target = open_labels(LabelSettings(raster="mask.tif")).burn(raster(tmp_path, values, small, nodata=-7), GRID)
+    expected = np.full(GRID.shape, IGNORE)
+    expected[5:14, :16] = 1
+    expected[7, 6] = IGNORE
+    np.testing.assert_array_equal(target, expected)
+
+
+def test_a_raster_on_another_grid_gives_its_nearest_pixel_and_no_value_between(tmp_path):
+    fine = GeoBox((60, 90), GRID.affine * Affine.scale(1 / 3), UTM)
+    values = np.random.default_rng(1).choice([0, 255], (60, 90)).astype(np.uint8)
+    labels = open_labels(LabelSettings(raster="mask.tif", positive=(255,), ignore=()))
+    target = labels.burn(raster(tmp_path, values, fine), GRID)
+    np.testing.assert_array_equal(target, values[1::3, 1::3] // 255)
+
+
+def test_a_value_without_a_meaning_is_refused_with_the_value(tmp_path):
+    values = np.zeros(GRID.shape, np.uint8)
+    values[3, 3] = 17
+    labels = open_labels(LabelSettings(raster="mask.tif"))
+    with pytest.raises(LabelError, match=r"mask\.tif holds the value 17"):
+        labels.burn(raster(tmp_path, values), GRID)
+
+
+@pytest.mark.parametrize(("nodata", "meaning"), [(0, "negative"), (1, "positive")])
+def test_a_value_cannot_mean_missing_and_something_else(tmp_path, nodata, meaning):
+    """A mask with nodata = 0 would otherwise lose all that is not an object, unseen."""
+    scene = raster(tmp_path, np.zeros(GRID.shape, np.uint8), nodata=nodata)
+    with pytest.raises(LabelError, match=f"calls {nodata} missing, labels.{meaning} calls it labelled"):
+        open_labels(LabelSettings(raster="mask.tif")).burn(scene, GRID)
+    if nodata == 0:
+        labels = open_labels(LabelSettings(raster="mask.tif", negative=(2,)))
+        assert (labels.burn(scene, GRID) == IGNORE).all()
+
+
+def test_a_scene_without_its_raster_is_named():
+    with pytest.raises(LabelError, match=r"scene s1 has no label raster 'mask\.tif'"):
+        open_labels(LabelSettings(raster="mask.tif")).burn(SCENE, GRID)
