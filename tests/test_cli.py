@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import geopandas as gpd
@@ -172,6 +173,25 @@ def test_one_broken_scene_costs_one_scene(
     assert "1 failed, 2 done" in said.err
     assert "Traceback" not in said.err
     assert len(scene_folders(tmp_path / "maps")) == 2
+
+
+def test_a_killed_run_leaves_nothing_that_looks_finished(mapped: Path, project: Path, tmp_path: Path) -> None:
+    """Law 8: what has its name is whole, and the same command goes on from there."""
+    maps = tmp_path / "maps"
+    words = ["predict", str(project), "--model", str(mapped / "model"), "--out", str(maps)]
+    process = subprocess.Popen([sys.executable, "-m", "thawmap", *words], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(maps.glob("*/probability.tif")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    for folder in scene_folders(maps):
+        if not folder.name.startswith("."):
+            assert len(list(folder.iterdir())) == 5
+            with rasterio.open(folder / "mask.tif") as file:
+                assert file.read(1).size
+    assert run(*words) == 0
+    finished = {path.name for path in scene_folders(maps) if not path.name.startswith(".")}
+    assert finished == {path.name for path in scene_folders(mapped / "maps")}
 
 
 def test_several_workers_give_the_same_files(mapped: Path, project: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
 
@@ -90,7 +91,21 @@ def doctor() -> dict[str, str]:
         "processors": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory:.0f} GiB",
         "disk free here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB",
+        "optional parts": ", ".join(_installed_extras()) or "none",
     }
+
+
+def _installed_extras() -> list[str]:
+    """The optional parts (extras) whose library is there."""
+    libraries = {
+        "openvino": "openvino",
+        "cluster": "distributed",
+        "acquire": "pystac_client",
+        "earthengine": "ee",
+        "review": "nicegui",
+        "tune": "optuna",
+    }
+    return [extra for extra, library in libraries.items() if find_spec(library) is not None]
 
 
 def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
