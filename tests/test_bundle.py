@@ -40,9 +40,7 @@ def saved(tmp_path):
         {"paper": 0.5, "validation": 0.23},
         {"seed": 3, "regions": {"train": ["Lena", "Горизонт"]}},
     )
-    bundle = make(
-        optional=frozenset({"ndvi"}), thresholds=thresholds, metrics={"iou": 0.4}, provenance=provenance
-    )
+    bundle = make(optional=frozenset({"ndvi"}), thresholds=thresholds, metrics={"iou": 0.4}, provenance=provenance)
     return save(bundle, tmp_path / "model"), tmp_path / "model"
 
 

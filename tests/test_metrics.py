@@ -147,9 +147,7 @@ def test_a_histogram_of_tensors_equals_that_of_arrays(probability, target, valid
 @given(hundredths, targets, masks, st.integers(0, PIXELS))
 def test_histograms_of_parts_add_to_that_of_the_whole(stored, target, valid, cut):
     probability = stored / 100
-    parts = [
-        histogram(probability[part], target[part], valid[part]) for part in (slice(cut), slice(cut, None))
-    ]
+    parts = [histogram(probability[part], target[part], valid[part]) for part in (slice(cut), slice(cut, None))]
     whole = histogram(probability, target, valid)
     np.testing.assert_array_equal(sum(parts, Histogram.empty()).positive, whole.positive)
     np.testing.assert_array_equal(sum(parts, Histogram.empty()).negative, whole.negative)
