@@ -296,7 +296,8 @@ def _run(words: list[str]) -> int:
 
 
 def _one_line(error: CycloptsError) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    text = " ".join(str(error).split())
+    return text if text.endswith("...") else text.rstrip(".")
 
 
 def _load(path: Path, overrides: tuple[str, ...]) -> "Config":

@@ -157,10 +157,15 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
         line = f"would cut {len(todo)} scenes into {out}; {kept} are there, {len(failed)} cannot be used"
         return Summary(lines=(line,), skipped=kept, failed=failed)
     _, broken = run_all(partial(work.cut, project=project, out=out), todo, config, progress, "tiles")
-    index = collect(out, [scene.id for scene in opened if scene.id not in broken], config.input_layers)
+    failed |= broken
+    whole = [scene.id for scene in opened if scene.id not in broken]
+    if not whole:
+        msg = f"none of {len(failed)} scenes could be cut; the first: {next(iter(failed.values()))}"
+        raise DataError(msg)
+    index = collect(out, whole, config.input_layers)
     positive = int((index["positive_pixels"] > 0).sum())
     line = f"{len(index)} tiles, {positive} with objects, of {index['scene'].nunique()} scenes: {out}"
-    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed=failed)
 
 
 def train(
@@ -178,11 +183,13 @@ def train(
         LabelError: If the labels cannot be used.
         TrainingError: If the training cannot go on.
     """
+    from thawmap.model.network import build  # noqa: PLC0415
     from thawmap.train.fit import fit  # noqa: PLC0415
     from thawmap.train.folds import split  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
 
     progress = progress or Silence()
+    build(config.model, channels=len(config.input_layers))  # a name that is not known should not cost an hour
     place = store or out / "tiles"
     cut = tiles(config, place, dry_run=dry_run, progress=progress)
     if dry_run:
