@@ -1,6 +1,7 @@
 """Reading onto any grid, and writing whole files: rasterio, arithmetic and analytic surfaces as oracles."""
 
 import tracemalloc
+import warnings
 from itertools import pairwise
 
 import geopandas as gpd
@@ -15,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from pyproj import Transformer
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 
 from thawmap.data.io import (
@@ -405,12 +407,16 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path):
     geobox = grid((90, 90))
     save(tmp_path / "bare.tif", np.zeros((1, 9, 9), np.uint8), crs=None)
     (tmp_path / "text.tif").write_text("no raster")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        save(tmp_path / "adrift.tif", np.zeros((1, 9, 9), np.uint8), transform=Affine.identity())
     (tmp_path / "empty.tif").touch()
     whole = save(tmp_path / "whole.tif", np.random.default_rng(0).normal(size=(1, 90, 90)))
     (tmp_path / "cut.tif").write_bytes(whole.read_bytes()[:9000])
     for name, said in {
         "absent.tif": "does not exist",
         "bare.tif": "no CRS",
+        "adrift.tif": "no transform",
         "text.tif": "not a raster",
         "empty.tif": "not a raster",
         "cut.tif": "read",

@@ -188,6 +188,11 @@ def _grid(file: Any) -> GeoBox:
     if file.crs is None:
         msg = f"{file.name} has no CRS, so nobody knows where it lies; write one into it, such as with gdal_edit -a_srs"
         raise DataError(msg)
+    if file.transform.is_identity:
+        msg = (
+            f"{file.name} has a CRS but no transform, so nobody knows where it lies; write one into it, or a world file"
+        )
+        raise DataError(msg)
     code = file.crs.to_epsg()
     return GeoBox(file.shape, file.transform, f"EPSG:{code}" if code else file.crs.to_wkt())
 
