@@ -201,8 +201,9 @@ def _from_table(table: Path) -> Iterator[Candidate]:
                     f"and separates them by commas"
                 )
                 raise ConfigError(msg)
-            for number, row in enumerate(reader, start=2):
-                yield _from_row(row, table, number)
+            rows = list(enumerate(reader, start=2))
+            _warn_of_times({number: (row.get("acquired") or "").strip() for number, row in rows}, table)
+            yield from (_from_row(row, table, number) for number, row in rows)
     except OSError as error:
         msg = f"{table} cannot be read ({error.strerror}); correct 'scenes.table'"
         raise ConfigError(msg) from error
@@ -223,20 +224,28 @@ def _from_row(row: Mapping[str, str | None], table: Path, number: int) -> Candid
         place=place,
         id=_safe(text["id"], where),
         region=text["region"] or None,
-        acquired=_time(text["acquired"], where),
+        acquired=_time(text["acquired"]),
     )
 
 
-def _time(text: str, place: str) -> datetime | None:
-    """A time in UTC; None where it is not given or makes no sense, which is said, not guessed."""
-    if not text:
-        return None
+def _time(text: str) -> datetime | None:
+    """A time in UTC; None where it is not given or makes no sense."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        _log.warning("%s: acquired is %r, which is no date such as 2019-07-14; taken as unknown", place, text)
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _warn_of_times(texts: Mapping[int, str], table: Path) -> None:
+    """Say once which lines of a table have a time that makes no sense: it is taken as unknown, not guessed."""
+    strange = {number: text for number, text in texts.items() if text and _time(text) is None}
+    if strange:
+        number, text = next(iter(strange.items()))
+        more = f" (and {len(strange) - 1} more lines)" if len(strange) > 1 else ""
+        _log.warning(
+            "%s:%d: acquired is %r, which is no date such as 2019-07-14; taken as unknown%s", table, number, text, more
+        )
 
 
 def _safe(name: str, where: str) -> str:
