@@ -22,7 +22,7 @@ _TOLERANCE_PX = 1e-3  # of positions; GDAL's own 0.125 px differs from one cut o
 _LATTICE = 17  # points a side at which a grid is projected, to know what lies under it
 _FINEST = 4  # pixels read for one of a much coarser grid, along each axis
 _STRIP_PX = 256  # rows read at once
-_MOST = 2**25  # numbers read at once
+_MOST = 2**22  # numbers read at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
