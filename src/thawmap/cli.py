@@ -272,8 +272,9 @@ def evaluate(
 
 def main() -> Never:
     """Run the command line and leave with its exit status."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)  # libraries raise their own loggers' levels when they are imported
+    logging.basicConfig(format="%(message)s", handlers=[handler])
     sys.exit(_run(sys.argv[1:]))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import geopandas as gpd
@@ -32,6 +33,7 @@ from thawmap.errors import DataError
 CACHE_MB = 256
 """Memory of GDAL's block cache; its own default is 5 % of the machine's."""
 
+_OPENING = Lock()  # the filters of warnings belong to the whole process
 _VECTOR_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON"}
 
 
@@ -173,10 +175,11 @@ def _open(path: Path) -> Iterator[Any]:
     if not path.exists():
         msg = f"{path} does not exist; correct the name, or the folder it counts from"
         raise DataError(msg)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
         try:
-            file = rasterio.open(path)
+            with _OPENING, warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a file is refused by `_grid`
+                file = rasterio.open(path)
         except RasterioIOError as error:
             msg = f"{path} is not a raster that can be read ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
