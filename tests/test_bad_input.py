@@ -545,3 +545,10 @@ def test_the_real_command(project, fault):
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
     assert project.mapped() == {"key": [], "scene": ["s1"]}[fault]
+
+
+@pytest.mark.parametrize("verb", ["labels", "tiles", "train", "evaluate"])
+def test_labels_that_name_none_of_the_scenes(project, capsys, verb):
+    """Every pixel would count as empty, without a word."""
+    rewrite(project, label_frame(project).assign(image_id=["other_a", "other_b"]))
+    assert "labels.scene" in refused(project, verb, capsys)

@@ -1,5 +1,6 @@
 """What people digitised, burnt onto a scene's grid: polygons of one vector file, or one raster per scene."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -125,6 +126,23 @@ class PolygonLabels:
         if self.settings.target is not None:
             mine = mine[_numbers(mine[self.settings.target]) == 1]
         return _over(mine, scene.geobox)
+
+    def check_names(self, scene_ids: Sequence[str]) -> None:
+        """Refuse labels that name none of the scenes: every pixel would count as empty.
+
+        Raises:
+            LabelError: If the settings name a column of scenes, and it has none of ``scene_ids``.
+        """
+        column = self.settings.scene
+        if column is None:
+            return
+        named = sorted(set(self.polygons[column].astype(str)))
+        if set(named).isdisjoint(scene_ids):
+            msg = (
+                f"{self.settings.path}: column {column!r} names scenes such as {named[0]!r}, and none of the "
+                f"{len(scene_ids)} scenes, such as {scene_ids[0]!r}; correct labels.scene, or the scenes' ids"
+            )
+            raise LabelError(msg)
 
     def _of(self, scene: Scene) -> gpd.GeoDataFrame:
         column = self.settings.scene

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from thawmap.config import Config, LabelSettings
-from thawmap.data.labels import Labels, open_labels
+from thawmap.data.labels import Labels, PolygonLabels, open_labels
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.sources.rasters import Candidate, RasterSource, candidates, open_scene
 from thawmap.errors import ConfigError
@@ -40,6 +40,18 @@ class Project:
             msg = "the configuration has no 'labels', which this needs; add them, as 'thawmap init' shows"
             raise ConfigError(msg)
         return _open(self.config.labels)
+
+    def labelled_candidates(self) -> list[Candidate]:
+        """The scenes that the configuration names, when its labels speak of at least one of them.
+
+        Raises:
+            ConfigError: If there is none, two have one id, or the configuration has no labels.
+            LabelError: If the labels cannot be used, or name none of the scenes.
+        """
+        labels, found = self.labels, self.candidates()
+        if isinstance(labels, PolygonLabels):
+            labels.check_names([one.id for one in found])
+        return found
 
     def candidates(self, places: Sequence[Path] = ()) -> list[Candidate]:
         """The scenes that the configuration names, or those at ``places``, not yet opened.

@@ -129,9 +129,8 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
         LabelError: If the labels cannot be used.
     """
     project = Project(config)
-    _ = project.labels
     values, failed = run_all(
-        partial(look.count_labels, project=project), project.candidates(), config, progress, "labels"
+        partial(look.count_labels, project=project), project.labelled_candidates(), config, progress, "labels"
     )
     table = pd.DataFrame(values)
     lines = (f"{table['object px'].sum() if values else 0} object pixels in {len(values)} scenes",)
@@ -149,8 +148,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     from thawmap.train.tiles import collect, is_finished  # noqa: PLC0415
 
     project = Project(config)
-    _ = project.labels
-    opened, failed = run_all(project.open, project.candidates(), config, progress, "scenes")
+    opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes")
     todo = [scene for scene in opened if not is_finished(out, scene, work.tiles_from(scene, config))]
     kept = len(opened) - len(todo)
     if dry_run:
@@ -300,7 +298,7 @@ def _mapped(project: Project, maps: Path) -> list[Candidate]:
     Raises:
         DataError: If none has.
     """
-    candidates = project.candidates()
+    candidates = project.labelled_candidates()
     parts = {project.part(one) for one in candidates if (maps / one.id).is_dir()}
     if not parts:
         msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
