@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,6 +17,8 @@ import rasterio
 import thawmap
 from thawmap import cli, pipeline
 from thawmap.config import load
+from thawmap.model.bundle import load as load_bundle
+from thawmap.model.bundle import save
 
 QUICK = (
     "--set", "model={architecture: pixel}",
@@ -112,6 +115,90 @@ def test_scores_are_those_of_the_written_masks(mapped: Path, project: Path) -> N
         assert row["fp"] == np.sum((mask == 1) & (truth == 0))
         assert row["fn"] == np.sum((mask == 0) & (truth == 1) & known)
         assert row["tn"] == np.sum((mask == 0) & (truth == 0))
+
+
+def test_a_finished_training_is_kept_and_never_replaced_unasked(
+    mapped: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (mapped / "model" / "weights.safetensors").read_bytes()
+    assert run("train", project, "--out", mapped / "model", *QUICK) == 0
+    assert "trained before" in capsys.readouterr().out
+    assert run("train", project, "--out", mapped / "model", *QUICK, "--set", "training.seed=7") == 2
+    assert "other training" in capsys.readouterr().err
+    assert (mapped / "model" / "weights.safetensors").read_bytes() == before
+
+
+def test_a_training_that_was_killed_is_not_taken_for_finished(project: Path, tmp_path: Path) -> None:
+    """Law 8: the bundle of an early epoch is there, and the next run trains to the end."""
+    out = tmp_path / "model"
+    words = ["train", str(project), "--out", str(out), *QUICK, "--set", "training.phases=[{name: all, epochs: 2000}]"]
+    process = subprocess.Popen([sys.executable, "-m", "thawmap", *words], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (out / "bundle.json").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert (out / "unfinished.txt").exists()
+    assert run("train", project, "--out", out, *QUICK) == 0
+    assert not (out / "unfinished.txt").exists()
+    assert load_bundle(out).provenance["config"]["training"]["phases"][0]["epochs"] == 2
+
+
+def test_maps_of_another_model_are_not_scored_as_this_ones(
+    mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(mapped / "model" / "last", other)
+    first = load_bundle(mapped / "model")
+    second = save(replace(first, id="", thresholds={"paper": 0.5, "validation": 0.01}), other)
+    assert second.id != first.id
+    words = ("evaluate", mapped / "maps", "--config", project, "--model", other, "--out", tmp_path / "report")
+    assert run(*words) == 2
+    assert second.id in capsys.readouterr().err
+
+
+def test_never_seen_is_what_the_bundle_has_not_seen(
+    mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the YAML says today, the page says what the model was trained on."""
+    trained = load_bundle(mapped / "model").provenance["regions"]["train"]
+    words = (
+        "evaluate",
+        mapped / "maps",
+        "--config",
+        project,
+        "--model",
+        mapped / "model",
+        "--out",
+        tmp_path / "report",
+    )
+    assert run(*words, "--set", f"split.test=[{trained[0]}]", "--set", "split.validation=[]") == 0
+    assert f"In {trained[0]}, which the model has never seen" not in capsys.readouterr().out
+
+
+def test_a_map_that_lost_a_file_is_made_again(
+    mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = tmp_path / "maps"
+    shutil.copytree(mapped / "maps", maps)
+    (scene_folders(maps)[0] / "slumps.gpkg").unlink()
+    assert run("predict", project, "--model", mapped / "model", "--out", maps) == 0
+    assert "2 of them before" in capsys.readouterr().out
+    assert (scene_folders(maps)[0] / "slumps.gpkg").exists()
+
+
+def test_labels_that_change_are_read_again_in_the_same_process(project: Path, tmp_path: Path) -> None:
+    """A notebook stays open while polygons are edited in a GIS."""
+    folder = tmp_path / "project"
+    shutil.copytree(project.parent, folder)
+    config = load(folder / "thawmap.yaml")
+    before = thawmap.labels(config).table
+    frame = gpd.read_file(folder / "labels.gpkg").assign(label=0)
+    frame.to_file(folder / "labels.gpkg")
+    after = thawmap.labels(config).table
+    assert before is not None
+    assert after is not None
+    assert before["object px"].sum() > 0
+    assert after["object px"].sum() == 0
 
 
 def test_a_rerun_maps_only_what_is_missing(

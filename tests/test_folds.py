@@ -107,3 +107,18 @@ def test_a_large_index_is_split_in_no_time():
     regions = rng.choice(list("abcd"), 20_000)
     index = frame([(region, *rng.integers(0, 100_000, 2), 256) for region in regions])
     assert len(split(index, SplitSettings(validation=("b",), test=("c",))).train) > 0
+
+
+def test_a_scene_without_a_region_is_refused_when_regions_are_left_out():
+    """Nobody can tell whether it lies in one of them."""
+    index = frame([("a", 0, 0, 5), (None, 20, 20, 5), ("c", 40, 40, 5)])
+    with pytest.raises(ConfigError, match="None-scene has no region"):
+        split(index, SplitSettings(test=("c",)))
+
+
+def test_ground_of_a_left_out_scene_is_its_own_where_no_tile_was_kept():
+    index = frame([("a", 0, 0, 5), ("a", 30, 30, 5), ("c", 40, 40, 5)])
+    scenes = frame([("a", 0, 0, 40), ("c", 28, 28, 20)])
+    folds = split(index, SplitSettings(test=("c",)), scenes=scenes)
+    assert list(folds.train["tile_id"]) == ["0"]
+    assert list(folds.dropped["tile_id"]) == ["1"]

@@ -34,6 +34,10 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
     return path if folder is None or path.is_absolute() else Path(os.path.normpath(folder / path))
 
 
+def _weights(name: str, info: ValidationInfo) -> str:
+    return str(_from_folder(Path(name), info)) if name.endswith(".safetensors") else name
+
+
 RelativePath = Annotated[Path, AfterValidator(_from_folder)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -125,6 +129,10 @@ class LayerSettings(Settings):
     """Whether values outside the range are clipped to 0..1."""
 
 
+_OF_POLYGONS = ("layer", "scene", "region", "target", "extent")
+_OF_RASTERS = ("band", "positive", "negative", "ignore")
+
+
 class LabelSettings(Settings):
     """Where the digitised objects are: polygons in one vector file, or one raster per scene."""
 
@@ -155,6 +163,11 @@ class LabelSettings(Settings):
     def _check(self) -> Self:
         if (self.path is None) == (self.raster is None):
             msg = "labels are in either 'path' (polygons) or 'raster'; give exactly one of them"
+            raise ValueError(msg)
+        kind, foreign = ("raster", _OF_POLYGONS) if self.raster else ("path", _OF_RASTERS)
+        wrong = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
+        if wrong:
+            msg = f"'{wrong[0]}' has no meaning beside '{kind}'; leave it out"
             raise ValueError(msg)
         ignore = (self.ignore,) if isinstance(self.ignore, int) else self.ignore
         values = [*set(self.positive), *set(self.negative), *set(ignore)]
@@ -190,8 +203,9 @@ class ModelSettings(Settings):
     """Any architecture of segmentation_models.pytorch, such as unet, unetplusplus, deeplabv3; or `pixel`."""
     encoder: str = "resnet34"
     """Any encoder of segmentation_models.pytorch."""
-    weights: str | None = None
-    """Pre-trained encoder weights, such as imagenet, which the library fetches; unset: random (the paper)."""
+    weights: Annotated[str, AfterValidator(_weights)] | None = None
+    """Pre-trained encoder weights: a .safetensors file, or a name such as imagenet, which the library fetches;
+    unset: random, as in the paper."""
 
 
 class AugmentSettings(Settings):
@@ -305,7 +319,7 @@ class PolygonSettings(Settings):
     threshold: Literal["bundle"] | Probability = "bundle"
     """Objects are where the probability is above it; bundle: the one chosen on validation, else 0.5."""
     min_area_m2: float = Field(default=0.0, ge=0)
-    """Smaller objects are left out."""
+    """Smaller objects are left out of the polygons; the mask keeps their pixels."""
 
 
 class OutputSettings(Settings):

@@ -74,6 +74,18 @@ def windows(shape: tuple[int, int], *, tile: tuple[int, int], overlap: int) -> I
             yield Window(row=row, col=col, height=tile[0], width=tile[1])
 
 
+def blocks(shape: tuple[int, int], *, side: int) -> Iterator[Window]:
+    """Windows of at most ``side`` pixels that cover a raster of ``shape`` once each, row by row.
+
+    >>> [(block.row, block.height) for block in blocks((5, 2), side=3)]
+    [(0, 3), (3, 2)]
+    """
+    height, width = shape
+    for row in range(0, height, side):
+        for col in range(0, width, side):
+            yield Window(row=row, col=col, height=min(side, height - row), width=min(side, width - col))
+
+
 def cheapest_tile(length: int, *, overlap: int, stride: int, largest: int) -> int:
     """The tile, a multiple of ``stride``, that covers an axis with the fewest computed pixels.
 

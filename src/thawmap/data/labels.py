@@ -1,5 +1,6 @@
 """What people digitised, burnt onto a scene's grid: polygons of one vector file, or one raster per scene."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from thawmap.config import LabelSettings
 from thawmap.data.io import crs_of, raster_info, read_raster, read_vector
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError, LabelError
+
+_log = logging.getLogger(__name__)
 
 IGNORE = 255
 """Target of a pixel that is neither trained on nor scored."""
@@ -114,11 +117,18 @@ class PolygonLabels:
         return target
 
     def region(self, scene: Scene) -> str | None:
-        """The region of the scene's first polygon; None without a region column or polygon."""
+        """The region of the polygons that lie on the scene; None without a region column or such a polygon.
+
+        Raises:
+            LabelError: If they name more than one.
+        """
         if self.settings.region is None:
             return None
-        names = self._of(scene)[self.settings.region].dropna()
-        return str(names.iloc[0]) if len(names) else None
+        names = sorted(set(_over(self._of(scene), scene.geobox)[self.settings.region].dropna().astype(str)))
+        if len(names) > 1:
+            msg = f"scene {scene.id} has polygons of the regions {', '.join(names)}; give it one in 'scenes.table'"
+            raise LabelError(msg)
+        return names[0] if names else None
 
     def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:
         """The scene's objects in its CRS; those elsewhere left out."""
@@ -128,7 +138,7 @@ class PolygonLabels:
         return _over(mine, scene.geobox)
 
     def check_names(self, scene_ids: Sequence[str]) -> None:
-        """Refuse labels that name none of the scenes: every pixel would count as empty.
+        """Refuse labels that name none of the scenes, and say how many are not named: they count as empty.
 
         Raises:
             LabelError: If the settings name a column of scenes, and it has none of ``scene_ids``.
@@ -137,6 +147,12 @@ class PolygonLabels:
         if column is None:
             return
         named = sorted(set(self.polygons[column].astype(str)))
+        absent = [name for name in scene_ids if name not in named]
+        if absent and len(absent) < len(scene_ids):
+            _log.warning(
+                "%d of %d scenes are named by no polygon and count as empty, such as %s",
+                len(absent), len(scene_ids), absent[0],
+            )  # fmt: skip
         if set(named).isdisjoint(scene_ids):
             msg = (
                 f"{self.settings.path}: column {column!r} names scenes such as {named[0]!r}, and none of the "

@@ -1,9 +1,11 @@
 """What a configuration means on the ground: its scenes, the sources of their layers, and their labels."""
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from thawmap.config import Config, LabelSettings
 from thawmap.data.labels import Labels, PolygonLabels, open_labels
@@ -39,7 +41,14 @@ class Project:
         if self.config.labels is None:
             msg = "the configuration has no 'labels', which this needs; add them, as 'thawmap init' shows"
             raise ConfigError(msg)
-        return _open(self.config.labels)
+        return _open(self.config.labels, tuple(str(stamp(path)) for path in self.label_files))
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """The vector files of the labels; none where labels are rasters."""
+        settings = self.config.labels
+        named = () if settings is None else (settings.path, settings.extent)
+        return tuple(path for path in named if path is not None)
 
     def labelled_candidates(self) -> list[Candidate]:
         """The scenes that the configuration names, when its labels speak of at least one of them.
@@ -66,7 +75,9 @@ class Project:
         return candidates(self.config.scenes, places=places)
 
     def open(self, candidate: Candidate, *, labelled: bool = True) -> Scene:
-        """The scene, with its labels' raster where there is one, and the region that its labels give.
+        """The scene, with its labels' raster where there is one.
+
+        A scene without a region gets the one of its polygons, where the file with them is at hand.
 
         Raises:
             DataError: If a file is missing or damaged.
@@ -74,11 +85,15 @@ class Project:
         settings = self.config.labels
         raster = settings.raster if labelled and settings is not None else None
         scene = open_scene(candidate, self.config.scenes, labels=raster)
-        if scene.region is None and settings is not None and settings.region is not None:
+        if scene.region is None and settings is not None and settings.region is not None and self._has_labels:
             scene = replace(scene, region=self.labels.region(scene))
         return scene
 
-    def part(self, scene: Scene | Candidate) -> str:
+    @property
+    def _has_labels(self) -> bool:
+        return all(path.exists() for path in self.label_files)
+
+    def part(self, scene: Scene) -> str:
         """The part of the split that a scene belongs to: train, validation or test."""
         split = self.config.split
         name = scene.region if split.by == "region" else scene.id
@@ -87,7 +102,17 @@ class Project:
         return "validation" if name in split.validation else "train"
 
 
-@cache
-def _open(settings: LabelSettings) -> Labels:
-    """Labels, read once in a process."""
+def stamp(path: Path) -> list[dict[str, Any]]:
+    """What tells that a file, or one that belongs to it (.dbf, .prj, .aux.xml), has changed: name, size and time."""
+    files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [
+        {"name": file.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        for file in files
+        if file.is_file() and (status := file.stat())
+    ]
+
+
+@lru_cache(maxsize=4)
+def _open(settings: LabelSettings, _stamps: tuple[str, ...]) -> Labels:
+    """Labels, read once in a process, and again when their files have changed."""
     return open_labels(settings)

@@ -74,7 +74,7 @@ training:
   batch_size: 4
   phases:
     - {{name: sparse, epochs: 10, tiles: positive}}
-    - {{name: full, epochs: 10, tiles: all}}
+    - {{name: full, epochs: 4, tiles: all}}
 split: {{by: region, validation: [{validation}], test: [{test}]}}
 inference: {{overlap: 64}}
 """

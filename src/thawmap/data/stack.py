@@ -16,7 +16,7 @@ from thawmap.data.derive import RECIPES, halo, order
 from thawmap.data.sources.base import Scene, Source
 from thawmap.errors import DataError
 from thawmap.grid import Window
-from thawmap.layers import Layer
+from thawmap.layers import LAYERS, Layer
 
 _RANGE_FACTOR = 1.5  # how far beyond its range a layer's median may lie (law 14)
 
@@ -114,15 +114,17 @@ def check_ranges(stack: xr.Dataset, layers: Sequence[Layer], *, scene_id: str) -
         DataError: If it does not; the message names scene, layer, median and range.
     """
     usable = stack["valid"].values
-    for layer in layers:
+    for asked in layers:
+        layer = LAYERS.get(asked.name, asked)  # a network may see a part of the range
         values = stack[layer.name].values[usable]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # an optional layer may be missing altogether
             median = float(np.nanmedian(values)) if values.size else np.nan
         middle, half = (layer.low + layer.high) / 2, (layer.high - layer.low) / 2
         if abs(median - middle) > _RANGE_FACTOR * half:
+            units = f" {layer.units}" if len(layer.units) > 1 else ""
             msg = (
                 f"scene {scene_id}: the median of {layer.name} is {median:.6g}, far outside of its range "
-                f"{layer.low:g} .. {layer.high:g} {layer.units}; correct its 'scale' and 'offset' in 'scenes.files'"
+                f"{layer.low:g} .. {layer.high:g}{units}; correct its 'scale' and 'offset' in 'scenes.files'"
             )
             raise DataError(msg)

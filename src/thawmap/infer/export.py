@@ -160,12 +160,14 @@ def export(
 
 
 def is_finished(folder: Path, scene: Scene, fingerprint: str) -> bool:
-    """Whether ``folder`` has this scene's results, made from what the `Provenance` of this fingerprint says."""
+    """Whether ``folder`` has all of this scene's results, made from what the `Provenance` of this fingerprint says."""
     try:
         item = json.loads((folder / scene.id / "item.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = [folder / scene.id / asset["href"] for asset in item["assets"].values()]
+        same = item["properties"]["thawmap:fingerprint"] == fingerprint
+    except (OSError, ValueError, KeyError):
         return False
-    return bool(item.get("properties", {}).get("thawmap:fingerprint") == fingerprint)
+    return same and all(file.exists() for file in files)
 
 
 def as_written(rows: Rows, storage: Literal["uint8", "float32"]) -> tuple[Rows, npt.NDArray[Any]]:

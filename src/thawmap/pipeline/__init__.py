@@ -1,6 +1,5 @@
 """The verbs as recipes: each is a list of calls. Here, and only here, the halls meet."""
 
-import json
 import os
 import platform
 import shutil
@@ -9,23 +8,27 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal
 
+import geopandas as gpd
 import pandas as pd
 
 from thawmap import __version__
 from thawmap.config import Config
 from thawmap.config import load as load
-from thawmap.data.io import write_text
+from thawmap.data.io import crs_of, write_text
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
-from thawmap.data.sources.base import Scene
-from thawmap.data.sources.rasters import Candidate
 from thawmap.errors import ConfigError, DataError
-from thawmap.pipeline import look
+from thawmap.pipeline import look, origin
 from thawmap.pipeline.progress import Progress, Silence, run_all
 from thawmap.pipeline.progress import Summary as Summary
+
+if TYPE_CHECKING:
+    from thawmap.model.bundle import Bundle
+    from thawmap.train.folds import Folds
+    from thawmap.train.tiles import TileStore
 
 Split = Literal["test", "validation"]
 
@@ -45,8 +48,7 @@ def demo(out: Path, *, progress: Progress | None = None) -> Summary:
         simulate(out / "project")
     config = load(yaml)
     model, maps, report = out / "model", out / "maps", out / "report"
-    if not (model / "bundle.json").exists():
-        train(config, model, progress=progress)
+    train(config, model, progress=progress)
     mapped = predict(config, model, maps, part="test", progress=progress)
     scored = evaluate(config, maps, report, model=model, progress=progress)
     lines = (*mapped.lines, *scored.lines, f"Open {(report / 'index.html').resolve()} in a browser.")
@@ -88,7 +90,7 @@ def doctor() -> dict[str, str]:
         "torch": torch.__version__,
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none, the processor is used",
         "GDAL": rasterio.__gdal_version__,
-        "processors": str(len(os.sched_getaffinity(0))),
+        "processors": str(os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
         "disk free here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB",
         "optional parts": ", ".join(_installed_extras()) or "none",
@@ -181,13 +183,16 @@ def train(
         LabelError: If the labels cannot be used.
         TrainingError: If the training cannot go on.
     """
+    from thawmap.model.backends import find_device  # noqa: PLC0415
     from thawmap.model.network import build  # noqa: PLC0415
+    from thawmap.train.augment import check as check_augmentation  # noqa: PLC0415
     from thawmap.train.fit import fit  # noqa: PLC0415
-    from thawmap.train.folds import split  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
 
     progress = progress or Silence()
-    build(config.model, channels=len(config.input_layers))  # a name that is not known should not cost an hour
+    build(config.model, channels=len(config.input_layers))  # what is wrong should not cost an hour of cutting
+    check_augmentation(config.augment, config.input_layers)
+    find_device(config.training.device)
     place = store or out / "tiles"
     cut = tiles(config, place, dry_run=dry_run, progress=progress)
     if dry_run:
@@ -195,9 +200,50 @@ def train(
         line = f"would train {config.model.architecture} with {config.model.encoder} for {epochs} epochs into {out}"
         return Summary(lines=(*cut.lines, line), failed=cut.failed)
     opened = TileStore.open(place)
-    made = fit(opened, split(opened.index, config.split), config, out, report=progress.say)
-    line = f"bundle {made.id}, threshold {made.threshold:.2f}: {out}"
-    return Summary(lines=(*cut.lines, line), done=1, failed=cut.failed)
+    there = _trained(out, config, opened.identity)
+    made = there or fit(opened, _folds(config, opened), config, out, report=progress.say)
+    line = f"bundle {made.id}, threshold {made.threshold:.2f}{', trained before' if there else ''}: {out}"
+    return Summary(lines=(*cut.lines, line), done=int(not there), skipped=int(bool(there)), failed=cut.failed)
+
+
+def _folds(config: Config, store: "TileStore") -> "Folds":
+    """The tiles, split; every scene that is left out keeps all of its ground for itself."""
+    from thawmap.train.folds import split  # noqa: PLC0415
+    from thawmap.train.tiles import FOOTPRINT_CRS  # noqa: PLC0415
+
+    scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes")
+    frames = [
+        gpd.GeoDataFrame(
+            {"scene": [scene.id], "region": [scene.region]},
+            geometry=[scene.geobox.extent.geom],
+            crs=crs_of(scene.geobox),
+        ).to_crs(FOOTPRINT_CRS)
+        for scene in scenes
+    ]
+    return split(store.index, config.split, scenes=gpd.GeoDataFrame(pd.concat(frames, ignore_index=True)))
+
+
+def _trained(out: Path, config: Config, tiles: str) -> "Bundle | None":
+    """The bundle in ``out`` when its training has ended and would be the same again; None where there is none.
+
+    Raises:
+        ConfigError: If there is one of another training, which nobody has asked to replace.
+    """
+    from thawmap.model.bundle import load as load_bundle  # noqa: PLC0415
+    from thawmap.train.fit import UNFINISHED  # noqa: PLC0415
+
+    if not (out / "bundle.json").exists() or (out / UNFINISHED).exists():
+        return None
+    bundle, wanted = load_bundle(out), config.as_json()
+    made = bundle.provenance.get("config", {})
+    deciding = ("layers", "labels", "tiles", "model", "augment", "training", "split")
+    other = [name for name in deciding if made.get(name) != wanted[name]]
+    if bundle.provenance.get("tile_store") != tiles:
+        other.append("tiles")
+    if other:
+        msg = f"{out} holds a bundle with other {' and '.join(dict.fromkeys(other))}; name another --out, or remove it"
+        raise ConfigError(msg)
+    return bundle
 
 
 def predict(
@@ -271,11 +317,18 @@ def evaluate(
 
     project, progress = Project(config), progress or Silence()
     labelled = project.labels
-    opened, failed = run_all(project.open, _mapped(project, maps), config, progress, "scenes")
-    evaluation = scoring.evaluate(maps, opened, labelled, thresholds=_thresholds(opened, maps, model))
+    mapped = [one for one in project.labelled_candidates() if (maps / one.id).is_dir()]
+    opened, failed = run_all(project.open, mapped, config, progress, "scenes")
+    made = origin.maker(maps, opened)
+    bundle = origin.bundle_of(model, made)
+    thresholds = {"polygons": made["thawmap:threshold"], "paper": 0.5} if bundle is None else bundle.thresholds
+    evaluation = scoring.evaluate(maps, opened, labelled, thresholds=thresholds)
     scoring.write_scores(evaluation, out)
     about = page.About(
-        project=config.project, made=datetime.now(UTC), roles=_roles(opened, project), facts=_facts(config, model)
+        project=config.project,
+        made=datetime.now(UTC),
+        roles=origin.roles(opened, bundle),
+        facts=origin.facts(bundle),
     )
     scenes = {scene.id: scene for scene in opened}
     chosen = gallery.examples(
@@ -287,70 +340,11 @@ def evaluate(
         gallery.look(scored, scenes[scored.scene], rank=rank, maps=maps, labels=labelled, sources=project.sources)
         for rank, scored in chosen.items()
     ]
-    page.write_page(out / "index.html", evaluation, about, places=places, training=_training(model))
-    lines = (*page.summary(evaluation, about), f"page: {out / 'index.html'}; table: {out / 'scores.csv'}")
+    page.write_page(out / "index.html", evaluation, about, places=places, training=origin.training(model))
+    unmapped = len(project.candidates()) - len(mapped)
+    lines = (
+        *page.summary(evaluation, about),
+        *([f"{unmapped} scenes of the configuration have no map in {maps} and are not scored"] if unmapped else []),
+        f"page: {out / 'index.html'}; table: {out / 'scores.csv'}",
+    )
     return Summary(lines=lines, done=len(evaluation.scenes), failed={**failed, **evaluation.left_out})
-
-
-def _mapped(project: Project, maps: Path) -> list[Candidate]:
-    """The scenes that should have a map: all of every part of the split of which one has.
-
-    Raises:
-        DataError: If none has.
-    """
-    candidates = project.labelled_candidates()
-    parts = {project.part(one) for one in candidates if (maps / one.id).is_dir()}
-    if not parts:
-        msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
-        raise DataError(msg)
-    return [one for one in candidates if (maps / one.id).is_dir() or project.part(one) in parts]
-
-
-def _roles(scenes: Sequence[Scene], project: Project) -> dict[str, str]:
-    """Region to its part of the split; empty where nothing was left out, or not by region."""
-    split = project.config.split
-    if split.by != "region" or not (split.test or split.validation):
-        return {}
-    return {scene.region or "": project.part(scene) for scene in scenes}
-
-
-def _facts(config: Config, model: Path | None) -> dict[str, str]:
-    """What else the page tells of the model."""
-    facts = {"Layers": ", ".join(layer.name for layer in config.input_layers)}
-    if model is None:
-        return facts
-    from thawmap.pipeline import work  # noqa: PLC0415
-
-    bundle = work.load_bundle(model)
-    trained = bundle.provenance.get("regions", {}).get("train", [])
-    network = {"Network": f"{bundle.architecture} with {bundle.encoder}", "Trained in": ", ".join(trained)}
-    return {**network, "Layers": ", ".join(layer.name for layer in bundle.layers)}
-
-
-def _thresholds(scenes: Sequence[Scene], maps: Path, model: Path | None) -> dict[str, float]:
-    """The thresholds that were fixed before anything was scored.
-
-    They are the paper's 0.5, and the one chosen on validation, as the bundle says; without a bundle the one that the
-    maps' polygons were cut at, where it is one for all.
-    """
-    if model is not None:
-        from thawmap.pipeline import work  # noqa: PLC0415
-
-        return dict(work.load_bundle(model).thresholds)
-    cut = {_cut_at(maps / scene.id / "item.json") for scene in scenes} - {None}
-    return {**({"polygons": cast("float", cut.pop())} if len(cut) == 1 else {}), "paper": 0.5}
-
-
-def _cut_at(item: Path) -> float | None:
-    """The threshold that a map's polygons were cut at; None where it does not say."""
-    try:
-        found = json.loads(item.read_text(encoding="utf-8"))["properties"]["thawmap:threshold"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return float(found)
-
-
-def _training(model: Path | None) -> pd.DataFrame | None:
-    """The training's figures, where the bundle's folder has them."""
-    path = None if model is None else model / "metrics.csv"
-    return pd.read_csv(path) if path is not None and path.exists() else None

@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import numpy as np
+
 from thawmap.data.io import crs_of
 from thawmap.data.labels import IGNORE
 from thawmap.data.project import Project
 from thawmap.data.sources.rasters import Candidate
-from thawmap.data.stack import check_ranges, preview
+from thawmap.data.stack import check_ranges, preview, window_geobox
 from thawmap.errors import DataError
+from thawmap.grid import blocks
+
+_SIDE = 2048  # of the parts in which labels are counted, in pixels
 
 
 def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
@@ -38,14 +43,17 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
 def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
     """One row of the table of labels."""
     scene = project.open(candidate)
-    target = project.labels.burn(scene, scene.geobox)
+    counts = np.zeros(256, np.int64)
+    for block in blocks((scene.geobox.height, scene.geobox.width), side=_SIDE):
+        target = project.labels.burn(scene, window_geobox(scene.geobox, block))
+        counts += np.bincount(target.ravel(), minlength=256)
     outlines = project.labels.outlines(scene)
     return {
         "scene": scene.id,
         "region": scene.region or "",
         "part": project.part(scene),
         "polygons": "" if outlines is None else len(outlines),
-        "object px": int((target == 1).sum()),
-        "ignored px": int((target == IGNORE).sum()),
-        "object share": f"{(target == 1).mean():.2%}",
+        "object px": int(counts[1]),
+        "ignored px": int(counts[IGNORE]),
+        "object share": f"{counts[1] / counts.sum():.2%}",
     }

@@ -66,7 +66,7 @@ def run_all(
     failed: dict[str, str] = {}
     workers = min(config.engine.workers, len(items))
     with engine.processes(workers) or nullcontext() as executor:
-        for done, outcome in enumerate(engine.run(work, items, executor), start=1):
+        for done, outcome in enumerate(engine.run(work, items, executor, ahead=2 * workers + 2), start=1):
             if outcome.ok:
                 values[order[outcome.item]] = cast("Value", outcome.value)
             else:

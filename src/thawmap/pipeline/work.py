@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from thawmap import __version__
 from thawmap.config import Config
-from thawmap.data.project import Project
+from thawmap.data.io import crs_of
+from thawmap.data.project import Project, stamp
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
 from thawmap.infer.export import Provenance, export
@@ -32,12 +37,11 @@ def cut(scene: Scene, project: Project, out: Path) -> int:
 def tiles_from(scene: Scene, config: Config) -> str:
     """A hash of all that a scene's tiles are made from."""
     assert config.labels is not None
-    vectors = [path for path in (config.labels.path, config.labels.extent) if path is not None]
     resolved = config.as_json()
     made_from = {
         "format": 1,
-        "files": [_stamp(path) for path in (*scene.files.values(), *vectors)],
-        "region": scene.region,
+        "scene": _identity(scene),
+        "files": [stamp(path) for path in (*scene.files.values(), *Project(config).label_files)],
         **{name: resolved[name] for name in ("layers", "labels", "tiles")},
         "scenes": {name: resolved["scenes"][name] for name in ("files", "valid", "grid")},
     }
@@ -47,6 +51,8 @@ def tiles_from(scene: Scene, config: Config) -> str:
 def map_scene(scene: Scene, project: Project, model: Path, out: Path) -> None:
     """Map one scene."""
     config, bundle = project.config, load_bundle(model)
+    if config.engine.workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.engine.workers))
     member = member_of(model, project.config.inference.device)
     rows = stream(scene, member, project.sources, config.inference)
     export(
@@ -64,20 +70,27 @@ def made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenanc
     """All that a scene's map is made from."""
     resolved = config.as_json()
     settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
+    settings["project"], settings["version"] = config.project, __version__
+    settings["scene"] = _identity(scene)
     settings["scenes"] = {name: resolved["scenes"][name] for name in ("files", "valid", "grid")}
     chosen = config.polygons.threshold
     return Provenance(
         bundle=bundle.id,
         threshold=bundle.threshold if chosen == "bundle" else chosen,
         config=settings,
-        inputs=[_stamp(path) for name, path in sorted(scene.files.items())],
+        inputs=[file for _, path in sorted(scene.files.items()) for file in stamp(path)],
     )
 
 
-def _stamp(path: Path) -> dict[str, Any]:
-    """What tells that a file has changed: its name, size and time."""
-    status = path.stat()
-    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+def _identity(scene: Scene) -> dict[str, Any]:
+    """What is known of a scene beside its files' content: it stands in results."""
+    return {
+        "acquired": None if scene.acquired is None else scene.acquired.isoformat(),
+        "region": scene.region,
+        "crs": crs_of(scene.geobox),
+        "shape": list(scene.geobox.shape),
+        "transform": list(scene.geobox.transform)[:6],
+    }
 
 
 def _picture_layers(project: Project, bundle: bundles.Bundle) -> Sequence[str]:

@@ -26,7 +26,7 @@ from thawmap.data.sources.base import Scene
 from thawmap.data.stack import window_geobox
 from thawmap.engine import Outcome, run
 from thawmap.errors import DataError
-from thawmap.grid import Window
+from thawmap.grid import Window, blocks
 from thawmap.model.metrics import SCORES, Histogram, best_threshold, histogram, mean_scores, scores
 
 ORACLE = "oracle"
@@ -132,7 +132,7 @@ def score(scene: Scene, *, maps: Path, labels: Labels) -> Scored:
         raise DataError(msg)
     counted, ignored, missing, richest = Histogram.empty(), 0, 0, (-1.0, -1.0, Window(row=0, col=0, height=1, width=1))
     geobox = raster_info(path).geobox
-    for window in _blocks(tuple(geobox.shape)):
+    for window in blocks((geobox.height, geobox.width), side=_SIDE):
         here = window_geobox(geobox, window)
         probability, target = read_probability(path, here), labels.burn(scene, here)
         known = np.isfinite(probability)
@@ -262,14 +262,6 @@ def _total(numbers: Sequence[int | None]) -> int | None:
     """The sum; None where one is not known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[Window]:
-    """Windows that cover a raster once each, without overlap."""
-    height, width = shape
-    for row in range(0, height, _SIDE):
-        for col in range(0, width, _SIDE):
-            yield Window(row=row, col=col, height=min(_SIDE, height - row), width=min(_SIDE, width - col))
 
 
 def _whole(window: Window, shape: tuple[int, ...]) -> Window:

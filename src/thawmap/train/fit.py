@@ -52,6 +52,10 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 """Factor of the learning rate, from the share of the phase that is over, by name in the configuration."""
 
 
+UNFINISHED = "unfinished.txt"
+"""Stands in a bundle's folder until its training has ended."""
+
+
 def fit(store: TileStore, folds: Folds, config: Config, out: Path, *, report: Report = lambda _: None) -> Bundle:
     """Train as the configuration says; the best network as a bundle in ``out``, the last in ``out/last``.
 
@@ -77,6 +81,9 @@ def fit(store: TileStore, folds: Folds, config: Config, out: Path, *, report: Re
         report(line)
     with _prepared(config.training, device):
         learner = _Learner.of(store, config, device)
+        write_text(
+            out / UNFINISHED, "This folder's training has not ended; its bundle is the best of the epochs so far.\n"
+        )
         best = _Best()
         log: list[dict[str, Any]] = []
         for phase, tiles in chosen:
@@ -95,6 +102,7 @@ def fit(store: TileStore, folds: Folds, config: Config, out: Path, *, report: Re
                     save(bundle, out)
                 write_text(out / "metrics.csv", pd.DataFrame(log).to_csv(index=False, float_format="%.6g"))
                 report(f"{where} of {phase.epochs}: {_line(results)}{', kept' if improved else ''}")
+        (out / UNFINISHED).unlink()
         return load(out)
 
 
@@ -380,6 +388,7 @@ def _describe(learner: _Learner, folds: Folds, results: Sequence[_Result], where
             "from": where,
             "config": config.as_json(),
             "seed": config.training.seed,
+            "tile_store": learner.store.identity,
             "versions": library_versions(),
             "device": learner.fabric.device.type,
             "regions": regions,

@@ -1,9 +1,11 @@
 """Which tiles train, which choose epoch and threshold, and which are left out; nothing leaks (law 12)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import geopandas as gpd
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import shapely
 
@@ -51,17 +53,18 @@ class Folds:
         return tuple(said)
 
 
-def split(index: gpd.GeoDataFrame, settings: SplitSettings) -> Folds:
+def split(index: gpd.GeoDataFrame, settings: SplitSettings, *, scenes: gpd.GeoDataFrame | None = None) -> Folds:
     """The tiles of ``index`` as the settings split them.
 
-    A training tile that overlaps a validation or test tile is dropped, and a validation tile that overlaps a
-    test
+    A training tile that overlaps a validation or test tile is dropped, and a validation tile that overlaps a test
     tile: scenes of different regions can share ground.
 
     Args:
         index: One row per tile with ``scene``, ``region``, ``positive_pixels`` and a footprint in an
             equal-area CRS.
         settings: Names to leave out, by region or by scene; tiles of all other names train.
+        scenes: One row per scene with ``scene``, ``region`` and its whole footprint, in the same CRS: maps are made
+            and scored of all of it, also where no tile was kept.
 
     Raises:
         ConfigError: If a name has no tile.
@@ -70,10 +73,12 @@ def split(index: gpd.GeoDataFrame, settings: SplitSettings) -> Folds:
     _check_names(index, settings)
     test = index[settings.by].isin(settings.test)
     validation = index[settings.by].isin(settings.validation)
-    spoilt = _overlapping(index, validation, others=test)
+    whole = index if scenes is None else scenes
+    spoilt = _overlapping(index, validation, ground=_ground(index[test], whole, settings.by, settings.test))
     validation &= ~spoilt
     train = ~(test | validation | spoilt)
-    leaky = _overlapping(index, train, others=test | validation | spoilt)
+    left_out = (*settings.validation, *settings.test)
+    leaky = _overlapping(index, train, ground=_ground(index[~train], whole, settings.by, left_out))
     train &= ~leaky
     if settings.validation and not validation.any():
         msg = (
@@ -92,6 +97,13 @@ def split(index: gpd.GeoDataFrame, settings: SplitSettings) -> Folds:
 
 
 def _check_names(index: gpd.GeoDataFrame, settings: SplitSettings) -> None:
+    nameless = index[index[settings.by].isna()]
+    if len(nameless) and (settings.validation or settings.test):
+        msg = (
+            f"scene {nameless['scene'].iloc[0]} has no {settings.by}, so nobody can tell whether it is left out; "
+            f"give it one in 'scenes.table', or leave the scene out"
+        )
+        raise ConfigError(msg)
     known = sorted(index[settings.by].dropna().unique())
     for key in ("validation", "test"):
         for name in getattr(settings, key):
@@ -100,12 +112,19 @@ def _check_names(index: gpd.GeoDataFrame, settings: SplitSettings) -> None:
                 raise ConfigError(msg)
 
 
-def _overlapping(index: gpd.GeoDataFrame, chosen: pd.Series, *, others: pd.Series) -> pd.Series:
-    """Which of the ``chosen`` tiles share ground with any of the ``others``, as a mask of the index."""
-    mine, theirs = np.flatnonzero(chosen), np.flatnonzero(others)
+def _ground(
+    tiles: gpd.GeoDataFrame, scenes: gpd.GeoDataFrame, by: str, names: Sequence[str]
+) -> npt.NDArray[np.object_]:
+    """Footprints of the tiles, and of the scenes with these names."""
+    return np.concatenate([tiles.geometry.to_numpy(), scenes.geometry[scenes[by].isin(names)].to_numpy()])
+
+
+def _overlapping(index: gpd.GeoDataFrame, chosen: pd.Series, *, ground: npt.NDArray[np.object_]) -> pd.Series:
+    """Which of the ``chosen`` tiles lie on any of the ``ground``, as a mask of the index."""
+    mine = np.flatnonzero(chosen)
     shapes = index.geometry.to_numpy()
-    hits, against = shapely.STRtree(shapes[theirs]).query(shapes[mine], predicate="intersects")
-    shared = shapely.area(shapely.intersection(shapes[mine[hits]], shapes[theirs[against]]))
+    hits, against = shapely.STRtree(ground).query(shapes[mine], predicate="intersects")
+    shared = shapely.area(shapely.intersection(shapes[mine[hits]], ground[against]))
     found = pd.Series(data=False, index=index.index)
     found.iloc[mine[hits[shared > _SLIVER * shapely.area(shapes[mine[hits]])]]] = True
     return found

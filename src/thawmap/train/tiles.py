@@ -10,6 +10,7 @@ changed (law 8). Layers that follow from others without neighbours, as NDVI, are
 the device.
 """
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -242,6 +243,11 @@ class TileStore:
             msg = f"{path} holds no whole tile store; make one with 'thawmap tiles'"
             raise DataError(msg) from error
         return cls(path=path, codes=codes, size=content["size"], index=read_vector(path / "index.parquet"))
+
+    @property
+    def identity(self) -> str:
+        """A hash of what every scene in it was cut from."""
+        return hashlib.sha256((self.path / "store.json").read_bytes()).hexdigest()[:12]
 
     def read(self, rows: pd.DataFrame) -> Tiles:
         """The tiles of some rows of the index, in their order.

@@ -4,7 +4,7 @@ import csv
 import glob
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -97,10 +97,12 @@ def candidates(settings: SceneSettings, *, places: Sequence[Path] = ()) -> list[
     Raises:
         ConfigError: If there is none, the table is missing or lacks a column, or two have one id.
     """
+    listed = [] if settings.table is None else list(_from_table(settings.table))
     if places:
-        found = [_candidate(place, settings) for place in places]
+        known = {one.place.resolve(): one for one in listed}
+        found = [known.get(place.resolve()) or _candidate(place, settings) for place in places]
     elif settings.table is not None:
-        found = list(_from_table(settings.table))
+        found = listed
     else:
         found = [_candidate(place, settings) for place in _matches(str(settings.path))]
     if not found:
@@ -130,6 +132,7 @@ def open_scene(candidate: Candidate, settings: SceneSettings, *, labels: str | N
         files = {key: find_file(candidate, key) for key in keys}
         if labels is not None:
             files["labels"] = find_file(candidate, labels)
+        _check_own_file(candidate, files.values())
         for key, mapping in settings.files.items():
             _check_bands(files[key], mapping)
         if settings.valid is not None:
@@ -170,6 +173,13 @@ def find_file(candidate: Candidate, key: str) -> Path:
 def _matches(pattern: str) -> list[Path]:
     """What a shell would match, in order of names; patterns may be absolute, which `Path.glob` refuses."""
     return sorted(Path(name) for name in glob.glob(pattern))  # noqa: PTH207
+
+
+def _check_own_file(candidate: Candidate, files: Iterable[Path]) -> None:
+    """A scene that is a file must be read from it, not from another scene's."""
+    if candidate.place.is_file() and not any(file.samefile(candidate.place) for file in files):
+        msg = f"none of 'scenes.files' is the scene's own file; name it '{{name}}{candidate.place.suffix}'"
+        raise DataError(msg)
 
 
 def _check_bands(path: Path, mapping: Mapping[str, Band]) -> None:
