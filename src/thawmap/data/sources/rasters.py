@@ -165,7 +165,8 @@ def find_file(candidate: Candidate, key: str) -> Path:
     found = _matches(str(Path(glob.escape(str(folder))) / wanted))
     if len(found) != 1:
         got = "is not there" if not found else f"matches {len(found)} files, such as {found[0].name}, {found[1].name}"
-        msg = f"file {wanted!r} {got} in {folder}; name exactly one file a scene in 'scenes.files'"
+        own = "" if candidate.place.is_dir() else f", and '{{name}}{candidate.place.suffix}' for its own"
+        msg = f"file {wanted!r} {got} in {folder}; name exactly one file a scene in 'scenes.files'{own}"
         raise DataError(msg)
     return found[0]
 
