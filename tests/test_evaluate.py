@@ -239,8 +239,8 @@ def test_objects_are_counted_where_they_are_known(tmp_path):
     labels = open_labels(LabelSettings(path=tmp_path / "labels.gpkg", scene="image_id"))
     found = evaluate(world.maps, world.scenes, labels, thresholds=THRESHOLDS)
     regions = found.table[found.table["scope"] == "region"].set_index("threshold_name")
-    assert regions.loc["validation", "objects_found"] == 2
-    assert pd.isna(regions.loc["paper", "objects_found"])
+    assert regions.loc["validation", "objects_mapped"] == 2
+    assert pd.isna(regions.loc["paper", "objects_mapped"])
     assert set(regions["objects_labelled"]) == {3}
     assert found.scenes[0].bundle == "abc"
 

@@ -72,6 +72,7 @@ _MEDIA = {
     ".shp": "application/vnd.shp",
 }
 _EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/v2.0.0/schema.json" for name in ("projection", "raster"))
+_OUTLINE = "#56b4e9"  # as predictions in the reports
 _PICTURE_PX = 1024  # longer side of a quicklook
 
 
@@ -203,7 +204,7 @@ def quicklook(picture: xr.Dataset, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.u
         for polygon in slumps.geometry
         for ring in (polygon.exterior, *polygon.interiors)
     ]
-    axes.add_collection(LineCollection(rings, colors="#ffe14d", linewidths=2.2 * 72 / _PICTURE_PX))
+    axes.add_collection(LineCollection(rings, colors=_OUTLINE, linewidths=2.2 * 72 / _PICTURE_PX))
     axes.set(xlim=(0, width), ylim=(height, 0))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

@@ -20,6 +20,7 @@ from thawmap.data.io import crs_of, write_text
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
+from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 from thawmap.pipeline import look, origin
 from thawmap.pipeline.progress import Progress, Silence, run_all
@@ -193,6 +194,8 @@ def train(
     build(config.model, channels=len(config.input_layers))  # what is wrong should not cost an hour of cutting
     check_augmentation(config.augment, config.input_layers)
     find_device(config.training.device)
+    scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes")
+    _check_split(config, scenes)
     place = store or out / "tiles"
     cut = tiles(config, place, dry_run=dry_run, progress=progress)
     if dry_run:
@@ -201,17 +204,27 @@ def train(
         return Summary(lines=(*cut.lines, line), failed=cut.failed)
     opened = TileStore.open(place)
     there = _trained(out, config, opened.identity)
-    made = there or fit(opened, _folds(config, opened), config, out, report=progress.say)
+    made = there or fit(opened, _folds(config, opened, scenes), config, out, report=progress.say)
     line = f"bundle {made.id}, threshold {made.threshold:.2f}{', trained before' if there else ''}: {out}"
     return Summary(lines=(*cut.lines, line), done=int(not there), skipped=int(bool(there)), failed=cut.failed)
 
 
-def _folds(config: Config, store: "TileStore") -> "Folds":
+def _check_split(config: Config, scenes: Sequence[Scene]) -> None:
+    """Refuse a split that names what no scene is, before anything is cut."""
+    known = {scene.region if config.split.by == "region" else scene.id for scene in scenes} - {None}
+    for key in ("validation", "test"):
+        for name in getattr(config.split, key):
+            if name not in known:
+                there = ", ".join(sorted(map(str, known))) or "none"
+                msg = f"split.{key} names the {config.split.by} {name!r}, which no scene has; there are {there}"
+                raise ConfigError(msg)
+
+
+def _folds(config: Config, store: "TileStore", scenes: Sequence[Scene]) -> "Folds":
     """The tiles, split; every scene that is left out keeps all of its ground for itself."""
     from thawmap.train.folds import split  # noqa: PLC0415
     from thawmap.train.tiles import FOOTPRINT_CRS  # noqa: PLC0415
 
-    scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes")
     frames = [
         gpd.GeoDataFrame(
             {"scene": [scene.id], "region": [scene.region]},

@@ -35,7 +35,7 @@ ORACLE = "oracle"
 COUNTED = ("tp", "fp", "fn", "tn", "pixels", "pixels_ignored", "pixels_missing")
 """Columns of pixels: those scored (the sum of the first four), labelled as ignore, and labelled but not mapped."""
 
-OBJECTS = ("objects_found", "objects_labelled")
+OBJECTS = ("objects_mapped", "objects_labelled")
 """Columns of polygons: those mapped, in rows of the threshold that they were cut at, and those labelled."""
 
 COLUMNS = ("scope", "region", "scene", "threshold_name", "threshold", *COUNTED, *SCORES, *OBJECTS)
@@ -54,7 +54,7 @@ class Scored:
         histogram: Pixels with a probability and a label.
         ignored: Pixels that the labels leave out.
         missing: Pixels with a label and no probability.
-        objects_found: Polygons in slumps.gpkg; None without that file.
+        objects_mapped: Polygons in slumps.gpkg; None without that file.
         objects_labelled: Digitised polygons in the scene; None where labels are rasters.
         cut_at: Threshold of the map's polygons; None where the map does not say.
         bundle: Id of the model that made the map; "" where the map does not say.
@@ -66,7 +66,7 @@ class Scored:
     histogram: Histogram
     ignored: int
     missing: int
-    objects_found: int | None
+    objects_mapped: int | None
     objects_labelled: int | None
     cut_at: float | None
     bundle: str
@@ -152,7 +152,7 @@ def score(scene: Scene, *, maps: Path, labels: Labels) -> Scored:
         histogram=counted,
         ignored=ignored,
         missing=missing,
-        objects_found=_polygons(folder / "slumps.gpkg"),
+        objects_mapped=_polygons(folder / "slumps.gpkg"),
         objects_labelled=None if outlines is None else len(outlines),
         cut_at=maker.get("thawmap:threshold"),
         bundle=maker.get("thawmap:bundle") or "",
@@ -226,7 +226,7 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
     counted = _summed(members)
     for name, value in thresholds.items():
         counts = counted.counts(value)
-        found = [item.objects_found if item.cut_at == value else None for item in members]
+        found = [item.objects_mapped if item.cut_at == value else None for item in members]
         yield {
             "scope": scope,
             "region": None if scope == "pooled" else members[0].region,
@@ -241,7 +241,7 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
             "pixels_ignored": sum(item.ignored for item in members),
             "pixels_missing": sum(item.missing for item in members),
             **scores(counts),
-            "objects_found": _total(found),
+            "objects_mapped": _total(found),
             "objects_labelled": _total([item.objects_labelled for item in members]),
         }
 
