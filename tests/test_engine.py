@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thawmap.engine import processes, run
+from thawmap.engine import in_order, processes, run
 from thawmap.errors import DataError
 
 
@@ -159,3 +159,27 @@ def test_a_pool_of_others_that_broke_still_gives_every_item_an_outcome():
         outcomes = list(run(die_of_two_and_five, range(6), pool, ahead=1))
     assert [outcome.item for outcome in outcomes] == list(range(6))
     assert [outcome.ok for outcome in outcomes] == [True, True, False, False, False, False]
+
+
+@given(count=st.integers(0, 30), threads=st.integers(1, 4), ahead=st.integers(0, 8))
+def test_parts_come_in_order_and_no_more_than_asked_wait(count: int, threads: int, ahead: int) -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(count):
+            drawn.append(number)
+            yield number
+
+    taken = 0
+    for result in in_order(lambda number: -number, items(), threads=threads, ahead=ahead):
+        assert result == -taken
+        assert len(drawn) <= taken + ahead + 1
+        taken += 1
+    assert taken == count
+
+
+def test_a_part_that_fails_is_the_failure_of_the_whole() -> None:
+    results = in_order(invert, [1, 13, 2], threads=2, ahead=2)
+    assert next(results) == 1
+    with pytest.raises(DataError, match="scene 13"):
+        next(results)

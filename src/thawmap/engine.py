@@ -6,6 +6,7 @@ The only place that catches every exception: one broken scene costs one scene (l
 import logging
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -85,6 +86,25 @@ def run(
     finally:
         for future in pending:
             future.cancel()
+
+
+def in_order(work: Callable[[Item], Value], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Value]:
+    """Results of ``work`` in the order of ``items``, made by threads; at most ``ahead`` wait to be taken.
+
+    For the parts of one thing, where a failure is the failure of the whole: it is raised where its result was due.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[Value]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def processes(workers: int) -> Executor | None:

@@ -7,12 +7,10 @@ network has seen it, a row when no later window touches it.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +18,7 @@ import numpy.typing as npt
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import as_array, assemble, check_ranges, preview, window_geobox
+from thawmap.engine import in_order
 from thawmap.errors import ConfigError, DataError
 from thawmap.grid import Window, cheapest_tile, ramp, starts, windows
 from thawmap.layers import Layer
@@ -51,9 +50,6 @@ _WAITING = 2  # windows that are ready before the network asks for them
 _ROWS_PX = 2**22  # pixels that are handed on at once
 
 _Answer = npt.NDArray[np.float32] | None  # probability of a window's part inside of the scene, NaN where not valid
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +205,7 @@ def predict(scene: Scene, member: Member, sources: Sequence[Source], settings: I
     def read(window: Window) -> _Piece:
         return _read(scene, window, member, sources)
 
-    pieces = _in_order(read, cut.windows, ahead=settings.batch_size + _WAITING)
+    pieces = in_order(read, cut.windows, threads=_READERS, ahead=settings.batch_size + _WAITING)
     return _blend(_answers(pieces, scene, member.network, settings.batch_size), cut)
 
 
@@ -253,22 +249,6 @@ def _check_tile(shape: tuple[int, int], tile: tuple[int, int], member: Member, s
                 f"set inference.overlap to {side // 4}"
             )
             raise ConfigError(msg)
-
-
-def _in_order(work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int) -> Iterator[Result]:
-    """Results of ``work`` in the order of ``items``, made by threads; at most ``ahead`` wait to be taken."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        pending: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _read(scene: Scene, window: Window, member: Member, sources: Sequence[Source]) -> _Piece:

@@ -4,10 +4,9 @@
       for every epoch:  every tile once, augmented on the device; then validation; then metrics.csv,
                         <out>/last, and <out> where the epoch is the best so far
 
-The best epoch is the one with the highest validation IoU at the best threshold of that epoch, not at 0.5:
-focal loss pushes probabilities towards the middle and rare objects leave them low, so at 0.5 a good network
-can score 0. Without labelled objects in validation the last epoch counts as the best. Nothing is ever chosen
-on test tiles.
+The best epoch is the one with the highest validation IoU at the best threshold of that epoch, not at 0.5: focal loss
+and rare objects leave probabilities low, so at 0.5 a good network can score 0. Without labelled objects in validation
+the last epoch counts as the best. Nothing is ever chosen on test tiles.
 """
 
 import math
@@ -52,15 +51,14 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 """Factor of the learning rate, from the share of the phase that is over, by name in the configuration."""
 
 
-UNFINISHED = "unfinished.txt"
-"""Stands in a bundle's folder until its training has ended."""
+UNFINISHED = "unfinished.txt"  # stands in a bundle's folder until its training has ended
 
 
 def fit(store: TileStore, folds: Folds, config: Config, out: Path, *, report: Report = lambda _: None) -> Bundle:
     """Train as the configuration says; the best network as a bundle in ``out``, the last in ``out/last``.
 
-    ``out/metrics.csv`` has a row per epoch and split (train, validation), with the paper's metrics at 0.5. On
-    a CPU the same seed gives the same numbers, bit by bit.
+    ``out/metrics.csv`` has a row per epoch and split (train, validation), with the paper's metrics at 0.5. On a CPU the
+    same seed gives the same numbers, bit by bit.
 
     Args:
         store: The tiles.
@@ -317,10 +315,8 @@ def _prepared(settings: TrainingSettings, device: torch.device) -> Iterator[None
         try:
             yield
         except torch.OutOfMemoryError as error:
-            msg = (
-                f"the GPU's memory does not hold a batch of {settings.batch_size} tiles; lower "
-                f"training.batch_size or tiles.size, or choose a smaller encoder"
-            )
+            size = settings.batch_size
+            msg = f"the GPU's memory does not hold a batch of {size} tiles; lower training.batch_size or tiles.size"
             raise TrainingError(msg) from error
 
 
@@ -387,7 +383,6 @@ def _describe(learner: _Learner, folds: Folds, results: Sequence[_Result], where
             "made_by": "thawmap train",
             "from": where,
             "config": config.as_json(),
-            "seed": config.training.seed,
             "tile_store": learner.store.identity,
             "versions": library_versions(),
             "device": learner.fabric.device.type,

@@ -12,9 +12,7 @@ the device.
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +33,7 @@ from thawmap.data.io import atomic, crs_of, read_vector, write_text, write_vecto
 from thawmap.data.labels import IGNORE, Labels
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import as_array, assemble, check_ranges, preview, window_geobox
+from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.grid import Window, windows
 from thawmap.layers import CODES, Layer, layer
@@ -268,18 +267,7 @@ class TileStore:
         Raises:
             DataError: If a tile is damaged.
         """
-        with ThreadPoolExecutor(_READERS) as pool:
-            pending: deque[Future[Tiles]] = deque()
-            try:
-                for part in parts:
-                    pending.append(pool.submit(self.read, part))
-                    if len(pending) > _READERS:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+        return in_order(self.read, parts, threads=_READERS, ahead=_READERS)
 
     def to_device(self, tiles: Tiles, device: torch.device) -> Batch:
         """The tiles as tensors on ``device``, the stored layers decoded there."""
