@@ -135,7 +135,7 @@ def test_a_wrong_value_is_refused_with_line_key_and_what_is_allowed(line, said):
         ),
         ("{band: 1,", "{band: 0,", "'scenes.files.optical.tif.red.band' is 0: must be greater"),
         ("  kind: rasters\n", "", "key 'scenes.kind' is missing"),
-        ("kind: rasters", "kind: raster", "must be 'rasters'"),
+        ("kind: rasters", "kind: raster", "must be 'planetscope' or 'sentinel2' or 'rasters'"),
     ],
 )
 def test_scenes_that_contradict_themselves_are_refused(old, new, said):

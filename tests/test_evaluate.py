@@ -16,11 +16,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely.geometry import box
 
-from thawmap.config import Band, LabelSettings, SceneSettings
+from thawmap.config import LabelSettings
 from thawmap.data.io import Encoding, read_raster, write_raster, write_vector
 from thawmap.data.labels import open_labels
-from thawmap.data.sources.base import Scene
-from thawmap.data.sources.rasters import RasterSource
+from thawmap.data.sources.bands import BandSource
+from thawmap.data.sources.base import Reading, Scene
 from thawmap.errors import DataError
 from thawmap.model.metrics import SCORES, Counts, scores
 from thawmap.report import evaluate as module
@@ -55,8 +55,7 @@ class World:
         return self.folder / "maps"
 
     def source(self):
-        files = {"s2.tif": {name: Band(band=band) for band, name in enumerate(("nir", "red", "green"), start=1)}}
-        return RasterSource(SceneSettings(kind="rasters", path="*", files=files))
+        return BandSource(frozenset({"nir", "red", "green"}))
 
 
 def make_world(folder, *, shape=(150, 130), regions=("Lena", "Lena", "Yamal")):
@@ -75,7 +74,8 @@ def make_world(folder, *, shape=(150, 130), regions=("Lena", "Lena", "Yamal")):
         write_raster(place / "s2.tif", image, geobox, encoding=Encoding(dtype="float32", bands=3))
         write_raster(folder / "maps" / name / "probability.tif", probability, geobox, encoding=BYTES)
         files = {"labels": place / "mask.tif", "s2.tif": place / "s2.tif"}
-        scenes.append(Scene(id=name, sensor="rasters", geobox=geobox, files=files, region=region))
+        readings = {layer: Reading(file="s2.tif", band=band) for band, layer in enumerate(("nir", "red", "green"), 1)}
+        scenes.append(Scene(id=name, sensor="rasters", geobox=geobox, files=files, region=region, readings=readings))
         stored[name], targets[name] = probability, target
     labels = open_labels(LabelSettings(raster="mask.tif"))
     return World(folder, tuple(scenes), labels, stored, targets)

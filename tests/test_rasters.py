@@ -10,9 +10,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from thawmap.config import SceneSettings
+from thawmap.config import Config, LabelSettings, RasterScenes
 from thawmap.data.io import Encoding, write_raster
-from thawmap.data.sources.rasters import RasterSource, candidates, open_scene
+from thawmap.data.project import Project
+from thawmap.data.sources.bands import BandSource
+from thawmap.data.sources.rasters import candidates
 from thawmap.data.stack import preview, window_geobox
 from thawmap.errors import ConfigError, DataError
 from thawmap.grid import Window
@@ -32,7 +34,12 @@ def blank(path):
 
 
 def mapped(files=None, **options):
-    return SceneSettings(kind="rasters", files=files or {"a.tif": {"red": {"band": 1}}}, **options)
+    return RasterScenes(kind="rasters", files=files or {"a.tif": {"red": {"band": 1}}}, **options)
+
+
+def open_scene(candidate, settings, *, labels=None):
+    labelled = None if labels is None else LabelSettings(raster=labels)
+    return Project(Config(scenes=settings, labels=labelled)).open(candidate)
 
 
 def open_all(settings, **options):
@@ -201,7 +208,8 @@ def test_layers_are_scaled_offset_and_masked_each_as_told(tmp_path):
     save(tmp_path / "s1" / "m.tif", usable)
     files = {"a.tif": {"nir": {"band": 2, "scale": 0.5}, "red": {"scale": 0.1, "offset": -2, "nodata": 7}}}
     settings, candidate = one(tmp_path, files, valid={"file": "m.tif", "usable": [1, 3]})
-    scene, source = open_scene(candidate, settings), RasterSource(settings)
+    scene = open_scene(candidate, settings)
+    source = BandSource(frozenset(scene.readings))
     assert source.layers == {"nir", "red"}
     stack = source.read(scene, scene.geobox, ["red", "nir"])
     red = np.where(np.isin(stored[0], [0, 7]), np.nan, stored[0] * 0.1 - 2)
@@ -219,7 +227,7 @@ def test_beyond_the_scene_nothing_is_known_and_nothing_usable(tmp_path):
     settings, candidate = one(tmp_path, valid={"file": "m.tif", "usable": [0, 1]})
     scene = open_scene(candidate, settings)
     window = window_geobox(GRID, Window(row=-2, col=-3, height=20, width=20))
-    stack = RasterSource(settings).read(scene, window, ["red"])
+    stack = BandSource(frozenset(scene.readings)).read(scene, window, ["red"])
     inside = np.zeros((20, 20), bool)
     inside[2:14, 3:13] = True
     np.testing.assert_array_equal(np.isfinite(stack["red"]), inside)
@@ -261,14 +269,14 @@ def test_dem_and_trends_on_grids_of_their_own_land_on_the_scenes(tmp_path, grid)
     files = {"a.tif": {"red": {}}, "dem.tif": {"elevation": {}}, "tc.tif": {"tc_wetness": {}}}
     settings, candidate = one(tmp_path, files)
     scene = open_scene(candidate, settings)
-    stack = RasterSource(settings).read(scene, scene.geobox, ["red", "elevation", "tc_wetness"])
+    stack = BandSource(frozenset(scene.readings)).read(scene, scene.geobox, ["red", "elevation", "tc_wetness"])
     expected = hills(*centres(grid, "EPSG:3413"))
     assert stack["red"].min() == 1
     steepest = 20 * 2 * np.pi / 900  # metres a metre
     assert np.abs(stack["elevation"] - expected).max() < steepest * 0.5
     assert np.abs(stack["tc_wetness"] - expected).max() < steepest * 3
     tile = Window(row=20, col=15, height=30, width=25)
-    part = RasterSource(settings).read(scene, window_geobox(grid, tile), ["elevation", "tc_wetness"])
+    part = BandSource(frozenset(scene.readings)).read(scene, window_geobox(grid, tile), ["elevation", "tc_wetness"])
     for name in ("elevation", "tc_wetness"):
         np.testing.assert_allclose(part[name], stack[name].values[tile.rows, tile.cols], atol=0.002)
 
@@ -279,7 +287,7 @@ def test_a_preview_is_the_whole_scene_in_small(tmp_path):
     save(tmp_path / "s1" / "a.tif", (rows * 3 + cols).astype(np.uint16), grid)
     save(tmp_path / "s1" / "m.tif", (rows >= 150).astype(np.uint8), grid)
     settings, candidate = one(tmp_path, valid={"file": "m.tif"})
-    small = preview(open_scene(candidate, settings), ["red"], [RasterSource(settings)], size=30)
+    small = preview(open_scene(candidate, settings), ["red"], [BandSource(frozenset({"red"}))], size=30)
     assert small["red"].shape == (30, 21)
     expected = (rows * 3 + cols).reshape(30, 10, 21, 10).mean(axis=(1, 3))
     np.testing.assert_allclose(small["red"], expected, atol=0.6)

@@ -16,10 +16,10 @@ from thawmap.config import Config, load
 from thawmap.data import terrain
 from thawmap.data.io import raster_info, read_raster, read_vector
 from thawmap.data.labels import open_labels
+from thawmap.data.project import Project
 from thawmap.data.scenery import REGIONS
 from thawmap.data.simulate import Simulation, _positions, simulate
 from thawmap.data.sources.base import Scene
-from thawmap.data.sources.rasters import RasterSource, candidates, open_scene
 from thawmap.data.stack import assemble, check_ranges
 from thawmap.errors import ConfigError
 
@@ -34,7 +34,7 @@ def project(tmp_path_factory):
 
 def opened(project: Path) -> tuple[Config, list[Scene]]:
     config = load(project)
-    return config, [open_scene(found, config.scenes) for found in candidates(config.scenes)]
+    return config, [Project(config).open(found, labelled=False) for found in Project(config).candidates()]
 
 
 def pixels(project: Path) -> dict[str, bytes]:
@@ -102,7 +102,7 @@ def test_the_configuration_runs_as_it_is(project):
         assert scene.acquired is not None
         assert scene.acquired.year in (2018, 2019)
         assert 6 <= scene.acquired.month <= 9
-        stack = assemble(scene, [one.name for one in config.input_layers], scene.geobox, [RasterSource(config.scenes)])
+        stack = assemble(scene, [one.name for one in config.input_layers], scene.geobox, Project(config).sources)
         check_ranges(stack, config.input_layers, scene_id=scene.id)
         assert stack["valid"].values.mean() > 0.6
         assert (labels.burn(scene, scene.geobox) == 1).any()
@@ -120,7 +120,7 @@ def inside_and_around(project: Path) -> dict[str, dict[str, tuple[float, float]]
     labels = open_labels(config.labels)
     found = {}
     for scene in scenes:
-        stack = assemble(scene, [one.name for one in config.input_layers], scene.geobox, [RasterSource(config.scenes)])
+        stack = assemble(scene, [one.name for one in config.input_layers], scene.geobox, Project(config).sources)
         usable, slump = stack["valid"].values, labels.burn(scene, scene.geobox) == 1
         ring = ndimage.binary_dilation(slump, iterations=20) & ~ndimage.binary_dilation(slump, iterations=4)
         ring &= usable & (stack["ndvi"].values > 0)

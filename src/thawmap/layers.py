@@ -30,6 +30,7 @@ class Layer:
         directional: Whether the values change when the image is turned (aspect, hillshade).
         code_low: Smallest value that the tile store can hold.
         code_step: Difference of two neighbouring codes of the tile store.
+        recipe: How it is made where that changes its values, such as "circle of 100 m"; "" where unknown.
 
     Raises:
         ConfigError: If the range is empty.
@@ -44,6 +45,7 @@ class Layer:
     directional: bool = False
     code_low: float
     code_step: float
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         """Check the range."""

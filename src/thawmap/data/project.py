@@ -7,11 +7,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from thawmap.config import Config, LabelSettings
+from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes
 from thawmap.data.labels import Labels, PolygonLabels, open_labels
-from thawmap.data.sources.base import Scene, Source
-from thawmap.data.sources.rasters import Candidate, RasterSource, candidates, open_scene
-from thawmap.errors import ConfigError
+from thawmap.data.sources import planetscope, rasters, sentinel2
+from thawmap.data.sources.bands import OPTICAL, BandSource
+from thawmap.data.sources.base import Candidate, Scene, Source
+from thawmap.data.sources.elevation import ElevationSource
+from thawmap.data.sources.finding import find_file
+from thawmap.data.sources.trends import TrendSource
+from thawmap.errors import ConfigError, DataError, ThawmapError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,16 @@ class Project:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Where layers come from."""
-        return (RasterSource(self.config.scenes),)
+        """Where layers come from: what the scene itself has, then elevation and trends."""
+        scenes, others = self.config.scenes, self.config.sources
+        mapped = OPTICAL
+        if isinstance(scenes, RasterScenes):
+            mapped = frozenset(name for bands in scenes.files.values() for name in bands)
+        return (
+            BandSource(mapped),
+            *([ElevationSource(others.elevation)] if others.elevation else []),
+            *([TrendSource(others.trends)] if others.trends else []),
+        )
 
     @property
     def labels(self) -> Labels:
@@ -72,7 +84,12 @@ class Project:
         if absent:
             msg = f"{absent[0]} does not exist; name files or folders of scenes"
             raise ConfigError(msg)
-        return candidates(self.config.scenes, places=places)
+        scenes = self.config.scenes
+        if isinstance(scenes, RasterScenes):
+            return rasters.candidates(scenes, places=places)
+        if isinstance(scenes, PlanetScopeScenes):
+            return planetscope.candidates(scenes, places=places)
+        return sentinel2.candidates(scenes, places=places)
 
     def open(self, candidate: Candidate, *, labelled: bool = True) -> Scene:
         """The scene, with its labels' raster where there is one.
@@ -83,11 +100,26 @@ class Project:
             DataError: If a file is missing or damaged.
         """
         settings = self.config.labels
-        raster = settings.raster if labelled and settings is not None else None
-        scene = open_scene(candidate, self.config.scenes, labels=raster)
+        try:
+            scene = self._open(candidate)
+            if labelled and settings is not None and settings.raster is not None:
+                scene = replace(scene, files={**scene.files, "labels": find_file(candidate, settings.raster)})
+        except ThawmapError as error:
+            msg = f"scene {candidate.id}: {error}"
+            raise DataError(msg) from error
         if scene.region is None and settings is not None and settings.region is not None and self._has_labels:
             scene = replace(scene, region=self.labels.region(scene))
         return scene
+
+    def _open(self, candidate: Candidate) -> Scene:
+        if candidate.fault is not None:
+            raise DataError(candidate.fault)
+        scenes = self.config.scenes
+        if isinstance(scenes, RasterScenes):
+            return rasters.open_scene(candidate, scenes)
+        if isinstance(scenes, PlanetScopeScenes):
+            return planetscope.open_scene(candidate, scenes)
+        return sentinel2.open_scene(candidate, scenes)
 
     @property
     def _has_labels(self) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from thawmap.data.io import crs_of
 from thawmap.data.labels import IGNORE
 from thawmap.data.project import Project
-from thawmap.data.sources.rasters import Candidate
+from thawmap.data.sources.base import Candidate
 from thawmap.data.stack import check_ranges, preview, window_geobox
 from thawmap.errors import DataError
 from thawmap.grid import blocks

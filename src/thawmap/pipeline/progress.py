@@ -9,8 +9,7 @@ import pandas as pd
 
 from thawmap import engine
 from thawmap.config import Config
-from thawmap.data.sources.base import Scene
-from thawmap.data.sources.rasters import Candidate
+from thawmap.data.sources.base import Candidate, Scene
 
 Item = TypeVar("Item", Scene, Candidate)
 Value = TypeVar("Value")

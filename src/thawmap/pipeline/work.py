@@ -41,9 +41,9 @@ def tiles_from(scene: Scene, config: Config) -> str:
     made_from = {
         "format": 1,
         "scene": _identity(scene),
-        "files": [stamp(path) for path in (*scene.files.values(), *Project(config).label_files)],
-        **{name: resolved[name] for name in ("layers", "labels", "tiles")},
-        "scenes": {name: resolved["scenes"][name] for name in ("files", "valid", "grid")},
+        "files": [*_inputs(scene, config), *(stamp(path) for path in Project(config).label_files)],
+        **{name: resolved[name] for name in ("layers", "labels", "tiles", "sources")},
+        "scenes": _how_read(resolved["scenes"]),
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -72,14 +72,25 @@ def made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenanc
     settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
     settings["project"], settings["version"] = config.project, __version__
     settings["scene"] = _identity(scene)
-    settings["scenes"] = {name: resolved["scenes"][name] for name in ("files", "valid", "grid")}
+    settings["scenes"], settings["sources"] = _how_read(resolved["scenes"]), resolved["sources"]
     chosen = config.polygons.threshold
     return Provenance(
         bundle=bundle.id,
         threshold=bundle.threshold if chosen == "bundle" else chosen,
         config=settings,
-        inputs=[file for _, path in sorted(scene.files.items()) for file in stamp(path)],
+        inputs=[file for files in _inputs(scene, config) for file in files],
     )
+
+
+def _inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
+    """Every file that a scene's layers and labels come from, each with those that belong to it."""
+    paths = {path for source in Project(config).sources for path in source.files(scene)} | set(scene.files.values())
+    return [stamp(path) for path in sorted(paths)]
+
+
+def _how_read(scenes: dict[str, Any]) -> dict[str, Any]:
+    """What of the scenes' settings decides the values, not which scenes there are."""
+    return {name: value for name, value in scenes.items() if name not in ("path", "table", "region")}
 
 
 def _identity(scene: Scene) -> dict[str, Any]:

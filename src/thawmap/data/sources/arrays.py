@@ -1,6 +1,7 @@
 """Layers that are already in memory: for tests, for simulated scenes, for arrays of your own."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,10 @@ class ArraySource:
         if self._valid is not None:
             stack["valid"] = (geobox.dims, inside & self._valid[place])
         return stack
+
+    def files(self, scene: Scene) -> Sequence[Path]:  # noqa: ARG002 - arrays lie in no file
+        """None: arrays lie in no file."""
+        return ()
 
     def _under(
         self, scene: Scene, geobox: GeoBox

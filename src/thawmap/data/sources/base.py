@@ -1,4 +1,4 @@
-"""A scene, and the protocol of everything that can fill its grid with layers."""
+"""A scene, what is found before it is opened, and the protocol of everything that can fill its grid with layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,65 @@ from typing import Protocol
 
 import xarray as xr
 from odc.geo.geobox import GeoBox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Where a layer is stored: one band of a file, and how its numbers become values (stored * scale + offset).
+
+    Attributes:
+        file: Key of the file in `Scene.files`.
+        band: Number of the band, from 1.
+        scale: Factor from stored numbers to physical units.
+        offset: Added after scaling, in physical units.
+        nodata: Stored number that means missing, beside the one that the file names itself.
+        resampling: How values come onto another grid; None: average when coarsening, else cubic.
+    """
+
+    file: str
+    band: int
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    resampling: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """Which pixels the sensor could use: those whose number in every one of ``bands`` is one of ``usable``.
+
+    Attributes:
+        file: Key of the file in `Scene.files`.
+        bands: Numbers of the bands, from 1.
+        usable: Stored numbers that mean usable.
+    """
+
+    file: str
+    bands: tuple[int, ...]
+    usable: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A scene that is named or found somewhere, its rasters not yet opened.
+
+    Attributes:
+        name: Name of its folder, or of its file without the ending.
+        place: Its folder or file.
+        id: Unique id.
+        region: Region, where known.
+        acquired: UTC time of the image; None where unknown.
+        files: Key to file, where finding it has told them already.
+        fault: Why it cannot be used, where finding it has told so already: what, got, remedy.
+    """
+
+    name: str
+    place: Path
+    id: str
+    region: str | None = None
+    acquired: datetime | None = None
+    files: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +80,9 @@ class Scene:
         files: Role to file, such as "s2.tif": its full path.
         acquired: UTC time of the image; None where unknown, never invented.
         region: Region that it belongs to, for splits; None where unknown.
+        readings: Layer to where it is stored in ``files``.
+        masks: What its sensor could use; a pixel is usable where all of them say so.
+        notes: What a user should know, such as that there is no mask; a sentence each.
     """
 
     id: str
@@ -29,6 +91,9 @@ class Scene:
     files: Mapping[str, Path] = field(compare=False, repr=False)
     acquired: datetime | None = field(default=None, compare=False)
     region: str | None = field(default=None, compare=False)
+    readings: Mapping[str, Reading] = field(default_factory=dict, compare=False, repr=False)
+    masks: tuple[Mask, ...] = field(default=(), compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 class Source(Protocol):
@@ -46,5 +111,13 @@ class Source(Protocol):
 
         Raises:
             DataError: If a file is missing, damaged, or without what is asked for.
+        """
+        ...
+
+    def files(self, scene: Scene) -> Sequence[Path]:
+        """The files that a scene's layers come from: when one changes, so do the layers.
+
+        Raises:
+            DataError: If they cannot be found.
         """
         ...

@@ -1,0 +1,18 @@
+"""Scenes as delivered."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from thawmap.config import Sentinel2Scenes
+from thawmap.data.sources.base import Candidate, Scene
+from thawmap.errors import DataError
+
+
+def candidates(settings: Sentinel2Scenes, *, places: Sequence[Path] = ()) -> list[Candidate]:
+    """The scenes."""
+    raise DataError(str((settings, places)))
+
+
+def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
+    """The scene."""
+    raise DataError(str((candidate, settings)))
