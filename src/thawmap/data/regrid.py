@@ -131,7 +131,7 @@ def _read_warped(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Val
         return _read_halves(file, own, geobox, choice)
     values = _read_blocks(file, needed, step, choice)
     part = GeoBox(values.shape[1:], blocks.affine * Affine.translation(needed.col, needed.row), own.crs)
-    return _warp(values, part, geobox, choice.resampling)
+    return warp(values, part, geobox, resampling=choice.resampling)
 
 
 def _read_halves(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
@@ -228,7 +228,33 @@ def _positions(own: GeoBox, geobox: GeoBox, cols: _Positions, rows: _Positions) 
     return col, row
 
 
-def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str | None) -> _Values:
+def footprint(own: GeoBox, geobox: GeoBox) -> Window | None:
+    """The window of ``own`` that lies under ``geobox``, with the margin that resampling needs; it may reach beyond.
+
+    None where the one's CRS knows no place of the other.
+    """
+    under = _footprint(own, geobox)
+    return None if under is None else under.window
+
+
+def warp(values: _Values, own: GeoBox, geobox: GeoBox, *, resampling: str | None = None) -> _Values:
+    """Values (band, y, x), float32, NaN where missing, that lie on ``own``: on ``geobox``, NaN also outside.
+
+    Every band by itself: where one is missing, the others are not.
+
+    Args:
+        values: What lies on ``own``.
+        own: Their grid.
+        geobox: The grid to bring them to.
+        resampling: nearest, bilinear, cubic or average; None: average when coarsening, else cubic.
+    """
+    if resampling is None:
+        under = _footprint(own, geobox)
+        resampling = "cubic" if under is None else under.resampling
+    return _warp(values, own, geobox, resampling)
+
+
+def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str) -> _Values:
     """Values on ``geobox`` from those on ``own``; every band by itself: where one is missing, the others are not.
 
     Where ``geobox`` is coarser, bilinear and cubic look as far as its pixels reach. The average is a mean of points
@@ -242,7 +268,7 @@ def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str | None) 
         points = _warp(values, own, fine, "bilinear")
         return _mean(points.reshape(-1, height, times, width, times))
     options = {
-        "nodata": np.nan, "resampling": Resampling[resampling or "cubic"], "tolerance": _TOLERANCE_PX,
+        "nodata": np.nan, "resampling": Resampling[resampling], "tolerance": _TOLERANCE_PX,
         "UNIFIED_SRC_NODATA": "NO", "XSCALE": 1 / max(cols, 1.0), "YSCALE": 1 / max(rows, 1.0),
     }  # fmt: skip
     with MemoryFile() as memory:
