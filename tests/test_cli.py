@@ -17,6 +17,7 @@ import rasterio
 import thawmap
 from thawmap import cli, pipeline
 from thawmap.config import load
+from thawmap.errors import BundleError
 from thawmap.model.bundle import load as load_bundle
 from thawmap.model.bundle import save
 
@@ -173,6 +174,16 @@ def test_never_seen_is_what_the_bundle_has_not_seen(
     )
     assert run(*words, "--set", f"split.test=[{trained[0]}]", "--set", "split.validation=[]") == 0
     assert f"In {trained[0]}, which the model has never seen" not in capsys.readouterr().out
+
+
+def test_a_layer_made_in_another_way_than_in_training_is_refused(mapped: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(mapped / "model")
+    layers = tuple(replace(layer, recipe="circle of 100 m" if "rel" in layer.name else "") for layer in bundle.layers)
+    save(replace(bundle, layers=layers), tmp_path / "model")
+    config = load(mapped / "project" / "thawmap.yaml", overrides=["sources.elevation={path: aux, window_m: 50}"])
+    with pytest.raises(BundleError, match=r"relative_elevation made with 'circle of 100 m'.*'circle of 50 m'"):
+        pipeline.predict(config, tmp_path / "model", tmp_path / "maps")
+    assert not (tmp_path / "maps").exists()
 
 
 def test_a_map_that_lost_a_file_is_made_again(

@@ -206,15 +206,15 @@ class Config(Settings):
     def input_layers(self) -> tuple[Layer, ...]:
         """The model's inputs with their ranges and how they are made, in order."""
         return tuple(
-            replace(one, recipe=self._recipe(one.name))
+            replace(one, recipe=self.recipe(one.name))
             for one in (
                 layer(item) if isinstance(item, str) else layer(item.name, low=item.low, high=item.high, clip=item.clip)
                 for item in self.layers
             )
         )
 
-    def _recipe(self, name: str) -> str:
-        """How a layer is made from elevation, where settings say so; "" where nothing is known."""
+    def recipe(self, name: str) -> str:
+        """How a layer is made from elevation, such as "circle of 100 m"; "" where nothing is known of it."""
         elevation = self.sources.elevation
         if elevation is None or elevation.path is None or elevation.made_before(name):
             return ""

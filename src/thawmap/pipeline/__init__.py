@@ -21,7 +21,7 @@ from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
 from thawmap.data.sources.base import Scene
-from thawmap.errors import ConfigError, DataError
+from thawmap.errors import BundleError, ConfigError, DataError
 from thawmap.pipeline import look, origin
 from thawmap.pipeline.progress import Progress, Silence, run_all
 from thawmap.pipeline.progress import Summary as Summary
@@ -289,6 +289,7 @@ def predict(
     from thawmap.pipeline import work  # noqa: PLC0415
 
     project, bundle = Project(config), work.load_bundle(model)
+    _check_recipes(config, bundle)
     opener = partial(project.open, labelled=False)
     opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes")
     chosen = [scene for scene in opened if part in (None, project.part(scene))]
@@ -307,6 +308,22 @@ def predict(
     )
     line = f"{len(chosen) - len(broken)} scenes are mapped, {kept} of them before: {out}"
     return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def _check_recipes(config: Config, bundle: "Bundle") -> None:
+    """Refuse layers that are made in another way than those that the bundle was trained on (law 14).
+
+    Raises:
+        BundleError: If a layer is.
+    """
+    for layer in bundle.layers:
+        recipe = config.recipe(layer.name)
+        if recipe and layer.recipe and recipe != layer.recipe:
+            msg = (
+                f"bundle {bundle.id} was trained on {layer.name} made with {layer.recipe!r}, the configuration makes it "
+                f"with {recipe!r}; correct 'sources.elevation'"
+            )
+            raise BundleError(msg)
 
 
 def evaluate(

@@ -42,8 +42,8 @@ def tiles_from(scene: Scene, config: Config) -> str:
         "format": 1,
         "scene": _identity(scene),
         "files": [*_inputs(scene, config), *(stamp(path) for path in Project(config).label_files)],
-        **{name: resolved[name] for name in ("layers", "labels", "tiles", "sources")},
-        "scenes": _how_read(resolved["scenes"]),
+        **{name: resolved[name] for name in ("layers", "labels", "tiles")},
+        **_how_read(resolved),
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -72,7 +72,7 @@ def made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenanc
     settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
     settings["project"], settings["version"] = config.project, __version__
     settings["scene"] = _identity(scene)
-    settings["scenes"], settings["sources"] = _how_read(resolved["scenes"]), resolved["sources"]
+    settings |= _how_read(resolved)
     chosen = config.polygons.threshold
     return Provenance(
         bundle=bundle.id,
@@ -88,9 +88,16 @@ def _inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
     return [stamp(path) for path in sorted(paths)]
 
 
-def _how_read(scenes: dict[str, Any]) -> dict[str, Any]:
-    """What of the scenes' settings decides the values, not which scenes there are."""
-    return {name: value for name, value in scenes.items() if name not in ("path", "table", "region")}
+def _how_read(resolved: dict[str, Any]) -> dict[str, Any]:
+    """What of the scenes' and sources' settings decides the values, not where the files lie: they have their stamps."""
+    return {name: _without(resolved[name], {"path", "table", "region"}) for name in ("scenes", "sources")}
+
+
+def _without(settings: Any, keys: set[str]) -> Any:
+    """Settings without some keys, on every level."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _without(value, keys) for key, value in settings.items() if key not in keys}
 
 
 def _identity(scene: Scene) -> dict[str, Any]:
