@@ -215,7 +215,7 @@ class LayerSettings(Settings):
     """Whether values outside the range are clipped to 0..1."""
 
 
-_OF_POLYGONS = ("layer", "scene", "region", "target", "extent")
+_OF_POLYGONS = ("layer", "scene", "start", "end", "region", "target", "extent")
 _OF_RASTERS = ("band", "positive", "negative", "ignore")
 
 
@@ -227,7 +227,13 @@ class LabelSettings(Settings):
     layer: str | None = None
     """Layer of the vector file; unset: its first."""
     scene: str | None = None
-    """Column that names the scene a polygon was digitised on; unset: every polygon counts for every scene."""
+    """Column that names the scene a polygon was digitised on: its id, or for PlanetScope the name of its file, which
+    begins with it; unset: every polygon counts for every scene, or for those of its period."""
+    start: str | None = None
+    """Column with the first day (UTC, such as 2019-07-14) for which a polygon counts; beside `scene`, the scene decides
+    and `thawmap labels check` compares the days."""
+    end: str | None = None
+    """Column with the last day; unset or empty: the day of `start` only."""
     region: str | None = None
     """Column that names the region; it is given to scenes that have none."""
     target: str | None = None
@@ -254,6 +260,9 @@ class LabelSettings(Settings):
         wrong = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
         if wrong:
             msg = f"'{wrong[0]}' has no meaning beside '{kind}'; leave it out"
+            raise ValueError(msg)
+        if self.end is not None and self.start is None:
+            msg = "'end' has no meaning without 'start'; give both, or leave it out"
             raise ValueError(msg)
         ignore = (self.ignore,) if isinstance(self.ignore, int) else self.ignore
         values = [*set(self.positive), *set(self.negative), *set(ignore)]
