@@ -1,0 +1,184 @@
+"""What the XML and JSON files beside an image say of it: time, place, cloud cover, and how its numbers are scaled."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from thawmap.data.io import RasterInfo
+from thawmap.data.sources.finding import as_time
+from thawmap.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a file of metadata says of an image; None or empty where it is silent.
+
+    Attributes:
+        path: The file.
+        identifier: Its name of the image.
+        acquired: UTC time.
+        cloud_cover: Share of the image under clouds, 0..1.
+        footprint: Corners (n, 2) in degrees: longitude, latitude.
+        coefficients: Number of a band, from 1, to the factor from stored numbers to top-of-atmosphere reflectance.
+    """
+
+    path: Path
+    identifier: str | None
+    acquired: datetime | None = None
+    cloud_cover: float | None = None
+    footprint: npt.NDArray[np.float64] | None = field(default=None, compare=False)
+    coefficients: Mapping[int, float] = field(default_factory=dict)
+
+
+def read_xml(path: Path) -> ET.Element:
+    """The root of an XML file.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return ET.parse(path).getroot()  # noqa: S314 - expat itself bounds what entities may grow to
+    except (ET.ParseError, OSError, ValueError, LookupError) as error:
+        msg = f"{path.name} cannot be read as XML ({error}); fetch it again"
+        raise DataError(msg) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        DataError: If it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        msg = f"{path.name} cannot be read as JSON ({error}); fetch it again"
+        raise DataError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path.name} holds a {type(content).__name__} where metadata are an object; fetch it again"
+        raise DataError(msg)
+    return content
+
+
+def planet_xml(path: Path) -> Facts:
+    """What the XML beside a PlanetScope image says; its cloud cover counts in percent.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    root = read_xml(path)
+    corners = [
+        pair.split(",")[:2]
+        for ring in root.findall(".//{*}multiExtentOf//{*}coordinates")
+        for pair in (ring.text or "").split()
+    ]
+    numbers = [(band.findtext("{*}bandNumber"), band) for band in root.findall(".//{*}bandSpecificMetadata")]
+    factors = {number: as_number(band.findtext("{*}reflectanceCoefficient")) for number, band in numbers}
+    cover = as_number(root.findtext(".//{*}cloudCoverPercentage"))
+    time = root.findtext(".//{*}acquisitionDateTime") or root.findtext(".//{*}beginPosition") or ""
+    return Facts(
+        path=path,
+        identifier=(root.findtext(".//{*}identifier") or "").strip() or None,
+        acquired=as_time(time.strip()),
+        cloud_cover=None if cover is None else cover / 100,
+        footprint=_as_corners(corners),
+        coefficients={
+            int(number): factor
+            for number, factor in factors.items()
+            if number is not None and number.strip().isdecimal() and factor is not None
+        },
+    )
+
+
+def planet_json(path: Path) -> Facts:
+    """What the JSON beside a PlanetScope image says: Planet's own, or a STAC item.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    content = read_json(path)
+    properties = properties_of(content)
+    percent = as_number(properties.get("eo:cloud_cover"))
+    geometry = content.get("geometry")
+    shape = shapely.from_geojson(json.dumps(geometry), on_invalid="ignore") if isinstance(geometry, dict) else None
+    name = content.get("id")
+    return Facts(
+        path=path,
+        identifier=name if isinstance(name, str) else None,
+        acquired=as_time(str(properties.get("acquired") or properties.get("datetime") or "")),
+        cloud_cover=as_number(properties.get("cloud_cover")) if percent is None else percent / 100,
+        footprint=None if shape is None or shape.is_empty else shapely.get_coordinates(shape),
+    )
+
+
+def properties_of(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The properties of a GeoJSON feature; none where it has none."""
+    properties = item.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def as_number(stored: object) -> float | None:
+    """A finite number; None where it is not given or is none."""
+    if isinstance(stored, bool) or not isinstance(stored, str | int | float):
+        return None
+    try:
+        number = float(stored)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def check_facts(facts: Iterable[Facts], scene: str, image: RasterInfo) -> None:
+    """Metadata must be of the image's scene, and of its place.
+
+    Raises:
+        DataError: If they are not.
+    """
+    for one in facts:
+        if one.identifier is not None and not f"{one.identifier}_".startswith(f"{scene}_"):
+            msg = f"{one.path.name} is of another scene, {one.identifier}; fetch the metadata of this one"
+            raise DataError(msg)
+        if one.footprint is not None and _lies_elsewhere(one.footprint, image.geobox):
+            msg = f"{one.path.name} describes another place than {image.path.name} covers; fetch both from one order"
+            raise DataError(msg)
+
+
+def about_clouds(facts: Iterable[Facts]) -> list[str]:
+    """A sentence on what the metadata say of clouds; none where they are silent."""
+    cover = next((one.cloud_cover for one in facts if one.cloud_cover is not None), None)
+    return [] if cover is None else [f"its metadata tell {cover:.0%} cloud cover"]
+
+
+def _lies_elsewhere(footprint: npt.NDArray[np.float64], geobox: GeoBox) -> bool:
+    """Whether corners (n, 2) in degrees, longitude before latitude, are of another place than a grid.
+
+    The boxes around both are compared in the grid's own CRS, where no place is cut by the antimeridian.
+    """
+    assert geobox.crs is not None
+    x, y = CRS("EPSG:4326").transformer_to_crs(geobox.crs)(footprint[:, 0], footprint[:, 1])
+    points = np.column_stack([x, y])
+    points = points[np.isfinite(points).all(axis=1)]
+    box = geobox.extent.boundingbox
+    return not (
+        len(points)
+        and (points.max(axis=0) >= (box.left, box.bottom)).all()
+        and (points.min(axis=0) <= (box.right, box.top)).all()
+    )
+
+
+def _as_corners(pairs: Iterable[list[str]]) -> npt.NDArray[np.float64] | None:
+    """Pairs of texts as corners (n, 2); None where there are none, or one is not a pair of numbers."""
+    corners = [[as_number(text) for text in pair] for pair in pairs]
+    if not corners or any(len(pair) != 2 or None in pair for pair in corners):
+        return None
+    return np.array(corners, float)
