@@ -56,8 +56,8 @@ class GreenIsObject:
 
     def burn(self, scene, geobox):
         col, row = ~scene.geobox.affine * (geobox.affine.c, geobox.affine.f)
-        side, row, col = geobox.shape[0], round(row), round(col)
-        return self.target[row : row + side, col : col + side]
+        row, col = round(row), round(col)
+        return self.target[row : row + geobox.height, col : col + geobox.width]
 
 
 def make_store(folder, config, *, across=2, highest=0.4):

@@ -19,6 +19,7 @@ from thawmap.data.stack import assemble, window_geobox
 from thawmap.errors import DataError
 from thawmap.grid import Window
 from thawmap.layers import LAYERS
+from thawmap.train import cutting
 from thawmap.train.tiles import Code, TileStore, collect, decode, derive, encode, is_finished, write_tiles
 
 torch.set_num_threads(1)
@@ -208,7 +209,8 @@ def test_two_stores_of_the_same_are_the_same_byte_for_byte(tmp_path):
     assert all(one[name].read_bytes() == other[name].read_bytes() for name in one)
 
 
-def test_a_cut_that_fails_on_the_way_leaves_the_old_tiles_or_none(tmp_path):
+def test_a_cut_that_fails_on_the_way_leaves_the_old_tiles_or_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "_BLOCK_PX", 32)
     scene, source, labels = example()
     burn = labels.burn
 

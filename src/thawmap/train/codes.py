@@ -1,0 +1,75 @@
+"""How layers are stored in 16 bits, which of them are, and how the others are made again from those."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from thawmap.data.derive import RECIPES, order
+from thawmap.data.sources.base import Source
+from thawmap.layers import CODES, Layer, layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """How a layer is stored: code 0 = missing, else v = low + (code - 1) * step.
+
+    Attributes:
+        name: Name of the layer.
+        low: Value of code 1.
+        step: Difference of two neighbouring codes.
+        units: Physical units of the value.
+    """
+
+    name: str
+    low: float
+    step: float
+    units: str
+
+    @classmethod
+    def of(cls, layer: Layer) -> Self:
+        """The code of a layer."""
+        return cls(name=layer.name, low=layer.code_low, step=layer.code_step, units=layer.units)
+
+
+def stored_layers(inputs: Sequence[Layer], sources: Sequence[Source]) -> tuple[Code, ...]:
+    """What is stored: layers that sources have, and those made with neighbours; the rest follows.
+
+    Raises:
+        DataError: If a layer is in no source and no recipe makes it.
+    """
+    known = {layer.name: layer for layer in inputs}
+    available = frozenset[str]().union(*(source.layers for source in sources))
+    reads, makes = order(list(known), available=available)
+    names = [*reads, *(name for name in makes if RECIPES[name].halo)]
+    return tuple(Code.of(known.get(name) or layer(name)) for name in names)
+
+
+def encode(values: Sequence[npt.NDArray[np.float32]], codes: Sequence[Code]) -> npt.NDArray[np.uint16]:
+    """Codes (C, H, W) uint16 of layers (H, W) each, physical units, NaN = missing: the nearest there is."""
+    found = np.empty((len(codes), *values[0].shape), np.uint16)
+    for stored, plane, code in zip(found, values, codes, strict=True):
+        steps = np.rint((plane - code.low) / code.step).clip(0, CODES) + 1
+        stored[:] = np.nan_to_num(steps, copy=False, nan=0)
+    return found
+
+
+def decode(codes: Tensor, stored: Sequence[Code]) -> Tensor:
+    """Values (N, C, H, W) float32 in physical units, NaN = missing, of codes (N, C, H, W)."""
+    low = torch.tensor([code.low for code in stored], device=codes.device).view(1, -1, 1, 1)
+    step = torch.tensor([code.step for code in stored], device=codes.device).view(1, -1, 1, 1)
+    numbers = codes.float()
+    return torch.where(numbers == 0, torch.nan, low + (numbers - 1) * step)
+
+
+def derive(image: Tensor, *, stored: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """The wanted layers (N, C', H, W), made where they are not among the ``stored`` ones (N, C, H, W)."""
+    known = dict(zip(stored, image.unbind(1), strict=True))
+    _, makes = order(wanted, available=frozenset(stored))
+    for name in makes:
+        known[name] = RECIPES[name].function(*(known[need] for need in RECIPES[name].needs))
+    return torch.stack([known[name] for name in wanted], dim=1)

@@ -1,0 +1,357 @@
+"""Cutting one scene into tiles: block by block, so that what neighbouring tiles share is read and burnt once.
+
+    <store>/<scene>.zarr/   image (tile, layer, y, x) uint16 codes, target (tile, y, x) uint8,
+                            valid (tile, y, x) bool; one chunk per tile that was kept, none for the others;
+                            index.parquet: one row per tile that was kept
+
+A tile's number is its place among the windows of its scene, row by row. How a scene is divided depends on the scene
+alone, so its tiles do too, whoever cuts it. The folder takes its name when it is whole.
+"""
+
+import errno
+import fcntl
+import glob
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+from odc.geo.geobox import GeoBox
+from zarr.codecs import BloscCodec
+
+from thawmap.config import Config, TileSettings
+from thawmap.data.io import atomic, crs_of, read_vector, write_vector
+from thawmap.data.labels import IGNORE, Labels
+from thawmap.data.sources.base import Scene, Source
+from thawmap.data.stack import assemble, check_ranges, preview, window_geobox
+from thawmap.engine import in_order
+from thawmap.errors import DataError
+from thawmap.grid import Window, starts
+from thawmap.train.codes import Code, encode, stored_layers
+
+FORMAT = 2
+"""Of the store; one of another format is cut again."""
+
+FOOTPRINT_CRS = "EPSG:6931"
+"""Equal-area and polar: footprints of scenes in different zones meet here."""
+
+_BLOCK_PX = 1280  # side of what is read at once; a tile that is larger is read by itself
+_THREADS = 2  # that read blocks while tiles are written
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+_COLUMNS = {
+    "tile_id": "object", "scene": "object", "region": "object", "acquired": "datetime64[us, UTC]", "number": "int64",
+    "row": "int64", "col": "int64", "positive": "bool", "positive_pixels": "int64", "valid_share": "float64",
+}  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """Neighbouring tiles, and the window that just holds them."""
+
+    window: Window
+    tiles: tuple[tuple[int, Window], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tile:
+    """A tile that was kept.
+
+    Attributes:
+        number: Its place among the windows of the scene.
+        window: Where it lies on the scene.
+        image: Codes (layer, y, x).
+        target: (y, x): 1 object, 0 not, 255 ignore.
+        valid: (y, x), True = usable.
+    """
+
+    number: int
+    window: Window
+    image: npt.NDArray[np.uint16]
+    target: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.bool_]
+
+
+def write_tiles(
+    store: Path,
+    scene: Scene,
+    *,
+    config: Config,
+    sources: Sequence[Source],
+    labels: Labels,
+    fingerprint: str,
+) -> int:
+    """Cut one scene; the number of its tiles, which is 0 where no tile has a usable, labelled pixel.
+
+    The last tile of a row or column is shifted back to end at the border; a scene that is smaller than a tile
+    is filled up with missing pixels. Nothing is done where the tiles are there, made from the same; another process
+    that cuts the same scene into the same store is waited for. What killed runs left of the scene is removed.
+
+    Args:
+        store: Folder of the tile store.
+        scene: What to cut.
+        config: Layers, and size, overlap and share of valid pixels of a tile.
+        sources: Where layers come from.
+        labels: Where targets come from.
+        fingerprint: Any text that stands for all that the tiles are made from.
+
+    Raises:
+        DataError: If the scene cannot be read, or a layer's values are not in its units (law 14).
+    """
+    place = store / f"{scene.id}.zarr"
+    with _alone(place):
+        if is_finished(store, scene, fingerprint):
+            return len(scene_index(store, scene.id))
+        inputs = config.input_layers
+        check_ranges(preview(scene, [one.name for one in inputs], sources), inputs, scene_id=scene.id)
+        codes = stored_layers(inputs, sources)
+        rows: list[dict[str, Any]] = []
+        cut = partial(_cut, scene=scene, codes=codes, config=config, sources=sources, labels=labels)
+        with atomic(place) as folder:
+            arrays = _create(folder, scene, codes, config.tiles, fingerprint)
+            for kept in in_order(cut, _blocks(_shape(scene), config.tiles), threads=_THREADS, ahead=1):
+                for tile in kept:
+                    for name in ("image", "target", "valid"):
+                        arrays[name][tile.number] = getattr(tile, name)
+                    rows.append(_row(scene, tile))
+            rows.sort(key=lambda row: row["number"])
+            write_vector(folder / "index.parquet", _frame(rows, scene.geobox))
+    return len(rows)
+
+
+def is_finished(store: Path, scene: Scene, fingerprint: str) -> bool:
+    """Whether the scene's tiles are there, made from what ``fingerprint`` stands for."""
+    try:
+        return bool(attributes(store, scene.id)["fingerprint"] == fingerprint)
+    except DataError:
+        return False
+
+
+def attributes(store: Path, scene: str) -> dict[str, Any]:
+    """What a scene's tiles say of themselves: fingerprint, size, layers, region, and footprint as WKT.
+
+    Raises:
+        DataError: If the scene has no whole tiles in the store.
+    """
+    place = store / f"{scene}.zarr" / "zarr.json"
+    try:
+        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))["attributes"]
+        whole = found["format"] == FORMAT
+    except (OSError, ValueError, KeyError) as error:
+        msg = f"{store} has no whole tiles of scene {scene}; cut them with 'thawmap tiles'"
+        raise DataError(msg) from error
+    if not whole:
+        msg = f"the tiles of scene {scene} in {store} are of another version; cut them again with 'thawmap tiles'"
+        raise DataError(msg)
+    return found
+
+
+def scene_index(store: Path, scene: str) -> gpd.GeoDataFrame:
+    """One row per tile of a scene, with its footprint in `FOOTPRINT_CRS`.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    return read_vector(store / f"{scene}.zarr" / "index.parquet")
+
+
+def tile_count(shape: tuple[int, int], settings: TileSettings) -> int:
+    """Tiles of a scene of ``shape`` (rows, columns) when all of them are kept."""
+    rows, cols = (len(starts(side, tile=settings.size, overlap=settings.overlap)) for side in shape)
+    return rows * cols
+
+
+def _blocks(shape: tuple[int, int], settings: TileSettings) -> Iterator[_Block]:
+    """All tiles of a scene, as many together as `_BLOCK_PX` allows."""
+    size, step = settings.size, settings.size - settings.overlap
+    rows, cols = (starts(side, tile=size, overlap=settings.overlap) for side in shape)
+    most = 1 + max(0, _BLOCK_PX - size) // step
+    for top in range(0, len(rows), most):
+        for left in range(0, len(cols), most):
+            down, across = range(len(rows))[top : top + most], range(len(cols))[left : left + most]
+            height, width = rows[down[-1]] + size - rows[top], cols[across[-1]] + size - cols[left]
+            yield _Block(
+                window=Window(row=rows[top], col=cols[left], height=height, width=width),
+                tiles=tuple(
+                    (y * len(cols) + x, Window(row=rows[y], col=cols[x], height=size, width=size))
+                    for y in down
+                    for x in across
+                ),
+            )
+
+
+def _cut(
+    block: _Block,
+    *,
+    scene: Scene,
+    codes: Sequence[Code],
+    config: Config,
+    sources: Sequence[Source],
+    labels: Labels,
+) -> list[_Tile]:
+    """The tiles of a block that are worth keeping: enough of them is valid, and some of that is labelled."""
+    window, geobox = block.window, window_geobox(scene.geobox, block.window)
+    inside = np.zeros((window.height, window.width), np.bool_)
+    inside[: scene.geobox.shape[0] - window.row, : scene.geobox.shape[1] - window.col] = True
+    target = np.where(inside, labels.burn(scene, geobox), IGNORE)
+    labelled = target != IGNORE
+    if not labelled.any():
+        return []
+    stored = [code.name for code in codes]
+    stack = assemble(scene, list(dict.fromkeys([*(one.name for one in config.input_layers), *stored])), geobox, sources)
+    valid = stack["valid"].to_numpy() & inside
+    parts = {number: _within(block, tile) for number, tile in block.tiles}
+    kept = [
+        (number, tile)
+        for number, tile in block.tiles
+        if valid[parts[number]][inside[parts[number]]].mean() >= config.tiles.min_valid
+        and (valid & labelled)[parts[number]].any()
+    ]
+    if not kept:
+        return []
+    image = encode([stack[name].values for name in stored], codes)
+    return [
+        _Tile(
+            number=number,
+            window=tile,
+            image=image[:, *parts[number]],
+            target=target[parts[number]],
+            valid=valid[parts[number]],
+        )
+        for number, tile in kept
+    ]
+
+
+def _shape(scene: Scene) -> tuple[int, int]:
+    return scene.geobox.height, scene.geobox.width
+
+
+def _within(block: _Block, tile: Window) -> tuple[slice, slice]:
+    """Where a tile lies in its block."""
+    top, left = tile.row - block.window.row, tile.col - block.window.col
+    return slice(top, top + tile.height), slice(left, left + tile.width)
+
+
+def _create(folder: Path, scene: Scene, codes: Sequence[Code], settings: TileSettings, fingerprint: str) -> Any:
+    """A group of arrays with room for every tile of the scene, still without any."""
+    size, tiles = settings.size, tile_count(_shape(scene), settings)
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    footprint = gpd.GeoSeries([scene.geobox.extent.geom], crs=crs_of(scene.geobox)).to_crs(FOOTPRINT_CRS)
+    group.attrs.update({
+        "format": FORMAT,
+            "fingerprint": fingerprint,
+        "size": size,
+        "layers": [asdict(code) for code in codes],
+        "region": scene.region,
+        "footprint": footprint.iloc[0].wkt,
+    })  # fmt: skip
+    for name, dtype, inner in (
+        ("image", "uint16", (len(codes), size, size)),
+        ("target", "uint8", (size, size)),
+        ("valid", "bool", (size, size)),
+    ):
+        group.create_array(
+            name,
+            shape=(tiles, *inner),
+            chunks=(1, *inner),
+            dtype=dtype,
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+            fill_value=0,
+            dimension_names=("tile", *("layer", "y", "x")[-len(inner) :]),
+        )
+    return group
+
+
+def _row(scene: Scene, tile: _Tile) -> dict[str, Any]:
+    """A tile's row of the index; the footprint, in the scene's CRS, is its part that lies on the scene."""
+    window = tile.window
+    height = min(window.height, scene.geobox.shape[0] - window.row)
+    width = min(window.width, scene.geobox.shape[1] - window.col)
+    inside = Window(row=window.row, col=window.col, height=height, width=width)
+    positive = int((tile.valid & (tile.target == 1)).sum())
+    return {
+        "tile_id": f"{scene.id}/{tile.number}",
+        "scene": scene.id,
+        "region": scene.region,
+        "acquired": scene.acquired,
+        "number": tile.number,
+        "row": window.row,
+        "col": window.col,
+        "positive": positive > 0,
+        "positive_pixels": positive,
+        "valid_share": float(tile.valid[:height, :width].mean()),
+        "geometry": window_geobox(scene.geobox, inside).extent.geom,
+    }
+
+
+def _frame(rows: Sequence[dict[str, Any]], geobox: GeoBox) -> gpd.GeoDataFrame:
+    """Rows as an index of fixed columns and types, also where there is none."""
+    table = pd.DataFrame(rows, columns=[*_COLUMNS, "geometry"])
+    table["acquired"] = pd.to_datetime(table["acquired"], utc=True)
+    frame = gpd.GeoDataFrame(table.astype(_COLUMNS), geometry="geometry", crs=crs_of(geobox))
+    return frame.to_crs(FOOTPRINT_CRS)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Hold the right to write a scene's folder, once no other process has it, and clear what killed ones left of it.
+
+    The right is a lock on a file beside the folder: the system takes it back from a process that dies, so that a
+    draft which is found by the one who holds it belongs to nobody. A disk without locks is written to without.
+
+    Raises:
+        DataError: If the place cannot be written to.
+    """
+    lock = place.with_name(f".{place.name}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _hold(lock)
+    except OSError as error:
+        msg = f"{place} cannot be written ({error.strerror}); choose another place or free some room"
+        raise DataError(msg) from error
+    try:
+        if descriptor is not None:
+            random = "[a-z0-9_]" * 8  # as the drafts of `atomic` are called
+            for draft in place.parent.glob(f".{glob.escape(place.name)}.{random}.tmp"):
+                shutil.rmtree(draft, ignore_errors=True)
+        yield
+    finally:
+        if descriptor is not None:
+            lock.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _hold(lock: Path) -> int | None:
+    """The open lock file, waited for; None where the disk knows no locks."""
+    while True:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
+        try:
+            _wait(descriptor, lock)
+            if lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor)):
+                return descriptor
+            os.close(descriptor)  # who held it has taken it away: there may be a new one
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _NO_LOCKS:
+                return None
+            raise
+
+
+def _wait(descriptor: int, lock: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _log.warning("another process holds %s; waiting for it to end", lock)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
