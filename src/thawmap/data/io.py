@@ -24,11 +24,13 @@ import rasterio.shutil
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window as FileWindow
 
 from thawmap.data.regrid import Choice, read
 from thawmap.errors import DataError
+from thawmap.grid import Window
 
 CACHE_MB = 256
 """Memory of GDAL's block cache; its own default is 5 % of the machine's."""
@@ -84,6 +86,10 @@ class RasterInfo:
         dtype: Type of the stored numbers.
         nodata: Stored number that means missing; None where the file names none.
         descriptions: Name of each band; "" where it has none.
+        scales: Factor from each band's stored numbers to values, as the file says; 1 where it says nothing.
+        offsets: What is added after scaling, as the file says; 0 where it says nothing.
+        units: Unit of each band's values; "" where the file says nothing.
+        alpha: Whether the last band says how opaque the others are.
     """
 
     path: Path
@@ -92,6 +98,10 @@ class RasterInfo:
     dtype: str
     nodata: float | None
     descriptions: tuple[str, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    units: tuple[str, ...]
+    alpha: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +143,10 @@ def raster_info(path: Path) -> RasterInfo:
             dtype=file.dtypes[0],
             nodata=file.nodata,
             descriptions=tuple(name or "" for name in file.descriptions),
+            scales=tuple(file.scales),
+            offsets=tuple(file.offsets),
+            units=tuple(unit or "" for unit in file.units),
+            alpha=file.colorinterp[-1] == ColorInterp.alpha,
         )
 
 
@@ -168,6 +182,27 @@ def read_raster(
             msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
     return xr.DataArray(values, dims=("band", "y", "x"), coords=xr_coords(geobox, dims=("y", "x")))
+
+
+def read_means(path: Path, window: Window, shape: tuple[int, int], *, bands: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Means (band, y, x) of ``shape`` (rows, columns) of a window of the file's own pixels, float32, unscaled.
+
+    NaN where all is missing. From the file's overviews where it has some, rounded to its type.
+
+    Raises:
+        DataError: If the file is missing or damaged.
+    """
+    place = FileWindow(window.col, window.row, window.width, window.height)
+    with _open(path) as file:
+        try:
+            means = file.read(
+                list(bands), window=place, out_shape=(len(bands), *shape), masked=True, resampling=Resampling.average
+            )
+        except (RasterioError, OSError) as error:
+            msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
+            raise DataError(msg) from error
+    values: npt.NDArray[np.float32] = np.ma.filled(means.astype(np.float32), np.nan)
+    return values
 
 
 @contextmanager
