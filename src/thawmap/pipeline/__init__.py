@@ -119,9 +119,9 @@ def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
     """
     project = Project(config)
     values, failed = run_all(partial(look.describe, project=project), project.candidates(), config, progress, "scenes")
-    table = pd.DataFrame(values)
-    lines = (f"{len(values)} of {len(values) + len(failed)} scenes can be used",)
-    return Summary(lines=lines, done=len(values), failed=failed, table=table)
+    notes = look.notes({row["scene"]: row.pop("notes") for row in values})
+    lines = (*notes, f"{len(values)} of {len(values) + len(failed)} scenes can be used")
+    return Summary(lines=lines, done=len(values), failed=failed, table=pd.DataFrame(values))
 
 
 def labels(config: Config, *, progress: Progress | None = None) -> Summary:
@@ -296,6 +296,8 @@ def predict(
     if not chosen and not failed:
         msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
         raise ConfigError(msg)
+    for line in look.notes({scene.id: scene.notes for scene in chosen}):
+        (progress or Silence()).say(line)
     todo = [scene for scene in chosen if not is_finished(out, scene, work.made_from(scene, config, bundle).fingerprint)]
     kept = len(chosen) - len(todo)
     if dry_run:

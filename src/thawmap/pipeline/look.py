@@ -1,5 +1,6 @@
 """What there is to say of one scene before anything is trained or mapped: a row of a table each."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,20 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
         "px": f"{cols}x{rows}",
         "crs": crs_of(scene.geobox),
         "usable": f"{usable:.0%}",
+        "notes": scene.notes,
     }
+
+
+def notes(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What there is to know of scenes (id to sentences), each sentence once, with how many scenes it is true of."""
+    scenes: dict[str, list[str]] = {}
+    for scene, sentences in said.items():
+        for sentence in sentences:
+            scenes.setdefault(sentence, []).append(scene)
+    return tuple(
+        f"{names[0]}: {sentence}" if len(names) == 1 else f"{len(names)} scenes, such as {names[0]}: {sentence}"
+        for sentence, names in scenes.items()
+    )
 
 
 def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
