@@ -1,9 +1,12 @@
 """Labels burnt onto scenes: shapely's own containment as the oracle, and nothing said where nobody looked."""
 
+import pickle
 import warnings
+from datetime import UTC, date, datetime
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from affine import Affine
@@ -199,6 +202,181 @@ def test_an_extent_must_be_polygons_too(tmp_path):
         open_labels(LabelSettings(path=tmp_path / "a.gpkg", extent=tmp_path / "e.parquet"))
     with pytest.raises(LabelError, match=r"absent\.gpkg does not exist"):
         open_labels(LabelSettings(path=tmp_path / "a.gpkg", extent=tmp_path / "absent.gpkg"))
+
+
+# Scenes and periods
+
+
+@pytest.mark.parametrize(
+    ("scene", "others"),
+    [
+        ("20190709_042959_08_1057", ["20190709_042959_08_105", "20190709_042959_1057", "20190709_042959_08_10570"]),
+        ("20180703_192559_1006", ["20180703_192559_10", "20180703_192559_1006_"[:-2], "20180703_192559_10_1006"]),
+        ("5790392_4372514_2022-07-16_2459", ["5790392_4372514_2022-07-16", "790392_4372514_2022-07-16_2459"]),
+    ],
+)
+def test_the_name_of_a_planetscope_file_names_its_scene(scene, others):
+    names = [scene, f"{scene}_3B_AnalyticMS_SR", f"{scene}_BGRN_SR", *others, *(f"{name}_SR" for name in others)]
+    shapes = [box(3 * column, 0, 3 * column + 2, 2) for column in range(len(names))]
+    labels = PolygonLabels(LabelSettings(path="x", scene="image"), frame(shapes, image=names), None)
+    one = Scene(id=scene, sensor="planetscope", geobox=GRID, files={})
+    np.testing.assert_array_equal(labels.burn(one, GRID), burnt_by_centres(shapes[:3], GRID))
+
+
+def test_a_name_that_only_begins_like_another_scene_is_not_its():
+    shapes = [box(0, 0, 2, 2), box(4, 4, 6, 6)]
+    labels = PolygonLabels(LabelSettings(path="x", scene="image"), frame(shapes, image=["lake", "lake_2"]), None)
+    scene = Scene(id="lake", sensor="rasters", geobox=GRID, files={})
+    np.testing.assert_array_equal(labels.burn(scene, GRID), burnt_by_centres(shapes[:1], GRID))
+
+
+def test_names_that_a_gap_made_fractional_are_whole_again():
+    shapes = [box(0, 0, 2, 2), box(4, 4, 6, 6)]
+    labels = PolygonLabels(LabelSettings(path="x", scene="image"), frame(shapes, image=[20190715, None]), None)
+    assert labels.burn(Scene(id="20190715", sensor="test", geobox=GRID, files={}), GRID).sum() == 4
+    assert labels.burn(Scene(id="", sensor="test", geobox=GRID, files={}), GRID)[5, 5] == 1
+    assert labels.burn(Scene(id="nan", sensor="test", geobox=GRID, files={}), GRID).sum() == 0
+
+
+def test_scenes_that_are_not_there_are_said_once_and_the_rest_goes_on(caplog):
+    shapes = [box(0, 0, 2, 2)] * 4
+    labels = PolygonLabels(LabelSettings(path="x", scene="im"), frame(shapes, im=["s1", "gone", "gone", "lost"]), None)
+    labels.check_names(["s1", "s2"])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "1 of 2 scenes are named by no polygon and count as empty, such as s2" in said[0]
+    assert "2 of 3 scenes that polygons name are not there, such as gone" in said[1]
+    with pytest.raises(LabelError, match="names scenes such as 's1', and none of the 1 scenes, such as 'other'"):
+        labels.check_names(["other"])
+    empty = PolygonLabels(LabelSettings(path="x", scene="im"), frame(shapes[:1], im=[None]), None)
+    with pytest.raises(LabelError, match="names no scene"):
+        empty.check_names(["s1"])
+
+
+def dated(day, hour=12):
+    time = None if day is None else datetime.fromisoformat(day).replace(hour=hour, tzinfo=UTC)
+    return Scene(id="s1", sensor="test", geobox=GRID, files={}, acquired=time)
+
+
+days = st.dates(date(2018, 1, 1), date(2018, 1, 9))
+
+
+@law
+@given(periods=st.lists(st.tuples(st.none() | days, st.none() | days), min_size=1, max_size=6), day=days)
+def test_a_polygon_counts_on_the_days_of_its_period(periods, day):
+    shapes = [box(2 * column, 0, 2 * column + 1, 1) for column in range(len(periods))]
+    polygons = frame(shapes, a=[str(a or "") for a, _ in periods], b=[str(b) if b else None for _, b in periods])
+    labels = PolygonLabels(LabelSettings(path="x", start="a", end="b"), polygons, None)
+    expected = [bool(a and a <= day <= (b or a)) for a, b in periods]
+    for hour in (0, 23):
+        assert [
+            bool(value) for value in labels.burn(dated(str(day), hour), GRID)[0, : 2 * len(periods) : 2]
+        ] == expected
+    assert len(labels.outlines(dated(str(day)))) == sum(expected)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ["2019-07-14", "2019-07-15"],
+        ["20190714", "20190715"],
+        [20190714, 20190715],
+        ["2019/07/14", "2019/07/15"],
+        ["2019-07-14T23:59:00Z", "2019-07-15T00:00:00Z"],
+        ["2019-07-15T01:00:00+02:00", "2019-07-15T01:00:00"],
+        [date(2019, 7, 14), date(2019, 7, 15)],
+        pd.to_datetime(["2019-07-14", "2019-07-15"]),
+        [20190714.0, 20190715.0],
+    ],
+)
+def test_days_are_read_as_they_come(written):
+    labels = PolygonLabels(
+        LabelSettings(path="x", start="day"), frame([box(0, 0, 1, 1), box(4, 4, 6, 6)], day=written), None
+    )
+    assert labels.burn(dated("2019-07-14"), GRID).sum() == 1
+    assert labels.burn(dated("2019-07-15"), GRID).sum() == 4
+    assert labels.burn(dated("2019-07-16"), GRID).sum() == 0
+
+
+def test_a_polygon_without_a_day_counts_nowhere_and_is_said(tmp_path, caplog):
+    polygons = frame([box(0, 0, 2, 2)] * 4, day=["2019-07-14", "14.7.2019", "2019", None])
+    labels = labels_in(tmp_path, polygons, start="day")
+    assert "3 of 4 polygons have no day in 'day', such as the one in row 2" in caplog.text
+    assert len(labels.outlines(dated("2019-07-14"))) == 1
+
+
+def test_a_period_needs_to_know_when_the_scene_was_taken():
+    polygons = frame([box(0, 0, 2, 2)], day=["2019-07-14"], area=["Lena"])
+    labels = PolygonLabels(LabelSettings(path="x", start="day", region="area"), polygons, None)
+    with pytest.raises(LabelError, match=r"scene s1 has no acquisition time, and labels\.start needs one"):
+        labels.burn(dated(None), GRID)
+    assert labels.region(dated(None)) == "Lena"  # where it lies is known without
+
+
+def test_beside_a_scene_the_days_do_not_count():
+    polygons = frame([box(0, 0, 2, 2)], image=["s1"], day=["1999-07-14"])
+    labels = PolygonLabels(LabelSettings(path="x", scene="image", start="day"), polygons, None)
+    assert labels.burn(dated("2019-07-14"), GRID).sum() == 4
+
+
+# Shapes that are no polygons
+
+
+@pytest.mark.parametrize(
+    ("shape", "covered"),
+    [
+        (shapely.Polygon([(0, 0), (8, 8), (8, 0), (0, 8)]), lambda x, y: (abs(y - 4) < abs(x - 4))),
+        (shapely.MultiPolygon([shapely.box(0, 0, 4, 4), shapely.box(2, 2, 8, 8)]),
+         lambda x, y: ((x < 4) & (y < 4)) | ((x > 2) & (y > 2))),
+        (shapely.Polygon([(0, 0), (8, 0), (8, 8), (8, 0)]), lambda x, _: np.zeros(x.shape, bool)),
+    ],
+)  # fmt: skip
+def test_shapes_that_cross_themselves_burn_the_ground_that_they_enclose(tmp_path, shape, covered):
+    """A corner that is passed twice belongs to both sides; ground enclosed twice is ground."""
+    x, y = np.meshgrid(np.arange(8) + 0.25, np.arange(8) + 0.5)
+    shape = shapely.affinity.translate(shape, 0.25, 0)
+    target = labels_in(tmp_path, frame([on_ground(shape)])).burn(SCENE, GRID)
+    np.testing.assert_array_equal(target[:8, :8], covered(x, y))
+    outlines = labels_in(tmp_path, frame([on_ground(shape)])).outlines(SCENE)
+    assert outlines.is_valid.all()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
+def test_coordinates_that_are_no_numbers_are_said_and_the_rest_goes_on(tmp_path, caplog, number, crs):
+    sound = frame([box(0, 0, 2, 2), box(5, 5, 9, 9)]).to_crs(crs)
+    points = shapely.get_coordinates(sound.geometry.iloc[1])
+    points[2] = number
+    with np.errstate(invalid="ignore"):
+        broken = sound.set_geometry([sound.geometry.iloc[0], shapely.Polygon(points)], crs=crs)
+    broken.to_parquet(tmp_path / "a.parquet")
+    labels = open_labels(LabelSettings(path=tmp_path / "a.parquet"))
+    assert "1 of 2 polygons have coordinates that are no numbers, such as the one in row 2" in caplog.text
+    assert labels.burn(SCENE, GRID).sum() == 4
+    assert len(labels.outlines(SCENE)) == 1
+
+
+# Speed
+
+
+def test_another_window_costs_no_new_look_at_all_polygons():
+    """Polygons come into a CRS once, whatever is burnt after; another process makes its own."""
+    shapes = [box(0, 0, 2, 2), box(4, 4, 6, 6)]
+    labels = PolygonLabels(LabelSettings(path="x"), frame(shapes).to_crs("EPSG:4326"), None)
+    first = labels.burn(SCENE, GRID)
+    labels.polygons.geometry = labels.polygons.geometry.translate(1)  # unseen: they are placed already
+    np.testing.assert_array_equal(labels.burn(SCENE, GRID), first)
+    sent = pickle.loads(pickle.dumps(labels))
+    assert sent.burn(SCENE, GRID).sum() == 0
+
+
+def test_outlines_keep_their_columns_and_order():
+    polygons = frame([box(4, 4, 6, 6), box(9, 9, 40, 40), box(0, 0, 2, 2)], name=["a", "b", "c"])
+    polygons = polygons.rename_geometry("geom")
+    outlines = PolygonLabels(LabelSettings(path="x"), polygons, None).outlines(SCENE)
+    assert list(outlines.columns) == ["name", "geom"]
+    assert list(outlines["name"]) == ["a", "b", "c"]
+    assert outlines.crs == UTM
 
 
 # Rasters

@@ -1,24 +1,34 @@
-"""What people digitised, burnt onto a scene's grid: polygons of one vector file, or one raster per scene."""
+"""What people digitised, burnt onto a scene's grid: polygons of one vector file, or one raster per scene.
+
+Polygons were digitised on one image each (a column names the scene), or hold for a period (columns with its first
+and last day), or hold for all scenes.
+"""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import rasterio.features
+import shapely
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import LabelSettings
+from thawmap.data.attributes import day_of, numbers, period, scene_id, texts
 from thawmap.data.io import crs_of, raster_info, read_raster, read_vector
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError, LabelError
 
 _log = logging.getLogger(__name__)
+
+Shapes = npt.NDArray[np.object_]
+Rows = npt.NDArray[np.intp]
 
 IGNORE = 255
 """Target of a pixel that is neither trained on nor scored."""
@@ -91,29 +101,31 @@ class RasterLabels:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PolygonLabels:
-    """Polygons of one file, each for one scene or for all; outside of the extent is ignored."""
+    """Polygons of one file, each for one scene, for a period, or for all; outside of the extent is ignored."""
 
     settings: LabelSettings
     polygons: gpd.GeoDataFrame
     extent: gpd.GeoDataFrame | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets what was digitised, not what was made of it here."""
+        return type(self), (self.settings, self.polygons, self.extent)
 
     def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
         """Target (y, x), burnt by pixel centre; see `Labels`."""
         looked = 0 if self.extent is None else IGNORE
         target = np.full(tuple(geobox.shape), looked, np.uint8)
         if self.extent is not None:
-            _burn(target, self.extent, geobox, 0)
-        mine = self._of(scene)
-        column = self.settings.target
-        if column is None:
-            _burn(target, mine, geobox, 1)
-            return target
-        said = _numbers(mine[column])
-        _burn(target, mine[~said.isin([0, 1])], geobox, IGNORE)
-        _burn(target, mine[said == 0], geobox, 0)
-        _burn(target, mine[said == 1], geobox, 1)
+            extent = self._placed("extent", self.extent, geobox)
+            _burn(target, extent.shapes[extent.over(geobox)], geobox, 0)
+        rows = self._over(scene, geobox)
+        shapes = self._placed("polygons", self.polygons, geobox).shapes[rows]
+        said = self._targets[rows]
+        _burn(target, shapes[~np.isin(said, [0, 1])], geobox, IGNORE)
+        _burn(target, shapes[said == 0], geobox, 0)
+        _burn(target, shapes[said == 1], geobox, 1)
         return target
 
     def region(self, scene: Scene) -> str | None:
@@ -124,7 +136,9 @@ class PolygonLabels:
         """
         if self.settings.region is None:
             return None
-        names = sorted(set(_over(self._of(scene), scene.geobox)[self.settings.region].dropna().astype(str)))
+        rows = self._of(scene, self._there(scene.geobox), dated=False)
+        column = self.polygons[self.settings.region].iloc[rows]
+        names = sorted(set(column.dropna().astype(str)))
         if len(names) > 1:
             msg = f"scene {scene.id} has polygons of the regions {', '.join(names)}; give it one in 'scenes.table'"
             raise LabelError(msg)
@@ -132,13 +146,15 @@ class PolygonLabels:
 
     def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:
         """The scene's objects in its CRS; those elsewhere left out."""
-        mine = self._of(scene)
-        if self.settings.target is not None:
-            mine = mine[_numbers(mine[self.settings.target]) == 1]
-        return _over(mine, scene.geobox)
+        rows = self._over(scene, scene.geobox)
+        rows = rows[self._targets[rows] == 1]
+        shapes = self._placed("polygons", self.polygons, scene.geobox).shapes[rows]
+        return self.polygons.iloc[rows].set_geometry(gpd.GeoSeries(shapes, crs=crs_of(scene.geobox)).values)
 
     def check_names(self, scene_ids: Sequence[str]) -> None:
-        """Refuse labels that name none of the scenes, and say how many are not named: they count as empty.
+        """Refuse labels that name none of the scenes; say how many scenes they do not name, and the other way round.
+
+        A scene without polygons counts as empty, polygons of a scene that is not there count nowhere.
 
         Raises:
             LabelError: If the settings name a column of scenes, and it has none of ``scene_ids``.
@@ -146,23 +162,132 @@ class PolygonLabels:
         column = self.settings.scene
         if column is None:
             return
-        named = sorted(set(self.polygons[column].astype(str)))
-        absent = [name for name in scene_ids if name not in named]
-        if absent and len(absent) < len(scene_ids):
+        there, named = set(scene_ids), pd.unique(self._names[0])
+        known = {name: name if name in there else scene_id(name) for name in named if name}
+        absent = [name for name in scene_ids if name not in known.values()]
+        strange = [name for name, scene in known.items() if scene not in there]
+        if len(strange) == len(known):
+            example = f"scenes such as {strange[0]!r}" if strange else "no scene"
+            msg = (
+                f"{self.settings.path}: column {column!r} names {example}, and none of the "
+                f"{len(scene_ids)} scenes, such as {scene_ids[0]!r}; correct labels.scene, or the scenes' ids"
+            )
+            raise LabelError(msg)
+        if absent:
             _log.warning(
                 "%d of %d scenes are named by no polygon and count as empty, such as %s",
                 len(absent), len(scene_ids), absent[0],
             )  # fmt: skip
-        if set(named).isdisjoint(scene_ids):
-            msg = (
-                f"{self.settings.path}: column {column!r} names scenes such as {named[0]!r}, and none of the "
-                f"{len(scene_ids)} scenes, such as {scene_ids[0]!r}; correct labels.scene, or the scenes' ids"
-            )
-            raise LabelError(msg)
+        if strange:
+            _log.warning(
+                "%d of %d scenes that polygons name are not there, such as %s; these polygons are left out",
+                len(strange), len(known), strange[0],
+            )  # fmt: skip
 
-    def _of(self, scene: Scene) -> gpd.GeoDataFrame:
-        column = self.settings.scene
-        return self.polygons if column is None else self.polygons[self.polygons[column].astype(str) == scene.id]
+    @cached_property
+    def _targets(self) -> npt.NDArray[np.float64]:
+        """What each polygon says: 1 = object, 0 = no object, anything else = ignore."""
+        column = self.settings.target
+        if column is None:
+            return np.ones(len(self.polygons))
+        return numbers(self.polygons[column])
+
+    @cached_property
+    def _names(self) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
+        """The scene that each polygon names, as it stands and as its id."""
+        named = texts(self.polygons[self.settings.scene])
+        ids = {name: scene_id(name) for name in pd.unique(named)}
+        return named, np.array([ids[name] for name in named], object)
+
+    @cached_property
+    def _period(self) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.datetime64]]:
+        """The first and last day of each polygon."""
+        return period(self.polygons, self.settings)
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], "Placed"]:
+        return {}
+
+    def _placed(self, what: str, frame: gpd.GeoDataFrame, geobox: GeoBox) -> "Placed":
+        """Polygons in a grid's CRS, made once; a few of these are kept, as scenes come zone by zone."""
+        key = (what, crs_of(geobox))
+        placed = self._places.get(key)
+        if placed is None:
+            placed = place(frame, key[1])
+            if len(self._places) >= _ZONES:
+                self._places.clear()
+            self._places[key] = placed
+        return placed
+
+    def _over(self, scene: Scene, geobox: GeoBox) -> Rows:
+        """Rows of the scene's polygons that touch a grid."""
+        return self._of(scene, self._there(geobox))
+
+    def _there(self, geobox: GeoBox) -> Rows:
+        return self._placed("polygons", self.polygons, geobox).over(geobox)
+
+    def _of(self, scene: Scene, rows: Rows, *, dated: bool = True) -> Rows:
+        """Those of the rows that are a scene's; a region is asked for whatever the day."""
+        if self.settings.scene is not None:
+            written, ids = (names[rows] for names in self._names)
+            mine = (written == scene.id) | (ids == scene.id)
+        elif self.settings.start is not None and dated:
+            first, last = (column[rows] for column in self._period)
+            day = _day(scene)
+            mine = (first <= day) & (day <= last)
+        else:
+            mine = np.ones(len(rows), np.bool_)
+        found: Rows = rows[mine]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Shapes in one CRS, valid, and a tree that finds them; those that have no place there are empty."""
+
+    shapes: Shapes
+    tree: shapely.STRtree
+
+    def over(self, geobox: GeoBox) -> Rows:
+        """Rows of the shapes that touch a grid of their CRS, in order."""
+        rows: Rows = np.sort(self.tree.query(geobox.extent.geom, predicate="intersects"))
+        return rows
+
+
+_ZONES = 8  # placements that are kept
+
+
+def place(frame: gpd.GeoDataFrame, crs: str) -> Placed:
+    """Polygons in another CRS; those too far away for it are empty."""
+    shapes = made_valid(np.asarray(frame.geometry.to_crs(crs).values))
+    return Placed(shapes, shapely.STRtree(shapes))
+
+
+def made_valid(shapes: Shapes) -> Shapes:
+    """Polygons without crossings: ground that is enclosed twice stays enclosed, what has no area goes.
+
+    Those with coordinates that are not finite become empty, the missing stay missing.
+    """
+    made = shapes.copy()
+    made[~finite(shapes)] = shapely.Polygon()
+    wrong = ~(shapely.is_valid(made) | shapely.is_missing(made))
+    made[wrong] = shapely.make_valid(made[wrong], method="structure", keep_collapsed=False)
+    return made
+
+
+def finite(shapes: Shapes) -> npt.NDArray[np.bool_]:
+    """Which shapes have no coordinate that is missing or infinite; True for those without any coordinate."""
+    points, owner = shapely.get_coordinates(shapes, return_index=True)
+    fine = np.ones(len(shapes), np.bool_)
+    fine[owner[~np.isfinite(points).all(axis=1)]] = False
+    return fine
+
+
+def _day(scene: Scene) -> np.datetime64:
+    if scene.acquired is None:
+        msg = f"scene {scene.id} has no acquisition time, and labels.start needs one; add it to 'scenes.table'"
+        raise LabelError(msg)
+    return day_of(scene.acquired)
 
 
 def _check_nodata(path: Path, settings: LabelSettings) -> None:
@@ -180,18 +305,23 @@ def _open_polygons(settings: LabelSettings) -> PolygonLabels:
     path = settings.path
     assert path is not None
     frame = _read_polygons(path, layer=settings.layer)
-    for key in ("scene", "region", "target"):
+    for key in ("scene", "start", "end", "region", "target"):
         column = getattr(settings, key)
         if column is not None and column not in frame.columns:
             msg = f"{path} has no column {column!r} for labels.{key}; it has {', '.join(frame.columns)}"
             raise LabelError(msg)
     extent = None if settings.extent is None else _read_polygons(settings.extent)
+    if settings.scene is None and settings.start is not None:
+        first, last = period(frame, settings)
+        dayless = np.isnat(first) | np.isnat(last)
+        _warn(path, dayless, f"have no day in {settings.start!r}")
     return PolygonLabels(settings, frame, extent)
 
 
 def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
     try:
-        frame = read_vector(path, layer=layer)
+        with np.errstate(invalid="ignore"):  # a coordinate that is no number is named below
+            frame = read_vector(path, layer=layer)
     except DataError as error:
         raise LabelError(str(error)) from error
     if frame.empty:
@@ -202,24 +332,24 @@ def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
         kind = frame.geom_type[~flat].fillna("feature without geometry").iloc[0]
         msg = f"{path} holds a {kind}; labels are polygons, remove the rest"
         raise LabelError(msg)
-    return frame
+    shapes = np.array(frame.geometry.values)
+    endless = ~finite(shapes)
+    _warn(path, endless, "have coordinates that are no numbers")
+    shapes[endless] = shapely.Polygon()
+    return frame.set_geometry(shapes, crs=frame.crs)
 
 
-def _numbers(column: pd.Series) -> pd.Series:
-    """A column of the attribute table as numbers, whatever its type; NaN where it is none."""
-    return pd.to_numeric(column, errors="coerce")
+def _warn(path: Path, wrong: npt.NDArray[np.bool_], what: str) -> None:
+    """Say once which polygons are left out."""
+    if wrong.any():
+        _log.warning(
+            "%s: %d of %d polygons %s, such as the one in row %d; they count nowhere, see 'thawmap labels check'",
+            path, wrong.sum(), len(wrong), what, np.argmax(wrong) + 1,
+        )  # fmt: skip
 
 
-def _over(frame: gpd.GeoDataFrame, geobox: GeoBox) -> gpd.GeoDataFrame:
-    """The polygons that touch a grid, in its CRS; those too far away for that CRS are not there."""
-    frame = frame.to_crs(crs_of(geobox))
-    frame = frame[np.isfinite(frame.bounds).all(axis=1)]
-    return frame[frame.intersects(geobox.extent.geom)]
-
-
-def _burn(target: npt.NDArray[np.uint8], frame: gpd.GeoDataFrame, geobox: GeoBox, value: int) -> None:
-    """Set the pixels whose centre lies in a polygon, in place."""
-    shapes = list(_over(frame, geobox).geometry)
-    if shapes:
+def _burn(target: npt.NDArray[np.uint8], shapes: Shapes, geobox: GeoBox, value: int) -> None:
+    """Set the pixels whose centre lies in a shape, in place."""
+    if len(shapes):
         burnt = rasterio.features.rasterize(shapes, out_shape=target.shape, transform=geobox.affine, dtype="uint8")
         target[burnt == 1] = value
