@@ -155,8 +155,10 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     todo = [scene for scene in opened if not is_finished(out, scene, work.tiles_from(scene, config))]
     kept = len(opened) - len(todo)
     if dry_run:
-        line = f"would cut {len(todo)} scenes into {out}; {kept} are there, {len(failed)} cannot be used"
-        return Summary(lines=(line,), skipped=kept, failed=failed)
+        plan, wrong = run_all(partial(look.plan_tiles, project=project), todo, config, progress, "plan")
+        failed |= wrong
+        line = f"would cut {look.total(plan)} into {out}; {kept} are there, {len(failed)} cannot be used"
+        return Summary(lines=(line,), skipped=kept, failed=failed, table=pd.DataFrame(plan))
     _, broken = run_all(partial(work.cut, project=project, out=out), todo, config, progress, "tiles")
     failed |= broken
     whole = [scene.id for scene in opened if scene.id not in broken]
@@ -164,8 +166,8 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
         msg = f"none of {len(failed)} scenes could be cut; the first: {next(iter(failed.values()))}"
         raise DataError(msg)
     index = collect(out, whole, config.input_layers)
-    positive = int((index["positive_pixels"] > 0).sum())
-    line = f"{len(index)} tiles, {positive} with objects, of {index['scene'].nunique()} scenes: {out}"
+    of = f"of {index['scene'].nunique()} scenes at {index['place'].nunique()} places"
+    line = f"{len(index)} tiles, {index['positive'].sum()} with objects, {of}: {out}"
     return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed=failed)
 
 
@@ -322,8 +324,8 @@ def _check_recipes(config: Config, bundle: "Bundle") -> None:
         recipe = config.recipe(layer.name)
         if recipe and layer.recipe and recipe != layer.recipe:
             msg = (
-                f"bundle {bundle.id} was trained on {layer.name} made with {layer.recipe!r}, the configuration makes it "
-                f"with {recipe!r}; correct 'sources.elevation'"
+                f"bundle {bundle.id} was trained on {layer.name} made with {layer.recipe!r}, the configuration makes "
+                f"it with {recipe!r}; correct 'sources.elevation'"
             )
             raise BundleError(msg)
 

@@ -8,11 +8,12 @@ import numpy as np
 from thawmap.data.io import crs_of
 from thawmap.data.labels import IGNORE
 from thawmap.data.project import Project
-from thawmap.data.sources.base import Candidate
+from thawmap.data.sources.base import Candidate, Scene
 from thawmap.data.stack import check_ranges, preview, window_geobox
 from thawmap.errors import DataError
 from thawmap.grid import blocks
 
+_OVERVIEW = 256  # side of what a scene is judged by at first, in pixels
 _SIDE = 2048  # of the parts in which labels are counted, in pixels
 
 
@@ -23,7 +24,7 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
         DataError: If the scene cannot be used.
     """
     scene = project.open(candidate, labelled=False)
-    overview = preview(scene, project.layers, project.sources, size=256)
+    overview = preview(scene, project.layers, project.sources, size=_OVERVIEW)
     check_ranges(overview, project.config.input_layers, scene_id=scene.id)
     usable = float(overview["valid"].mean())
     if usable == 0:
@@ -71,3 +72,40 @@ def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
         "ignored px": int(counts[IGNORE]),
         "object share": f"{counts[1] / counts.sum():.2%}",
     }
+
+
+def plan_tiles(scene: Scene, project: Project) -> dict[str, Any]:
+    """One row of the table of what would be cut: most tiles that there can be, and what they take.
+
+    Raises:
+        DataError: If the scene cannot be cut.
+        LabelError: If its labels cannot be used.
+    """
+    from thawmap.train.cutting import disk_bytes, tile_count  # noqa: PLC0415 - torch loads slowly
+
+    config, shape = project.config, (scene.geobox.height, scene.geobox.width)
+    overview = preview(scene, project.layers, project.sources, size=_OVERVIEW)
+    check_ranges(overview, config.input_layers, scene_id=scene.id)
+    coarse = scene.geobox.zoom_to(min(_OVERVIEW, max(shape)))
+    labelled = project.labels.burn(scene, coarse) != IGNORE
+    most = tile_count(shape, config.tiles)
+    return {
+        "scene": scene.id,
+        "region": scene.region or "",
+        "part": project.part(scene),
+        "px": f"{shape[1]}x{shape[0]}",
+        "usable": f"{overview['valid'].mean():.0%}",
+        "labelled": f"{labelled.mean():.0%}",
+        "tiles": most,
+        "MB": round(most * disk_bytes(config, project.sources) / 1e6, 1),
+        "Mpx": shape[0] * shape[1] / 1e6,
+    }
+
+
+def total(plan: Sequence[dict[str, Any]]) -> str:
+    """What is planned for all scenes together, in words."""
+    tiles, megabytes, pixels = (sum(row[name] for row in plan) for name in ("tiles", "MB", "Mpx"))
+    return (
+        f"{len(plan)} scenes of {pixels:.1f} million pixels: at most {tiles} tiles, which take about "
+        f"{megabytes / 1000:.2g} GB"
+    )

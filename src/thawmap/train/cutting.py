@@ -48,6 +48,7 @@ FOOTPRINT_CRS = "EPSG:6931"
 
 _BLOCK_PX = 1280  # side of what is read at once; a tile that is larger is read by itself
 _THREADS = 2  # that read blocks while tiles are written
+_COMPRESSED = 0.6
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _COLUMNS = {
     "tile_id": "object", "scene": "object", "region": "object", "acquired": "datetime64[us, UTC]", "number": "int64",
@@ -232,6 +233,15 @@ def _cut(
         )
         for number, tile in kept
     ]
+
+
+def disk_bytes(config: Config, sources: Sequence[Source]) -> float:
+    """What one tile takes on disk, about; real Sentinel-2 scenes with elevation are compressed to this share.
+
+    Raises:
+        DataError: If a layer is in no source and no recipe makes it.
+    """
+    return _COMPRESSED * 2 * len(stored_layers(config.input_layers, sources)) * config.tiles.size**2
 
 
 def _shape(scene: Scene) -> tuple[int, int]:
