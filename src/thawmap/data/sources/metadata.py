@@ -40,6 +40,29 @@ class Facts:
     coefficients: Mapping[int, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Radiometry:
+    """What a file of metadata says of a Sentinel-2 image: reflectance = (stored number + offset) / quantification.
+
+    Attributes:
+        path: The file.
+        product: Name of the product, or of the STAC item; None where it has none.
+        level: Processing level, such as "2A"; None where unknown.
+        acquired: UTC time; None where unknown.
+        cloud_cover: Share of the image under clouds, 0..1; None where unknown.
+        quantification: Stored numbers for a reflectance of 1.
+        offsets: Layer to what is added to its stored numbers; None where it is unknown.
+    """
+
+    path: Path
+    product: str | None
+    level: str | None = None
+    acquired: datetime | None = None
+    cloud_cover: float | None = None
+    quantification: float = 10_000
+    offsets: Mapping[str, float] | None = None
+
+
 def read_xml(path: Path) -> ET.Element:
     """The root of an XML file.
 
@@ -121,6 +144,90 @@ def planet_json(path: Path) -> Facts:
     )
 
 
+def sentinel_xml(path: Path) -> Radiometry:
+    """What the XML of a Sentinel-2 product says; offsets are there since processing baseline 04.00.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    root = read_xml(path)
+    stored = {item.get("band_id"): as_number(item.text) for item in root.findall(".//{*}BOA_ADD_OFFSET")}
+    offsets = {layer: stored.get(str(number)) for layer, number in _BAND_IDS.items()} if stored else None
+    units = [root.findtext(f".//{{*}}{prefix}BOA_QUANTIFICATION_VALUE") for prefix in ("", "L2A_")]
+    cover = as_number(root.findtext(".//{*}Cloud_Coverage_Assessment"))
+    baseline = as_number(root.findtext(".//{*}PROCESSING_BASELINE"))
+    known = None if baseline is None or _NEW <= baseline < _OWN else dict.fromkeys(_BAND_IDS, 0.0)
+    return Radiometry(
+        path=path,
+        product=(root.findtext(".//{*}PRODUCT_URI") or "").strip() or None,
+        level=_level(root.findtext(".//{*}PRODUCT_TYPE")),
+        acquired=as_time((root.findtext(".//{*}PRODUCT_START_TIME") or "").strip()),
+        cloud_cover=None if cover is None else cover / 100,
+        quantification=next((unit for unit in map(as_number, units) if unit), 10_000),
+        offsets=known if offsets is None else {name: value for name, value in offsets.items() if value is not None},
+    )
+
+
+def sentinel_item(path: Path) -> Radiometry | None:
+    """What a STAC item says of a Sentinel-2 image; None where the file is no STAC item.
+
+    Where the catalogue has put the offset into the pixels, there is none left: its flag for that is right where the
+    offsets of its bands are not (Earth Search, collection sentinel-2-l2a).
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    item = read_json(path)
+    if item.get("type") != "Feature" or "stac_version" not in item:
+        return None
+    properties = properties_of(item)
+    cover = as_number(properties.get("eo:cloud_cover"))
+    baseline = next((text for name in _BASELINES if (text := properties.get(name)) is not None), None)
+    offsets = baseline_offsets(as_number(baseline)) or _asset_offsets(item.get("assets"))
+    if properties.get("earthsearch:boa_offset_applied") is True:
+        offsets = dict.fromkeys(_BAND_IDS, 0.0)
+    return Radiometry(
+        path=path,
+        product=str(item.get("id", "")) or None,
+        level=_level(properties.get("s2:product_type") or properties.get("product:type")),
+        acquired=as_time(str(properties.get("datetime") or "")),
+        cloud_cover=None if cover is None else cover / 100,
+        offsets=offsets,
+    )
+
+
+def baseline_offsets(baseline: float | None) -> dict[str, float] | None:
+    """Layer to what is added to its stored numbers since a processing baseline, such as 5.09; None where unknown."""
+    if baseline is None or baseline >= _OWN:
+        return None
+    return dict.fromkeys(_BAND_IDS, -1000.0 if baseline >= _NEW else 0.0)
+
+
+def _asset_offsets(assets: object) -> dict[str, float] | None:
+    """Layer to what is added to its stored numbers, where all assets with a scale and an offset agree on it."""
+    told = set()
+    for asset in assets.values() if isinstance(assets, dict) else ():
+        fields = asset if isinstance(asset, dict) else {}
+        bands = fields.get("raster:bands")
+        band = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
+        scale = as_number(band.get("scale", fields.get("raster:scale")))
+        offset = as_number(band.get("offset", fields.get("raster:offset")))
+        if scale and offset is not None:
+            told.add(round(offset / scale, 6))
+    return dict.fromkeys(_BAND_IDS, told.pop()) if len(told) == 1 else None
+
+
+_BAND_IDS = {"blue": 1, "green": 2, "red": 3, "nir": 7, "swir1": 11, "swir2": 12}  # B8A is 8, which shifts the rest
+_BASELINES = ("s2:processing_baseline", "processing:version")
+_NEW = 4.0  # the first baseline with an offset, of 25 January 2022
+_OWN = 99.0  # of products that users made themselves, with any version
+
+
+def _level(kind: object) -> str | None:
+    """The level in a type of product, such as S2MSI2A."""
+    return kind[-2:] if isinstance(kind, str) and kind.startswith("S2MSI") else None
+
+
 def properties_of(item: Mapping[str, Any]) -> Mapping[str, Any]:
     """The properties of a GeoJSON feature; none where it has none."""
     properties = item.get("properties")
@@ -153,7 +260,7 @@ def check_facts(facts: Iterable[Facts], scene: str, image: RasterInfo) -> None:
             raise DataError(msg)
 
 
-def about_clouds(facts: Iterable[Facts]) -> list[str]:
+def about_clouds(facts: Iterable[Facts | Radiometry]) -> list[str]:
     """A sentence on what the metadata say of clouds; none where they are silent."""
     cover = next((one.cloud_cover for one in facts if one.cloud_cover is not None), None)
     return [] if cover is None else [f"its metadata tell {cover:.0%} cloud cover"]
