@@ -1,26 +1,38 @@
 """The tile store: what comes out is what went in, and a rerun does only what is needed."""
 
 import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
+from unittest.mock import patch
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import torch
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from thawmap.config import parse
+from thawmap import pipeline
+from thawmap.config import SplitSettings, load, parse
+from thawmap.data.io import Encoding, write_raster, write_text, write_vector
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble, window_geobox
 from thawmap.errors import DataError
-from thawmap.grid import Window
+from thawmap.grid import Window, windows
 from thawmap.layers import LAYERS
 from thawmap.train import cutting
-from thawmap.train.tiles import Code, TileStore, collect, decode, derive, encode, is_finished, write_tiles
+from thawmap.train.folds import split
+from thawmap.train.tiles import Code, TileStore, collect, decode, derive, encode, is_finished, places, write_tiles
 
 torch.set_num_threads(1)
 
@@ -275,3 +287,262 @@ def test_streaming_gives_the_parts_in_order(tmp_path):
     started = store.stream(parts)
     next(started)
     started.close()  # a training that stops midway ends its threads
+
+
+@given(
+    height=st.integers(20, 150),
+    width=st.integers(20, 150),
+    overlap=st.integers(0, 31),
+    side=st.sampled_from([1, 32, 75, 100, 1280]),
+)
+@settings(max_examples=25, deadline=None)
+def test_blocks_hold_the_windows_of_the_scene_each_once_and_are_no_larger_than_allowed(height, width, overlap, side):
+    wanted = list(windows((height, width), tile=(32, 32), overlap=overlap))
+    with patch.object(cutting, "_BLOCK_PX", side):
+        blocks = list(cutting._blocks((height, width), configuration(overlap=overlap).tiles))
+    found = dict(tile for block in blocks for tile in block.tiles)
+    assert sum(len(block.tiles) for block in blocks) == len(found)
+    assert found == dict(enumerate(wanted))
+    assert cutting.tile_count((height, width), configuration(overlap=overlap).tiles) == len(wanted)
+    for block in blocks:
+        assert max(block.window.height, block.window.width) <= max(side, 32)
+        rows, cols = ([getattr(tile, axis) for _, tile in block.tiles] for axis in ("row", "col"))
+        assert (block.window.row, block.window.col) == (min(rows), min(cols))
+        assert (block.window.height, block.window.width) == (max(rows) + 32 - min(rows), max(cols) + 32 - min(cols))
+
+
+@given(height=st.integers(20, 90), width=st.integers(20, 90), side=st.sampled_from([60, 100, 1280]))
+@settings(max_examples=8, deadline=None)
+def test_tiles_cut_in_blocks_are_those_cut_one_by_one(tmp_path_factory, height, width, side):
+    found = []
+    for pixels in (1, side):
+        folder = tmp_path_factory.mktemp("store")
+        with patch.object(cutting, "_BLOCK_PX", pixels):
+            cut(folder, example(height, width))
+        found.append(content(opened(folder)))
+    assert found[0] == found[1]
+
+
+def content(store):
+    """All that a reader sees of a store."""
+    tiles = store.read(store.index) if len(store.index) else None
+    arrays = [] if tiles is None else [getattr(tiles, name).tobytes() for name in ("codes", "target", "valid")]
+    return store.index.to_wkb(hex=True).to_csv(), arrays, (store.path / "store.json").read_text()
+
+
+YAML = """
+scenes:
+  kind: rasters
+  path: scenes/*
+  region: Lena
+  files: {a.tif: {red: {band: 1, scale: 0.0001}, nir: {band: 2, scale: 0.0001}}, coarse.tif: {slope: {band: 1}}}
+layers: [red, nir, ndvi, slope]
+labels: {path: labels.geojson, scene: image}
+tiles: {size: 64, overlap: 9, min_valid: 0.2}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Three scenes of two places as files: a slope on a coarser, turned grid, and polygons."""
+    folder = tmp_path_factory.mktemp("project")
+    shapes = []
+    for number, east in enumerate((500_000, 500_000, 560_000)):
+        rng = np.random.default_rng(number)
+        fine = GeoBox((150, 170), Affine(10, 0, east, 0, -10, 7_800_000), "EPSG:32640")
+        optical = rng.integers(1, 5000, (2, 150, 170))
+        optical[:, :70, :70] = 0
+        write_raster(
+            folder / f"scenes/s{number}/a.tif", optical, fine, encoding=Encoding(dtype="uint16", bands=2, nodata=0)
+        )
+        place = Affine.translation(east - 700, 7_800_300) * Affine.rotation(3) * Affine.scale(34, -34)
+        coarse = GeoBox((80, 80), place, "EPSG:32640")
+        slope = 20 + 15 * np.sin(np.arange(80) / 4)[:, None] * np.cos(np.arange(80) / 5)
+        write_raster(folder / f"scenes/s{number}/coarse.tif", slope, coarse, encoding=Encoding(dtype="float32"))
+        shapes.append(shapely.Point(east + 900, 7_799_200).buffer(220))
+    frame = gpd.GeoDataFrame({"image": ["s0", "s1", "s2"]}, geometry=shapes, crs="EPSG:32640")
+    write_vector(folder / "labels.geojson", frame)
+    write_text(folder / "thawmap.yaml", YAML)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(project):
+    """The store of an unbroken run in one process."""
+    pipeline.tiles(load(project / "thawmap.yaml"), project / "store")
+    return content(TileStore.open(project / "store"))
+
+
+def test_resampled_layers_are_the_same_cut_in_blocks_or_one_by_one(project, whole, tmp_path):
+    with patch.object(cutting, "_BLOCK_PX", 1):
+        pipeline.tiles(load(project / "thawmap.yaml"), tmp_path / "store")
+    blocks, alone = TileStore.open(project / "store"), TileStore.open(tmp_path / "store")
+    assert blocks.index["tile_id"].tolist() == alone.index["tile_id"].tolist()
+    one, other = blocks.read(blocks.index), alone.read(alone.index)
+    assert np.array_equal(one.valid, other.valid)
+    assert np.array_equal(one.target, other.target)
+    assert np.array_equal(one.codes[:, :2], other.codes[:, :2])  # on the scene's own grid
+    far = np.abs(one.codes[:, 2].astype(int) - other.codes[:, 2])
+    assert far.max() * LAYERS["slope"].code_step < 0.05  # a hundredth of what it changes from pixel to pixel
+
+
+def test_two_processes_cut_what_one_does(project, whole, tmp_path):
+    config = load(project / "thawmap.yaml", overrides=["engine.workers=2"])
+    pipeline.tiles(config, tmp_path / "store")
+    assert content(TileStore.open(tmp_path / "store")) == whole
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from thawmap import pipeline
+from thawmap.config import load
+from thawmap.data.labels import PolygonLabels
+from thawmap.train import cutting
+
+cutting._BLOCK_PX = 1
+project, store = map(Path, sys.argv[1:])
+burn = PolygonLabels.burn
+
+def burn_until_killed(labels, scene, geobox):
+    while scene.id == "s1" and geobox.affine.f < scene.geobox.affine.f:  # its second row of tiles
+        if list(store.glob(".s1.zarr.*.tmp/s1.zarr/image/c/*/0/0/0")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
+    return burn(labels, scene, geobox)
+
+PolygonLabels.burn = burn_until_killed
+pipeline.tiles(load(project / "thawmap.yaml"), store)
+"""
+
+
+def test_a_run_that_was_killed_goes_on_to_what_an_unbroken_one_makes(project, whole, tmp_path):
+    store = tmp_path / "store"
+    ended = subprocess.run([sys.executable, "-c", KILLED, project, store], check=False, timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+    left = sorted(path.name for path in store.iterdir())
+    assert [name for name in left if name.endswith(".tmp")] != []
+    assert [name for name in left if name.endswith(".zarr")] == ["s0.zarr"]
+    with pytest.raises(DataError, match="no whole tile store"):
+        TileStore.open(store)
+    first = {path: path.stat().st_mtime_ns for path in (store / "s0.zarr").rglob("*")}
+    summary = pipeline.tiles(load(project / "thawmap.yaml"), store)
+    assert (summary.done, summary.skipped) == (2, 1)
+    assert content(TileStore.open(store)) == whole
+    assert first == {path: path.stat().st_mtime_ns for path in (store / "s0.zarr").rglob("*")}
+    assert sorted(path.name for path in store.iterdir()) == [
+        "index.parquet", "s0.zarr", "s1.zarr", "s2.zarr", "store.json",
+    ]  # fmt: skip
+
+
+def test_what_another_process_or_scene_has_in_work_is_left_alone(tmp_path):
+    scene, source, labels = example()
+    other = tmp_path / ".first.zarr.second.zarr.abcdefg1.tmp"
+    dead = tmp_path / ".first.zarr.abcdefg1.tmp"
+    for folder in (other, dead):
+        (folder / "first.zarr").mkdir(parents=True)
+    held, draft = Event(), Event()
+    burn = labels.burn
+
+    def wait(scene, geobox):
+        held.set()
+        assert draft.wait(30)
+        return burn(scene, geobox)
+
+    labels.burn = wait
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(cut, tmp_path, (scene, source, labels))
+        assert held.wait(30)
+        assert not dead.exists()
+        assert other.exists()
+        mine = [path for path in tmp_path.iterdir() if path.suffix == ".tmp" and path != other]
+        assert len(mine) == 1
+        two = pool.submit(cut, tmp_path, (scene, source, BurntLabels(labels.target)))
+        assert not wait_for([two], timeout=0.5).done  # it waits for the lock, and sweeps nothing away
+        assert mine[0].exists()
+        draft.set()
+        assert one.result(30) == two.result(30) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "first.zarr"]
+    assert len(opened(tmp_path).index) == 6
+
+
+def test_dates_of_one_place_are_found_together_and_never_split(project, whole):
+    store = TileStore.open(project / "store")
+    assert dict(zip(store.index["scene"], store.index["place"], strict=True)) == {"s0": "s0", "s1": "s0", "s2": "s2"}
+    stacked = store.index.groupby(["place", "number"])
+    for _, dates in stacked:
+        assert dates["scene"].tolist() == (["s0", "s1"] if dates["place"].iloc[0] == "s0" else ["s2"])
+        assert len(dates[["row", "col"]].drop_duplicates()) == 1
+        assert dates.geometry.iloc[0].equals(dates.geometry.iloc[-1])
+    for left_out in ("validation", "test"):
+        folds = split(store.index, SplitSettings(by="scene", **{left_out: ["s1"]}))
+        assert set(folds.train["place"]) == {"s2"}
+        assert set(getattr(folds, left_out)["scene"]) == {"s1"}
+        assert set(folds.dropped["scene"]) == {"s0"}
+
+
+boxes = st.lists(
+    st.tuples(
+        st.integers(0, 20), st.integers(0, 20), st.integers(1, 9), st.integers(1, 9), st.sampled_from(["a", "b", None])
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(scenes=boxes, order=st.randoms(use_true_random=False))
+def test_places_are_scenes_that_share_more_than_half_of_the_smaller_whatever_the_order(scenes, order):
+    described = {
+        f"s{number:02}": {"region": region, "footprint": shapely.box(x, y, x + width, y + height).wkt}
+        for number, (x, y, width, height, region) in enumerate(scenes)
+    }
+
+    def alike(one, other):
+        (x, y, width, height, region), (left, low, wide, tall, place) = scenes[one], scenes[other]
+        across = max(0, min(x + width, left + wide) - max(x, left))
+        down = max(0, min(y + height, low + tall) - max(y, low))
+        return region == place and 2 * across * down > min(width * height, wide * tall)
+
+    expected = list(range(len(scenes)))
+    for _ in scenes:  # the least name spreads over all that hang together
+        for one in range(len(scenes)):
+            expected[one] = min(expected[other] for other in range(len(scenes)) if alike(one, other))
+    items = list(described.items())
+    order.shuffle(items)
+    assert places(dict(items)) == {f"s{one:02}": f"s{least:02}" for one, least in enumerate(expected)}
+
+
+def test_the_plan_says_what_will_be_cut_and_what_is_wrong(project, whole, tmp_path):
+    out = tmp_path / "store"
+    plan = pipeline.tiles(load(project / "thawmap.yaml"), out, dry_run=True)
+    assert not out.exists()
+    assert plan.table[["scene", "tiles", "usable"]].values.tolist() == [[f"s{n}", 9, "81%"] for n in range(3)]
+    assert "3 scenes of 0.1 million pixels: at most 27 tiles" in plan.lines[0]
+    real = sum(path.stat().st_size for path in (project / "store").rglob("c/*/**/*") if path.is_file()) / 1e6
+    kept = len(TileStore.open(project / "store").index)
+    assert kept < 27
+    assert plan.table["MB"].sum() / 27 == pytest.approx(real / kept, rel=0.5)
+    wrong = load(project / "thawmap.yaml", overrides=["scenes.files={a.tif: {red: {band: 1}}}", "layers=[red]"])
+    plan = pipeline.tiles(wrong, out, dry_run=True)
+    assert sorted(plan.failed) == ["s0", "s1", "s2"]
+    assert all("far outside of its range" in why for why in plan.failed.values())
+    assert plan.table.empty
+
+
+def test_a_lost_chunk_is_no_missing_data(tmp_path):
+    cut(tmp_path, example())
+    store = opened(tmp_path)
+    (tmp_path / "first.zarr/image/c/2/0/0/0").unlink()
+    with pytest.raises(DataError, match=r"tile 2 of .*first.zarr cannot be read \(its chunk is not there\)"):
+        store.read(store.index)
+
+
+def test_tiles_of_another_version_are_cut_again(tmp_path):
+    cut(tmp_path, example())
+    place = tmp_path / "first.zarr/zarr.json"
+    place.write_text(place.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(DataError, match="are of another version"):
+        collect(tmp_path, ["first"], [])
+    assert not is_finished(tmp_path, example()[0], "made from this")
+    assert cut(tmp_path, example()) == 6
+    assert len(opened(tmp_path).index) == 6
