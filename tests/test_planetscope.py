@@ -311,6 +311,14 @@ def test_the_mask_that_is_cut_like_the_image_is_taken(tmp_path):
     assert scene_of(tmp_path).files["udm2"].name == f"{NEW}_3B_udm2_clip.tif"
 
 
+def test_the_mask_that_lies_nearest_to_the_image_is_taken(tmp_path):
+    image(tmp_path / "a" / f"{NEW}_3B_AnalyticMS_SR_8b_clip.tif", count=8)
+    udm2(tmp_path / "a" / f"{NEW}_3B_udm2_clip.tif", shape=(20, 20))
+    image(tmp_path / "b" / f"{NEW}_3B_AnalyticMS_SR_clip.tif")
+    udm2(tmp_path / "b" / f"{NEW}_3B_udm2_clip.tif")
+    assert scene_of(tmp_path).files["udm2"].parent.name == "b"
+
+
 # Time and place
 
 

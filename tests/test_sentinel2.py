@@ -417,13 +417,22 @@ def test_a_truncated_raster_is_named(delivery, name):
     assert name in failed(delivery)
 
 
-def test_a_truncated_jpeg_2000_is_named(delivery):
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.7, 0.98])
+@pytest.mark.parametrize("open_end", [False, True])
+def test_a_truncated_jpeg_2000_is_named(delivery, share, open_end):
+    """GDAL itself reads noise where the end is missing, and says nothing."""
     for path in (delivery / SPOILT).glob("*.tif"):
         path.unlink()
     put_bands(delivery / SPOILT, "{}.jp2")
     path = delivery / SPOILT / "B04.jp2"
-    path.write_bytes(path.read_bytes()[:60])
-    assert "B04.jp2" in failed(delivery)
+    content = path.read_bytes()
+    if open_end:  # the last box may say that it reaches to the end
+        place = content.index(b"jp2c") - 4
+        content = content[:place] + b"\0\0\0\0" + content[place + 4 :]
+    path.write_bytes(content)
+    assert listed(delivery) == (3, {})
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "B04.jp2 is cut short" in failed(delivery)
 
 
 @pytest.mark.parametrize(("band", "layer"), [("B02", "blue (B02)"), ("B08", "nir (B08)")])

@@ -149,9 +149,8 @@ def candidates(settings: PlanetScopeScenes, *, places: Sequence[Path] = ()) -> l
         ConfigError: If there is none, the folder does not exist, or the table of regions cannot be used.
     """
     searched = in_delivery(settings, places)
-    named = [place for place in searched if place.is_file()]
-    found = [*_in_folders([place for place in searched if place not in named]), *_beside_named(named)]
-    return as_delivered(found, settings, searched=searched)
+    folders, files = ([place for place in searched if place.is_file() == kind] for kind in (False, True))
+    return as_delivered([*_in_folders(folders), *_beside_named(files)], settings, searched=searched)
 
 
 def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:
@@ -208,29 +207,35 @@ def _parse(path: Path) -> _File | None:
 
 def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
     """The scenes at or below folders."""
-    by_id = defaultdict[str, list[_File]](list)
-    for file in map(_parse, files_below(folders)):
-        if file is not None:
-            by_id[file.id].append(file)
-    for files in by_id.values():
+    for files in _by_id(filter(None, map(_parse, files_below(folders)))).values():
         yield from map(_candidate, _deliveries(files))
+
+
+def _by_id(files: Iterable[_File]) -> Mapping[str, list[_File]]:
+    """Scene to its files."""
+    scenes = defaultdict[str, list[_File]](list)
+    for file in files:
+        scenes[file.id].append(file)
+    return scenes
 
 
 def _beside_named(named: Sequence[Path]) -> Iterator[Candidate]:
     """The scenes of files that a user named, with what lies in the same folders."""
-    wanted = defaultdict[tuple[Path, str], set[Path]](set)
+    wanted = defaultdict[Path, dict[str, set[Path]]](lambda: defaultdict(set))
     for path in named:
         file = _parse(path)
         if file is not None:
-            wanted[path.parent, file.id].add(path)
+            wanted[path.parent][file.id].add(path)
         elif path.suffix.lower() in {".tif", ".tiff"}:
             fault = f"{path.name} is not named as Planet names images, so its scene is unknown; keep Planet's names"
             yield Candidate(name=path.stem, place=path, id=safe_id(path.stem, str(path)), fault=fault)
-    for (folder, scene), paths in wanted.items():
-        files = [file for file in map(_parse, sorted(folder.iterdir())) if file is not None and file.id == scene]
-        images = {file.path for file in files if file.kind == "image"}
-        aside = images - paths if images & paths else frozenset()
-        yield _candidate([file for file in files if file.path not in aside])
+    for folder, scenes in wanted.items():
+        there = _by_id(filter(None, map(_parse, sorted(folder.iterdir()))))
+        for id_, named_files in scenes.items():
+            files = there[id_]
+            images = {file.path for file in files if file.kind == "image"}
+            aside = images - named_files if images & named_files else frozenset()
+            yield _candidate([file for file in files if file.path not in aside])
 
 
 def _candidate(files: Sequence[_File]) -> Candidate:
@@ -297,8 +302,7 @@ def _beside(image: _File, delivery: _Delivery) -> dict[str, Path]:
 
 
 def _check_whole(files: Iterable[Path]) -> None:
-    for path in files:
-        fault = half_written(path)
+    for fault in map(half_written, files):
         if fault is not None:
             raise DataError(fault)
 
@@ -311,14 +315,12 @@ def _acquired(facts: Iterable[Facts], scene: str) -> tuple[datetime | None, list
     time = _time_of_id(scene)
     if time is None:
         return None, ["nothing tells when it was taken"]
-    dated = re.fullmatch(_TILE, scene, re.IGNORECASE) is not None
-    return time, ["its id tells the date only, for which 00:00 UTC stands: no metadata lie beside it"] if dated else []
+    return time, ["its id tells the date only, for which 00:00 UTC stands"] if "-" in scene else []
 
 
 def _time_of_id(scene: str) -> datetime | None:
     """The time, UTC, that an id tells; midnight where it tells a date; None where that is no date."""
-    dated = re.fullmatch(_TILE, scene, re.IGNORECASE) is not None
-    return as_time(scene.split("_")[2] if dated else f"{scene[:8]}T{scene[9:15]}")
+    return as_time(scene.split("_")[2] if "-" in scene else f"{scene[:8]}T{scene[9:15]}")
 
 
 def _readings(image: _File, info: RasterInfo, facts: Iterable[Facts]) -> dict[str, Reading]:

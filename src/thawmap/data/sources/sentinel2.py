@@ -1,7 +1,7 @@
 """Sentinel-2 Level-2A scenes: SAFE folders as they are downloaded, and folders with one file for each band."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,11 +78,9 @@ def candidates(settings: Sentinel2Scenes, *, places: Sequence[Path] = ()) -> lis
         ConfigError: If there is none, the folder does not exist, or the table of regions cannot be used.
     """
     searched = in_delivery(settings, places)
-    named = [place for place in searched if place.is_file()]
-    found = {one.place: one for one in _in_folders([place for place in searched if place not in named])}
-    for path in named:
-        found.update((one.place, one) for one in _of_file(path))
-    return as_delivered(found.values(), settings, searched=searched)
+    folders, files = ([place for place in searched if place.is_file() == kind] for kind in (False, True))
+    found = [*_in_folders(folders), *_of_files(files)]
+    return as_delivered({one.place: one for one in found}.values(), settings, searched=searched)
 
 
 def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
@@ -155,28 +153,34 @@ def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
         if path.suffix == ".zip" and "_MSIL2A_" in path.name:
             fault = f"{path.name} is packed; unpack it"
             yield Candidate(name=path.stem, place=path, id=_usable(path.stem), fault=fault)
-    together = [_product(folder) or folder for folder, _ in scenes]
-    for (folder, _), images in scenes.items():
-        yield _candidate(images, alone=together.count(_product(folder) or folder) == 1)
+    together = Counter(_product(folder) or folder for folder, _ in scenes)
+    beside = {folder: _side_files(folder) for folder in together}
+    for (granule, _), images in scenes.items():
+        folder = _product(granule) or granule
+        yield _candidate(images, beside[folder], alone=together[folder] == 1)
     for product in products.difference(together, *(folder.parents for folder in together)):
         fault = f"{product.name} has no bands in GRANULE/*/IMG_DATA; wait for it, or fetch it again"
         yield Candidate(name=product.stem, place=product, id=_usable(product.stem), fault=fault)
 
 
-def _of_file(path: Path) -> Iterator[Candidate]:
-    """The scene of a file that a user named: a band, or metadata in the folder of its scene."""
-    image = _parse(path)
-    if image is None and path.suffix.lower() in _RASTERS:
-        fault = f"{path.name} is not named after a band, such as B02; read other files with 'scenes.kind: rasters'"
-        yield Candidate(name=path.stem, place=path, id=_usable(path.stem), fault=fault)
-        return
-    for one in _in_folders([path.parent if image is None else image.folder]):
-        if image is None or path in one.files.values():
+def _of_files(named: Sequence[Path]) -> Iterator[Candidate]:
+    """The scenes of files that a user named: bands, or metadata in the folder of their scene."""
+    folders = set[Path]()
+    for path in named:
+        image = _parse(path)
+        if image is None and path.suffix.lower() in _RASTERS:
+            fault = f"{path.name} is not named after a band, such as B02; read other files with 'scenes.kind: rasters'"
+            yield Candidate(name=path.stem, place=path, id=_usable(path.stem), fault=fault)
+        else:
+            folders.add(path.parent if image is None else image.folder)
+    wanted = set(named)
+    for one in _in_folders(sorted(folders)):
+        if not wanted.isdisjoint(one.files.values()):
             yield one
 
 
-def _candidate(images: Sequence[_Image], *, alone: bool) -> Candidate:
-    """A scene from its bands; ``alone`` where its folder, or SAFE, has no other."""
+def _candidate(images: Sequence[_Image], beside: Sequence[Path], *, alone: bool) -> Candidate:
+    """A scene from its bands and the metadata beside them; ``alone`` where its folder, or SAFE, has no other."""
     first = min(images, key=lambda image: image.path)
     product = _product(first.folder)
     own = re.search(r"\d{8}", first.prefix) is not None or (first.prefix and not alone)
@@ -185,7 +189,7 @@ def _candidate(images: Sequence[_Image], *, alone: bool) -> Candidate:
     else:
         name = product.name.removesuffix(".SAFE") if alone else first.folder.name
         place = product if alone else first.folder
-    beside = [path for path in _side_files(product or first.folder) if alone or _alike(path.stem, first.prefix)]
+    beside = [path for path in beside if alone or _alike(path.stem, first.prefix)]
     named = {name, first.prefix, first.folder.name}
     fault = None
     if any(map(_LEVEL_1.search, named)) or any(path.name == "MTD_MSIL1C.xml" for path in beside):
@@ -221,7 +225,7 @@ def _usable(name: str) -> str:
 def _check_complete(images: Mapping[str, _Image], found: Iterable[_Image]) -> None:
     """Every band that is needed must be there, and whole."""
     for image in found:
-        fault = half_written(image.path)
+        fault = half_written(image.path) or _cut_short(image.path)
         if fault is not None:
             raise DataError(fault)
     absent = [f"{layer} ({band})" for layer, band in _NEEDED.items() if layer not in images]
@@ -229,6 +233,27 @@ def _check_complete(images: Mapping[str, _Image], found: Iterable[_Image]) -> No
         there = ", ".join(sorted(image.path.name for image in images.values()))
         msg = f"it has no band {absent[0]}, only {there}; wait for it, or fetch it"
         raise DataError(msg)
+
+
+def _cut_short(path: Path) -> str | None:
+    """Why a JPEG 2000 file lacks its end, which GDAL fills with noise and reads on; None where it does not.
+
+    Source: ISO/IEC 15444-1, annex I: a chain of boxes, each with its length; 0 is the last one's, whose codestream
+    ends in a mark of its own.
+    """
+    if path.suffix.lower() != ".jp2":
+        return None
+    size, start, length = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while start < size:
+            file.seek(start)
+            head = file.read(16)
+            wide = head[:4] == b"\0\0\0\1"
+            length = int.from_bytes(head[8:16] if wide else head[:4])
+            start += max(length, 8) if length else size - start
+        file.seek(max(size - 2, 0))
+        ends = length > 0 or file.read() == b"\xff\xd9"
+    return None if start == size and ends else f"{path.name} is cut short; fetch it again"
 
 
 def _metadata(candidate: Candidate) -> list[Radiometry]:
