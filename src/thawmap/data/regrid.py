@@ -1,5 +1,6 @@
 """An open raster's numbers on any grid: missing as NaN, each value where it lies to a thousandth of a pixel."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as FileWindow
@@ -21,6 +22,8 @@ _SNAP_PX = 1e-3  # by which a grid may be off and still count as the same
 _TOLERANCE_PX = 1e-3  # of positions; GDAL's own 0.125 px differs from one cut of a scene to another, and costs the same
 _LATTICE = 17  # points a side at which a grid is projected, to know what lies under it
 _FINEST = 4  # pixels read for one of a much coarser grid, along each axis
+_UNTOUCHED = -1e30  # where GDAL finds no pixel, for it knows no NaN there
+_WHOLE = frozenset({"uint8", "int8", "uint16", "int16"})  # types of which every number is a float32
 _STRIP_PX = 256  # rows read at once
 _MOST = 2**22  # numbers read at once
 
@@ -84,20 +87,42 @@ def _aligned(own: GeoBox, geobox: GeoBox) -> Window | None:
 
 def _read_window(file: Any, window: Window, choice: Choice) -> _Values:
     """A window of the file's own pixels; NaN where missing or outside."""
-    values = np.full((len(choice.bands), window.height, window.width), np.nan, np.float32)
     inside = _inside(file.shape, window)
+    if inside == window:
+        return _read_inside(file, window, choice)
+    values = np.full((len(choice.bands), window.height, window.width), np.nan, np.float32)
     if inside is not None:
-        stored = file.read(list(choice.bands), window=_file_window(inside), masked=True)
         top, left = inside.row - window.row, inside.col - window.col
-        values[:, top : top + inside.height, left : left + inside.width] = _as_float(stored, choice.nodata)
+        values[:, top : top + inside.height, left : left + inside.width] = _read_inside(file, inside, choice)
     return values
 
 
-def _as_float(stored: np.ma.MaskedArray[Any, Any], nodata: float | None) -> _Values:
-    values = stored.data.astype(np.float32)
-    values[np.ma.getmaskarray(stored)] = np.nan
-    if nodata is not None:
-        values[stored.data == nodata] = np.nan
+def _read_inside(file: Any, window: Window, choice: Choice) -> _Values:
+    """A window that the file has; NaN where missing.
+
+    Where a whole number is all that says what is missing, comparing here takes a fifth of the time of GDAL's masks.
+    """
+    bands, place = list(choice.bands), _file_window(window)
+    named = {file.nodatavals[band - 1] for band in bands}
+    flags = {flag for band in bands for flag in file.mask_flag_enums[band - 1]}
+    if flags == {MaskFlags.nodata} and len(named) == 1 and all(file.dtypes[band - 1] in _WHOLE for band in bands):
+        return _as_float(file.read(bands, window=place), (*named, choice.nodata))
+    return _unmasked(file.read(bands, window=place, masked=True), choice.nodata)
+
+
+def _unmasked(stored: np.ma.MaskedArray[Any, Any], nodata: float | None) -> _Values:
+    values = _as_float(stored.data, (nodata,))
+    if np.ma.is_masked(stored):
+        values[stored.mask] = np.nan
+    return values
+
+
+def _as_float(stored: npt.NDArray[Any], missing: Iterable[float | None]) -> _Values:
+    """Stored numbers as float32; NaN where they are one of ``missing``."""
+    values = stored.astype(np.float32)
+    for number in missing:
+        if number is not None:
+            values[stored == number] = np.nan
     return values
 
 
@@ -164,24 +189,36 @@ def _read_blocks(file: Any, window: Window, step: tuple[int, int], choice: Choic
     if choice.nodata is None and not nearest:
         shape = (len(bands), window.height, window.width)
         part = _file_window(pixels)
-        return _as_float(
+        return _unmasked(
             file.read(bands, window=part, out_shape=shape, masked=True, resampling=Resampling.average), None
         )
     values = np.empty((len(bands), window.height, window.width), np.float32)
     lines = max(1, _STRIP_PX // tall)
     for first in range(0, window.height, lines):
         strip = replace(pixels, row=pixels.row + first * tall, height=min(lines, window.height - first) * tall)
-        blocks = _read_window(file, strip, choice).reshape(len(bands), -1, tall, window.width, wide)
-        values[:, first : first + lines] = blocks[:, :, tall // 2, :, wide // 2] if nearest else _mean(blocks)
+        read = _read_window(file, strip, choice)
+        middles = read[:, tall // 2 :: tall, wide // 2 :: wide]
+        values[:, first : first + lines] = middles if nearest else _mean(read, tall, wide)
     return values
 
 
-def _mean(blocks: _Values) -> _Values:
-    """Means (band, y, x) of what is not missing in blocks (band, y, rows, x, columns); NaN where all is."""
-    known = np.isfinite(blocks)
-    count = known.sum(axis=(2, 4))
-    total = np.where(known, blocks, 0).sum(axis=(2, 4))
+def _mean(values: _Values, tall: int, wide: int) -> _Values:
+    """Means (band, y, x) of what is not missing in blocks of ``tall`` x ``wide`` values; NaN where all is."""
+    known = np.isfinite(values)
+    if known.all():
+        return _block_sums(values, tall, wide) / np.float32(tall * wide)
+    total, count = _block_sums(np.where(known, values, 0), tall, wide), _block_sums(known, tall, wide)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def _block_sums(values: npt.NDArray[Any], tall: int, wide: int) -> _Values:
+    """Sums of blocks, float32; several times as fast as numpy's sum over short axes."""
+    bands, rows, cols = values.shape
+    lines = values.reshape(bands, rows // tall, tall, cols).sum(axis=2, dtype=np.float32)
+    total = np.zeros((bands, rows // tall, cols // wide), np.float32)
+    for col in range(wide):
+        total += lines[..., col::wide]
+    return total
 
 
 def _footprint(own: GeoBox, geobox: GeoBox) -> _Footprint | None:
@@ -266,16 +303,20 @@ def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str) -> _Val
         height, width = geobox.shape
         fine = GeoBox((height * times, width * times), geobox.affine * Affine.scale(1 / times), geobox.crs)
         points = _warp(values, own, fine, "bilinear")
-        return _mean(points.reshape(-1, height, times, width, times))
+        return _mean(points, times, times)
+    nodata = np.nan if np.isnan(values).any() else None  # without, GDAL takes half of the time
+    beyond = {"init_dest_nodata": False, "INIT_DEST": _UNTOUCHED} if nodata is None else {"UNIFIED_SRC_NODATA": "NO"}
     options = {
-        "nodata": np.nan, "resampling": Resampling[resampling], "tolerance": _TOLERANCE_PX,
-        "UNIFIED_SRC_NODATA": "NO", "XSCALE": 1 / max(cols, 1.0), "YSCALE": 1 / max(rows, 1.0),
+        "resampling": Resampling[resampling], "tolerance": _TOLERANCE_PX, "XSCALE": 1 / max(cols, 1.0),
+        "YSCALE": 1 / max(rows, 1.0), "nodata": nodata, **beyond,
     }  # fmt: skip
     with MemoryFile() as memory:
-        with memory.open(driver="GTiff", dtype="float32", nodata=np.nan, count=len(values), **_place(own)) as file:
+        with memory.open(driver="GTiff", dtype="float32", nodata=nodata, count=len(values), **_place(own)) as file:
             file.write(values)
         with memory.open() as file, WarpedVRT(file, **_place(geobox), **options) as warped:
             result: _Values = warped.read()
+    if nodata is None:
+        result[result == np.float32(_UNTOUCHED)] = np.nan
     return result
 
 
