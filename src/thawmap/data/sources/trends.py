@@ -1,4 +1,4 @@
-"""Layers from files beside the scenes."""
+"""Landsat trends of the tasseled-cap indices (TCVIS): brightness, greenness and wetness, in three bands of tiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,27 +6,72 @@ from pathlib import Path
 
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from thawmap.config import TrendSettings
+from thawmap.data.io import RasterInfo
+from thawmap.data.mosaic import Content, read_mosaic
+from thawmap.data.sheets import sheets_under
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
+
+_BANDS = {"tc_brightness": 1, "tc_greenness": 2, "tc_wetness": 3}
+_PLACE = "sources.trends.path"
 
 
 @dataclass(frozen=True, slots=True)
 class TrendSource:
-    """Reads."""
+    """Reads what the settings name."""
 
     settings: TrendSettings
 
     @property
     def layers(self) -> frozenset[str]:
-        """Names."""
-        return frozenset()
+        """The three indices."""
+        return frozenset(_BANDS)
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
-        """The layers."""
-        raise DataError(str((scene, geobox, layers)))
+        """Trends per decade (y, x), float32, on exactly ``geobox``; NaN where missing.
+
+        Bytes are low + code / 255 x (high - low) (paper, section 2.2.3); files of floats hold the trends themselves.
+
+        Raises:
+            DataError: If no file lies under the scene, or one that is needed cannot be used.
+            ConfigError: If the place holds no raster.
+        """
+        settings = self.settings
+        content = Content(
+            what="trend",
+            bands=tuple(_BANDS[name] for name in layers),
+            setting="sources.trends",
+            encoding=self._encoding,
+            nodata=settings.nodata,
+        )
+        sheets = sheets_under(scene, geobox, place=settings.path, setting=_PLACE)
+        stack = xr.Dataset(coords=xr_coords(geobox, dims=("y", "x")))
+        for name, values in zip(layers, read_mosaic(sheets, geobox, content), strict=True):
+            stack[name] = (("y", "x"), values)
+        return stack
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """The files."""
-        raise DataError(str(scene))
+        """The rasters that the scene touches.
+
+        Raises:
+            DataError: If there is none, or none can be used.
+            ConfigError: If the place holds no raster.
+        """
+        return sheets_under(scene, scene.geobox, place=self.settings.path, setting=_PLACE).files(scene.geobox)
+
+    def _encoding(self, info: RasterInfo) -> tuple[float, float]:
+        if info.count - info.alpha != len(_BANDS):
+            msg = (
+                f"{info.path} has {info.count} bands, and trends have three (brightness, greenness, wetness) and "
+                f"perhaps an alpha band; correct '{_PLACE}'"
+            )
+            raise DataError(msg)
+        if info.dtype.startswith("float"):
+            return 1.0, 0.0
+        if info.dtype != "uint8":
+            msg = f"{info.path} holds {info.dtype}, and trends are bytes of TCVIS, or floats; convert it to one of them"
+            raise DataError(msg)
+        return (self.settings.high - self.settings.low) / 255, self.settings.low
