@@ -27,12 +27,17 @@ app = App(
     help_format="plaintext",
 )
 
+labels_app = App(name="labels", help="Count digitised objects; check, describe and convert them.")
+app.command(labels_app)
+
 Sets = Annotated[tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=False)]
 DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]
 Out = Annotated[Path, Parameter(name="--out")]
+OptionalOut = Annotated[Path | None, Parameter(name="--out")]
 Model = Annotated[Path, Parameter(name="--model")]
 
 
+_YAML = (".yaml", ".yml")
 _QUIET_S = 10.0  # a batch log gets a line about every so many seconds
 
 
@@ -159,7 +164,7 @@ def scenes(path: Path, /, *, set_: Sets = ()) -> int:
     return _finish(pipeline.scenes(_load(path, set_), progress=Terminal()))
 
 
-@app.command
+@labels_app.default
 def labels(path: Path, /, *, set_: Sets = ()) -> int:
     """Count what is labelled: objects and pixels by region and scene.
 
@@ -170,6 +175,63 @@ def labels(path: Path, /, *, set_: Sets = ()) -> int:
     from thawmap import pipeline  # noqa: PLC0415
 
     return _finish(pipeline.labels(_load(path, set_), progress=Terminal()))
+
+
+@labels_app.command(name="check")
+def check_labels(path: Path, /, *, out: OptionalOut = None, repaired: Path | None = None, set_: Sets = ()) -> int:
+    """Say what is wrong with digitised polygons: geometry, duplicates, overlaps, scenes, dates, sizes.
+
+    Args:
+        path: The YAML, whose scenes the polygons are compared with; or only a vector file.
+        out: File of the faults to write, a polygon for each, such as faults.gpkg.
+        repaired: File of a repaired copy to write, such as repaired.gpkg.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    source = _config_or_file(path, set_)
+    return _finish(pipeline.check_labels(source, out=out, repaired=repaired, progress=Terminal()))
+
+
+@labels_app.command(name="stats")
+def label_stats(path: Path, /, *, by: str | None = None, set_: Sets = ()) -> int:
+    """Say what an inventory holds, as the paper's Table 2: objects, objects of a date, median area.
+
+    Args:
+        path: The YAML, or a vector file.
+        by: Column of sites; by default that of regions.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return _finish(pipeline.label_stats(_config_or_file(path, set_), by=by))
+
+
+@labels_app.command(name="convert")
+def convert_labels(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    to: Literal["arts", "thawmap"],
+    creator: str | None = None,
+    image: str | None = None,
+    resolution: float | None = None,
+) -> int:
+    """Write labels in the columns of the ARTS inventory, or ARTS in those of thawmap; nothing is lost.
+
+    Args:
+        source: Vector file to read.
+        out: Vector file to write.
+        to: The columns to write.
+        creator: Who digitised, for ARTS, where the labels do not say it.
+        image: What it was digitised on, such as PlanetScope, where they do not say it.
+        resolution: Resolution of that in m, where they do not say it.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    made = pipeline.convert_labels(source, out, to=to, creator=creator, image=image, resolution=resolution)
+    return _finish(made)
 
 
 @app.command
@@ -236,7 +298,7 @@ def predict(
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    if config is None and (len(paths) != 1 or paths[0].suffix not in {".yaml", ".yml"}):
+    if config is None and (len(paths) != 1 or paths[0].suffix not in _YAML):
         msg = f"{paths[0]} is not a YAML; name one, or say with --config how scenes are read"
         raise ConfigError(msg)
     settings = _load(config or paths[0], set_)
@@ -305,6 +367,16 @@ def _load(path: Path, overrides: tuple[str, ...]) -> "Config":
     from thawmap.config import load  # noqa: PLC0415
 
     return load(path, overrides=overrides)
+
+
+def _config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
+    """What a YAML says, or a file that is none."""
+    if path.suffix in _YAML:
+        return _load(path, overrides)
+    if overrides:
+        msg = f"--set puts values over a YAML, and {path} is none; name the YAML"
+        raise ConfigError(msg)
+    return path
 
 
 def _finish(summary: "Summary") -> int:

@@ -313,11 +313,11 @@ def write_raster(path: Path, values: npt.NDArray[Any], geobox: GeoBox, *, encodi
         writer.write(0, values)
 
 
-def read_vector(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
+def read_vector(path: Path, *, layer: str | None = None, needs_crs: bool = True) -> gpd.GeoDataFrame:
     """The features of a vector file, GeoParquet included, with its CRS.
 
     Raises:
-        DataError: If it is missing, not a vector file, without CRS, or without that layer.
+        DataError: If it is missing, not a vector file, without that layer, or without the CRS that it needs.
     """
     if not path.exists():
         msg = f"{path} does not exist; correct the name, or the folder it counts from"
@@ -330,7 +330,7 @@ def read_vector(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
         msg = f"{path} is not a vector file that can be read ({_reason(error)}); use GPKG, Shapefile or GeoParquet"
         raise DataError(msg) from error
-    if frame.crs is None:
+    if frame.crs is None and needs_crs:
         msg = f"{path} has no CRS, so nobody knows where it lies; write one into it"
         raise DataError(msg)
     return frame

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes
+from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes, SceneSettings
 from thawmap.data.labels import Labels, PolygonLabels, open_labels
 from thawmap.data.sources import planetscope, rasters, sentinel2
 from thawmap.data.sources.bands import OPTICAL, BandSource
@@ -32,12 +32,9 @@ class Project:
     @property
     def sources(self) -> tuple[Source, ...]:
         """Where layers come from: what the scene itself has, then elevation and trends."""
-        scenes, others = self.config.scenes, self.config.sources
-        mapped = OPTICAL
-        if isinstance(scenes, RasterScenes):
-            mapped = frozenset(name for bands in scenes.files.values() for name in bands)
+        others = self.config.sources
         return (
-            BandSource(mapped),
+            BandSource(_mapped(self.config.scenes)),
             *([ElevationSource(others.elevation)] if others.elevation else []),
             *([TrendSource(others.trends)] if others.trends else []),
         )
@@ -132,6 +129,13 @@ class Project:
         if name in split.test:
             return "test"
         return "validation" if name in split.validation else "train"
+
+
+def _mapped(scenes: SceneSettings) -> frozenset[str]:
+    """Names of the layers that lie in the scenes' own files."""
+    if isinstance(scenes, RasterScenes):
+        return frozenset(name for bands in scenes.files.values() for name in bands)
+    return OPTICAL if isinstance(scenes, PlanetScopeScenes) else OPTICAL | {"swir1", "swir2"}
 
 
 def stamp(path: Path) -> list[dict[str, Any]]:

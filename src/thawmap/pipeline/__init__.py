@@ -23,6 +23,9 @@ from thawmap.data.simulate import simulate as make_project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import BundleError, ConfigError, DataError
 from thawmap.pipeline import look, origin
+from thawmap.pipeline.inventories import check_labels as check_labels
+from thawmap.pipeline.inventories import convert_labels as convert_labels
+from thawmap.pipeline.inventories import label_stats as label_stats
 from thawmap.pipeline.progress import Progress, Silence, run_all
 from thawmap.pipeline.progress import Summary as Summary
 

@@ -1,0 +1,142 @@
+"""The verbs of digitised polygons: what is wrong with them, what they hold, and their form elsewhere."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import geopandas as gpd
+import numpy as np
+
+from thawmap.config import Config, LabelSettings
+from thawmap.data import faults, inventory
+from thawmap.data.io import read_vector, write_vector
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Candidate
+from thawmap.data.stack import preview
+from thawmap.errors import ConfigError
+from thawmap.pipeline.progress import Progress, Summary, run_all
+
+_COARSE = 256  # pixels of a scene's longer side, in which the ground that it shows is measured
+
+
+def check_labels(
+    labels: Config | Path,
+    *,
+    out: Path | None = None,
+    repaired: Path | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """What is wrong with digitised polygons: a row for each kind of fault.
+
+    Args:
+        labels: A configuration, whose scenes the polygons are compared with; or only a vector file.
+        out: File of the faults, one polygon a row, as .gpkg.
+        repaired: File of a copy in which what a machine can mend is mended.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If the configuration has no polygons.
+        DataError: If the file cannot be read.
+        LabelError: If it lacks a column that the configuration names.
+    """
+    frame, settings = _polygons(labels, needs_crs=False)
+    _check_not_the_same(settings, out, repaired)
+    seen: dict[str, faults.Footprint] = {}
+    failed: dict[str, str] = {}
+    if isinstance(labels, Config):
+        project = Project(labels)
+        values, failed = run_all(partial(_look, project=project), project.candidates(), labels, progress, "scenes")
+        seen = dict(values)
+    found = faults.check(frame, settings=settings, scenes=seen)
+    found = found[~((found["kind"] == "unknown scene") & found["scene"].isin(failed))]
+    lines = [f"{len(found)} faults in {len(frame)} polygons"]
+    if out is not None:
+        write_vector(out, found)
+        lines.append(f"faults: {out}")
+    if repaired is not None:
+        mended = faults.repaired(frame, settings=settings)
+        write_vector(repaired, mended.frame)
+        lines.append(f"repaired: {', '.join(mended.said) or 'nothing had to be'}: {repaired}")
+    return Summary(lines=tuple(lines), done=len(frame), failed=failed, table=faults.summary(found))
+
+
+def label_stats(labels: Config | Path, *, by: str | None = None) -> Summary:
+    """What an inventory holds, as the paper's Table 2: objects, objects of a date, median area.
+
+    Args:
+        labels: A configuration, or a vector file.
+        by: Column of sites; unset: that of regions, where there is one.
+
+    Raises:
+        ConfigError: If the configuration has no polygons.
+        DataError: If the file cannot be read.
+        LabelError: If it has no column ``by``.
+    """
+    frame, settings = _polygons(labels, needs_crs=True)
+    known = inventory.columns_of(frame)
+    table = inventory.table2(frame, by=by or settings.region, scene=settings.scene, date=known.start)
+    for column in ("median_m2", "total_m2"):
+        table[column] = table[column].map("{:,.0f}".format).str.replace(",", " ")
+    return Summary(lines=(f"{len(frame)} polygons; areas in {inventory.EQUAL_AREA}, equal-area",), table=table)
+
+
+def convert_labels(
+    source: Path,
+    out: Path,
+    *,
+    to: Literal["arts", "thawmap"],
+    creator: str | None = None,
+    image: str | None = None,
+    resolution: float | None = None,
+) -> Summary:
+    """Labels in the columns of ARTS, or back, losing nothing.
+
+    Args:
+        source: Vector file; it is not changed.
+        out: Vector file to write.
+        to: Columns of ARTS, or those of thawmap.
+        creator: Who digitised, where the labels do not say it.
+        image: What it was digitised on, such as PlanetScope, where they do not say it.
+        resolution: Of that in m, where they do not say it.
+
+    Raises:
+        ConfigError: If ``out`` is ``source``.
+        DataError: If a file cannot be read or written.
+        LabelError: If a required field is nowhere, or a date or class has no form there.
+    """
+    _check_not_the_same(LabelSettings(path=source), out)
+    frame = read_vector(source)
+    if to == "arts":
+        made = inventory.to_arts(frame, creator=creator, source=image, resolution=resolution)
+    else:
+        made = inventory.from_arts(frame)
+    write_vector(out, made)
+    return Summary(lines=(f"{len(made)} polygons in the columns of {to}: {out}",), done=len(made))
+
+
+def _polygons(labels: Config | Path, *, needs_crs: bool) -> tuple[gpd.GeoDataFrame, LabelSettings]:
+    """The polygons, and what their columns mean: as settings say, else by the names that are usual."""
+    if isinstance(labels, Config):
+        if labels.labels is None or labels.labels.path is None:
+            msg = "the configuration has no polygons; name their file in 'labels.path'"
+            raise ConfigError(msg)
+        return read_vector(labels.labels.path, layer=labels.labels.layer, needs_crs=needs_crs), labels.labels
+    frame = read_vector(labels, needs_crs=needs_crs)
+    known = inventory.columns_of(frame)
+    return frame, LabelSettings(path=labels, scene=known.scene, region=known.region)
+
+
+def _look(candidate: Candidate, project: Project) -> tuple[str, faults.Footprint]:
+    """A scene's id, and the ground that it shows."""
+    scene = project.open(candidate, labelled=False)
+    bands, *_ = project.sources
+    first = min(scene.readings)
+    seen = np.isfinite(preview(scene, [first], [bands], size=_COARSE)[first].to_numpy())
+    return scene.id, faults.footprint(scene, seen)
+
+
+def _check_not_the_same(settings: LabelSettings, *outs: Path | None) -> None:
+    for out in outs:
+        if out is not None and settings.path is not None and out.resolve() == settings.path.resolve():
+            msg = f"{out} is the file that is read, and inputs are never changed; name another"
+            raise ConfigError(msg)
