@@ -123,7 +123,9 @@ def _polygons(labels: Config | Path, *, needs_crs: bool) -> tuple[gpd.GeoDataFra
         return read_vector(labels.labels.path, layer=labels.labels.layer, needs_crs=needs_crs), labels.labels
     frame = read_vector(labels, needs_crs=needs_crs)
     known = inventory.columns_of(frame)
-    return frame, LabelSettings(path=labels, scene=known.scene, region=known.region)
+    named = {"scene": known.scene, "region": known.region}
+    said = {role: column for role, column in named.items() if column is not None and frame[column].notna().any()}
+    return frame, LabelSettings(path=labels, **said)
 
 
 def _look(candidate: Candidate, project: Project) -> tuple[str, faults.Footprint]:
