@@ -58,10 +58,23 @@ def period(frame: gpd.GeoDataFrame, settings: LabelSettings) -> tuple[Days, Days
 
 def day_of(time: datetime) -> np.datetime64:
     """The UTC day of a time; one without a zone is UTC."""
-    return np.datetime64((time.astimezone(UTC) if time.tzinfo else time).date(), "D")
+    return np.datetime64((time.astimezone(UTC) if time.tzinfo else time).date())
 
 
 def numbers(column: pd.Series) -> npt.NDArray[np.float64]:
     """A column as numbers, whatever its type; NaN where it is none."""
     found: npt.NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     return found
+
+
+_DAY = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
+
+
+def days_in(name: str) -> list[np.datetime64]:
+    """The days that stand in the name of a scene; none where there is no date in it.
+
+    >>> days_in("S2A_20190709T042959_20190711T101010")
+    [np.datetime64('2019-07-09'), np.datetime64('2019-07-11')]
+    """
+    read = days(pd.Series(["".join(parts) for parts in _DAY.findall(name)], dtype="object"))
+    return list(read[~np.isnat(read)])

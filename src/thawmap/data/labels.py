@@ -305,17 +305,26 @@ def _open_polygons(settings: LabelSettings) -> PolygonLabels:
     path = settings.path
     assert path is not None
     frame = _read_polygons(path, layer=settings.layer)
-    for key in ("scene", "start", "end", "region", "target"):
-        column = getattr(settings, key)
-        if column is not None and column not in frame.columns:
-            msg = f"{path} has no column {column!r} for labels.{key}; it has {', '.join(frame.columns)}"
-            raise LabelError(msg)
+    check_columns(frame, settings)
     extent = None if settings.extent is None else _read_polygons(settings.extent)
     if settings.scene is None and settings.start is not None:
         first, last = period(frame, settings)
         dayless = np.isnat(first) | np.isnat(last)
         _warn(path, dayless, f"have no day in {settings.start!r}")
     return PolygonLabels(settings, frame, extent)
+
+
+def check_columns(frame: gpd.GeoDataFrame, settings: LabelSettings) -> None:
+    """See that the columns that the settings name are there.
+
+    Raises:
+        LabelError: If one is not.
+    """
+    for key in ("scene", "start", "end", "region", "target"):
+        column = getattr(settings, key)
+        if column is not None and column not in frame.columns:
+            msg = f"{settings.path} has no column {column!r} for labels.{key}; it has {', '.join(frame.columns)}"
+            raise LabelError(msg)
 
 
 def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
