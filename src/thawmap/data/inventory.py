@@ -191,8 +191,8 @@ def from_arts(frame: gpd.GeoDataFrame, *, columns: Columns | None = None) -> gpd
         if held:
             ours = labels[list(held.values())].set_axis(list(held), axis=1)
             _agree(form.to_arts(made), form.to_arts(ours), theirs, held)
-        for role, name in wanted.items():
-            labels[name] = labels.get(name, made[role])
+        for role, name in wanted.items() if not held else ():
+            labels[name] = made[role]
         if form.to_arts(made[list(wanted)]).equals(labels[theirs]):
             labels = labels.drop(columns=theirs)
     first = [name for role in Columns.__slots__ if (name := getattr(names, role)) in labels]
@@ -257,7 +257,7 @@ _FORMS = {
 def _refuse(column: pd.Series, wrong: npt.NDArray[np.bool_], what: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
-        msg = f"{column.name}: {column.iloc[row]!r} in row {row + 1} is {what}; correct it, or leave the row out"
+        msg = f"{column.name} {str(column.iloc[row])!r} in row {row + 1} is {what}; correct it, or leave the row out"
         raise LabelError(msg)
 
 
