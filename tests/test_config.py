@@ -44,13 +44,33 @@ def test_the_minimal_configuration_has_the_papers_defaults():
     config = read()
     assert [layer.name for layer in config.input_layers] == list(PAPER_LAYERS)
     assert (config.model.architecture, config.model.encoder) == ("unetplusplus", "resnet34")
-    assert (config.training.loss, config.training.batch_size) == ("focal", 6)
+    assert ([(loss.name, loss.weight) for loss in config.training.loss], config.training.batch_size) == (
+        [("focal", 1.0)],
+        6,
+    )
     assert [(phase.name, phase.epochs, phase.tiles) for phase in config.training.phases] == [
         ("sparse", 100, "positive"),
         ("full", 20, "all"),
     ]
     assert (config.tiles.size, config.tiles.overlap, config.inference.overlap) == (256, 25, 128)
     assert config.training.optimiser.betas == (0.9, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("line", "terms"),
+    [
+        ("loss: dice", [{"name": "dice", "weight": 1}]),
+        ("loss: {name: tversky, beta: 0.6}", [{"name": "tversky", "alpha": 0.3, "beta": 0.6, "weight": 1}]),
+        (
+            "loss: [{name: bce, positive_weight: 5, weight: 0.5}, lovasz]",
+            [{"name": "bce", "positive_weight": 5, "weight": 0.5}, {"name": "lovasz", "weight": 1}],
+        ),
+    ],
+)
+def test_a_loss_is_a_name_its_settings_or_a_sum_and_is_resolved_to_a_list(line, terms):
+    config = read(f"training: {{{line}}}")
+    assert config.as_json()["training"]["loss"] == terms
+    assert parse(config.as_yaml(), name="resolved.yaml", folder=Path()).training == config.training
 
 
 @pytest.mark.parametrize(
@@ -94,7 +114,15 @@ def test_an_unknown_key_of_a_band_is_found_in_the_depth():
         ("tiles: {overlap: 256}", "overlap is 256 px; it must be smaller than the tile's 256 px"),
         ("tiles: 3", "'tiles' must have keys of its own: size, overlap, min_valid"),
         ("training:", "'training' must have keys of its own: loss, optimiser"),
-        ("training: {loss: focl}", "'training.loss' is 'focl': must be 'focal', 'bce' or 'dice'"),
+        ("training: {loss: focl}", "'training.loss' is 'focl': must be 'bce' or 'focal' or 'dice' or 'jaccard' or"),
+        ("training: {loss: {name: focl}}", "'training.loss.name' is 'focl': must be 'bce' or 'focal' or 'dice'"),
+        ("training: {loss: [dice, focl]}", "'training.loss.1' is 'focl': must be 'bce' or 'focal' or 'dice'"),
+        ("training: {loss: {gamma: 2}}", "key 'training.loss.name' is missing; add it"),
+        ("training: {loss: {name: tversky, alhpa: 1}}", "unknown key 'training.loss.alhpa'; did you mean 'alpha'?"),
+        ("training: {loss: [bce, {name: dice, gamma: 1}]}", "unknown key 'training.loss.1.gamma'; known here: name"),
+        ("training: {loss: {name: bce, weight: 0}}", "'training.loss.weight' is 0: must be greater than 0"),
+        ("training: {loss: []}", "'training.loss': must name at least one loss"),
+        ("training: {loss: 3}", "'training.loss' is 3: must be a section of keys"),
         ("training: {optimiser: {lr: .nan}}", "'training.optimiser.lr' is nan"),
         ("training: {optimiser: {betas: [0.9, 1.0]}}", "'training.optimiser.betas.1' is 1.0: must be less than 1"),
         ("training: {optimiser: {betas: [0.9]}}", "key 'training.optimiser.betas.1' is missing"),

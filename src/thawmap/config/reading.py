@@ -152,7 +152,7 @@ def _path(fault: ErrorDetails, raw: Mapping[str, Any]) -> Place:
             value = value[part]
             path.append(part)
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return (*path, "kind")
+        return (*path, fault["ctx"]["discriminator"].strip("'")) if isinstance(value, dict) else tuple(path)
     return (*path, fault["loc"][-1]) if fault["type"] == "missing" else tuple(path)
 
 
@@ -180,6 +180,7 @@ def _plain(message: str) -> str:
         (" after validation", ""),
         ("a valid tuple", "a list such as [a, b]"),
         ("a valid dictionary or instance of LayerSettings", "a section of keys"),
+        ("a valid dictionary or object to extract fields from", "a section of keys"),
         ("a valid dictionary", "a section of keys"),
     ):
         message = message.replace(theirs, ours)
@@ -196,7 +197,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _keys_at(path: Place, raw: Mapping[str, Any]) -> list[str]:
-    """Keys that the section at ``path`` knows, as its `kind` in the YAML says."""
+    """Keys that the section at ``path`` knows, as its `kind` or `name` in the YAML says."""
     schema = Config.model_json_schema()
     place: Any = schema
     value: Any = raw
@@ -204,13 +205,20 @@ def _keys_at(path: Place, raw: Mapping[str, Any]) -> list[str]:
         place = _section(place, schema["$defs"], value)
         below = place.get("properties", {}).get(part) or place.get("items")
         place = below or place.get("additionalProperties") or {}
-        value = value[part] if isinstance(value, dict) and part in value else None
+        inside = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+        value = inside.get(part)
     return list(_section(place, schema["$defs"], value).get("properties", {}))
 
 
 def _section(place: dict[str, Any], definitions: Mapping[str, Any], value: Any) -> dict[str, Any]:
     """A place of the schema, or what it refers to: of several kinds the value's, of several types the section."""
-    if "discriminator" in place and isinstance(value, dict):
-        place = {"$ref": place["discriminator"]["mapping"].get(str(value.get("kind")), "")}
-    options = [option for option in (place, *place.get("anyOf", ())) if option.get("$ref")]
-    return definitions[options[0]["$ref"].rsplit("/", 1)[-1]] if options else place
+    options: list[dict[str, Any]] = [place, *place.get("anyOf", ())]
+    lists = [option for option in options if "items" in option]
+    if lists and isinstance(value, list):
+        return lists[0]
+    tags = [option["discriminator"] for option in options if "discriminator" in option]
+    if tags and isinstance(value, dict):
+        options = [{"$ref": tags[0]["mapping"].get(str(value.get(tags[0]["propertyName"])), "")}]
+    sections = [option for option in options if option.get("$ref")]
+    found: dict[str, Any] = definitions[sections[0]["$ref"].rsplit("/", 1)[-1]] if sections else place
+    return found

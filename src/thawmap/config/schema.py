@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from thawmap.config.inputs import (
     LabelSettings,
@@ -22,6 +22,7 @@ from thawmap.errors import ConfigError
 from thawmap.layers import PAPER_LAYERS, Layer, layer
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 def _weights(name: str, info: ValidationInfo) -> str:
@@ -79,11 +80,80 @@ class Phase(Settings):
     """Learning rate of this phase; unset: the optimiser's."""
 
 
+class BceLoss(Settings):
+    """Mean binary cross-entropy."""
+
+    name: Literal["bce"] = "bce"
+    """Name of the loss."""
+    positive_weight: float = Field(default=1.0, gt=0)
+    """How many other pixels a pixel of an object counts for."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+class FocalLoss(Settings):
+    """Mean focal loss: cross-entropy that looks away from what is easy (the paper's, Lin et al. 2017)."""
+
+    name: Literal["focal"] = "focal"
+    """Name of the loss."""
+    gamma: float = Field(default=2.0, ge=0)
+    """Power of the probability given to the wrong class; 0: plain cross-entropy."""
+    alpha: Probability | None = None
+    """Factor of the pixels of objects, one minus it that of all others; unset: no such factors, as in the paper."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+class TverskyLoss(Settings):
+    """One minus the soft Tversky index of the batch: Dice with a choice of what is worse (Salehi et al. 2017)."""
+
+    name: Literal["tversky"] = "tversky"
+    """Name of the loss."""
+    alpha: float = Field(default=0.3, gt=0)
+    """Cost of a pixel that is predicted only."""
+    beta: float = Field(default=0.7, gt=0)
+    """Cost of a pixel that is labelled only."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+class OverlapLoss(Settings):
+    """One minus an overlap of the batch: soft Dice, soft Jaccard (IoU), or IoU by its Lovasz extension."""
+
+    name: Literal["dice", "jaccard", "lovasz"]
+    """Name of the loss."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+LossName = Literal["bce", "dice", "focal", "jaccard", "lovasz", "tversky"]
+LossTerm = Annotated[BceLoss | FocalLoss | OverlapLoss | TverskyLoss, Field(discriminator="name")]
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    if value in ([], ()):
+        msg = "must name at least one loss"
+        raise ValueError(msg)
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+LossItem = Annotated[LossTerm, BeforeValidator(_named, json_schema_input_type=LossName | LossTerm)]
+LossSum = Annotated[
+    tuple[LossItem, ...],
+    BeforeValidator(_listed, json_schema_input_type=LossName | LossTerm | tuple[LossName | LossTerm, ...]),
+]
+"""A name, a name with its settings, or a list of either, whose weighted sum is the loss."""
+
+
 class TrainingSettings(Settings):
     """How the network learns."""
 
-    loss: Literal["focal", "bce", "dice"] = "focal"
-    """Loss on logits, over usable and labelled pixels only."""
+    loss: LossSum = (FocalLoss(),)
+    """Loss over usable and labelled pixels only: a name, {name: tversky, alpha: 0.3}, or a list to be summed."""
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate within a phase."""

@@ -1,21 +1,39 @@
 """Losses: what a training makes small.
 
-Each takes logits, never probabilities, and counts usable and labelled pixels only. A perfect prediction costs
-about 0 (law 4); a batch without any such pixel costs exactly 0 and moves nothing.
+Each takes logits, never probabilities, and counts usable and labelled pixels only: what the others hold, even NaN,
+changes neither loss nor gradient. A perfect prediction costs about 0 (law 4); a batch without any pixel that counts
+costs exactly 0 and moves nothing. All are float32, whatever the logits are, and none waits for the device.
+
+The library's own (segmentation_models.pytorch) are the oracles of the tests. They are not used here: with them a
+pixel cannot be left out of cross-entropy, or only by an index that makes the device wait, and their Dice, Jaccard
+and Tversky losses are 0, with no slope, for a batch without objects, whatever is predicted there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-GAMMA = 2.0
-"""Focusing parameter of the focal loss; 2 is Lin et al.'s choice."""
+from thawmap.config import LossTerm
+
+SMOOTHING = 0.5
+"""Pixels added to both parts of a soft overlap: half a pixel, so that Dice, whose parts are double, gets one."""
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A scalar, float32, from logits (N, H, W), target (N, H, W) and valid (N, H, W)."""
+
+
+def objective(terms: Sequence[LossTerm]) -> Loss:
+    """The weighted sum of losses that the configuration asks for."""
+    parts = [(term.weight, LOSSES[term.name], term.model_dump(exclude={"name", "weight"})) for term in terms]
+
+    def loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        costs = [weight * one(logits, target, valid, **chosen) for weight, one, chosen in parts]
+        return torch.stack(costs).sum()
+
+    return loss
 
 
 def usable(target: Tensor, valid: Tensor) -> Tensor:
@@ -23,39 +41,100 @@ def usable(target: Tensor, valid: Tensor) -> Tensor:
     return valid & ((target == 0) | (target == 1))
 
 
-def bce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Mean binary cross-entropy."""
-    counted = usable(target, valid)
-    return _mean(_cross_entropy(logits, target, counted), counted)
+def bce(logits: Tensor, target: Tensor, valid: Tensor, *, positive_weight: float) -> Tensor:
+    """Mean binary cross-entropy, that of object pixels times ``positive_weight``.
 
-
-def focal(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Mean focal loss (Lin et al. 2017, doi 10.1109/ICCV.2017.324, equation 4), without class weights.
-
-    The paper's loss (section 2.3.2): cross-entropy, times the squared probability given to the wrong class,
-    so that the many easy pixels without an object do not drown the few difficult ones.
+    The mean is over pixels, not weights: a larger weight makes a larger loss, as with torch's `pos_weight`.
     """
     counted = usable(target, valid)
-    entropy = _cross_entropy(logits, target, counted)
-    wrong = 1.0 - torch.exp(-entropy)
-    return _mean(wrong**GAMMA * entropy, counted)
+    costs = _cross_entropy(logits, target, counted)
+    return _mean(torch.where(target == 1, positive_weight * costs, costs), counted)
+
+
+def focal(logits: Tensor, target: Tensor, valid: Tensor, *, gamma: float, alpha: float | None) -> Tensor:
+    """Mean focal loss (Lin et al. 2017, doi 10.1109/ICCV.2017.324, equations 4 and, with ``alpha``, 5).
+
+    The paper's loss (section 2.3.2, without ``alpha``): cross-entropy, times a power of the probability given to
+    the wrong class, so that the many easy pixels without an object do not drown the few difficult ones.
+    """
+    counted = usable(target, valid)
+    known, labelled = _known(logits, counted), target == 1
+    wrong = torch.sigmoid(torch.where(labelled, -known, known))
+    costs = wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma * _cross_entropy(logits, target, counted)
+    if alpha is not None:
+        costs = torch.where(labelled, alpha * costs, (1.0 - alpha) * costs)
+    return _mean(costs, counted)
 
 
 def dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient of the whole batch, with 1 added to both of its parts.
+    """One minus the soft Dice coefficient of the whole batch (Milletari et al. 2016, doi 10.1109/3DV.2016.79).
 
-    The 1 gives a batch without objects a loss of about 0 when nothing is predicted, and a slope when
-    something is (Milletari et al. 2016, doi 10.1109/3DV.2016.79, without squares).
+    Without their squares: the Tversky loss with equal halves.
+    """
+    return tversky(logits, target, valid, alpha=0.5, beta=0.5)
+
+
+def jaccard(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """One minus the soft Jaccard index (IoU) of the whole batch: the Tversky loss with both costs 1."""
+    return tversky(logits, target, valid, alpha=1.0, beta=1.0)
+
+
+def tversky(logits: Tensor, target: Tensor, valid: Tensor, *, alpha: float, beta: float) -> Tensor:
+    """One minus the soft Tversky index of the whole batch (Salehi et al. 2017, doi 10.1007/978-3-319-67389-9_44).
+
+    `SMOOTHING` in both of its parts gives a batch without objects a loss of about 0 when nothing is predicted,
+    and a slope when something is.
+
+    Args:
+        logits: (N, H, W), any float type.
+        target: 1 object, 0 not, anything else is left out.
+        valid: True where the pixel could be used.
+        alpha: Cost of what is predicted only.
+        beta: Cost of what is labelled only.
     """
     counted = usable(target, valid)
+    labelled = counted & (target == 1)
     probability = torch.where(counted, torch.sigmoid(_known(logits, counted)), 0.0)
-    truth = torch.where(counted, target.float(), 0.0)
-    shared = (probability * truth).sum()
-    return 1.0 - (2.0 * shared + 1.0) / (probability.sum() + truth.sum() + 1.0)
+    shared = torch.where(labelled, probability, 0.0).sum()
+    predicted_only = torch.where(labelled, 0.0, probability).sum()
+    labelled_only = torch.where(labelled, 1.0 - probability, 0.0).sum()
+    missed = alpha * predicted_only + beta * labelled_only
+    return missed / (shared + missed + SMOOTHING)
 
 
-LOSSES: Mapping[str, Loss] = MappingProxyType({"focal": focal, "bce": bce, "dice": dice})
-"""Every loss, by its name in the configuration."""
+def lovasz(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """The Lovasz hinge of the whole batch (Berman et al. 2018, doi 10.1109/CVPR.2018.00464, section 3.1).
+
+    The convex extension of one minus IoU to margins: pixels in order of their error, each times what its loss
+    would cost the IoU of all that are worse. That cost is written as a fraction of whole counts, not as a
+    difference of two nearly equal IoUs, so it stays exact in large batches.
+    """
+    counted = (usable(target, valid)).flatten()
+    labelled = counted & (target == 1).flatten()
+    known = _known(logits.flatten(), counted)
+    error = torch.where(counted, torch.where(labelled, 1.0 - known, 1.0 + known), -torch.inf)
+    error, order = torch.sort(error, descending=True)
+    return (torch.relu(error) * _cost_of_each(labelled[order], (counted & ~labelled)[order])).sum()
+
+
+def _cost_of_each(labelled: Tensor, unlabelled: Tensor) -> Tensor:
+    """What each pixel, in order of errors, takes from the IoU when it and all before it are wrong.
+
+    With I of the labelled pixels still right and U = all labelled pixels and the unlabelled so far: 1 / U for a
+    labelled pixel; I / (U - 1) - I / U for another; 1 for the first of all where nothing is labelled.
+    """
+    total = labelled.sum()
+    right = (total - labelled.cumsum(0)).float()
+    union = (total + unlabelled.cumsum(0)).float()
+    first = (union == 1) & (total == 0)
+    of_unlabelled = torch.where(first, 1.0, right / (union * (union - 1)).clamp(min=1))
+    return torch.where(labelled, 1 / union.clamp(min=1), torch.where(unlabelled, of_unlabelled, 0.0))
+
+
+LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
+    {"bce": bce, "dice": dice, "focal": focal, "jaccard": jaccard, "lovasz": lovasz, "tversky": tversky}
+)
+"""Every loss, by its name in the configuration; the settings there are its keywords."""
 
 
 def _known(logits: Tensor, counted: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from thawmap.data.io import write_text
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.backends import find_device
 from thawmap.model.bundle import Bundle, library_versions, load, save
-from thawmap.model.losses import LOSSES, usable
+from thawmap.model.losses import objective, usable
 from thawmap.model.metrics import SCORES, Counts, Histogram, best_threshold, histogram, scores
 from thawmap.model.network import Traits, build, logits, traits
 from thawmap.train.augment import augment
@@ -266,7 +266,7 @@ class _Learner:
         stored, wanted = [code.name for code in self.store.codes], [layer.name for layer in layers]
         image = derive(batch.image, stored=stored, wanted=wanted)
         answer = logits(self.model, image, layers).float()
-        return answer, LOSSES[self.config.training.loss](answer, batch.target, batch.valid)
+        return answer, objective(self.config.training.loss)(answer, batch.target, batch.valid)
 
 
 class _Sums:
