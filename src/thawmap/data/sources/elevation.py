@@ -16,7 +16,7 @@ from odc.geo.xr import xr_coords
 
 from thawmap.config import ElevationSettings, Precomputed
 from thawmap.data import relief
-from thawmap.data.ground import check_metres, north_of, pixel_metres, widest_side
+from thawmap.data.bearings import check_metres, north_of, pixel_metres, widest_side
 from thawmap.data.io import RasterInfo
 from thawmap.data.mosaic import Content, Values, View, coarseness, read_mosaic
 from thawmap.data.sheets import sheets_under
