@@ -1,4 +1,4 @@
-"""How layers are stored in 16 bits, which of them are, and how the others are made again from those."""
+"""How layers are stored in 16 bits, and which of them are. Without PyTorch, so that who only cuts tiles is light."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from thawmap.data.derive import RECIPES, order
 from thawmap.data.sources.base import Source
@@ -56,20 +54,3 @@ def encode(values: Sequence[npt.NDArray[np.float32]], codes: Sequence[Code]) -> 
         steps = np.rint((plane - code.low) / code.step).clip(0, CODES) + 1
         stored[:] = np.nan_to_num(steps, copy=False, nan=0)
     return found
-
-
-def decode(codes: Tensor, stored: Sequence[Code]) -> Tensor:
-    """Values (N, C, H, W) float32 in physical units, NaN = missing, of codes (N, C, H, W)."""
-    low = torch.tensor([code.low for code in stored], device=codes.device).view(1, -1, 1, 1)
-    step = torch.tensor([code.step for code in stored], device=codes.device).view(1, -1, 1, 1)
-    numbers = codes.float()
-    return torch.where(numbers == 0, torch.nan, low + (numbers - 1) * step)
-
-
-def derive(image: Tensor, *, stored: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """The wanted layers (N, C', H, W), made where they are not among the ``stored`` ones (N, C, H, W)."""
-    known = dict(zip(stored, image.unbind(1), strict=True))
-    _, makes = order(wanted, available=frozenset(stored))
-    for name in makes:
-        known[name] = RECIPES[name].function(*(known[need] for need in RECIPES[name].needs))
-    return torch.stack([known[name] for name in wanted], dim=1)

@@ -47,6 +47,7 @@ FOOTPRINT_CRS = "EPSG:6931"
 """Equal-area and polar: footprints of scenes in different zones meet here."""
 
 _BLOCK_PX = 1280  # side of what is read at once; a tile that is larger is read by itself
+_OVERVIEW_PX = 256  # side of what a scene's values are judged by
 _THREADS = 2  # that read blocks while tiles are written
 _COMPRESSED = 0.6
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -116,7 +117,8 @@ def write_tiles(
         if is_finished(store, scene, fingerprint):
             return len(scene_index(store, scene.id))
         inputs = config.input_layers
-        check_ranges(preview(scene, [one.name for one in inputs], sources), inputs, scene_id=scene.id)
+        overview = preview(scene, [one.name for one in inputs], sources, size=_OVERVIEW_PX)
+        check_ranges(overview, inputs, scene_id=scene.id)
         codes = stored_layers(inputs, sources)
         rows: list[dict[str, Any]] = []
         cut = partial(_cut, scene=scene, codes=codes, config=config, sources=sources, labels=labels)
@@ -124,8 +126,8 @@ def write_tiles(
             arrays = _create(folder, scene, codes, config.tiles, fingerprint)
             for kept in in_order(cut, _blocks(_shape(scene), config.tiles), threads=_THREADS, ahead=1):
                 for tile in kept:
-                    for name in ("image", "target", "valid"):
-                        arrays[name][tile.number] = getattr(tile, name)
+                    for name, array in arrays.items():
+                        array[tile.number] = getattr(tile, name)
                     rows.append(_row(scene, tile))
             rows.sort(key=lambda row: row["number"])
             write_vector(folder / "index.parquet", _frame(rows, scene.geobox))
@@ -254,8 +256,10 @@ def _within(block: _Block, tile: Window) -> tuple[slice, slice]:
     return slice(top, top + tile.height), slice(left, left + tile.width)
 
 
-def _create(folder: Path, scene: Scene, codes: Sequence[Code], settings: TileSettings, fingerprint: str) -> Any:
-    """A group of arrays with room for every tile of the scene, still without any."""
+def _create(
+    folder: Path, scene: Scene, codes: Sequence[Code], settings: TileSettings, fingerprint: str
+) -> dict[str, Any]:
+    """Arrays with room for every tile of the scene, still without any."""
     size, tiles = settings.size, tile_count(_shape(scene), settings)
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     footprint = gpd.GeoSeries([scene.geobox.extent.geom], crs=crs_of(scene.geobox)).to_crs(FOOTPRINT_CRS)
@@ -267,21 +271,19 @@ def _create(folder: Path, scene: Scene, codes: Sequence[Code], settings: TileSet
         "region": scene.region,
         "footprint": footprint.iloc[0].wkt,
     })  # fmt: skip
-    for name, dtype, inner in (
-        ("image", "uint16", (len(codes), size, size)),
-        ("target", "uint8", (size, size)),
-        ("valid", "bool", (size, size)),
-    ):
-        group.create_array(
+    inner = {"image": (len(codes), size, size), "target": (size, size), "valid": (size, size)}
+    return {
+        name: group.create_array(
             name,
-            shape=(tiles, *inner),
-            chunks=(1, *inner),
+            shape=(tiles, *inner[name]),
+            chunks=(1, *inner[name]),
             dtype=dtype,
             compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
             fill_value=0,
-            dimension_names=("tile", *("layer", "y", "x")[-len(inner) :]),
+            dimension_names=("tile", *("layer", "y", "x")[-len(inner[name]) :]),
         )
-    return group
+        for name, dtype in (("image", "uint16"), ("target", "uint8"), ("valid", "bool"))
+    }
 
 
 def _row(scene: Scene, tile: _Tile) -> dict[str, Any]:

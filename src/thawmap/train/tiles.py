@@ -27,12 +27,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from thawmap.data.derive import order
+from thawmap.data.derive import RECIPES, order
 from thawmap.data.io import read_vector, write_text, write_vector
 from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.layers import Layer
-from thawmap.train.codes import Code, decode, derive, encode
+from thawmap.train.codes import Code, encode
 from thawmap.train.cutting import FOOTPRINT_CRS, FORMAT, attributes, is_finished, scene_index, write_tiles
 
 __all__ = [
@@ -72,6 +72,23 @@ class Tiles:
     codes: npt.NDArray[np.uint16]
     target: npt.NDArray[np.uint8]
     valid: npt.NDArray[np.bool_]
+
+
+def decode(codes: Tensor, stored: Sequence[Code]) -> Tensor:
+    """Values (N, C, H, W) float32 in physical units, NaN = missing, of codes (N, C, H, W)."""
+    low = torch.tensor([code.low for code in stored], device=codes.device).view(1, -1, 1, 1)
+    step = torch.tensor([code.step for code in stored], device=codes.device).view(1, -1, 1, 1)
+    numbers = codes.float()
+    return torch.where(numbers == 0, torch.nan, low + (numbers - 1) * step)
+
+
+def derive(image: Tensor, *, stored: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """The wanted layers (N, C', H, W), made where they are not among the ``stored`` ones (N, C, H, W)."""
+    known = dict(zip(stored, image.unbind(1), strict=True))
+    _, makes = order(wanted, available=frozenset(stored))
+    for name in makes:
+        known[name] = RECIPES[name].function(*(known[need] for need in RECIPES[name].needs))
+    return torch.stack([known[name] for name in wanted], dim=1)
 
 
 def collect(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.GeoDataFrame:
