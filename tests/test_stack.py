@@ -86,7 +86,7 @@ def mean_of(size):
 
     def smooth(values):
         kernel = np.full((size, size), 1 / size**2)
-        return values.copy(data=ndimage.convolve(values.values.astype(float), kernel, mode="constant", cval=np.nan))
+        return ndimage.convolve(values.astype(float), kernel, mode="constant", cval=np.nan)
 
     return smooth
 
@@ -176,6 +176,15 @@ def test_numbers_in_other_units_are_refused_by_name(name, median, fits):
         return
     with pytest.raises(DataError, match=f"scene s1: the median of {name} is {median:g}, .*'scale' and 'offset'"):
         check_ranges(made, [layer(name)], scene_id="s1")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("red", "scenes.offset"), ("slope", "sources.elevation"), ("tc_wetness", "sources.trends"), ("ndvi", "'scale'")],
+)
+def test_the_refusal_names_the_settings_that_tell_how_a_layer_is_read(name, said):
+    with pytest.raises(DataError, match=f"correct how it is read .*{said}.*, or leave the scene out"):
+        check_ranges(stack_of(np.full(GRID.shape, 9e4), name), [layer(name)], scene_id="s1")
 
 
 def test_only_usable_pixels_tell_the_units():

@@ -158,6 +158,23 @@ def read_raster(
     resampling: str | None = None,
     nodata: float | None = None,
 ) -> xr.DataArray:
+    """As `read_values`, with coordinates.
+
+    Raises:
+        DataError: As `read_values`.
+    """
+    values = read_values(path, geobox, bands=bands, resampling=resampling, nodata=nodata)
+    return xr.DataArray(values, dims=("band", "y", "x"), coords=xr_coords(geobox, dims=("y", "x")))
+
+
+def read_values(
+    path: Path,
+    geobox: GeoBox,
+    *,
+    bands: Sequence[int],
+    resampling: str | None = None,
+    nodata: float | None = None,
+) -> npt.NDArray[np.float32]:
     """The file's numbers (band, y, x) on exactly ``geobox``, float32, unscaled; NaN where missing or outside.
 
     Args:
@@ -177,11 +194,10 @@ def read_raster(
             raise DataError(msg)
         own = _grid(file)
         try:
-            values = read(file, own, geobox, Choice(bands=tuple(bands), resampling=resampling, nodata=nodata))
+            return read(file, own, geobox, Choice(bands=tuple(bands), resampling=resampling, nodata=nodata))
         except (RasterioError, OSError) as error:
             msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
-    return xr.DataArray(values, dims=("band", "y", "x"), coords=xr_coords(geobox, dims=("y", "x")))
 
 
 def read_means(path: Path, window: Window, shape: tuple[int, int], *, bands: Sequence[int]) -> npt.NDArray[np.float32]:

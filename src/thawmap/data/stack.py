@@ -11,6 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from thawmap.data.derive import RECIPES, halo, order
 from thawmap.data.sources.base import Scene, Source
@@ -19,6 +20,12 @@ from thawmap.grid import Window
 from thawmap.layers import LAYERS, Layer
 
 _RANGE_FACTOR = 1.5  # how far beyond its range a layer's median may lie (law 14)
+_SETTINGS = {
+    **dict.fromkeys(("blue", "green", "red", "nir", "swir1", "swir2"), "'scenes.offset' of Sentinel-2"),
+    **dict.fromkeys(("relative_elevation", "slope", "elevation"), "'unit', 'nodata' or 'scale' in 'sources.elevation'"),
+    **dict.fromkeys(("tc_brightness", "tc_greenness", "tc_wetness"), "'low' and 'high' in 'sources.trends'"),
+}
+"""What tells how a layer is read, beside 'scale' and 'offset' in 'scenes.files'."""
 
 
 def assemble(
@@ -39,40 +46,36 @@ def assemble(
     available = frozenset[str]().union(*(source.layers for source in sources))
     reads, makes = order(layers, available=available)
     border = halo(makes)
-    stack, usable = _read(scene, reads, geobox.pad(border) if border else geobox, sources)
+    values, usable = _read(scene, reads, geobox.pad(border) if border else geobox, sources)
     for name in makes:
         recipe = RECIPES[name]
         with np.errstate(divide="ignore", invalid="ignore"):
-            stack[name] = recipe.function(*(stack[need] for need in recipe.needs)).astype(np.float32)
-    if border:
-        inner = {axis: slice(border, -border) for axis in ("y", "x")}
-        stack, usable = stack.isel(inner), usable[border:-border, border:-border]
-    stack = stack[list(layers)]
+            values[name] = recipe.function(*(values[need] for need in recipe.needs)).astype(np.float32, copy=False)
+    rows, cols = (slice(border, border + side) for side in geobox.shape)
+    stack = {name: values[name][rows, cols] for name in layers}
+    usable = usable[rows, cols]
     for name in layers:
         if name not in optional:
-            usable = usable & np.isfinite(stack[name].values)
-    stack["valid"] = (("y", "x"), usable)
-    return stack
+            usable &= np.isfinite(stack[name])
+    variables = {name: (("y", "x"), array) for name, array in {**stack, "valid": usable}.items()}
+    return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
 
 
 def _read(
     scene: Scene, layers: Sequence[str], geobox: GeoBox, sources: Sequence[Source]
-) -> tuple[xr.Dataset, npt.NDArray[np.bool_]]:
+) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]:
     """The layers that sources hold, and what their sensors could use; the first source that has a layer gives it."""
     usable = np.ones(tuple(geobox.shape), bool)
-    parts: list[xr.Dataset] = []
-    wanted = list(layers)
+    values: dict[str, npt.NDArray[np.float32]] = {}
     for source in sources:
-        mine = [name for name in wanted if name in source.layers]
+        mine = [name for name in layers if name in source.layers and name not in values]
         if not mine:
             continue
         part = source.read(scene, geobox, mine)
         if "valid" in part:
-            usable &= part["valid"].values
-            part = part.drop_vars("valid")
-        parts.append(part)
-        wanted = [name for name in wanted if name not in mine]
-    return xr.merge(parts, join="exact", compat="override"), usable
+            usable &= part["valid"].to_numpy()
+        values |= {name: part[name].to_numpy() for name in mine}
+    return values, usable
 
 
 def preview(
@@ -122,9 +125,11 @@ def check_ranges(stack: xr.Dataset, layers: Sequence[Layer], *, scene_id: str) -
             median = float(np.nanmedian(values)) if values.size else np.nan
         middle, half = (layer.low + layer.high) / 2, (layer.high - layer.low) / 2
         if abs(median - middle) > _RANGE_FACTOR * half:
-            units = f" {layer.units}" if len(layer.units) > 1 else ""
+            units = f" {layer.units}" if layer.units != "1" else ""
+            others = f", {_SETTINGS[layer.name]}" if layer.name in _SETTINGS else ""
             msg = (
                 f"scene {scene_id}: the median of {layer.name} is {median:.6g}, far outside of its range "
-                f"{layer.low:g} .. {layer.high:g}{units}; correct its 'scale' and 'offset' in 'scenes.files'"
+                f"{layer.low:g} .. {layer.high:g}{units}; correct how it is read ('scale' and 'offset' in "
+                f"'scenes.files'{others}), or leave the scene out"
             )
             raise DataError(msg)

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from thawmap.data.io import read_raster
-from thawmap.data.sources.base import Reading, Scene
+from thawmap.data.io import read_values
+from thawmap.data.sources.base import Mask, Reading, Scene
 
 OPTICAL = frozenset({"blue", "green", "red", "nir"})
 """What every optical sensor that thawmap knows has in its own files."""
@@ -32,26 +34,14 @@ class BandSource:
         Raises:
             DataError: If a file is missing, damaged, without CRS, or without a band.
         """
-        stack = xr.Dataset(coords=xr_coords(geobox, dims=("y", "x")))
         wanted = {name: reading for name, reading in scene.readings.items() if name in layers}
+        made: dict[str, npt.NDArray[Any]] = {}
         for alike in _alike(wanted):
-            first = next(iter(alike.values()))
-            read = read_raster(
-                scene.files[first.file],
-                geobox,
-                bands=[reading.band for reading in alike.values()],
-                resampling=first.resampling,
-                nodata=first.nodata,
-            ).values
-            for values, (name, reading) in zip(read, alike.items(), strict=True):
-                stack[name] = (("y", "x"), values * np.float32(reading.scale) + np.float32(reading.offset))
+            made |= _read_bands(scene, geobox, alike)
         if scene.masks:
-            usable = np.ones(tuple(geobox.shape), bool)
-            for mask in scene.masks:
-                stored = read_raster(scene.files[mask.file], geobox, bands=mask.bands, resampling="nearest").values
-                usable &= np.isin(stored, mask.usable).all(axis=0)
-            stack["valid"] = (("y", "x"), usable)
-        return stack
+            made["valid"] = np.logical_and.reduce([_read_mask(scene, geobox, mask) for mask in scene.masks])
+        variables = {name: (("y", "x"), values) for name, values in made.items()}
+        return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
 
     def files(self, scene: Scene) -> Sequence[Path]:
         """Every file of the scene."""
@@ -64,3 +54,20 @@ def _alike(readings: Mapping[str, Reading]) -> Iterator[dict[str, Reading]]:
     for name, reading in readings.items():
         groups.setdefault((reading.file, reading.resampling, reading.nodata), {})[name] = reading
     yield from groups.values()
+
+
+def _read_bands(scene: Scene, geobox: GeoBox, alike: Mapping[str, Reading]) -> dict[str, npt.NDArray[np.float32]]:
+    """Layers of one file, in physical units."""
+    first = next(iter(alike.values()))
+    bands = [reading.band for reading in alike.values()]
+    values = read_values(scene.files[first.file], geobox, bands=bands, resampling=first.resampling, nodata=first.nodata)
+    values *= np.array([reading.scale for reading in alike.values()], np.float32)[:, None, None]
+    values += np.array([reading.offset for reading in alike.values()], np.float32)[:, None, None]
+    return dict(zip(alike, values, strict=True))
+
+
+def _read_mask(scene: Scene, geobox: GeoBox, mask: Mask) -> npt.NDArray[np.bool_]:
+    """Which pixels (y, x) a mask calls usable."""
+    stored = read_values(scene.files[mask.file], geobox, bands=mask.bands, resampling="nearest")
+    usable: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isin(stored, mask.usable), axis=0)
+    return usable
