@@ -332,7 +332,7 @@ def test_beside_a_scene_the_days_do_not_count():
     ],
 )  # fmt: skip
 def test_shapes_that_cross_themselves_burn_the_ground_that_they_enclose(tmp_path, shape, covered):
-    """A corner that is passed twice belongs to both sides; ground enclosed twice is ground."""
+    """A corner that is passed twice belongs to both sides; ground of two parts is ground."""
     x, y = np.meshgrid(np.arange(8) + 0.25, np.arange(8) + 0.5)
     shape = shapely.affinity.translate(shape, 0.25, 0)
     target = labels_in(tmp_path, frame([on_ground(shape)])).burn(SCENE, GRID)

@@ -20,7 +20,7 @@ from thawmap.config import LabelSettings
 from thawmap.data.attributes import Texts, day_of, days, days_in, period, scene_id, texts
 from thawmap.data.inventory import EQUAL_AREA
 from thawmap.data.io import crs_of
-from thawmap.data.labels import Rows, Shapes, finite, made_valid, place
+from thawmap.data.labels import Rows, Shapes, areal, finite, made_valid, place
 from thawmap.data.sources.base import Scene
 
 SAME = 0.95
@@ -245,17 +245,7 @@ def _overlaps(case: Case, earlier: Rows, later: Rows) -> Iterator[Found]:
         for row, m2, share in zip(earlier[laps], common[laps], (common / small)[laps], strict=True)
     ]
     one, other = (made_valid(case.shapes[rows[laps]]) for rows in (earlier, later))
-    yield Found("overlap", later[laps], said, _areal(shapely.intersection(one, other)), earlier[laps])
-
-
-def _areal(shapes: Shapes) -> Shapes:
-    """The polygons among the parts of each shape."""
-    parts, owner = shapely.get_parts(shapes, return_index=True)
-    polygons = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
-    kept: Shapes = shapely.multipolygons(
-        parts[polygons], indices=owner[polygons], out=np.full(len(shapes), None, object)
-    )
-    return kept
+    yield Found("overlap", later[laps], said, areal(shapely.intersection(one, other)), earlier[laps])
 
 
 def _sizes(case: Case) -> Iterator[Found]:
@@ -315,7 +305,7 @@ def _outside(case: Case, rows: Rows, scene: Footprint) -> Iterator[Found]:
     shapely.prepare(scene.outline)
     beyond = ~shapely.covers(scene.outline, shapes)
     rows, shapes = rows[beyond], shapes[beyond]
-    rest = _areal(shapely.difference(shapes, scene.outline))
+    rest = areal(shapely.difference(shapes, scene.outline))
     apart = ~shapely.intersects(scene.outline, shapes)
     yield Found("outside", rows[apart], [f"lies wholly outside of {case.names[row]}" for row in rows[apart]])
     m2 = gpd.GeoSeries(rest, crs=scene.crs).to_crs(EQUAL_AREA).area.to_numpy()

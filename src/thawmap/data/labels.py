@@ -264,15 +264,28 @@ def place(frame: gpd.GeoDataFrame, crs: str) -> Placed:
 
 
 def made_valid(shapes: Shapes) -> Shapes:
-    """Polygons without crossings: ground that is enclosed twice stays enclosed, what has no area goes.
+    """Polygons without crossings, by `shapely.make_valid` for each part; what has no area goes.
 
-    Those with coordinates that are not finite become empty, the missing stay missing.
+    Ground on which two parts lie stays; what one boundary encloses twice is outside, as for a rasteriser. Those with
+    coordinates that are not finite become empty, the missing stay missing. (GEOS' other method, "structure", keeps
+    what is enclosed twice, and loses other ground.)
     """
     made = shapes.copy()
     made[~finite(shapes)] = shapely.Polygon()
-    wrong = ~(shapely.is_valid(made) | shapely.is_missing(made))
-    made[wrong] = shapely.make_valid(made[wrong], method="structure", keep_collapsed=False)
+    wrong = np.flatnonzero(~(shapely.is_valid(made) | shapely.is_missing(made)))
+    for row in wrong:
+        made[row] = shapely.union_all(areal(shapely.make_valid(shapely.get_parts(made[row]))))
+        made[row] = shapely.Polygon() if shapely.is_empty(made[row]) else made[row]
     return made
+
+
+def areal(shapes: Shapes) -> Shapes:
+    """The polygons among the parts of each shape, as one; None where there is none."""
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    parts, part = shapely.get_parts(parts, return_index=True)  # a collection may hold polygons of several parts
+    flat = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+    none = np.full(len(shapes), None, object)
+    return np.asarray(shapely.multipolygons(parts[flat], indices=owner[part][flat], out=none))
 
 
 def finite(shapes: Shapes) -> npt.NDArray[np.bool_]:
