@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as oracle
+from sklearn.calibration import calibration_curve
 
 from thawmap.errors import DataError
 from thawmap.model.metrics import (
@@ -17,9 +18,11 @@ from thawmap.model.metrics import (
     Counts,
     Histogram,
     best_threshold,
+    calibration_error,
     counts,
     histogram,
     mean_scores,
+    reliability,
     scores,
 )
 
@@ -176,3 +179,48 @@ def test_logits_are_refused_and_not_counted(as_type):
     logits = as_type(np.array([-3.0, 0.5], np.float32))
     with pytest.raises(DataError, match=r"-3 cannot be counted.*sigmoid"):
         histogram(logits, as_type(np.array([0, 1])), as_type(np.ones(2, bool)))
+
+
+@given(hundredths, targets, st.sampled_from([1, 4, 5, 10, 20, 50, 100]))
+def test_reliability_agrees_with_scikit_learn(stored, target, steps):
+    used = target != 255
+    found = reliability(histogram(stored / 100, target, np.ones(PIXELS, bool)), steps=steps)
+    assert found.pixels.sum() == used.sum()
+    if not used.any():
+        assert np.isnan(found.kept).all()
+        return
+    # A hair less: 0.3 stays in the third tenth, however its tenths are rounded.
+    kept, promised = calibration_curve(target[used], np.maximum(stored[used] / 100 - 1e-9, 0), n_bins=steps)
+    np.testing.assert_allclose(found.kept[found.pixels > 0], kept)
+    np.testing.assert_allclose(found.promised[found.pixels > 0], promised, atol=1e-8)
+    assert np.isnan(found.promised[found.pixels == 0]).all()
+
+
+@given(hundredths, targets, st.integers(1, 100))
+def test_the_calibration_error_agrees_with_one_step_after_the_other(stored, target, steps):
+    counted = histogram(stored / 100, target, np.ones(PIXELS, bool))
+    values, labels = stored[target != 255].astype(int), target[target != 255]
+    expected = 0.0
+    for step in range(steps):
+        inside = (values * steps > 100 * step) & (values * steps <= 100 * (step + 1))
+        inside |= (values == 0) & (step == 0)
+        if inside.any():
+            expected += abs(values[inside].mean() / 100 - labels[inside].mean()) * inside.sum() / len(values)
+    assert calibration_error(counted, steps=steps) == (
+        pytest.approx(expected, abs=1e-12) if len(values) else pytest.approx(math.nan, nan_ok=True)
+    )
+
+
+def test_what_keeps_its_promise_has_no_calibration_error():
+    kept = Histogram(negative=100 - np.arange(101), positive=np.arange(101))
+    assert calibration_error(kept, steps=100) == pytest.approx(0)
+    assert calibration_error(Histogram(negative=kept.positive, positive=kept.negative), steps=1) == pytest.approx(0)
+    always = Histogram(negative=np.eye(101, dtype=np.int64)[100] * 3, positive=np.eye(101, dtype=np.int64)[100])
+    assert calibration_error(always) == pytest.approx(0.75)
+    assert math.isnan(calibration_error(Histogram.empty()))
+
+
+@pytest.mark.parametrize("steps", [0, 101])
+def test_steps_finer_than_hundredths_are_refused(steps):
+    with pytest.raises(DataError, match=rf"parted into {steps} steps; allowed is 1 .. 100"):
+        reliability(Histogram.empty(), steps=steps)

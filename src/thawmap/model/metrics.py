@@ -1,5 +1,7 @@
 """Counts of pixels, and the scores that follow from them: counts add, scores come last (law 10).
 
+Objects and boundaries are counted by `thawmap.model.objects` and `thawmap.model.boundaries`, and scored here.
+
 A score whose denominator is 0 is NaN, without exception: it is not known, and neither 0 nor 1 would be true.
 So, empty against empty (no object pixel labelled, none predicted) has an overall accuracy of 1 and no kappa,
 IoU, precision, recall or F1: where there is nothing to find, finding nothing says nothing about objects.
@@ -190,6 +192,63 @@ def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
     reached = np.nan_to_num(reached, nan=-np.inf)
     best = np.flatnonzero(reached == reached.max())
     return int(best[len(best) // 2]) / 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reliability:
+    """What probabilities promise, and what they keep, in equal steps of probability from 0 to 1.
+
+    Attributes:
+        promised: Mean probability in each step, (n,) float64; NaN where no pixel is.
+        kept: Share of labelled object pixels in each step, (n,) float64; NaN where no pixel is.
+        pixels: Pixels in each step, (n,) int64.
+    """
+
+    promised: npt.NDArray[np.float64]
+    kept: npt.NDArray[np.float64]
+    pixels: npt.NDArray[np.int64]
+
+
+def reliability(counted: Histogram, *, steps: int = 10) -> Reliability:
+    """The diagram of reliability: is of all pixels with probability 0.3 a share of 0.3 labelled as object?
+
+    Each step holds the probabilities above the one before, its own included (0 is in the first).
+
+    Args:
+        counted: Pixels by probability and label.
+        steps: Number of steps, 1 to 100.
+
+    Raises:
+        DataError: If ``steps`` is another number.
+    """
+    if not 1 <= steps <= BINS - 1:
+        msg = f"hundredths of probability cannot be parted into {steps} steps; allowed is 1 .. {BINS - 1}"
+        raise DataError(msg)
+    hundredths = np.arange(BINS)
+    step = np.maximum(-(-hundredths * steps // (BINS - 1)) - 1, 0)
+    both = counted.negative + counted.positive
+    pixels = np.zeros(steps, np.int64)
+    np.add.at(pixels, step, both)
+    known = np.where(pixels > 0, pixels, np.nan)
+    return Reliability(
+        promised=np.bincount(step, weights=both * (hundredths / 100)) / known,
+        kept=np.bincount(step, weights=counted.positive) / known,
+        pixels=pixels,
+    )
+
+
+def calibration_error(counted: Histogram, *, steps: int = 10) -> float:
+    """Mean distance of promise and truth over all pixels, 0..1 (ECE); NaN without a pixel.
+
+    The expected calibration error of the object's probability (Naeini et al. 2015, doi 10.1609/aaai.v29i1.9602).
+    Where objects are rare nearly all pixels lie in the first step and decide it: look at `reliability` as well.
+
+    Raises:
+        DataError: As `reliability`.
+    """
+    found = reliability(counted, steps=steps)
+    distances = np.nan_to_num(np.abs(found.promised - found.kept))
+    return _ratio(float((found.pixels * distances).sum()), counted.total)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

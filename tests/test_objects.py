@@ -1,0 +1,296 @@
+"""Objects: sets of pixels, shapely, scikit-image and scikit-learn as the oracles."""
+
+import math
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.optimize import linear_sum_assignment
+from skimage import measure
+from sklearn.metrics import average_precision_score
+
+from thawmap.errors import DataError
+from thawmap.model.metrics import Counts, scores
+from thawmap.model.objects import Detections, average_precision, detections, object_counts
+
+SHAPE = (7, 8)
+predictions = hnp.arrays(np.bool_, SHAPE)
+targets = hnp.arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 0, 1, 1, 255]))
+masks = hnp.arrays(np.bool_, SHAPE, elements=st.sampled_from([True, True, True, False]))
+probabilities = hnp.arrays(np.float32, SHAPE, elements=st.sampled_from([0, 0.2, 0.6, 0.8, 0.9, np.nan]))
+everywhere = np.ones(SHAPE, np.bool_)
+
+
+def flooded(mask):
+    """Objects as sets of (row, column), in the order of their first pixels."""
+    left, objects = {tuple(map(int, place)) for place in np.argwhere(mask)}, []
+    for place in sorted(left):
+        reached = {place} & left
+        front = set(reached)
+        while front:
+            front = {
+                (r + dr, c + dc) for r, c in front for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0))
+            } & left - reached
+            reached |= front
+        if reached:
+            objects.append(reached)
+            left -= reached
+    return objects
+
+
+def usable_set(target, valid):
+    return {tuple(map(int, place)) for place in np.argwhere(valid & (target != 255))}
+
+
+def slow_iou(one, other, usable):
+    return len(one & other & usable) / max(len((one | other) & usable), 1)
+
+
+def centroid(places):
+    """The pixel that holds the centre of mass."""
+    rows, cols = zip(*places, strict=True)
+    return math.floor(sum(rows) / len(rows) + 0.5), math.floor(sum(cols) / len(cols) + 0.5)
+
+
+def known(objects, usable):
+    return np.array([2 * len(one & usable) >= len(one) for one in objects], bool)
+
+
+def slow_counts(prediction, target, valid, matches):
+    """All pairs tried; the assignment that finds most labelled objects, and among those leaves fewest alarms."""
+    usable = usable_set(target, valid)
+    predicted, labelled = flooded(prediction & valid), flooded(target == 1)
+    able = np.array([[matches(one, other, usable) for other in labelled] for one in predicted], bool)
+    able = able.reshape(len(predicted), len(labelled))
+    expected, alarm = known(labelled, usable), known(predicted, usable) & ~able[:, ~known(labelled, usable)].any(1)
+    worth = able * expected * (1000.0 + alarm[:, None])
+    rows, cols = linear_sum_assignment(worth, maximize=True)
+    matched = [row for row, col in zip(rows, cols, strict=True) if worth[row, col]]
+    alarm[matched] = False
+    return Counts(tp=len(matched), fp=int(alarm.sum()), fn=int(expected.sum()) - len(matched))
+
+
+def slow_match(min_iou):
+    return lambda one, other, usable: bool(one & other & usable) and slow_iou(one, other, usable) >= min_iou
+
+
+@given(predictions, targets, masks, st.sampled_from([0.0, 0.2, 0.5, 0.6, 1.0]))
+@settings(deadline=None)
+def test_counts_by_iou_agree_with_sets_of_pixels(prediction, target, valid, min_iou):
+    found = object_counts(prediction, target, valid, min_iou=min_iou)
+    assert found == slow_counts(prediction, target, valid, slow_match(min_iou))
+
+
+@given(predictions, targets, masks)
+@settings(deadline=None)
+def test_counts_by_centroid_agree_with_sets_of_pixels(prediction, target, valid):
+    assert object_counts(prediction, target, valid, match="centroid") == slow_counts(
+        prediction, target, valid, lambda one, other, _: centroid(one) in other or centroid(other) in one
+    )
+
+
+@given(predictions, predictions)
+@settings(deadline=None, max_examples=50)
+def test_counts_by_iou_agree_with_scikit_image_and_shapely(prediction, labelled):
+    def polygons(mask):
+        labels = measure.label(mask, connectivity=1)
+        return [
+            shapely.union_all([shapely.box(c, r, c + 1, r + 1) for r, c in np.argwhere(labels == index)])
+            for index in range(1, labels.max() + 1)
+        ]
+
+    predicted, known = polygons(prediction), polygons(labelled)
+    tp = sum(one.intersection(other).area / one.union(other).area > 0.55 for one in predicted for other in known)
+    counted = object_counts(prediction, labelled.astype(np.uint8), everywhere, min_iou=0.55)
+    assert counted == Counts(tp=tp, fp=len(predicted) - tp, fn=len(known) - tp)
+
+
+@given(targets, masks)
+def test_a_perfect_prediction_finds_every_object_that_is_known(target, valid):
+    expected = known(flooded(target == 1), usable_set(target, valid)).sum()
+    assert object_counts(target == 1, target, valid, match="centroid").fn == 0
+    if valid.all():
+        assert object_counts(target == 1, target, valid, min_iou=1.0) == Counts(tp=expected)
+
+
+@given(predictions, targets, masks, st.sampled_from(["iou", "centroid"]))
+def test_every_labelled_object_that_is_known_is_found_or_missed(prediction, target, valid, match):
+    counted = object_counts(prediction, target, valid, match=match)
+    assert counted.tp + counted.fn == known(flooded(target == 1), usable_set(target, valid)).sum()
+
+
+@given(hnp.arrays(np.bool_, (3, *SHAPE)), hnp.arrays(np.uint8, (3, *SHAPE), elements=st.sampled_from([0, 1, 255])))
+@settings(deadline=None, max_examples=50)
+def test_a_stack_of_rasters_counts_as_each_by_itself(prediction, target):
+    valid = np.ones(prediction.shape, np.bool_)
+    for match in ("iou", "centroid"):
+        parts = [object_counts(*one, match=match) for one in zip(prediction, target, valid, strict=True)]
+        assert object_counts(prediction, target, valid, match=match) == sum(parts, Counts())
+    probability = np.where(prediction, 0.75, 0.25)
+    parts = [detections(*one, threshold=0.5) for one in zip(probability, target, valid, strict=True)]
+    whole, summed = detections(probability, target, valid, threshold=0.5), sum(parts, Detections.empty())
+    np.testing.assert_array_equal(whole.correct, summed.correct)
+    np.testing.assert_array_equal(whole.confidence, summed.confidence)
+    assert whole.labelled == summed.labelled
+
+
+@pytest.mark.parametrize("match", ["iou", "centroid"])
+def test_thousands_of_objects_are_each_counted(match):
+    """One object in every cell of 8 px: 2500 labelled, of which every fifth is missed, every third of others moved."""
+    across, cell = 50, 8
+    target, prediction = np.zeros((2, across * cell, across * cell), np.uint8)
+    for index in range(across**2):
+        row, col = (cell * part for part in divmod(index, across))
+        target[row : row + 3, col : col + 4] = 1
+        down = 4 if index % 3 == 0 else 0
+        prediction[row + down : row + down + 3, col : col + 4] = index % 5 > 0
+    counted = object_counts(prediction == 1, target, np.ones_like(target, np.bool_), match=match)
+    found = sum(index % 5 > 0 and index % 3 > 0 for index in range(2500))
+    assert counted == Counts(tp=found, fp=2000 - found, fn=2500 - found)
+    ranked = detections(prediction * 0.9, target, np.ones_like(target, np.bool_), threshold=0.5)
+    assert (ranked.correct.sum(), len(ranked.correct), ranked.labelled) == (found, 2000, 2500)
+    assert average_precision(ranked) == pytest.approx(found / 2000 * found / 2500)
+
+
+def test_empty_against_empty_has_no_object_and_no_score():
+    empty = object_counts(~everywhere, np.zeros(SHAPE, np.uint8), everywhere)
+    assert empty == Counts()
+    assert math.isnan(scores(empty)["f1"])
+    assert object_counts(~everywhere, np.zeros(SHAPE, np.uint8), everywhere, match="centroid") == Counts()
+    assert object_counts(everywhere, np.zeros(SHAPE, np.uint8), everywhere) == Counts(fp=1)
+    assert object_counts(~everywhere, np.ones(SHAPE, np.uint8), everywhere) == Counts(fn=1)
+    assert scores(Counts(fn=1))["f1"] == 0
+
+
+def test_all_ignored_counts_nothing():
+    for target, valid in (
+        (np.full(SHAPE, 255, np.uint8), everywhere),
+        (np.ones(SHAPE, np.uint8), ~everywhere),
+    ):
+        assert object_counts(everywhere, target, valid) == Counts()
+        found = detections(everywhere.astype(float), target, valid, threshold=0.5)
+        assert (len(found.confidence), found.labelled) == (0, 0)
+
+
+def test_a_detection_of_what_the_labels_ignore_is_no_false_alarm_even_by_its_rim():
+    target, prediction = np.zeros((12, 12), np.uint8), np.zeros((12, 12), np.bool_)
+    target[3:9, 3:9] = 255
+    prediction[2:9, 3:9] = True  # a row beyond what is ignored
+    valid = np.ones_like(prediction)
+    assert object_counts(prediction, target, valid) == Counts()
+    prediction[:, 3:9] = True  # as much beyond it as in it
+    assert object_counts(prediction, target, valid) == Counts(fp=1)
+
+
+def test_an_object_that_spans_a_labelled_and_an_ignored_one_is_found():
+    target, prediction = np.zeros((12, 12), np.uint8), np.zeros((12, 12), np.bool_)
+    target[2:5, 2:5] = 1
+    target[5:10, 2:10] = 255
+    prediction[2:10, 2:10] = target[2:10, 2:10] > 0
+    assert object_counts(prediction, target, np.ones_like(prediction)) == Counts(tp=1)
+
+
+def test_of_a_labelled_object_that_is_mostly_missing_nothing_is_expected():
+    target, valid = np.zeros(SHAPE, np.uint8), everywhere.copy()
+    target[2:4, 0:6] = 1
+    valid[:, 0:4] = False
+    assert object_counts(~everywhere, target, valid) == Counts()
+    assert object_counts((target == 1) & valid, target, valid) == Counts()
+    assert len(detections(target * 0.9, target, valid, threshold=0.5).correct) == 0
+    target[2:4, 0:8] = 1
+    assert object_counts(~everywhere, target, valid) == Counts(fn=1)
+    assert object_counts(target == 1, target, valid) == Counts(tp=1)
+
+
+def test_corners_do_not_join():
+    target = np.eye(5, dtype=np.uint8)
+    assert object_counts(target == 1, target, np.ones((5, 5), np.bool_)) == Counts(tp=5)
+
+
+def test_each_object_is_matched_once_and_as_many_as_can_be():
+    """One prediction over two labels, and a row of halves where greedy choice would lose a match."""
+    target, prediction = np.zeros((1, 9), np.uint8), np.zeros((1, 9), np.bool_)
+    target[0, [0, 1, 3, 4]], prediction[0, 0:5] = 1, True
+    assert object_counts(prediction, target, np.ones_like(prediction), min_iou=0.3) == Counts(tp=1, fn=1)
+    assert object_counts(prediction, target, np.ones_like(prediction), min_iou=0.5) == Counts(fp=1, fn=2)
+
+
+def test_a_horseshoe_is_found_by_the_centroid_of_its_filling():
+    target, prediction = np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.bool_)
+    target[1:8, 1:8] = 1
+    target[1:6, 3:6] = 0  # open to the north; its own centroid is not on it
+    prediction[6:8, 1:8] = True
+    valid = np.ones_like(prediction)
+    assert object_counts(prediction, target, valid, match="centroid") == Counts(tp=1)
+    assert object_counts(prediction, target, valid, min_iou=0.6) == Counts(fp=1, fn=1)
+
+
+@pytest.mark.parametrize("min_iou", [-0.1, 1.1, math.nan])
+def test_an_impossible_iou_is_refused(min_iou):
+    with pytest.raises(DataError, match=r"cannot be asked of a match; allowed is 0 .. 1"):
+        object_counts(everywhere, np.ones(SHAPE, np.uint8), everywhere, min_iou=min_iou)
+    with pytest.raises(DataError, match="allowed is 0"):
+        detections(everywhere.astype(float), np.ones(SHAPE, np.uint8), everywhere, threshold=0.5, min_iou=min_iou)
+
+
+def slow_detections(probability, target, valid, threshold, min_iou):
+    """The most confident first; each takes the best that is left."""
+    usable, matches = usable_set(target, valid), slow_match(min_iou)
+    predicted, labelled = flooded((probability > threshold) & valid), flooded(target == 1)
+    expected = [one for one, counts in zip(labelled, known(labelled, usable), strict=True) if counts]
+    unknown = [one for one in labelled if one not in expected]
+    confident = [float(np.mean([np.float64(probability[place]) for place in one])) for one in predicted]
+    left, rows = list(expected), []
+    for index in sorted(range(len(predicted)), key=lambda one: -confident[one]):
+        mine = predicted[index]
+        best = max(left, key=lambda other: slow_iou(mine, other, usable), default=None)
+        right = best is not None and matches(mine, best, usable)
+        if right:
+            left.remove(best)
+        excused = not known([mine], usable)[0] or any(matches(mine, other, usable) for other in unknown)
+        if right or not excused:
+            rows.append((confident[index], right))
+    return sorted(rows), len(expected)
+
+
+@given(probabilities, targets, masks, st.sampled_from([0.0, 0.3, 0.5, 0.75]))
+@settings(deadline=None)
+def test_detections_agree_with_sets_of_pixels(probability, target, valid, min_iou):
+    found = detections(probability, target, valid, threshold=0.5, min_iou=min_iou)
+    rows, labelled = slow_detections(probability, target, valid, 0.5, min_iou)
+    assert found.labelled == labelled
+    np.testing.assert_allclose(np.sort(found.confidence), [one for one, _ in rows], rtol=1e-12)
+    assert found.correct.sum() == sum(right for _, right in rows)
+    assert average_precision(found) == pytest.approx(slow_average_precision(rows, labelled), nan_ok=True)
+
+
+def slow_average_precision(rows, labelled):
+    """Each rise in recall times the precision there, at every confidence that occurs."""
+    if not labelled:
+        return math.nan
+    area, before = 0.0, 0
+    for confidence in sorted({one for one, _ in rows}, reverse=True):
+        above = [right for one, right in rows if one >= confidence]
+        area += (sum(above) - before) / labelled * sum(above) / len(above)
+        before = sum(above)
+    return area
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1), st.integers(0, 10))
+def test_average_precision_agrees_with_scikit_learn(rows, missed):
+    confidence, correct = np.array([one / 20 for one, _ in rows]), np.array([right for _, right in rows])
+    labelled = int(correct.sum()) + missed
+    area = average_precision(Detections(confidence=confidence, correct=correct, labelled=labelled))
+    if not correct.any():
+        assert area == 0 if labelled else math.isnan(area)
+        return
+    assert area == pytest.approx(average_precision_score(correct, confidence) * correct.sum() / labelled)
+
+
+def test_average_precision_without_objects():
+    assert math.isnan(average_precision(Detections.empty()))
+    assert average_precision(Detections(confidence=np.zeros(0), correct=np.zeros(0, bool), labelled=3)) == 0
+    assert math.isnan(average_precision(Detections(confidence=np.ones(1), correct=np.zeros(1, bool), labelled=0)))
