@@ -242,10 +242,10 @@ def test_a_dry_run_writes_nothing(project: Path, tmp_path: Path) -> None:
 
 
 def test_scenes_named_one_by_one(mapped: Path, project: Path, tmp_path: Path) -> None:
-    place = next((project.parent / "scenes").glob("*/*"))
+    place = next((project.parent / "scenes").rglob("*_SR_clip.tif"))
     words = ("predict", place, "--config", project, "--model", mapped / "model", "--out", tmp_path / "maps")
     assert run(*words) == 0
-    assert [folder.name for folder in scene_folders(tmp_path / "maps")] == [place.name]
+    assert [folder.name for folder in scene_folders(tmp_path / "maps")] == [place.name.partition("_3B_")[0]]
 
 
 def test_only_one_part_of_the_split(mapped: Path, project: Path, tmp_path: Path) -> None:
@@ -262,12 +262,12 @@ def test_one_broken_scene_costs_one_scene(
     """Law 9: the rest finish, the exit status is 1, the report says why."""
     copy = tmp_path / "project"
     shutil.copytree(project.parent, copy)
-    broken = next((copy / "scenes").glob("*/*")) / "dem.tif"
+    broken = next((copy / "scenes").rglob("*_udm2_clip.tif"))
     broken.write_bytes(broken.read_bytes()[:2000])
     words = ("predict", copy / "thawmap.yaml", "--model", mapped / "model", "--out", tmp_path / "maps")
     assert run(*words) == 1
     said = capsys.readouterr()
-    assert "dem.tif" in said.err
+    assert broken.name in said.err
     assert "1 failed, 2 done" in said.err
     assert "Traceback" not in said.err
     assert len(scene_folders(tmp_path / "maps")) == 2
