@@ -49,7 +49,7 @@ FOOTPRINT_CRS = "EPSG:6931"
 _BLOCK_PX = 1280  # side of what is read at once; a tile that is larger is read by itself
 _OVERVIEW_PX = 256  # side of what a scene's values are judged by
 _THREADS = 2  # that read blocks while tiles are written
-_COMPRESSED = 0.6
+_COMPRESSED = 0.6  # share that is left of codes on disk
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _COLUMNS = {
     "tile_id": "object", "scene": "object", "region": "object", "acquired": "datetime64[us, UTC]", "number": "int64",
@@ -213,27 +213,22 @@ def _cut(
     if not labelled.any():
         return []
     stored = [code.name for code in codes]
-    stack = assemble(scene, list(dict.fromkeys([*(one.name for one in config.input_layers), *stored])), geobox, sources)
+    wanted = list(dict.fromkeys([*(one.name for one in config.input_layers), *stored]))
+    stack = assemble(scene, wanted, geobox, sources)
     valid = stack["valid"].to_numpy() & inside
-    parts = {number: _within(block, tile) for number, tile in block.tiles}
-    kept = [
-        (number, tile)
-        for number, tile in block.tiles
-        if valid[parts[number]][inside[parts[number]]].mean() >= config.tiles.min_valid
-        and (valid & labelled)[parts[number]].any()
+    learnt = valid & labelled
+    parts = [(number, tile, _within(block, tile)) for number, tile in block.tiles]
+    parts = [
+        (number, tile, part)
+        for number, tile, part in parts
+        if valid[part][inside[part]].mean() >= config.tiles.min_valid and learnt[part].any()
     ]
-    if not kept:
+    if not parts:
         return []
     image = encode([stack[name].values for name in stored], codes)
     return [
-        _Tile(
-            number=number,
-            window=tile,
-            image=image[:, *parts[number]],
-            target=target[parts[number]],
-            valid=valid[parts[number]],
-        )
-        for number, tile in kept
+        _Tile(number=number, window=tile, image=image[:, *part], target=target[part], valid=valid[part])
+        for number, tile, part in parts
     ]
 
 
@@ -263,14 +258,16 @@ def _create(
     size, tiles = settings.size, tile_count(_shape(scene), settings)
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     footprint = gpd.GeoSeries([scene.geobox.extent.geom], crs=crs_of(scene.geobox)).to_crs(FOOTPRINT_CRS)
-    group.attrs.update({
-        "format": FORMAT,
+    group.attrs.update(
+        {
+            "format": FORMAT,
             "fingerprint": fingerprint,
-        "size": size,
-        "layers": [asdict(code) for code in codes],
-        "region": scene.region,
-        "footprint": footprint.iloc[0].wkt,
-    })  # fmt: skip
+            "size": size,
+            "layers": [asdict(code) for code in codes],
+            "region": scene.region,
+            "footprint": footprint.iloc[0].wkt,
+        }
+    )
     inner = {"image": (len(codes), size, size), "target": (size, size), "valid": (size, size)}
     return {
         name: group.create_array(
