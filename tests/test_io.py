@@ -19,6 +19,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 
+from thawmap.data import regrid
 from thawmap.data.io import (
     Encoding,
     atomic,
@@ -31,6 +32,7 @@ from thawmap.data.io import (
     write_text,
     write_vector,
 )
+from thawmap.data.regrid import footprint, warp
 from thawmap.errors import DataError
 
 law = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -212,18 +214,25 @@ def test_a_wave_of_twenty_pixels_keeps_its_height_and_place(tmp_path):
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
 def test_resampling_is_gdals_own(tmp_path, method):
-    """As a WarpedVRT of the file in one piece; positions may differ by a thousandth of a pixel."""
+    """As a WarpedVRT of the file in one piece; positions may differ by a thousandth of a pixel.
+
+    Only the rims of gaps, which GDAL fills where it reads two bands, stay gaps here.
+    """
     values = np.random.default_rng(1).normal(0, 1, (2, 120, 130)).astype(np.float32)
     values[1, 40:60, 50:70] = -9999
     source = around(POLAR, shape=(120, 130), pixel=10)
     path = save(tmp_path / "a.tif", values, transform=source.affine, crs=POLAR, nodata=-9999)
     geobox = around(UTM, shape=(50, 60), pixel=9)
     target = {"crs": UTM, "transform": geobox.affine, "width": 60, "height": 50, "XSCALE": 1, "YSCALE": 1}
-    with (
-        rasterio.open(path) as file,
-        WarpedVRT(file, **target, resampling=Resampling[method], tolerance=1e-5, UNIFIED_SRC_NODATA="NO") as warped,
-    ):
-        expected = np.where(warped.read() == -9999, np.nan, warped.read())
+
+    def gdals(name):
+        with (
+            rasterio.open(path) as file,
+            WarpedVRT(file, **target, resampling=Resampling[name], tolerance=1e-5, UNIFIED_SRC_NODATA="NO") as warped,
+        ):
+            return np.where(warped.read() == -9999, np.nan, warped.read())
+
+    expected = np.where(np.isnan(gdals("nearest")), np.nan, gdals(method))
     read = read_raster(path, geobox, bands=[1, 2], resampling=method).values
     close = np.isclose(read, expected, atol=0.01, equal_nan=True)
     assert close.mean() > 0.999
@@ -243,6 +252,90 @@ def test_nearest_gives_the_pixel_that_lies_under_the_centre(tmp_path, geobox):
     clear = (np.abs(col - np.round(col)) > 0.005) & (np.abs(row - np.round(row)) > 0.005)  # not on a pixel's edge
     read = read_raster(path, geobox, bands=[1], resampling="nearest").values[0]
     same(read[clear], np.where(inside & (expected != 255), expected, np.nan)[clear])
+
+
+def interpolated(values, col, row, method):
+    """Values (y, x) at places, by the definition: a weight for each of the nearest 2 x 2 or 4 x 4 pixels."""
+
+    def tent(distance):
+        return np.clip(1 - np.abs(distance), 0, None)
+
+    def keys(distance):
+        t = np.abs(distance)
+        near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+        return np.where(t < 1, near, np.where(t < 2, far, 0))
+
+    weight = {"bilinear": tent, "cubic": keys}[method]
+    total = np.zeros(col.shape)
+    first_row, first_col = np.floor(row - 0.5).astype(int), np.floor(col - 0.5).astype(int)
+    for i in range(-1, 3):
+        for j in range(-1, 3):
+            r, c = first_row + i, first_col + j
+            total += weight(row - 0.5 - r) * weight(col - 0.5 - c) * values[r, c]
+    return total
+
+
+WARPS = settings(law, max_examples=10)
+
+
+@WARPS
+@given(geobox=GRIDS, method=st.sampled_from(["bilinear", "cubic"]))
+def test_interpolations_are_what_their_names_say(geobox, method):
+    """Positions by pyproj, weights by definition (Keys 1981 for cubic); nothing of GDAL's."""
+    source = around(POLAR, shape=(100, 100), pixel=10)
+    values = np.random.default_rng(7).uniform(0, 1, (1, 100, 100)).astype(np.float32)
+    assert max(regrid._pixels_in_one(source, geobox)) <= 1  # kernels grow where a grid is coarser
+    col, row = positions(geobox, source)
+    expected = interpolated(values[0], col, row, method)
+    np.testing.assert_allclose(warp(values, source, geobox, resampling=method)[0], expected, atol=0.004)
+
+
+@WARPS
+@given(geobox=GRIDS, method=st.sampled_from(["nearest", "bilinear", "cubic", "average", None]))
+def test_gaps_change_nothing_beyond_the_reach_of_a_kernel(geobox, method):
+    """A window with a gap and one without go other ways through GDAL, and agree."""
+    source = around(POLAR, shape=(100, 100), pixel=10)
+    values = np.random.default_rng(8).uniform(0, 1, (2, 100, 100)).astype(np.float32)
+    gaps = values.copy()
+    gaps[0, 45:52, 40:49] = np.nan
+    whole, parts = (warp(given, source, geobox, resampling=method) for given in (values, gaps))
+    same(whole[1], parts[1])
+    col, row = positions(geobox, source)
+    far = (np.abs(row - 48.5) > 3.5 + 4) | (np.abs(col - 44.5) > 4.5 + 4)
+    np.testing.assert_allclose(parts[0][far], whole[0][far], atol=1e-5)
+    if method not in ("average", None):
+        inside = (np.abs(row - 48.5) < 3.5 - 0.01) & (np.abs(col - 44.5) < 4.5 - 0.01)
+        outside = (np.abs(row - 48.5) > 3.5 + 0.01) | (np.abs(col - 44.5) > 4.5 + 0.01)
+        assert np.isnan(parts[0][inside]).all()
+        assert np.isfinite(parts[0][outside]).all()
+
+
+@WARPS
+@given(geobox=GRIDS, method=st.sampled_from(["nearest", "bilinear", "cubic", "average", None]))
+def test_a_footprint_is_all_that_a_warp_needs(geobox, method):
+    source = around(POLAR, shape=(200, 200), pixel=10)
+    values = np.random.default_rng(9).uniform(0, 1, (1, 200, 200)).astype(np.float32)
+    under = footprint(source, geobox)
+    part = GeoBox((under.height, under.width), source.affine * Affine.translation(under.col, under.row), POLAR)
+    assert part.height * part.width < 200 * 200
+    read = warp(values[:, under.rows, under.cols], part, geobox, resampling=method)
+    np.testing.assert_allclose(read, warp(values, source, geobox, resampling=method), atol=2e-3)
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic", "average"])
+@pytest.mark.parametrize("gap", [False, True])
+def test_beyond_the_values_nothing_is_known(method, gap):
+    source = around(POLAR, shape=(30, 30), pixel=10)
+    values = np.full((1, 30, 30), 5, np.float32)
+    values[0, 0, 0] = np.nan if gap else 5
+    geobox = around(UTM, shape=(90, 90), pixel=8)
+    read = warp(values, source, geobox, resampling=method)[0]
+    col, row = positions(geobox, source)
+    margin = 0.6 if method == "average" else 0.01
+    inside = (np.abs(row - 15) < 15 - margin) & (np.abs(col - 15) < 15 - margin) & ((row > 2) | (col > 2))
+    outside = (np.abs(row - 15) > 15 + margin) | (np.abs(col - 15) > 15 + margin)
+    np.testing.assert_allclose(read[inside], 5, atol=1e-5)
+    assert np.isnan(read[outside]).all()
 
 
 def mean_under(values, corners):

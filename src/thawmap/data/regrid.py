@@ -317,6 +317,8 @@ def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str) -> _Val
             result: _Values = warped.read()
     if nodata is None:
         result[result == np.float32(_UNTOUCHED)] = np.nan
+    elif resampling != "nearest":  # GDAL fills the rims of gaps
+        result[np.isnan(_warp(values, own, geobox, "nearest"))] = np.nan
     return result
 
 
