@@ -428,6 +428,8 @@ def test_heights_in_feet_are_refused_and_converted_when_told(tmp_path, known, un
 
 def test_a_vertical_crs_in_feet_is_heard(tmp_path):
     feet(tmp_path / "a.tif", None, crs=f"{POLAR}+6360")
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert file.units == ("US survey foot",)  # GDAL tells the band as well, where the format has units
     with pytest.raises(DataError, match=r"sources\.elevation\.unit: us_survey_foot"):
         read(tmp_path, ["elevation"])
     feet(tmp_path / "a.tif", None, crs=f"{POLAR}+5703", stored=1)

@@ -27,8 +27,9 @@ _Whole = npt.NDArray[Any]  # int32 or int64
 
 GRID_NORTH: North = (0.0, -1.0)
 _STEPS = 1024  # in a metre: heights are counted in whole steps, so that sums are exact in any order
+_FITS = 2**31  # and all below it, in 32 bits
 _HIGHEST_M = 1e5  # more is no height, and would not fit into whole numbers
-_ROWS, _COLS = 256, 512  # of a block, whose sums stay in the processor's cache
+_ROWS, _COLS = 128, 256  # of a block, whose sums stay in the processor's cache
 
 
 def relative_elevation(height: Heights, *, pixel_m: Pixel, diameter_m: float) -> Heights:
@@ -178,6 +179,15 @@ class _Circle:
     wide: int
     pixels: int
 
+    def pixels_of(self, half: int) -> int:
+        """Pixels of all rows with one half width."""
+        return (2 * half + 1) * sum(2 if row else 1 for row in self.rows[half])
+
+    @property
+    def largest(self) -> int:
+        """Pixels of the half width that has most."""
+        return max(map(self.pixels_of, self.rows))
+
 
 def _half_widths(pixel_h: float, pixel_w: npt.NDArray[np.float64], diameter_m: float) -> _Whole:
     """Columns beyond the middle in each row of the circle, from the middle row on (width of a pixel, row)."""
@@ -230,26 +240,21 @@ def _against_mean(block: Heights, circle: _Circle) -> Heights:
         raise DataError(msg)
     least = int(np.rint(low * _STEPS))
     span = int(np.rint(high * _STEPS)) - least
-    # Either type holds every sum exactly: the smaller one is twice as fast. Running sums may wrap around; their
-    # differences are right nevertheless.
-    whole = np.int32 if span * circle.pixels < 2**31 else np.int64
+    # Running sums may wrap around: their differences are right nevertheless, as long as these fit.
+    whole = np.int32 if max(span, 1) * circle.largest < _FITS else np.int64
     steps = np.rint(block * np.float32(_STEPS))
-    if not np.isnan(block).any():
-        return _per_metre(_excess(steps.astype(whole) - whole(least), circle), circle.pixels)
     known = np.isfinite(block)
-    steps[~known] = least
-    known_pixels = _circle_sums(known.astype(np.int32), circle)
+    complete = bool(known.all())
+    if not complete:
+        steps[~known] = least
     raised = steps.astype(whole) - whole(least)
-    enough = known[inner] & (2 * known_pixels >= circle.pixels)
-    excess = known_pixels * raised[inner] - _circle_sums(raised, circle)
-    return np.where(enough, _per_metre(excess, np.maximum(known_pixels, 1)), np.float32(np.nan))
-
-
-def _excess(raised: _Whole, circle: _Circle) -> _Whole:
-    """Pixels of the circle times the height, less the sum of the circle's heights."""
-    middle = raised[circle.high : raised.shape[0] - circle.high, circle.wide : raised.shape[1] - circle.wide]
-    excess: _Whole = middle * raised.dtype.type(circle.pixels) - _circle_sums(raised, circle)
-    return excess
+    sums = _circle_sums(raised, circle, span)
+    middle = raised[inner].astype(sums.dtype, copy=False)
+    if complete:
+        return _per_metre(middle * sums.dtype.type(circle.pixels) - sums, circle.pixels)
+    pixels = _circle_sums(known.astype(np.int32), circle, 1)
+    enough = known[inner] & (2 * pixels >= circle.pixels)
+    return np.where(enough, _per_metre(pixels * middle - sums, np.maximum(pixels, 1)), np.float32(np.nan))
 
 
 def _per_metre(excess: _Whole, pixels: int | _Whole) -> Heights:
@@ -258,20 +263,28 @@ def _per_metre(excess: _Whole, pixels: int | _Whole) -> Heights:
     return metres
 
 
-def _circle_sums(values: _Whole, circle: _Circle) -> _Whole:
-    """Sums in the circles around all but the outermost values, in their own type, wrapping around."""
+def _circle_sums(values: _Whole, circle: _Circle, largest: int) -> _Whole:
+    """Sums in the circles around all but the outermost values, of which ``largest`` is the largest; exact.
+
+    In 32 bits as far as they fit: sums of parts of the circle are then added in 64.
+    """
     height, width = values.shape[0] - 2 * circle.high, values.shape[1] - 2 * circle.wide
     running = np.zeros((values.shape[0], values.shape[1] + 1), values.dtype)
     np.cumsum(values, axis=1, dtype=values.dtype, out=running[:, 1:])
-    total = np.zeros((height, width), values.dtype)
+    part, summed = np.zeros((height, width), values.dtype), 0
+    whole = part
     rows = np.empty((height, running.shape[1]), values.dtype)
     for half, distances in circle.rows.items():
-        above_and_below = [sign * row for row in distances for sign in ((1, -1) if row else (1,))]
-        starts = [circle.high + shift for shift in above_and_below]
+        pixels = circle.pixels_of(half)
+        if part.dtype == np.int32 and (summed + pixels) * largest >= _FITS:
+            whole = whole + part if whole is not part else part.astype(np.int64)
+            part, summed = np.zeros_like(part), 0
+        summed += pixels
+        starts = [circle.high + row for distance in distances for row in {distance, -distance}]
         shared: _Whole = running[starts[0] : starts[0] + height]
         for start in starts[1:]:
             shared = np.add(shared, running[start : start + height], out=rows)
         right, left = circle.wide + half + 1, circle.wide - half
-        total += shared[:, right : right + width]
-        total -= shared[:, left : left + width]
-    return total
+        part += shared[:, right : right + width]
+        part -= shared[:, left : left + width]
+    return whole + part if whole.dtype != part.dtype else part
