@@ -150,24 +150,26 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
         ConfigError: If the configuration has no labels, or no scene is found.
         LabelError: If the labels cannot be used.
     """
-    from thawmap.pipeline import work  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.train.tiles import collect, is_finished  # noqa: PLC0415
+    from thawmap.pipeline import cut  # noqa: PLC0415
+    from thawmap.train.cutting import is_finished  # noqa: PLC0415 - zarr loads slowly
 
     project = Project(config)
-    opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes")
-    todo = [scene for scene in opened if not is_finished(out, scene, work.tiles_from(scene, config))]
+    opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
+    todo = [scene for scene in opened if not is_finished(out, scene, cut.tiles_from(scene, config))]
     kept = len(opened) - len(todo)
     if dry_run:
         plan, wrong = run_all(partial(look.plan_tiles, project=project), todo, config, progress, "plan")
         failed |= wrong
         line = f"would cut {look.total(plan)} into {out}; {kept} are there, {len(failed)} cannot be used"
         return Summary(lines=(line,), skipped=kept, failed=failed, table=pd.DataFrame(plan))
-    _, broken = run_all(partial(work.cut, project=project, out=out), todo, config, progress, "tiles")
+    _, broken = run_all(partial(cut.cut, project=project, out=out), todo, config, progress, "tiles")
     failed |= broken
     whole = [scene.id for scene in opened if scene.id not in broken]
     if not whole:
         msg = f"none of {len(failed)} scenes could be cut; the first: {next(iter(failed.values()))}"
         raise DataError(msg)
+    from thawmap.train.tiles import collect  # noqa: PLC0415 - torch loads slowly, and is not needed to cut
+
     index = collect(out, whole, config.input_layers)
     of = f"of {index['scene'].nunique()} scenes at {index['place'].nunique()} places"
     line = f"{len(index)} tiles, {index['positive'].sum()} with objects, {of}: {out}"
@@ -199,7 +201,7 @@ def train(
     build(config.model, channels=len(config.input_layers))  # what is wrong should not cost an hour of cutting
     check_augmentation(config.augment, config.input_layers)
     find_device(config.training.device)
-    scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes")
+    scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
     _check_split(config, scenes)
     place = store or out / "tiles"
     cut = tiles(config, place, dry_run=dry_run, progress=progress)
@@ -296,7 +298,7 @@ def predict(
     project, bundle = Project(config), work.load_bundle(model)
     _check_recipes(config, bundle)
     opener = partial(project.open, labelled=False)
-    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes")
+    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", here=True)
     chosen = [scene for scene in opened if part in (None, project.part(scene))]
     if not chosen and not failed:
         msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
@@ -355,7 +357,7 @@ def evaluate(
     project, progress = Project(config), progress or Silence()
     labelled = project.labels
     mapped = [one for one in project.labelled_candidates() if (maps / one.id).is_dir()]
-    opened, failed = run_all(project.open, mapped, config, progress, "scenes")
+    opened, failed = run_all(project.open, mapped, config, progress, "scenes", here=True)
     made = origin.maker(maps, opened)
     bundle = origin.bundle_of(model, made)
     thresholds = {"polygons": made["thawmap:threshold"], "paper": 0.5} if bundle is None else bundle.thresholds

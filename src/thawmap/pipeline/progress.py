@@ -57,13 +57,22 @@ class Summary:
 
 
 def run_all(
-    work: Callable[[Item], Value], items: Sequence[Item], config: Config, progress: Progress | None, title: str
+    work: Callable[[Item], Value],
+    items: Sequence[Item],
+    config: Config,
+    progress: Progress | None,
+    title: str,
+    *,
+    here: bool = False,
 ) -> tuple[list[Value], dict[str, str]]:
-    """What came of the items, in their order, and the failures by id."""
+    """What came of the items, in their order, and the failures by id.
+
+    ``here`` keeps quick work in this process, where others would take longer to begin than it takes.
+    """
     progress, order = progress or Silence(), {item: number for number, item in enumerate(items)}
     values: dict[int, Value] = {}
     failed: dict[str, str] = {}
-    workers = min(config.engine.workers, len(items))
+    workers = 1 if here else min(config.engine.workers, len(items))
     with engine.processes(workers) or nullcontext() as executor:
         for done, outcome in enumerate(engine.run(work, items, executor, ahead=2 * workers + 2), start=1):
             if outcome.ok:

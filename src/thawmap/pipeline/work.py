@@ -1,19 +1,15 @@
-"""What training and mapping do to one scene: items of the engine, which can be sent to other processes."""
+"""What mapping does to one scene: an item of the engine, which can be sent to other processes."""
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from thawmap import __version__
 from thawmap.config import Config
-from thawmap.data.io import crs_of
-from thawmap.data.project import Project, stamp
+from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
 from thawmap.infer.export import Provenance, export
@@ -21,31 +17,7 @@ from thawmap.infer.predict import Member
 from thawmap.infer.predict import predict as stream
 from thawmap.model import bundle as bundles
 from thawmap.model.backends import open_backend
-
-
-def cut(scene: Scene, project: Project, out: Path) -> int:
-    """Cut one scene; the number of its tiles."""
-    from thawmap.train.tiles import write_tiles  # noqa: PLC0415 - zarr loads slowly
-
-    config = project.config
-    fingerprint = tiles_from(scene, config)
-    return write_tiles(
-        out, scene, config=config, sources=project.sources, labels=project.labels, fingerprint=fingerprint
-    )
-
-
-def tiles_from(scene: Scene, config: Config) -> str:
-    """A hash of all that a scene's tiles are made from."""
-    assert config.labels is not None
-    resolved = config.as_json()
-    made_from = {
-        "format": 1,
-        "scene": _identity(scene),
-        "files": [*_inputs(scene, config), *(stamp(path) for path in Project(config).label_files)],
-        **{name: resolved[name] for name in ("layers", "labels", "tiles")},
-        **_how_read(resolved),
-    }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+from thawmap.pipeline.cut import how_read, identity, inputs
 
 
 def map_scene(scene: Scene, project: Project, model: Path, out: Path) -> None:
@@ -71,44 +43,15 @@ def made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenanc
     resolved = config.as_json()
     settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
     settings["project"], settings["version"] = config.project, __version__
-    settings["scene"] = _identity(scene)
-    settings |= _how_read(resolved)
+    settings["scene"] = identity(scene)
+    settings |= how_read(resolved)
     chosen = config.polygons.threshold
     return Provenance(
         bundle=bundle.id,
         threshold=bundle.threshold if chosen == "bundle" else chosen,
         config=settings,
-        inputs=[file for files in _inputs(scene, config) for file in files],
+        inputs=[file for files in inputs(scene, config) for file in files],
     )
-
-
-def _inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
-    """Every file that a scene's layers and labels come from, each with those that belong to it."""
-    paths = {path for source in Project(config).sources for path in source.files(scene)} | set(scene.files.values())
-    return [stamp(path) for path in sorted(paths)]
-
-
-def _how_read(resolved: dict[str, Any]) -> dict[str, Any]:
-    """What of the scenes' and sources' settings decides the values, not where the files lie: they have their stamps."""
-    return {name: _without(resolved[name], {"path", "table", "region"}) for name in ("scenes", "sources")}
-
-
-def _without(settings: Any, keys: set[str]) -> Any:
-    """Settings without some keys, on every level."""
-    if not isinstance(settings, dict):
-        return settings
-    return {key: _without(value, keys) for key, value in settings.items() if key not in keys}
-
-
-def _identity(scene: Scene) -> dict[str, Any]:
-    """What is known of a scene beside its files' content: it stands in results."""
-    return {
-        "acquired": None if scene.acquired is None else scene.acquired.isoformat(),
-        "region": scene.region,
-        "crs": crs_of(scene.geobox),
-        "shape": list(scene.geobox.shape),
-        "transform": list(scene.geobox.transform)[:6],
-    }
 
 
 def _picture_layers(project: Project, bundle: bundles.Bundle) -> Sequence[str]:

@@ -1,0 +1,70 @@
+"""What cutting does to one scene, an item of the engine; and what tiles and maps are made from.
+
+Loads no PyTorch: processes that only cut stay small.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from thawmap.config import Config
+from thawmap.data.io import crs_of
+from thawmap.data.project import Project, stamp
+from thawmap.data.sources.base import Scene
+
+
+def cut(scene: Scene, project: Project, out: Path) -> int:
+    """Cut one scene; the number of its tiles."""
+    from thawmap.train.cutting import write_tiles  # noqa: PLC0415 - zarr loads slowly
+
+    config = project.config
+    fingerprint = tiles_from(scene, config)
+    return write_tiles(
+        out, scene, config=config, sources=project.sources, labels=project.labels, fingerprint=fingerprint
+    )
+
+
+def tiles_from(scene: Scene, config: Config) -> str:
+    """A hash of all that a scene's tiles are made from."""
+    from thawmap.train.cutting import FORMAT  # noqa: PLC0415 - zarr loads slowly
+
+    assert config.labels is not None
+    resolved = config.as_json()
+    made_from = {
+        "format": FORMAT,
+        "scene": identity(scene),
+        "files": [*inputs(scene, config), *(stamp(path) for path in Project(config).label_files)],
+        **{name: resolved[name] for name in ("layers", "labels", "tiles")},
+        **how_read(resolved),
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
+    """Every file that a scene's layers and labels come from, each with those that belong to it."""
+    paths = {path for source in Project(config).sources for path in source.files(scene)} | set(scene.files.values())
+    return [stamp(path) for path in sorted(paths)]
+
+
+def how_read(resolved: dict[str, Any]) -> dict[str, Any]:
+    """What of the scenes' and sources' settings decides the values, not where the files lie: they have their stamps."""
+    return {name: _without(resolved[name], {"path", "table", "region"}) for name in ("scenes", "sources")}
+
+
+def _without(settings: Any, keys: set[str]) -> Any:
+    """Settings without some keys, on every level."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _without(value, keys) for key, value in settings.items() if key not in keys}
+
+
+def identity(scene: Scene) -> dict[str, Any]:
+    """What is known of a scene beside its files' content: it stands in results."""
+    return {
+        "acquired": None if scene.acquired is None else scene.acquired.isoformat(),
+        "region": scene.region,
+        "crs": crs_of(scene.geobox),
+        "shape": list(scene.geobox.shape),
+        "transform": list(scene.geobox.transform)[:6],
+    }
