@@ -1,0 +1,68 @@
+"""The part of the YAML that says which regions are held out in turn, and which settings are compared."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from thawmap.config.inputs import Settings
+
+VARIED = ("augment", "layers", "model", "training")
+"""Sections whose keys can be compared: they change nothing of how tiles are cut."""
+
+Named = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class FoldSettings(Settings):
+    """Which scenes are held out together; each fold is held out once, and the others train."""
+
+    by: Literal["region", "place", "scene"] = "region"
+    """What is never divided: a region, a place with all its dates, or a scene."""
+    number: Annotated[int, Field(ge=2)] | None = None
+    """Folds into which all of them are dealt, with about as many object pixels each; unset: each is a fold (leave one
+    region out, as in the paper)."""
+    given: dict[str, Named] | None = None
+    """Or the folds by hand: the name of each, and what it holds out; what no fold names always trains."""
+    buffer_m: float = Field(default=0.0, ge=0)
+    """Tiles nearer to what is held out than this are not trained on, in metres."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.given is None:
+            return self
+        if self.number is not None:
+            msg = "folds are either dealt ('number') or 'given'; keep one of them"
+            raise ValueError(msg)
+        names = [name for fold in self.given.values() for name in fold]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            msg = f"{twice[0]!r} is held out twice in 'given'; keep one"
+            raise ValueError(msg)
+        return self
+
+
+class CrossvalSettings(Settings):
+    """Cross-validation: every fold with every combination of the grid's settings and every seed is one training."""
+
+    folds: FoldSettings = FoldSettings()
+    inner: Annotated[int, Field(ge=0)] = 1
+    """Folds of the training part, the next ones with objects in their order, that choose epoch and threshold and do not
+    train; 0: all train, the last epoch counts, at a threshold of 0.5."""
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Keys of this YAML, such as model.encoder, and the values to be compared, in all combinations."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """Every training is repeated with each of these, in place of `training.seed`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, values in self.grid.items():
+            if key.split(".")[0] not in VARIED or key == "training.seed":
+                remedy = "list seeds in 'crossval.seeds'" if key == "training.seed" else f"use {', '.join(VARIED)}"
+                msg = f"'grid' cannot vary {key!r}; {remedy}"
+                raise ValueError(msg)
+            if any(value in values[:place] for place, value in enumerate(values)):
+                msg = f"'grid' lists a value of {key!r} twice; keep one"
+                raise ValueError(msg)
+        if len(set(self.seeds)) < len(self.seeds):
+            msg = "'seeds' has one twice; keep one"
+            raise ValueError(msg)
+        return self
