@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from hashlib import sha256
 
+import pystac
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -52,7 +54,7 @@ def test_what_is_saved_loads_the_same(saved):
     assert found.threshold == 0.23
     assert not found.network.training
     assert sorted(path.name for path in folder.iterdir()) == [
-        "bundle.json", "selftest.safetensors", "weights.safetensors",
+        "bundle.json", "item.json", "selftest.safetensors", "weights.safetensors",
     ]  # fmt: skip
 
 
@@ -89,7 +91,7 @@ def test_saving_over_a_bundle_replaces_it_and_leaves_other_files(saved):
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("failing", [0, 1, 2, 3])
 def test_an_interruption_between_two_files_brings_the_old_bundle_back(saved, monkeypatch, failing):
     bundle, folder = saved
     rename, seen = os.replace, []
@@ -207,3 +209,78 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot be written"):
         save(make(), tmp_path / "file" / "model")
+
+
+def item_of(folder):
+    return json.loads((folder / "item.json").read_text())
+
+
+PROVENANCE = {
+    "config": {"model": {"weights": None}, "training": {"loss": "focal", "phases": [{"name": "full", "epochs": 2}]}},
+    "versions": {"torch": "2.9.1+cpu"},
+}
+
+
+def test_a_bundle_describes_itself_for_catalogues(tmp_path):
+    layers = (layer("red"), replace(layer("relative_elevation", clip=False), recipe="circle of 100 m"))
+    network = build(ModelSettings(architecture="unet", encoder="resnet18"), channels=2)
+    bundle = make("unet", layers=layers, network=network.eval(), provenance=PROVENANCE, thresholds={"validation": 0.3})
+    saved = save(bundle, tmp_path)
+    item = item_of(tmp_path)
+    read = pystac.Item.from_dict(item)
+    assert (read.id, read.geometry, read.bbox, item["type"]) == (f"thawmap-{saved.id}", None, None, "Feature")
+    assert read.datetime is not None
+    known = read.properties
+    assert known["thawmap:bundle"] == saved.id
+    assert known["mlm:total_parameters"] == sum(one.numel() for one in network.parameters())
+    assert (known["mlm:pretrained"], known["mlm:pretrained_source"]) == (False, None)
+    assert known["mlm:framework_version"] == "2.9.1"
+    assert [(one["minimum"], one["maximum"]) for one in known["mlm:input"][0]["value_scaling"]] == [
+        (-0.1, 0.5),
+        (-50, 50),
+    ]
+    assert "clipped to 0..1: red;" in known["mlm:input"][0]["description"]
+    assert [one["name"] for one in known["bands"]] == known["mlm:input"][0]["bands"] == ["red", "relative_elevation"]
+    assert known["bands"][1]["description"] == "made as: circle of 100 m"
+    for asset in item["assets"].values():
+        assert (tmp_path / asset["href"]).is_file()
+
+
+def test_the_description_has_what_the_model_extension_asks_for(saved):
+    """The required fields and patterns of the extension's JSON schema."""
+    _, folder = saved
+    item = item_of(folder)
+    known = item["properties"]
+    assert item["stac_extensions"] == ["https://stac-extensions.github.io/mlm/v1.4.0/schema.json"]
+    assert {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output", "bands", "datetime"} <= set(known)
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", known["mlm:name"])
+    assert known["mlm:tasks"] == ["semantic-segmentation"]
+    for kind, structure in (("mlm:input", "input"), ("mlm:output", "result")):
+        for one in known[kind]:
+            described = one[structure]
+            assert {"name", structure} <= set(one)
+            assert len(described["shape"]) == len(described["dim_order"]) == len(set(described["dim_order"]))
+            assert all(isinstance(side, int) and side >= -1 for side in described["shape"])
+            assert described["data_type"] == "float32"
+            assert all(re.fullmatch("[a-z-_]+", name) for name in described["dim_order"])
+    assert len(known["mlm:input"][0]["value_scaling"]) == len(known["mlm:input"][0]["bands"]) == 3
+    assert all({"format", "expression"} == set(one["post_processing_function"]) for one in known["mlm:output"])
+    models = [asset for asset in item["assets"].values() if "mlm:model" in asset["roles"]]
+    assert [asset["mlm:artifact_type"] for asset in models] == ["safetensors.torch.save_file"]
+
+
+def test_pystac_reads_the_model_extension(saved):
+    mlm = pytest.importorskip("pystac.extensions.mlm", reason="this pystac has no extension for models")
+    bundle, folder = saved
+    read = mlm.MLMExtension.ext(pystac.Item.from_dict(item_of(folder)))
+    assert read.architecture == bundle.architecture
+    assert read.tasks == ["semantic-segmentation"]
+    assert read.input[0].input.shape == [-1, 3, 64, 64]
+    assert [one.name for one in read.output] == ["logits"]
+    assert read.input[0].bands == [one.name for one in bundle.layers]
+
+
+def test_bundles_of_before_catalogues_load(saved):
+    bundle, folder = saved
+    (folder / "item.json").unlink()
+    assert load(folder) == bundle

@@ -2,7 +2,8 @@
 
     weights.safetensors     the network's numbers
     selftest.safetensors    an input (1, C, H, W) in physical units and its probability (1, H, W)
-    bundle.json             what it is; the SHA-256 of the other two
+    item.json               the same for catalogues, as a STAC Item; nothing here reads it
+    bundle.json             what it is; the SHA-256 of weights and self-test
 
 Nothing in it is unpickled. Loading rebuilds the network, fills it and asks it the self-test, so that a bundle
 that loads also answers as on the day it was made (law 7).
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from thawmap.config import ModelSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer
+from thawmap.model import catalogue
 from thawmap.model.network import PROBE_PX, build, probability
 
 FORMAT = 1
@@ -37,8 +39,8 @@ FORMAT = 1
 TOLERANCE = 1e-3
 """Largest difference of the self-test's probability between two machines."""
 
-_WEIGHTS, _SELFTEST, _JSON = "weights.safetensors", "selftest.safetensors", "bundle.json"
-_FILES = (_WEIGHTS, _SELFTEST, _JSON)  # in the order of writing: a folder with bundle.json is finished
+_WEIGHTS, _SELFTEST, _ITEM, _JSON = "weights.safetensors", "selftest.safetensors", "item.json", "bundle.json"
+_FILES = (_WEIGHTS, _SELFTEST, _ITEM, _JSON)  # in the order of writing: a folder with bundle.json is finished
 _LIBRARIES = ("thawmap", "torch", "segmentation-models-pytorch", "timm")
 
 
@@ -101,8 +103,8 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
             save_file({"input": inputs, "probability": answer}, fresh / _SELFTEST)
             content = _describe(bundle) | {"sha256": {name: _sha256(fresh / name) for name in (_WEIGHTS, _SELFTEST)}}
             saved = replace(bundle, id=_identify(content))
-            text = json.dumps({"id": saved.id} | content, indent=2, ensure_ascii=False)
-            (fresh / _JSON).write_text(text + "\n", encoding="utf-8")
+            _write_json(fresh / _ITEM, catalogue.item(saved))
+            _write_json(fresh / _JSON, {"id": saved.id} | content)
     except OSError as error:
         msg = f"bundle {folder} cannot be written ({error.strerror}); check the path, the permissions and the space"
         raise BundleError(msg) from error
@@ -164,6 +166,10 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "layers": [asdict(layer) for layer in bundle.layers],
         "optional": sorted(bundle.optional),
     }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _identify(content: Mapping[str, Any]) -> str:
@@ -231,7 +237,7 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder whose three files replace those in ``folder`` on success.
+    """A fresh folder whose files replace those in ``folder`` on success.
 
     The old files are kept until all new ones stand: an exception brings them back, and even a process that is
     killed between two renames leaves the old bundle whole in a hidden folder beside the new.

@@ -1,0 +1,138 @@
+"""A bundle as a STAC Item with the Machine Learning Model extension, so that catalogues can list and find it.
+
+The item stands beside the bundle's files. It tells what they are and decides nothing: a bundle loads without it.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from thawmap.layers import Layer
+
+if TYPE_CHECKING:
+    from thawmap.model.bundle import Bundle
+
+EXTENSION = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
+"""The version of the extension that the items follow."""
+
+_BINARY, _JSON = "application/octet-stream; application=safetensors", "application/json"
+_TASKS = ["semantic-segmentation"]
+_CLASSES = [{"value": 1, "name": "slump", "description": "The object that the model was trained to find"}]
+
+
+def item(bundle: "Bundle", *, saved: datetime | None = None) -> dict[str, Any]:
+    """The bundle as a STAC Item (JSON values); of no place, so that its geometry is null.
+
+    Args:
+        bundle: A bundle that has its id.
+        saved: When it was saved; None: now.
+    """
+    moment = (saved or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [EXTENSION],
+        "id": f"thawmap-{bundle.id}",
+        "geometry": None,
+        "properties": {"datetime": moment, "created": moment} | _properties(bundle),
+        "links": [],
+        "assets": _assets(),
+    }
+
+
+def _properties(bundle: "Bundle") -> dict[str, Any]:
+    """What the extension asks for, and what thawmap knows beyond it."""
+    config = bundle.provenance.get("config", {})
+    name = f"thawmap-{bundle.architecture}-{bundle.encoder}-{bundle.id}"
+    known: dict[str, Any] = {
+        "title": f"{bundle.architecture} with {bundle.encoder}, thawmap bundle {bundle.id}",
+        "bands": [_band(layer) for layer in bundle.layers],
+        "mlm:name": re.sub(r"[^a-zA-Z0-9_.\-]+", "-", name),
+        "mlm:architecture": bundle.architecture,
+        "mlm:tasks": _TASKS,
+        "mlm:framework": "PyTorch",
+        "mlm:total_parameters": sum(weights.numel() for weights in bundle.network.parameters()),
+        "mlm:input": [_input(bundle)],
+        "mlm:output": [_output(bundle)],
+        "thawmap:bundle": bundle.id,
+        "thawmap:thresholds": dict(bundle.thresholds),
+        "thawmap:metrics": dict(bundle.metrics),
+    }
+    version = re.match(r"\d+\.\d+\.\d+", str(bundle.provenance.get("versions", {}).get("torch", "")))
+    if version is not None:
+        known["mlm:framework_version"] = version.group()
+    if "model" in config:
+        weights = config["model"].get("weights")
+        known |= {"mlm:pretrained": weights is not None, "mlm:pretrained_source": weights}
+    if "training" in config:
+        known["mlm:hyperparameters"] = config["training"]
+    return known
+
+
+def _band(layer: Layer) -> dict[str, Any]:
+    made = {"description": f"made as: {layer.recipe}"} if layer.recipe else {}
+    return {"name": layer.name, "unit": layer.units or "1", "nodata": "nan", "data_type": "float32"} | made
+
+
+def _input(bundle: "Bundle") -> dict[str, Any]:
+    """The layers in physical units, and how they become the network's numbers."""
+    clipped = [layer.name for layer in bundle.layers if layer.clip]
+    return {
+        "name": "layers",
+        "bands": [layer.name for layer in bundle.layers],
+        "input": {
+            "shape": [-1, len(bundle.layers), bundle.tile, bundle.tile],
+            "dim_order": ["batch", "channel", "height", "width"],
+            "data_type": "float32",
+        },
+        "description": (
+            "Physical units, NaN where missing; x = (v - minimum) / (maximum - minimum) for each layer, "
+            f"clipped to 0..1: {', '.join(clipped) or 'none'}; missing becomes 0 after that. Sides are multiples of "
+            f"{bundle.stride} px{', and no others than these' if bundle.fixed_tile else ''}."
+        ),
+        "value_scaling": [
+            {"type": "min-max", "minimum": layer.low, "maximum": layer.high} for layer in bundle.layers
+        ],
+        "pre_processing_function": {"format": "python", "expression": "thawmap.model.network:scale"},
+    }  # fmt: skip
+
+
+def _output(bundle: "Bundle") -> dict[str, Any]:
+    """Logits, and the sigmoid that makes them probabilities."""
+    return {
+        "name": "logits",
+        "tasks": _TASKS,
+        "result": {
+            "shape": [-1, 1, bundle.tile, bundle.tile],
+            "dim_order": ["batch", "channel", "height", "width"],
+            "data_type": "float32",
+        },
+        "description": f"One sigmoid makes probabilities; objects are where they are above {bundle.threshold:g}.",
+        "classification:classes": _CLASSES,
+        "post_processing_function": {"format": "python", "expression": "torch.sigmoid"},
+    }
+
+
+def _assets() -> dict[str, Any]:
+    """The bundle's files, beside the item."""
+    return {
+        "weights": {
+            "href": "./weights.safetensors",
+            "type": _BINARY,
+            "title": "Weights of the network",
+            "roles": ["mlm:model", "mlm:weights"],
+            "mlm:artifact_type": "safetensors.torch.save_file",
+        },
+        "bundle": {
+            "href": "./bundle.json",
+            "type": _JSON,
+            "title": "What the bundle is, with the checksums of its files",
+            "roles": ["metadata"],
+        },
+        "selftest": {
+            "href": "./selftest.safetensors",
+            "type": _BINARY,
+            "title": "An input and the probability that it must give",
+            "roles": ["data"],
+        },
+    }

@@ -1,0 +1,115 @@
+"""A bundle as one ONNX file: layers in physical units in, probability out, for QGIS and for programs without Python.
+
+The metadata are those that Deepness reads, a plugin of QGIS that maps rasters with ONNX models. It divides what it
+reads by 255 before it standardises; the standard deviations written here undo that, so that the network sees the
+raster's own values.
+"""
+
+import json
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from thawmap.errors import BundleError, ConfigError
+from thawmap.layers import Layer
+from thawmap.model.bundle import Bundle
+from thawmap.model.network import probability
+
+_OVERLAP_PERCENT = 25  # what neighbouring tiles share in Deepness, of a tile's side
+_NEEDS = ("onnx", "onnxscript")
+
+
+class _Mapper(nn.Module):
+    """Scaling, network and sigmoid in one: probability (B, 1, H, W) of images (B, C, H, W) in physical units."""
+
+    def __init__(self, network: nn.Module, layers: tuple[Layer, ...]) -> None:
+        super().__init__()
+        self.network, self.layers = network, layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Probability (B, 1, H, W), 0..1; NaN in ``images`` is missing."""
+        return probability(self.network, images, self.layers).unsqueeze(1)
+
+
+def write_onnx(bundle: Bundle, path: Path, *, pixel_m: float | None = None) -> None:
+    """Write the bundle as an ONNX file that needs no other; batches of any number, tiles of the bundle's size.
+
+    Input ``layers`` (B, C, H, W) float32 in physical units, NaN = missing, in the bundle's order; output
+    ``probability`` (B, 1, H, W) float32, 0..1.
+
+    Args:
+        bundle: The bundle, on the CPU.
+        path: The file.
+        pixel_m: Side of a pixel in metres, for Deepness; None: it takes that from its window.
+
+    Raises:
+        ConfigError: If the packages for ONNX are missing, or ``pixel_m`` is not above 0.
+        BundleError: If the network cannot be said in ONNX.
+    """
+    if pixel_m is not None and not pixel_m > 0:
+        msg = f"--pixel-m is {pixel_m:g}; the side of a pixel in metres is above 0"
+        raise ConfigError(msg)
+    missing = [name for name in _NEEDS if find_spec(name) is None]
+    if missing:
+        msg = f"ONNX files need the packages {' and '.join(missing)}; install them: pip install 'thawmap[onnx]'"
+        raise ConfigError(msg)
+    mapper = _Mapper(bundle.network, bundle.layers).eval()
+    example = torch.zeros(2, len(bundle.layers), bundle.tile, bundle.tile)
+    program = _traced(mapper, example, bundle)
+    program.model.metadata_props.update(metadata(bundle, pixel_m=pixel_m))
+    program.model.producer_name = "thawmap"
+    program.save(path, external_data=False)
+
+
+def metadata(bundle: Bundle, *, pixel_m: float | None = None) -> dict[str, str]:
+    """The file's metadata: what Deepness reads, and under ``thawmap`` what the layers are; each value is JSON."""
+    channels = len(bundle.layers)
+    values = {
+        "model_type": "Segmentor",
+        "class_names": {"0": "slump"},
+        "tile_size": bundle.tile,
+        "tiles_overlap": _OVERLAP_PERCENT,
+        "seg_thresh": bundle.threshold,
+        "standardization_mean": [0.0] * channels,
+        "standardization_std": [1 / 255] * channels,
+        "thawmap": {
+            "bundle": bundle.id,
+            "layers": [{"name": one.name, "units": one.units, "recipe": one.recipe} for one in bundle.layers],
+        },
+    }
+    if pixel_m is not None:
+        values["resolution"] = pixel_m * 100  # in centimetres
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+
+
+def _traced(mapper: nn.Module, example: Tensor, bundle: Bundle) -> torch.onnx.ONNXProgram:
+    chatter = logging.getLogger("torch.onnx")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # deprecations inside of the exporter
+            program = torch.onnx.export(
+                mapper,
+                (example,),
+                input_names=["layers"],
+                output_names=["probability"],
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                dynamo=True,
+                verbose=False,
+            )
+    except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:200]
+        msg = (
+            f"{bundle.architecture} with {bundle.encoder} cannot be said in ONNX ({reason}); export it as darts, or "
+            "use another network"
+        )
+        raise BundleError(msg) from error
+    finally:
+        chatter.setLevel(level)
+    assert program is not None
+    return program

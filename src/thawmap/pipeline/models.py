@@ -1,0 +1,145 @@
+"""The verbs about models: what a bundle is, and other people's models in and out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from thawmap.data.io import atomic
+from thawmap.errors import ConfigError
+from thawmap.model import bundle as bundles
+from thawmap.model.bundle import Bundle
+from thawmap.model.encodings import Range
+from thawmap.model.interop import Facts, darts_checkpoint, import_bundle
+from thawmap.model.onnx_file import write_onnx
+from thawmap.pipeline.progress import Summary
+
+
+def info(path: Path) -> Summary:
+    """What the bundle in ``path`` is: a table of its layers, and lines.
+
+    Raises:
+        BundleError: If there is none, or it is damaged.
+    """
+    return _told(bundles.load(path))
+
+
+def import_model(
+    source: Path,
+    out: Path,
+    *,
+    window_m: float | None = None,
+    ranges: Mapping[str, Range] | None = None,
+    tile: int | None = None,
+) -> Summary:
+    """Make a bundle of another program's model, once and for all.
+
+    Args:
+        source: Run folder of thaw-slump-segmentation, one of its checkpoints, or a .pt or .ckpt of DARTS.
+        out: Folder of the bundle.
+        window_m: Diameter in metres of the circle of relative elevation; needed where the model sees it.
+        ranges: Band to the physical values that the network sees as 0 and as 1, where the file does not say.
+        tile: Side in pixels of the tiles that it was trained with, where the file does not say.
+
+    Raises:
+        BundleError: If the model cannot be imported.
+        ConfigError: If a fact is missing, or ``out`` holds a bundle.
+    """
+    if (out / "bundle.json").exists():
+        msg = f"{out} holds a bundle already; name another --out, or remove it"
+        raise ConfigError(msg)
+    made, notes = import_bundle(source, Facts(window_m=window_m, ranges=dict(ranges or {}), tile=tile))
+    saved = bundles.save(made, out)
+    return Summary(lines=(*notes, f"bundle {saved.id} is in {out}"), done=1, table=_layers(saved))
+
+
+def export_model(
+    bundle: Path, out: Path, *, to: Literal["onnx", "darts"] = "onnx", pixel_m: float | None = None
+) -> Summary:
+    """Write a bundle as another program's file.
+
+    Args:
+        bundle: Folder of the bundle.
+        out: File to write.
+        to: onnx: one file with scaling and sigmoid inside, for QGIS (Deepness) and others; darts: a .pt for DARTS.
+        pixel_m: Side in metres of the pixels that the model was trained on; Deepness takes it over.
+
+    Raises:
+        BundleError: If the bundle is damaged, or the other program could not mean the same by it.
+        ConfigError: If ``out`` exists, or packages for ONNX are missing.
+    """
+    if out.exists():
+        msg = f"{out} exists; name another file, or remove it"
+        raise ConfigError(msg)
+    if to == "darts" and pixel_m is not None:
+        msg = "--pixel-m has no meaning for darts; leave it out"
+        raise ConfigError(msg)
+    loaded = bundles.load(bundle)
+    notes: tuple[str, ...] = ()
+    with atomic(out) as draft:
+        if to == "darts":
+            notes = darts_checkpoint(loaded, draft)
+        else:
+            write_onnx(loaded, draft, pixel_m=pixel_m)
+            order = ", ".join(f"{one.name} ({one.units})" if one.units else one.name for one in loaded.layers)
+            notes = (f"it takes rasters with these bands in physical units, NaN where missing: {order}",)
+    return Summary(lines=(*notes, f"bundle {loaded.id} is in {out}"), done=1)
+
+
+def read_ranges(texts: Sequence[str]) -> dict[str, Range]:
+    """Ranges as a command line tells them.
+
+    >>> read_ranges(["ndvi=-1:1"])
+    {'ndvi': (-1.0, 1.0)}
+
+    Raises:
+        ConfigError: If one is none.
+    """
+    return dict(_read_range(text) for text in texts)
+
+
+def _read_range(text: str) -> tuple[str, Range]:
+    name, _, ends = text.partition("=")
+    try:
+        low, high = (float(end) for end in ends.split(":"))
+    except ValueError as error:
+        msg = f"--range is {text!r}; write it as NAME=LOW:HIGH, such as ndvi=-1:1"
+        raise ConfigError(msg) from error
+    return name.strip(), (low, high)
+
+
+def _layers(bundle: Bundle) -> pd.DataFrame:
+    rows = [
+        {
+            "layer": one.name,
+            "units": one.units,
+            "seen as 0": f"{one.low:g}",
+            "seen as 1": f"{one.high:g}",
+            "beyond": "clipped" if one.clip else "kept",
+            "made as": one.recipe,
+            "may be missing": "yes" if one.name in bundle.optional else "",
+        }
+        for one in bundle.layers
+    ]
+    return pd.DataFrame(rows)
+
+
+def _told(bundle: Bundle) -> Summary:
+    """All that a person asks of a bundle."""
+    made = bundle.provenance
+    weights = sum(one.numel() for one in bundle.network.parameters())
+    facts = {
+        "bundle": bundle.id,
+        "network": f"{bundle.architecture} with {bundle.encoder}, {weights} weights",
+        "tile": f"{bundle.tile} px, {'always' if bundle.fixed_tile else f'or any multiple of {bundle.stride} px'}",
+        "thresholds": ", ".join(f"{name} {value:g}" for name, value in bundle.thresholds.items()),
+        "metrics": ", ".join(f"{name} {value:.4g}" for name, value in bundle.metrics.items()),
+        "made by": str(made.get("made_by", "")),
+        "from": str(made.get("from", "")),
+        **{f"{part} on": ", ".join(names) for part, names in made.get("regions", {}).items() if names},
+        "seed": str(made.get("config", {}).get("training", {}).get("seed", "")),
+        "versions": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
+    }
+    lines = [f"{name}: {value}" for name, value in facts.items() if value]
+    return Summary(lines=(*lines, *made.get("notes", ())), done=1, table=_layers(bundle))
