@@ -211,6 +211,13 @@ def test_the_calibration_error_agrees_with_one_step_after_the_other(stored, targ
     )
 
 
+@pytest.mark.parametrize("steps", range(1, 101))
+def test_each_hundredth_is_in_the_step_that_ends_at_or_above_it(steps):
+    once = Histogram(negative=np.ones(101, np.int64), positive=np.zeros(101, np.int64))
+    ends = [100 * (step + 1) // steps for step in range(steps)]  # the last whole hundredth of each
+    assert np.cumsum(reliability(once, steps=steps).pixels).tolist() == [end + 1 for end in ends]
+
+
 def test_what_keeps_its_promise_has_no_calibration_error():
     kept = Histogram(negative=100 - np.arange(101), positive=np.arange(101))
     assert calibration_error(kept, steps=100) == pytest.approx(0)

@@ -34,7 +34,7 @@ Integers = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 
 Match = Literal["iou", "centroid"]
-"""When two objects are the same: by their IoU, or where the centroid of one of them lies on the other."""
+"""When two objects are the same: by their IoU, or where the centre of one of them lies on the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,8 +81,9 @@ def object_counts(
         prediction: True where an object is predicted, (H, W) or (N, H, W) for N rasters.
         target: 1 object, 0 not; anything else (255) is ignored; same shape.
         valid: True where the pixel could be used; same shape.
-        match: iou: two objects match with an IoU of at least ``min_iou``; centroid: where the pixel that holds the
-            centroid of one belongs to the other, either way (a horseshoe's centroid is not on itself).
+        match: iou: two objects match with an IoU of at least ``min_iou``; centroid: where that pixel of one
+            object that is nearest to its centroid belongs to the other, either way. (The centroid itself would not
+            do: that of a horseshoe, as slumps are, lies outside of it, and outside of its perfect prediction.)
         min_iou: Smallest IoU of a match; 0 takes any shared pixel.
 
     Raises:
@@ -191,12 +192,17 @@ class _Objects:
         sums = np.bincount(self.labels[inside], weights=values[inside], minlength=len(self) + 1)[1:]
         return sums / self.pixels
 
-    def centroids(self) -> tuple[Integers, ...]:
-        """Indices of the pixels that hold the centroids, an array (n,) per axis; between two, the later one."""
+    def centres(self) -> tuple[Integers, ...]:
+        """Indices of each object's pixel nearest to its centroid (of equals the first), an array (n,) per axis."""
         places = np.nonzero(self.labels)
         labels = self.labels[places]
-        sums = [np.bincount(labels, weights=axis, minlength=len(self) + 1)[1:] for axis in places]
-        return tuple((2 * one.astype(np.int64) + self.pixels) // (2 * self.pixels) for one in sums)
+        distance = np.zeros(labels.shape)
+        for axis in places:
+            mean = np.bincount(labels, weights=axis, minlength=len(self) + 1)[1:] / self.pixels
+            distance += (axis - mean[labels - 1]) ** 2
+        order = np.lexsort((distance, labels))
+        first = order[np.flatnonzero(np.diff(labels[order], prepend=0))]
+        return tuple(axis[first] for axis in places)
 
 
 def _overlaps(
@@ -213,9 +219,9 @@ def _overlaps(
 
 
 def _by_centroid(predicted: _Objects, labelled: _Objects) -> tuple[Integers, Integers]:
-    """Pairs of objects of which one lies on the centroid of the other: indices of predicted and labelled."""
-    under_predicted = labelled.labels[predicted.centroids()]
-    under_labelled = predicted.labels[labelled.centroids()]
+    """Pairs of objects of which one lies on the centre of the other: indices of predicted and labelled."""
+    under_predicted = labelled.labels[predicted.centres()]
+    under_labelled = predicted.labels[labelled.centres()]
     first = np.concatenate([np.flatnonzero(under_predicted), under_labelled[under_labelled > 0] - 1])
     second = np.concatenate([under_predicted[under_predicted > 0] - 1, np.flatnonzero(under_labelled)])
     pairs = np.unique(np.stack([first, second]), axis=1)
