@@ -1,4 +1,4 @@
-"""The synthetic Arctic: the same seed gives the same pixels however they are cut, files are as delivered, slumps too."""
+"""The synthetic Arctic: the same seed gives the same pixels however they are cut; files are as delivered."""
 
 import json
 from pathlib import Path
@@ -68,16 +68,21 @@ def files(project: Path) -> dict[str, bytes]:
     return {str(path.relative_to(project.parent)): path.read_bytes() for path in found}
 
 
+def covers(shape: shapely.Polygon, lattice: Lattice) -> np.ndarray:
+    shapely.prepare(shape)
+    return shapely.contains_xy(shape, *np.meshgrid(lattice.x, lattice.y))
+
+
 def slumps_of(region, seed=0, side=6000):
-    """The slumps of a piece of country, and the piece."""
+    """The slumps of a square piece of country."""
     lattice = Lattice(row=-side // 2, col=-side // 2, height=side, width=side)
-    return scars.slumps_within(region.country(seed), region.slumps, lattice), lattice
+    return scars.slumps_within(region.country(seed), region.slumps, lattice)
 
 
 @pytest.fixture(scope="module")
 def crowd():
     """A piece of the moraine, 300 px a side, with slumps across its middle."""
-    found, _ = slumps_of(MORAINE, side=4000)
+    found = slumps_of(MORAINE, side=4000)
     middle = max(visible(found, year=2019), key=lambda scar: scar.length_px)
     return MORAINE.country(0), Lattice(row=middle.row - 150, col=middle.col - 140, height=300, width=300)
 
@@ -123,7 +128,7 @@ def test_elevation_is_the_lands_height(crowd):
 @given(top=st.integers(-1500, 1500), left=st.integers(-1500, 1500), side=st.integers(1, 200))
 @settings(max_examples=25, deadline=None)
 def test_no_slump_that_touches_a_window_is_forgotten(top, left, side):
-    everything, _ = slumps_of(MORAINE, side=4600)
+    everything = slumps_of(MORAINE, side=4600)
     window = Lattice(row=top, col=left, height=side, width=side)
     near = {(scar.row, scar.col) for scar in scars.slumps_near(MORAINE.country(0), MORAINE.slumps, window)}
     for scar in everything:
@@ -134,25 +139,31 @@ def test_no_slump_that_touches_a_window_is_forgotten(top, left, side):
 # Slumps
 
 
+PAPER = {  # Table 2: median areas of the sites in m2, and slumps per date in 100 km2
+    "moraine": ((22_032, 22_203), (24, 103)),
+    "lake_plain": ((2_229, 2_229), (30, 55)),
+    "coast": ((13_840, 78_786), (3, 41)),
+    "river_terrace": ((14_470, 14_470), (5, 13)),
+    "island": ((5_175, 5_175), (15, 40)),
+    "cliffs": ((5_562, 7_981), (35, 67)),
+}
+
+
 @pytest.mark.parametrize("region", REGIONS, ids=lambda region: region.name)
 def test_sizes_and_numbers_follow_the_papers_regions(region):
-    per_km2 = {
-        "moraine": (0.24, 1.03), "lake_plain": (0.3, 0.55), "coast": (0.03, 0.41),
-        "river_terrace": (0.05, 0.13), "island": (0.15, 0.4), "cliffs": (0.35, 0.67),
-    }[region.name]  # Table 2: slumps per date in 100 km2
-    found, area_km2 = [], 0.0
-    for seed in (0, 1):
-        more, lattice = slumps_of(region, seed, side=4800)
-        found += visible(more, year=2019.0)
-        area_km2 += (lattice.height * 0.003) ** 2
-    areas = [scar.outline(2019.0).area * 9 for scar in found]
-    assert 0.7 < np.median(areas) / region.slumps.area_m2 < 1.4
-    assert 0.5 * per_km2[0] < len(found) / area_km2 < 2 * per_km2[1]
+    found = slumps_of(region, side=3400)
+    active = visible(found, year=2019.0)
+    areas = [scar.outline(2019.0).area * 9 for scar in active]
+    sizes, numbers = PAPER[region.name]
+    assert 0.65 * sizes[0] < np.median(areas) < 1.5 * sizes[1]
+    per_site = len(active) / (3400 * 0.003) ** 2 * 100
+    assert 0.5 * numbers[0] < per_site < 2.5 * numbers[1]
+    assert 0.2 < 1 - len(active) / len(found) < 0.75  # and scars that do not thaw
 
 
 @pytest.mark.parametrize("region", [MORAINE, COAST], ids=lambda region: region.name)
 def test_slumps_do_not_lie_on_each_other(region):
-    found, _ = slumps_of(region, side=5000)
+    found = slumps_of(region, side=3400)
     middles = np.array([(scar.row, scar.col) for scar in found])
     lengths = np.array([scar.length_px for scar in found])
     apart = np.hypot(*(middles[:, None] - middles[None]).transpose(2, 0, 1))
@@ -161,31 +172,29 @@ def test_slumps_do_not_lie_on_each_other(region):
     assert len(found) > 20
 
 
-def test_an_outline_has_the_pixels_that_the_ground_has():
-    found, _ = slumps_of(MORAINE, side=4000)
-    for scar in found[:12]:
-        for year in (2016.0, 2019.0, 2024.0):
-            if not scar.size(year):
-                continue
-            around = Lattice(row=scar.row - 260, col=scar.col - 260, height=520, width=520)
-            shape = scars.on_ground(scar, around, year)
-            mine = np.zeros(around.shape, bool)
-            mine[shape.view] = shape.edge_m > 0
-            exact = scar.outline(year)
-            points = shapely.points(*np.meshgrid(around.x, around.y))
-            shapely.prepare(exact)
-            sure = shapely.dwithin(exact.exterior, points, 0.1)
-            assert (mine == shapely.contains(exact, points))[~sure].all()
+@pytest.mark.parametrize("year", [2016.0, 2019.0, 2024.0])
+def test_an_outline_has_the_pixels_that_the_ground_has(year):
+    found = slumps_of(MORAINE, side=4000)
+    there = [scar for scar in found if scar.size(year)][:6]
+    for scar in there:
+        around = Lattice(row=scar.row - 249, col=scar.col - 249, height=166, width=166, step=3)
+        shape = scars.on_ground(scar, around, year)
+        mine = np.zeros(around.shape, bool)
+        mine[shape.view] = shape.edge_m > 0
+        exact = scar.outline(year)
+        sure = ~covers(exact.exterior.buffer(0.1), around)
+        assert np.array_equal(mine[sure], covers(exact, around)[sure])
+        assert mine.sum() * 9 == pytest.approx(exact.area, rel=0.1)
 
 
 def test_slumps_grow_upslope_begin_and_stabilise():
-    found, _ = slumps_of(MORAINE, side=8000)
+    found = slumps_of(MORAINE, side=5000)
     early, late = visible(found, year=2018.5), visible(found, year=2025.5)
     assert set(late) - set(early)  # new ones
     assert {scar for scar in early if scar not in late}  # stabilised ones
     assert any(scar.ended < 2010 for scar in found)
     growing = [scar for scar in early if scar in late and scar.ended > 2025.5]
-    assert len(growing) > 20
+    assert len(growing) > 10
     for scar in growing:
         before, after = scar.outline(2018.5), scar.outline(2025.5)
         along = [
@@ -287,7 +296,7 @@ def mosaic(project: Path, region: str, geobox: GeoBox) -> np.ndarray:
 
 
 def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
-    gaps = 0
+    gaps = []
     for image in images(project):
         region = next(one for one in REGIONS if one.name == image.parts[-3])
         tiles = sorted(project.parent.glob(f"aux/arcticdem/{region.name}*.tif"))
@@ -296,7 +305,7 @@ def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
             (1, "float32", -9999.0, 3413)
         }
         assert {abs(one.geobox.resolution.x) for one in info} == {2.0}
-        gaps += sum((stored(tile) == -9999).any() for tile in tiles)
+        gaps.append(np.mean([(stored(tile) == -9999).mean() for tile in tiles]))
         scene = raster_info(image).geobox
         ground = shapely.union_all([shapely.box(*one.geobox.boundingbox.bbox) for one in info])
         corners = np.array(scene.boundingbox.points)
@@ -310,7 +319,7 @@ def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
         }
         assert error[0.0] < 0.25
         assert error[0.0] < 0.8 * min(error[-0.5], error[0.5])  # half a pixel is seen
-    assert gaps < 4  # rare
+    assert 0 < np.mean(gaps) < 0.05  # rare
 
 
 def test_trends_cover_the_scenes_in_another_projection(project):
@@ -474,16 +483,17 @@ def test_snow_lies_in_early_summer_only(crowd):
     assert all(not any(shares) for (month, _), shares in snowy.items() if month > 7)
 
 
-@pytest.mark.parametrize("size", [96, 384])
-def test_every_place_has_land_and_a_slump_and_none_overlaps_another(size):
+@pytest.mark.parametrize("size", [96, 320])
+def test_every_place_has_a_slump_and_none_overlaps_another(size):
     for region in REGIONS:
-        found = [places.find_place(region, region.country(7), number, size) for number in range(2)]
+        found = [places.find_place(region, region.country(1), number, size) for number in range(2)]
         assert not places.edge(found[0].footprint).intersects(places.edge(found[1].footprint))
         for place in found:
             box = places.edge(place.footprint)
             near = visible(scars.slumps_near(place.country, region.slumps, place.footprint), year=2019.0)
             share = sum(scar.outline(2019.0).intersection(box).area for scar in near) / box.area
             assert 0.002 < share < 0.6
+            assert land(place.country, region.slumps, place.footprint, year=2019.0).shore_m.max() > 50
 
 
 @pytest.mark.parametrize(

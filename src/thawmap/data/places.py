@@ -1,5 +1,6 @@
 """Where the simulated images lie: how pixels of the endless ground become coordinates, and which of it is looked at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,15 +14,20 @@ from thawmap.data.land import visible
 from thawmap.data.noise import PIXEL_M, Field, Lattice
 from thawmap.data.scars import REFERENCE_YEAR, crowds, slumps_within
 from thawmap.data.scenery import Region
-from thawmap.data.terrain import Country, shores
+from thawmap.data.terrain import WIDE_PX, Country, shores
 
 POLAR = "EPSG:3413"
 """The projection of ArcticDEM."""
 
 _SPREAD_PX = 1400  # how far from its spot on the shore a place may lie
 _SPOTS = 24
-_BEST_SPOTS = 5
+_BEST_SPOTS = 8
 _ENOUGH_SLUMPS = 5
+_TRIED_SLUMPS = 12
+_TRIED_SHIFTS = 3
+_NEAR_PX, _FAR_PX = 160, 350  # how far around a square slumps are looked for
+_ALL_SLUMPS_PX = 1200  # larger footprints have slumps wherever they crowd
+_LEAST_PROMISE = -0.9  # less is mostly water
 _ANCHORS = 32  # pixels between places that are projected exactly
 
 _Positions = npt.NDArray[np.float64]
@@ -56,23 +62,47 @@ def find_place(region: Region, country: Country, number: int, size: int) -> Plac
     """
     rng = country.plane.rng("places", number)
     heading = np.radians(region.relief.heading)
-    along = number * (1.5 * size + 3 * _SPREAD_PX)
+    along = number * (3 * size + 3 * _SPREAD_PX)
     spots = np.array([-np.cos(heading), np.sin(heading)]) * along + rng.uniform(-1, 1, (_SPOTS, 2)) * _SPREAD_PX
+    if region.slumps.at_shore and (region.relief.sea or region.relief.river_m):
+        spots = np.stack([_near_shore(country, spot, heading, inland_px=0.2 * size) for spot in spots])
     corners = [(round(row) - size // 2, round(col) - size // 2) for row, col in spots]
     promise = [_promise(region, country, _square(row, col, size)) for row, col in corners]
-    best: tuple[float, Lattice] | None = None
-    for spot in np.argsort(promise)[::-1][:_BEST_SPOTS]:
-        found = _around(region, country, _square(corners[spot][0], corners[spot][1], size), rng)
-        if best is None or found[0] > best[0]:
-            best = found
-        if best[0] >= _ENOUGH_SLUMPS:
+    squares = [_square(*corners[int(spot)], size=size) for spot in np.argsort(promise)[::-1]]
+    footprint = squares[0] if size > _ALL_SLUMPS_PX else _with_slumps(region, country, squares, rng)
+    return Place(region=region, country=country, number=number, footprint=footprint)
+
+
+def _with_slumps(region: Region, country: Country, squares: Sequence[Lattice], rng: np.random.Generator) -> Lattice:
+    """A footprint near the first of some squares that shows enough slumps, else the best found."""
+    size = squares[0].height
+    wanted = min(_ENOUGH_SLUMPS, 1 + size // 100)
+    best = (-1.0, squares[0])
+    for tried, square in enumerate(squares):
+        reach = max(size // 3, _NEAR_PX) if tried < _BEST_SPOTS else _FAR_PX
+        best = max(best, _around(region, country, square, rng, reach=min(reach, _FAR_PX)), key=lambda one: one[0])
+        if best[0] >= wanted or (best[0] > 0 and tried >= _BEST_SPOTS):
             break
-    assert best is not None
-    return Place(region=region, country=country, number=number, footprint=best[1])
+    return best[1]
 
 
 def _square(row: int, col: int, size: int) -> Lattice:
     return Lattice(row=row, col=col, height=size, width=size)
+
+
+def _near_shore(country: Country, spot: _Positions, heading: float, *, inland_px: float) -> _Positions:
+    """The spot (row, column) moved straight to the shore of the sea or the river, and a little inland."""
+    alone = _without_lakes(country)
+    inland = np.array([np.sin(heading), np.cos(heading)])
+    for _ in range(2):
+        there = Lattice(row=round(spot[0]), col=round(spot[1]), height=1, width=1, step=WIDE_PX)
+        spot = spot - inland * float(shores(alone, there)[0][0, 0]) / PIXEL_M
+    return spot + inland * inland_px
+
+
+def _without_lakes(country: Country) -> Country:
+    """The country with nothing but its sea or river."""
+    return replace(country, relief=replace(country.relief, lakes=0.0))
 
 
 def _promise(region: Region, country: Country, footprint: Lattice) -> float:
@@ -81,29 +111,31 @@ def _promise(region: Region, country: Country, footprint: Lattice) -> float:
     sample = Lattice(row=footprint.row + step // 2, col=footprint.col + step // 2, height=12, width=12, step=step)
     relief = region.relief
     if relief.sea or relief.river_m:
-        country = replace(country, relief=replace(relief, lakes=0.0))  # lakes alone are not what it is known for
+        country = _without_lakes(country)  # they are not what it is known for
     wet = 0.25 if relief.sea else 0.14 if relief.river_m else relief.lakes
     dry = shores(country, sample)[0] > 0
     crowd = crowds(country, region.slumps, sample)
     return float((crowd * dry).mean() - 3 * max(abs(1 - dry.mean() - wet) - 0.08, 0))
 
 
-def _around(region: Region, country: Country, spot: Lattice, rng: np.random.Generator) -> tuple[float, Lattice]:
+def _around(
+    region: Region, country: Country, spot: Lattice, rng: np.random.Generator, *, reach: int
+) -> tuple[float, Lattice]:
     """Of some footprints about a spot the one that shows most slumps, up to enough; and how good it is."""
-    reach = min(spot.height // 3, _SPREAD_PX // 4)
+    size = spot.height
     near = visible(slumps_within(country, region.slumps, spot.pad(reach)), year=REFERENCE_YEAR)
-    outlines = shapely.union_all([scar.outline(REFERENCE_YEAR) for scar in near])
     middles = np.array([(scar.row, scar.col) for scar in near]).reshape(-1, 2)
+    outlines = shapely.union_all([scar.outline(REFERENCE_YEAR) for scar in near])
     best = (-1.0, spot)
-    for down, right in rng.integers(-reach, reach + 1, (25, 2)):
-        square = _square(spot.row + int(down), spot.col + int(right), spot.height)
-        margin = spot.height // 10
-        inside = middles - (square.row, square.col)
-        whole = int(((inside > margin) & (inside < spot.height - margin)).all(axis=1).sum())
-        share = outlines.intersection(edge(square)).area / spot.height**2
-        score = min(whole, _ENOUGH_SLUMPS) + (1 if 0.01 < share < 0.35 else 0) - 20 * max(share - 0.35, 0)
-        if score > best[0] and _promise(region, country, square) > -0.4:
-            best = (score, square)
+    for middle in rng.permutation(middles)[:_TRIED_SLUMPS]:
+        for down, right in rng.integers(-size // 4, size // 4 + 1, (_TRIED_SHIFTS, 2)) - size // 2:
+            square = _square(int(middle[0] + down), int(middle[1] + right), size)
+            inside = middles - (square.row, square.col)
+            whole = int(((inside > size // 10) & (inside < size - size // 10)).all(axis=1).sum())
+            share = outlines.intersection(edge(square)).area / size**2
+            score = min(whole, _ENOUGH_SLUMPS) + min(share, 0.3) - 20 * max(share - 0.3, 0)
+            if score > best[0] and _promise(region, country, square) > _LEAST_PROMISE:
+                best = (score, square)
     return best
 
 

@@ -12,12 +12,11 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 from shapely.geometry import Polygon
 
-from thawmap.data.noise import PIXEL_M, Field, Lattice, Mask
+from thawmap.data.noise import PIXEL_M, Field, Lattice
 from thawmap.data.terrain import WIDE_PX, Country, rise, shores
 
 REFERENCE_YEAR = 2019.0
@@ -43,7 +42,7 @@ class Slumps:
     """The slumps of a region.
 
     Attributes:
-        area_m2: Median area in square metres.
+        area_m2: Median area in square metres of those that are tried; the ground takes more of some sizes.
         per_km2: Sites on a square kilometre at which one is tried; it begins where the ground suits it.
         elongation: Length (downslope) over width.
         at_shore: Whether they open to the water; else they lie on any slope.
@@ -248,7 +247,10 @@ def _trials(country: Country, slumps: Slumps, row: int, col: int) -> tuple[_Tria
     elongation = slumps.elongation * rng.uniform(0.75, 1.35, tries)
     length_m = np.minimum(np.sqrt(area_m2 * elongation / _FILLED), _LONGEST_M)
     at = rng.integers(0, side, (2, tries))
-    ranks, chance = rng.uniform(size=tries), rng.uniform(size=tries)
+    typical_m = np.sqrt(slumps.area_m2 * slumps.elongation / _FILLED)
+    ranks, chance = rng.uniform(size=tries) * (typical_m / length_m) ** 2, rng.uniform(size=tries)
+    if slumps.at_shore:  # the strip where one can lie is as wide as it is long
+        chance *= np.maximum(length_m / (0.75 * typical_m), 1)
     hopeful = np.flatnonzero(chance < hot[at[0], at[1]])
     suits, downslope = _suits(country, slumps, lattice, at[:, hopeful], length_m[hopeful])
     chosen = chance[hopeful] < suits * hot[at[0], at[1]][hopeful]
@@ -280,7 +282,7 @@ def _suits(
     around, spot = lattice.pad(margin), (at[0] + margin, at[1] + margin)
     shore_m, bank_m = shores(country, around)
     from_shore = shore_m[spot] / length_m
-    fits = (from_shore > 0.36) & (from_shore < 0.66) if slumps.at_shore else from_shore > 0.6
+    fits = (from_shore > 0.36) & (from_shore < 0.66) if slumps.at_shore else from_shore > 0.45
     if not fits.any():
         return fits.astype(np.float64), np.zeros(len(fits))
     height = ndimage.gaussian_filter(rise(country, around, shore_m, bank_m), 1.5, truncate=2)
@@ -342,9 +344,3 @@ def _outline(length_px: float, elongation: float, rng: np.random.Generator) -> F
     wanted = _FILLED / elongation * length_px**2
     outline: Field = (radius * np.sqrt(wanted / area)).astype(np.float32)
     return outline
-
-
-def covers(outline: Polygon, lattice: Lattice) -> Mask:
-    """Which places of a lattice (row, column) lie inside of an outline."""
-    shapely.prepare(outline)
-    return np.asarray(shapely.contains_xy(outline, *np.meshgrid(lattice.x, lattice.y)), dtype=bool)
