@@ -1,17 +1,13 @@
 """Objects instead of pixels: found in masks, matched with those of the labels, counted, ranked.
 
-An object is a group of pixels that touch by their sides (4-connected, as the polygons are); those of one raster of a
-stack never touch those of another. It is found whole, before anything is ignored: predicted objects among the valid
-pixels, whatever their label says, and labelled objects whether valid or not. Then only usable pixels (valid, and
-labelled as object or not) count in an intersection or union, and of an object with fewer than half of its pixels usable
-nothing is expected:
+An object is a group of valid pixels that touch by their sides (4-connected, as the polygons are); those of one raster
+of a stack never touch those of another. What is missing is in no object, labelled or predicted, so a slump under a
+cloud's edge counts as what can be seen of it, and a perfect prediction has no fault.
 
-    labelled objects that are known:   matched (tp) or missed (fn), so tp + fn is their number
-    predicted objects:                 matched with one of those (tp), else left out where they are not known or
-                                       match a labelled object that is not known, else a false alarm (fp)
-
-So a detection of a slump that the labels ignore is no false alarm, not even by the rim that lies outside of the
-ignored pixels. Each object is matched with one other at most.
+Pixels that the labels ignore can be in a predicted object and count in no intersection or union. A predicted object
+that is not matched, and has fewer than half of its pixels outside of them, is left out: nothing is known of most of
+it. So a detection of a slump that the labels ignore is no false alarm, not even by the rim that lies outside of the
+ignored pixels. Each object is matched with one other at most, and every labelled one is found (tp) or missed (fn).
 
 Counts of objects add, and `thawmap.model.metrics.scores` makes the scores of them (its F1 is the object F1); as there,
 empty against empty is NaN, not 1. There is no `tn`: where nothing is labelled and nothing predicted, there is nothing
@@ -74,8 +70,9 @@ def object_counts(
 ) -> Counts:
     """Counts of objects: matched (tp), predicted only (fp), labelled only (fn).
 
-    As many labelled objects are matched as can be, and of predicted objects then as many as can be: so nothing depends
-    on an order. (Both at once is possible: Mendelsohn and Dulmage 1958, doi 10.4153/CJM-1958-052-0.)
+    As many objects are matched as can be, and of those predicted objects that would be false alarms as many as can be:
+    so nothing depends on an order. (Both at once is possible: Mendelsohn and Dulmage 1958, doi
+    10.4153/CJM-1958-052-0.)
 
     Args:
         prediction: True where an object is predicted, (H, W) or (N, H, W) for N rasters.
@@ -91,16 +88,14 @@ def object_counts(
     """
     _check_iou(min_iou)
     usable = valid & ((target == 0) | (target == 1))
-    predicted, labelled = _Objects.of(prediction & valid, usable), _Objects.of(target == 1, usable)
+    predicted, labelled = _Objects.of(prediction & valid, usable), _Objects.of((target == 1) & valid, usable)
     if match == "centroid":
         first, second = _by_centroid(predicted, labelled)
     else:
         first, second, _ = _overlaps(predicted, labelled, usable, min_iou)
-    expected, answerable = labelled.known[second], _answerable(predicted, labelled, first, second)
-    found = _most_matches(first[expected], second[expected])
-    alarms = expected & answerable[first]
-    right = _most_matches(first[alarms], second[alarms])
-    return Counts(tp=found, fp=int(answerable.sum()) - right, fn=int(labelled.known.sum()) - found)
+    found, known = _most_matches(first, second), predicted.known[first]
+    right = _most_matches(first[known], second[known])
+    return Counts(tp=found, fp=int(predicted.known.sum()) - right, fn=len(labelled) - found)
 
 
 def detections(
@@ -108,8 +103,8 @@ def detections(
 ) -> Detections:
     """Predicted objects with their confidence, and whether they are right.
 
-    In order of confidence (equals in that of their first pixels), each takes of the known labelled objects that
-    are left the one with the highest IoU, if that is at least ``min_iou`` (Everingham et al. 2010, doi
+    In order of confidence (equals in that of their first pixels), each takes of the labelled objects that are
+    left the one with the highest IoU, if that is at least ``min_iou`` (Everingham et al. 2010, doi
     10.1007/s11263-009-0275-4, section 4.2).
 
     Args:
@@ -125,15 +120,15 @@ def detections(
     _check_iou(min_iou)
     usable = valid & ((target == 0) | (target == 1))
     predicted = _Objects.of((probability > np.float64(threshold)) & valid, usable)
-    labelled = _Objects.of(target == 1, usable)
+    labelled = _Objects.of((target == 1) & valid, usable)
     confidence = predicted.mean(probability)
     first, second, iou = _overlaps(predicted, labelled, usable, min_iou)
-    correct, found = np.zeros(len(predicted), np.bool_), ~labelled.known
+    correct, found = np.zeros(len(predicted), np.bool_), np.zeros(len(labelled), np.bool_)
     for pair in np.lexsort((-iou, first, -confidence[first])):
         if not correct[first[pair]] and not found[second[pair]]:
             correct[first[pair]] = found[second[pair]] = True
-    kept = correct | _answerable(predicted, labelled, first, second)
-    return Detections(confidence=confidence[kept], correct=correct[kept], labelled=int(labelled.known.sum()))
+    kept = correct | predicted.known
+    return Detections(confidence=confidence[kept], correct=correct[kept], labelled=len(labelled))
 
 
 def average_precision(found: Detections) -> float:
@@ -226,13 +221,6 @@ def _by_centroid(predicted: _Objects, labelled: _Objects) -> tuple[Integers, Int
     second = np.concatenate([under_predicted[under_predicted > 0] - 1, np.flatnonzero(under_labelled)])
     pairs = np.unique(np.stack([first, second]), axis=1)
     return pairs[0], pairs[1]
-
-
-def _answerable(predicted: _Objects, labelled: _Objects, first: Integers, second: Integers) -> Bools:
-    """Whether a predicted object is a false alarm if it is not matched, (n,)."""
-    answerable = predicted.known.copy()
-    answerable[first[~labelled.known[second]]] = False
-    return answerable
 
 
 def _most_matches(first: Integers, second: Integers) -> int:
