@@ -220,6 +220,7 @@ def train(
     *,
     out: Out,
     tiles: Annotated[Path | None, Parameter(name="--tiles")] = None,
+    resume: Annotated[bool, Parameter(name="--resume", negative="")] = False,
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
@@ -229,12 +230,14 @@ def train(
         path: The YAML.
         out: Folder of the bundle: the best epoch's model; the last one's is in its folder 'last'.
         tiles: Folder of the tile store, kept between runs; by default 'tiles' in the bundle's folder.
+        resume: Go on with a training that was interrupted, to the same result; without one, begin.
         dry_run: Say what would be trained on, and train nothing.
         set_: KEY=VALUE put over the YAML.
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    return _finish(pipeline.train(_load(path, set_), out, store=tiles, dry_run=dry_run, progress=Terminal()))
+    settings, terminal = _load(path, set_), Terminal()
+    return _finish(pipeline.train(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
 
 
 @app.command

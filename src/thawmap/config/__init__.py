@@ -4,6 +4,7 @@ Every setting has its default and its help text here and nowhere else. Unknown k
 the line, the key and the nearest known key. Relative paths count from the YAML's folder.
 """
 
+from thawmap.config.crossval import CrossvalSettings, FoldSettings
 from thawmap.config.inputs import (
     Band,
     Delivery,
@@ -26,20 +27,24 @@ from thawmap.config.reading import (
     parse,
 )
 from thawmap.config.schema import (
-    AugmentSettings,
-    BceLoss,
     Config,
     EngineSettings,
-    FocalLoss,
     InferenceSettings,
-    LossTerm,
     ModelSettings,
-    OptimiserSettings,
     OutputSettings,
-    OverlapLoss,
-    Phase,
     PolygonSettings,
     SplitSettings,
+)
+from thawmap.config.training import (
+    AugmentSettings,
+    BceLoss,
+    FocalLoss,
+    LossTerm,
+    OptimiserSettings,
+    OverlapLoss,
+    Phase,
+    SamplerSettings,
+    ScheduleTerm,
     TrainingSettings,
     TverskyLoss,
 )
@@ -49,10 +54,12 @@ __all__ = [
     "Band",
     "BceLoss",
     "Config",
+    "CrossvalSettings",
     "Delivery",
     "ElevationSettings",
     "EngineSettings",
     "FocalLoss",
+    "FoldSettings",
     "InferenceSettings",
     "LabelSettings",
     "LayerSettings",
@@ -66,7 +73,9 @@ __all__ = [
     "PolygonSettings",
     "Precomputed",
     "RasterScenes",
+    "SamplerSettings",
     "SceneSettings",
+    "ScheduleTerm",
     "Sentinel2Scenes",
     "SourceSettings",
     "SplitSettings",

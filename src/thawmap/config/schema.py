@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from thawmap.config.crossval import CrossvalSettings
 from thawmap.config.inputs import (
     LabelSettings,
     LayerSettings,
@@ -18,11 +19,9 @@ from thawmap.config.inputs import (
     TileSettings,
     from_folder,
 )
+from thawmap.config.training import AugmentSettings, TrainingSettings
 from thawmap.errors import ConfigError
 from thawmap.layers import PAPER_LAYERS, Layer, layer
-
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(gt=0)]
 
 
 def _weights(name: str, info: ValidationInfo) -> str:
@@ -39,137 +38,6 @@ class ModelSettings(Settings):
     weights: Annotated[str, AfterValidator(_weights)] | None = None
     """Pre-trained encoder weights: a .safetensors file, or a name such as imagenet, which the library fetches;
     unset: random, as in the paper."""
-
-
-class AugmentSettings(Settings):
-    """Random changes of training tiles, each with its probability (the paper's, section 2.3.2)."""
-
-    flip: Probability = 0.5
-    """Probability of each mirroring, left-right and top-bottom."""
-    rotate90: Probability = 0.5
-    """Probability of a turn by one, two or three quarters."""
-    blur: Probability = 0.5
-    """Probability of a slight blur of all layers."""
-
-
-class OptimiserSettings(Settings):
-    """The optimiser (the paper's: Adam as its authors suggest)."""
-
-    name: Literal["adam", "adamw"] = "adam"
-    """Name of the optimiser."""
-    lr: float = Field(default=0.001, gt=0)
-    """Learning rate."""
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the first and second moment."""
-    eps: float = Field(default=1e-8, gt=0)
-    """Added to the denominator."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Decay of the weights."""
-
-
-class Phase(Settings):
-    """A stretch of training over one choice of tiles; it starts from the best model of the phase before."""
-
-    name: str
-    """Name in the log."""
-    epochs: Positive
-    """Passes over the tiles."""
-    tiles: Literal["positive", "all"] = "all"
-    """Tiles with an object in them (the paper's sparse training), or all."""
-    lr: float | None = Field(default=None, gt=0)
-    """Learning rate of this phase; unset: the optimiser's."""
-
-
-class BceLoss(Settings):
-    """Mean binary cross-entropy."""
-
-    name: Literal["bce"] = "bce"
-    """Name of the loss."""
-    positive_weight: float = Field(default=1.0, gt=0)
-    """How many other pixels a pixel of an object counts for."""
-    weight: Weight = 1.0
-    """Factor of this loss in the sum."""
-
-
-class FocalLoss(Settings):
-    """Mean focal loss: cross-entropy that looks away from what is easy (the paper's, Lin et al. 2017)."""
-
-    name: Literal["focal"] = "focal"
-    """Name of the loss."""
-    gamma: float = Field(default=2.0, ge=0)
-    """Power of the probability given to the wrong class; 0: plain cross-entropy."""
-    alpha: Probability | None = None
-    """Factor of the pixels of objects, one minus it that of all others; unset: no such factors, as in the paper."""
-    weight: Weight = 1.0
-    """Factor of this loss in the sum."""
-
-
-class TverskyLoss(Settings):
-    """One minus the soft Tversky index of the batch: Dice with a choice of what is worse (Salehi et al. 2017)."""
-
-    name: Literal["tversky"] = "tversky"
-    """Name of the loss."""
-    alpha: float = Field(default=0.3, gt=0)
-    """Cost of a pixel that is predicted only."""
-    beta: float = Field(default=0.7, gt=0)
-    """Cost of a pixel that is labelled only."""
-    weight: Weight = 1.0
-    """Factor of this loss in the sum."""
-
-
-class OverlapLoss(Settings):
-    """One minus an overlap of the batch: soft Dice, soft Jaccard (IoU), or IoU by its Lovasz extension."""
-
-    name: Literal["dice", "jaccard", "lovasz"]
-    """Name of the loss."""
-    weight: Weight = 1.0
-    """Factor of this loss in the sum."""
-
-
-LossName = Literal["bce", "dice", "focal", "jaccard", "lovasz", "tversky"]
-LossTerm = Annotated[BceLoss | FocalLoss | OverlapLoss | TverskyLoss, Field(discriminator="name")]
-
-
-def _named(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _listed(value: object) -> object:
-    if value in ([], ()):
-        msg = "must name at least one loss"
-        raise ValueError(msg)
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-LossItem = Annotated[LossTerm, BeforeValidator(_named, json_schema_input_type=LossName | LossTerm)]
-LossSum = Annotated[
-    tuple[LossItem, ...],
-    BeforeValidator(_listed, json_schema_input_type=LossName | LossTerm | tuple[LossName | LossTerm, ...]),
-]
-"""A name, a name with its settings, or a list of either, whose weighted sum is the loss."""
-
-
-class TrainingSettings(Settings):
-    """How the network learns."""
-
-    loss: LossSum = (FocalLoss(),)
-    """Loss over usable and labelled pixels only: a name, {name: tversky, alpha: 0.3}, or a list to be summed."""
-    optimiser: OptimiserSettings = OptimiserSettings()
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate within a phase."""
-    batch_size: Positive = 6
-    """Tiles per step."""
-    phases: tuple[Phase, ...] = Field(
-        default=(Phase(name="sparse", epochs=100, tiles="positive"), Phase(name="full", epochs=20)),
-        min_length=1,
-    )
-    """Phases in order."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network; auto: bfloat16 on a GPU that has it, else float32."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: a GPU where there is one."""
-    seed: int = 0
-    """Seed of everything random."""
 
 
 class SplitSettings(Settings):
@@ -236,10 +104,19 @@ class OutputSettings(Settings):
 class EngineSettings(Settings):
     """What runs the work over many scenes."""
 
-    kind: Literal["local"] = "local"
-    """local: this machine."""
+    kind: Literal["local", "dask"] = "local"
+    """local: processes of this machine; dask: a running Dask cluster, whose workers see the same folders."""
     workers: Positive = 1
-    """Processes side by side."""
+    """Processes side by side; for a cluster, scenes or trainings that it is given at once."""
+    address: str | None = None
+    """Address of the Dask cluster's scheduler, such as tcp://node1:8786."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.kind == "dask") != (self.address is not None):
+            msg = "'address' belongs to kind dask, which needs one; give both or neither"
+            raise ValueError(msg)
+        return self
 
 
 class Config(Settings):
@@ -258,6 +135,7 @@ class Config(Settings):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     split: SplitSettings = SplitSettings()
+    crossval: CrossvalSettings = CrossvalSettings()
     inference: InferenceSettings = InferenceSettings()
     polygons: PolygonSettings = PolygonSettings()
     outputs: OutputSettings = OutputSettings()

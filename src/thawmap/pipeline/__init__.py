@@ -52,7 +52,7 @@ def demo(out: Path, *, progress: Progress | None = None) -> Summary:
         simulate(out / "project")
     config = load(yaml)
     model, maps, report = out / "model", out / "maps", out / "report"
-    train(config, model, progress=progress)
+    train(config, model, resume=True, progress=progress)
     mapped = predict(config, model, maps, part="test", progress=progress)
     scored = evaluate(config, maps, report, model=model, progress=progress)
     lines = (*mapped.lines, *scored.lines, f"Open {(report / 'index.html').resolve()} in a browser.")
@@ -181,10 +181,19 @@ def train(
     out: Path,
     *,
     store: Path | None = None,
+    resume: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Cut tiles, split them by region, train, and keep the best and the last model as bundles.
+
+    Args:
+        config: Everything that decides the result.
+        out: Folder of the bundle.
+        store: Folder of the tile store; by default 'tiles' in ``out``.
+        resume: Go on with a training that was interrupted in ``out``; without one, begin.
+        dry_run: Say what would be trained on, and train nothing.
+        progress: Is told what happens.
 
     Raises:
         ConfigError: If the configuration has no labels, no scene is found, or the split names what is not there.
@@ -211,7 +220,7 @@ def train(
         return Summary(lines=(*cut.lines, line), failed=cut.failed)
     opened = TileStore.open(place)
     there = _trained(out, config, opened.identity)
-    made = there or fit(opened, _folds(config, opened, scenes), config, out, report=progress.say)
+    made = there or fit(opened, _folds(config, opened, scenes), config, out, resume=resume, report=progress.say)
     line = f"bundle {made.id}, threshold {made.threshold:.2f}{', trained before' if there else ''}: {out}"
     return Summary(lines=(*cut.lines, line), done=int(not there), skipped=int(bool(there)), failed=cut.failed)
 
@@ -250,14 +259,13 @@ def _trained(out: Path, config: Config, tiles: str) -> "Bundle | None":
         ConfigError: If there is one of another training, which nobody has asked to replace.
     """
     from thawmap.model.bundle import load as load_bundle  # noqa: PLC0415
-    from thawmap.train.fit import UNFINISHED  # noqa: PLC0415
+    from thawmap.train.state import DECIDING, UNFINISHED, differences  # noqa: PLC0415
 
     if not (out / "bundle.json").exists() or (out / UNFINISHED).exists():
         return None
-    bundle, wanted = load_bundle(out), config.as_json()
-    made = bundle.provenance.get("config", {})
-    deciding = ("layers", "labels", "tiles", "model", "augment", "training", "split")
-    other = [name for name in deciding if made.get(name) != wanted[name]]
+    bundle, resolved = load_bundle(out), config.as_json()
+    made, wanted = dict(bundle.provenance.get("config", {})), {name: resolved[name] for name in DECIDING}
+    other = differences({name: made[name] for name in DECIDING if name in made}, wanted)
     if bundle.provenance.get("tile_store") != tiles:
         other.append("tiles")
     if other:

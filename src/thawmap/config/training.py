@@ -1,0 +1,269 @@
+"""The part of the YAML that says how the network learns: augmentation, losses, optimiser, schedule, phases."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from thawmap.config.inputs import Positive, Probability, Settings
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(gt=0)]
+
+
+class AugmentSettings(Settings):
+    """Random changes of training tiles, each with its probability (the paper's, section 2.3.2)."""
+
+    flip: Probability = 0.5
+    """Probability of each mirroring, left-right and top-bottom."""
+    rotate90: Probability = 0.5
+    """Probability of a turn by one, two or three quarters."""
+    blur: Probability = 0.5
+    """Probability of a slight blur of all layers."""
+
+
+_OF_ADAM = ("betas", "eps")
+_OF_SGD = ("momentum", "nesterov")
+
+
+class OptimiserSettings(Settings):
+    """The optimiser (the paper's: Adam as its authors suggest)."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """Name of the optimiser."""
+    lr: float = Field(default=0.001, gt=0)
+    """Learning rate."""
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the first and second moment; of adam and adamw."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator; of adam and adamw."""
+    momentum: Decay = 0.9
+    """Share of the step before that is gone again; of sgd."""
+    nesterov: bool = False
+    """Whether the gradient is taken where the momentum leads (Nesterov); of sgd."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of the weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        foreign = _OF_ADAM if self.name == "sgd" else _OF_SGD
+        wrong = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
+        if wrong:
+            msg = f"'{wrong[0]}' is no setting of {self.name}; leave it out"
+            raise ValueError(msg)
+        if self.nesterov and not self.momentum:
+            msg = "'nesterov' needs a 'momentum' above 0; give one"
+            raise ValueError(msg)
+        return self
+
+
+class ConstantSchedule(Settings):
+    """Always the phase's learning rate."""
+
+    name: Literal["constant"] = "constant"
+    """Name of the schedule."""
+
+
+class StepSchedule(Settings):
+    """Lower at once after every so many epochs."""
+
+    name: Literal["step"] = "step"
+    """Name of the schedule."""
+    every: Positive = 10
+    """Epochs between two steps."""
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    """Factor of the learning rate at each step."""
+
+
+class ExponentialSchedule(Settings):
+    """Lower by a factor with every epoch."""
+
+    name: Literal["exponential"] = "exponential"
+    """Name of the schedule."""
+    factor: float = Field(default=0.95, gt=0, lt=1)
+    """Factor of the learning rate from one epoch to the next."""
+
+
+class CosineSchedule(Settings):
+    """Down along half a cosine, after a warm-up."""
+
+    name: Literal["cosine"] = "cosine"
+    """Name of the schedule."""
+    warmup: Share = 0.0
+    """Share of the phase in which the learning rate rises in a line, from a hundredth."""
+    final: Probability = 0.0
+    """Share of the learning rate that is left at the end."""
+
+
+class OneCycleSchedule(Settings):
+    """Up along half a cosine, and down along another (Smith and Topin 2018, arXiv 1708.07120); momentum stays."""
+
+    name: Literal["one_cycle"] = "one_cycle"
+    """Name of the schedule."""
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the phase in which the learning rate rises."""
+    start: Probability = 0.04
+    """Share of the learning rate at the begin."""
+    final: Probability = 4e-6
+    """Share of the learning rate that is left at the end."""
+
+
+class PlateauSchedule(Settings):
+    """Lower where the validation no longer gets better."""
+
+    name: Literal["plateau"] = "plateau"
+    """Name of the schedule."""
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without a better one that are waited for; with one more the learning rate falls."""
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    """Factor of the learning rate each time."""
+
+
+ScheduleName = Literal["constant", "step", "exponential", "cosine", "one_cycle", "plateau"]
+ScheduleTerm = Annotated[
+    ConstantSchedule | StepSchedule | ExponentialSchedule | CosineSchedule | OneCycleSchedule | PlateauSchedule,
+    Field(discriminator="name"),
+]
+
+
+class BceLoss(Settings):
+    """Mean binary cross-entropy."""
+
+    name: Literal["bce"] = "bce"
+    """Name of the loss."""
+    positive_weight: float = Field(default=1.0, gt=0)
+    """How many other pixels a pixel of an object counts for."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+class FocalLoss(Settings):
+    """Mean focal loss: cross-entropy that looks away from what is easy (the paper's, Lin et al. 2017)."""
+
+    name: Literal["focal"] = "focal"
+    """Name of the loss."""
+    gamma: float = Field(default=2.0, ge=0)
+    """Power of the probability given to the wrong class; 0: plain cross-entropy."""
+    alpha: Probability | None = None
+    """Factor of the pixels of objects, one minus it that of all others; unset: no such factors, as in the paper."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+class TverskyLoss(Settings):
+    """One minus the soft Tversky index of the batch: Dice with a choice of what is worse (Salehi et al. 2017)."""
+
+    name: Literal["tversky"] = "tversky"
+    """Name of the loss."""
+    alpha: float = Field(default=0.3, gt=0)
+    """Cost of a pixel that is predicted only."""
+    beta: float = Field(default=0.7, gt=0)
+    """Cost of a pixel that is labelled only."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+class OverlapLoss(Settings):
+    """One minus an overlap of the batch: soft Dice, soft Jaccard (IoU), or IoU by its Lovasz extension."""
+
+    name: Literal["dice", "jaccard", "lovasz"]
+    """Name of the loss."""
+    weight: Weight = 1.0
+    """Factor of this loss in the sum."""
+
+
+LossName = Literal["bce", "dice", "focal", "jaccard", "lovasz", "tversky"]
+LossTerm = Annotated[BceLoss | FocalLoss | OverlapLoss | TverskyLoss, Field(discriminator="name")]
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    if value in ([], ()):
+        msg = "must name at least one loss"
+        raise ValueError(msg)
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+LossItem = Annotated[LossTerm, BeforeValidator(_named, json_schema_input_type=LossName | LossTerm)]
+LossSum = Annotated[
+    tuple[LossItem, ...],
+    BeforeValidator(_listed, json_schema_input_type=LossName | LossTerm | tuple[LossName | LossTerm, ...]),
+]
+"""A name, a name with its settings, or a list of either, whose weighted sum is the loss."""
+
+
+Schedule = Annotated[ScheduleTerm, BeforeValidator(_named, json_schema_input_type=ScheduleName | ScheduleTerm)]
+"""A name, or a name with its settings."""
+
+
+class SamplerSettings(Settings):
+    """How often tiles are drawn; an epoch draws as many as there are, some twice, some not at all."""
+
+    positive: Weight = 1.0
+    """Weight of a tile with an object in it."""
+    negative: Weight = 1.0
+    """Weight of a tile without."""
+    regions: Literal["as_they_are", "equal"] = "as_they_are"
+    """equal: every region is drawn as often as any other, however many tiles it has."""
+
+
+class Phase(Settings):
+    """A stretch of training over one choice of tiles; it starts from the best model of the phase before."""
+
+    name: str
+    """Name in the log."""
+    epochs: Positive
+    """Passes over the tiles."""
+    tiles: Literal["positive", "all", "mined"] = "all"
+    """Tiles with an object in them (the paper's sparse training), all, or mined: those with an object and as many of
+    the others, which the model gets most wrong when the phase begins."""
+    lr: float | None = Field(default=None, gt=0)
+    """Learning rate of this phase; unset: the optimiser's."""
+    loss: LossSum | None = None
+    """Loss of this phase; unset: that of `training.loss`."""
+    sampler: SamplerSettings | None = None
+    """How often tiles are drawn; unset: every tile once in an epoch."""
+
+
+class TrainingSettings(Settings):
+    """How the network learns."""
+
+    loss: LossSum = (FocalLoss(),)
+    """Loss over usable and labelled pixels only: a name, {name: tversky, alpha: 0.3}, or a list to be summed."""
+    optimiser: OptimiserSettings = OptimiserSettings()
+    schedule: Schedule = ConstantSchedule()
+    """Learning rate within a phase: a name, or {name: cosine, warmup: 0.1}."""
+    batch_size: Positive = 6
+    """Tiles in a batch."""
+    accumulate: Positive = 1
+    """Batches whose gradients make one step together, where memory does not hold them at once."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Longest gradient of a step; a longer one is made as short; unset: none is."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the weights, such as 0.999, which is validated and kept in place of the weights
+    themselves; unset: none."""
+    stop_after: Positive | None = None
+    """Epochs without a better one after which a phase ends early; unset: it never does."""
+    phases: tuple[Phase, ...] = Field(
+        default=(Phase(name="sparse", epochs=100, tiles="positive"), Phase(name="full", epochs=20)),
+        min_length=1,
+    )
+    """Phases in order."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; auto: bfloat16 on a GPU that has it, else float32."""
+    compile: bool = False
+    """Whether PyTorch compiles the network first: minutes at the begin, faster steps after."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: a GPU where there is one."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.phases[0].tiles == "mined":
+            msg = "the first of 'phases' cannot have mined tiles, as nothing is learnt yet; put a phase before it"
+            raise ValueError(msg)
+        return self
