@@ -184,6 +184,7 @@ def test_an_object_that_spans_a_labelled_and_an_ignored_one_is_found():
     target[5:10, 2:10] = 255
     prediction[2:10, 2:10] = target[2:10, 2:10] > 0
     assert object_counts(prediction, target, np.ones_like(prediction)) == Counts(tp=1)
+    assert detections(prediction * 0.9, target, np.ones_like(prediction), threshold=0.5).correct.tolist() == [True]
 
 
 def test_a_labelled_object_counts_as_what_can_be_seen_of_it():
