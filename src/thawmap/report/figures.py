@@ -33,13 +33,13 @@ INK, MUTED, RULE = "#1b2733", "#5b6875", "#d5dbe1"
 BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#9aa5b1",
 )  # fmt: skip
-_LINES = (BLUE, ORANGE, GREEN, PINK, INK, SKY, "#e69f00", GREY)
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+LINES = (BLUE, ORANGE, GREEN, PINK, INK, SKY, "#e69f00", GREY)
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _SHARES = LinearSegmentedColormap.from_list("shares", ["#f4f8fb", "#9fcae6", BLUE])
 _PROBABILITY = LinearSegmentedColormap.from_list(
     "probability", ["#0a1622", "#12456b", "#4aa3d8", "#ffffff"]
 ).with_extremes(bad="#8b949d")
-_TITLES = {"iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1", "loss": "Loss"}
+TITLES = {"iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1", "loss": "Loss"}
 _SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 
 _STYLE: Any = MappingProxyType(
@@ -71,7 +71,7 @@ _STYLE: Any = MappingProxyType(
 _Parameters = ParamSpec("_Parameters")
 
 
-def _styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
+def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
     """The drawing function, under the one style of all figures."""
 
     @wraps(draw)
@@ -96,7 +96,7 @@ def write_figure(path: Path, figure: Figure) -> None:
         figure.savefig(temporary, dpi=200)
 
 
-@_styled
+@styled
 def confusion(counts: Counts) -> Figure:
     """Pixels by label (rows) and prediction (columns): shares of each row, and the counts themselves."""
     figure = Figure(figsize=(4.4, 3.4), layout="constrained")
@@ -120,7 +120,7 @@ def confusion(counts: Counts) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "precision", "recall", "f1")) -> Figure:
     """Scores of every region as bars, one for each threshold.
 
@@ -140,7 +140,7 @@ def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "pr
             for row, value in zip(rows, values, strict=True):
                 said = "n/a" if math.isnan(value) else f"{value:.2f}"
                 axes.text(min(np.nan_to_num(value), 1) + 0.02, row, said, va="center", size=7, color=MUTED)
-        axes.set(title=_TITLES.get(metric, metric), xlim=(0, 1.16), xticks=[0, 0.5, 1])
+        axes.set(title=TITLES.get(metric, metric), xlim=(0, 1.16), xticks=[0, 0.5, 1])
         axes.grid(axis="x")
         axes.spines[:].set_visible(False)
     panels[0].set_yticks(range(len(regions)), regions, color=INK)
@@ -150,7 +150,7 @@ def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "pr
     return figure
 
 
-@_styled
+@styled
 def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, Mapping[str, float]]) -> Figure:
     """Precision against recall over all thresholds, a line per region, with the thresholds marked.
 
@@ -162,7 +162,7 @@ def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, M
     axes = figure.add_subplot()
     _iou_lines(axes)
     for place, (region, histogram) in enumerate(curves.items()):
-        colour, dashes = _LINES[place % len(_LINES)], _DASHES[place // len(_LINES) % len(_DASHES)]
+        colour, dashes = LINES[place % len(LINES)], DASHES[place // len(LINES) % len(DASHES)]
         steps = [scores(histogram.counts(step / 100)) for step in range(BINS)]
         axes.plot(
             [step["recall"] for step in steps],
@@ -182,7 +182,7 @@ def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, M
     return figure
 
 
-@_styled
+@styled
 def training_curves(log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "iou", "precision", "recall")) -> Figure:
     """Loss and scores by epoch, a line per split; dotted lines stand where a phase begins.
 
@@ -210,7 +210,7 @@ def training_curves(log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "i
                 size=7,
                 va="top",
             )
-        axes.set_title(_TITLES.get(metric, metric), pad=15)
+        axes.set_title(TITLES.get(metric, metric), pad=15)
         axes.set_xlabel("Epoch")
         axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.set_ylim(bottom=0, top=None if metric == "loss" else 1)
@@ -221,7 +221,7 @@ def training_curves(log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "i
     return figure
 
 
-@_styled
+@styled
 def map_panel(
     image: npt.NDArray[np.uint8],
     probability: npt.NDArray[np.floating],

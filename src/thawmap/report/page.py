@@ -100,16 +100,9 @@ def write_page(
     Raises:
         DataError: If it cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("thawmap", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"score": _score, "thousands": thousands}
     name = main_threshold(evaluation)
-    html = environment.get_template("page.html.j2").render(
+    html = render(
+        "page.html.j2",
         about=about,
         evaluation=evaluation,
         bundles=sorted({item.bundle for item in evaluation.scenes if item.bundle}),
@@ -121,9 +114,21 @@ def write_page(
         figures=_figures(evaluation, about, training),
         places=[_panel(place, evaluation, name) for place in places],
         pixels=_pixels(evaluation),
-        version=version("thawmap"),
     )
     write_text(path, html)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of this folder's templates, which know the filters `score` and `thousands`."""
+    environment = Environment(
+        loader=PackageLoader("thawmap", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": score, "thousands": thousands}
+    return environment.get_template(template).render(version=version("thawmap"), **values)
 
 
 def main_threshold(evaluation: Evaluation) -> str:
@@ -181,11 +186,11 @@ def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) ->
     text = f"A pixel counts as mapped where its probability is above {value:.2f}; this threshold {chosen}."
     others = {key: other for key, other in evaluation.thresholds.items() if key != name}
     for other in others.values():
-        text += f" At {other:.2f} the IoU would be {_score(scores(together.counts(other))['iou'])}."
+        text += f" At {other:.2f} the IoU would be {score(scores(together.counts(other))['iou'])}."
     best = best_threshold(together)
     if together.positive.any():
         text += (
-            f" The best threshold in hindsight, {best:.2f}, would give {_score(scores(together.counts(best))['iou'])}: "
+            f" The best threshold in hindsight, {best:.2f}, would give {score(scores(together.counts(best))['iou'])}: "
             "a bound for what a threshold can do, and no result."
         )
     return text
@@ -268,21 +273,21 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
     )
     where = ", ".join(region for region in counting if region) or "all scenes"
     pictures = [
-        _picture(
+        picture(
             "Scores by region",
             region_scores(table),
             "Bars of IoU, precision, recall and F1 for every region and threshold; the numbers are in scores.csv.",
             "Blue bars are the result. Hatched bars use the threshold that suits each region best, which only "
             "its labels can tell: hindsight, not a result.",
         ),
-        _picture(
+        picture(
             "Precision against recall",
             precision_recall(_curves(regions), _marks(table)),
             "Curves of precision against recall over all thresholds, a line per region, with thresholds marked.",
             "Each line runs through all thresholds, from high ones on the left to low ones on the right. "
             "Along a grey line the IoU is the same.",
         ),
-        _picture(
+        picture(
             "What was right and what was wrong",
             confusion(counts),
             f"Pixels by label and prediction: {thousands(counts.tp)} of {thousands(counts.tp + counts.fn)} "
@@ -292,7 +297,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
     ]
     if training is not None and len(training):
         pictures.append(
-            _picture(
+            picture(
                 "How it learned",
                 training_curves(training),
                 "Loss, IoU, precision and recall of each epoch, for the training and the validation regions.",
@@ -316,8 +321,8 @@ def _panel(place: Place, evaluation: Evaluation, name: str) -> Picture:
     )
     region = f", {place.scored.region}" if place.scored.region else ""
     reached = scores(counts)
-    result = ", ".join(f"{title} {_score(reached[key])}" for key, title in _SHOWN.items())
-    return _picture(
+    result = ", ".join(f"{title} {score(reached[key])}" for key, title in _SHOWN.items())
+    return picture(
         f"{place.rank.capitalize()}: {place.scored.scene}{region}",
         figure,
         f"Scene {place.scored.scene} twice, the image and the probability, with labelled and mapped outlines.",
@@ -352,7 +357,8 @@ def _share_above(counted: Histogram, probability: float) -> float:
     return (counts.tp + counts.fp) / counted.total
 
 
-def _picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
+def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
+    """A figure as it stands on a page."""
     uri = "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
     width_rem = round(_REM_PER_INCH * float(figure.get_size_inches()[0]), 1)
     return Picture(title=title, uri=uri, alt=alt, caption=caption, width_rem=width_rem)
@@ -366,6 +372,6 @@ def _iou(members: Sequence[Scored], threshold: float) -> float:
     return scores(_histogram(members).counts(threshold))["iou"]
 
 
-def _score(value: float) -> str:
+def score(value: float) -> str:
     """Two decimals; n/a where the score is not defined."""
     return "n/a" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"
