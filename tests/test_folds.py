@@ -1,15 +1,18 @@
 """Splits: every tile has one place, and no training tile has seen the ground of validation or test."""
 
+from itertools import pairwise
+
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thawmap.config import SplitSettings
+from thawmap.config import CrossvalSettings, SplitSettings
 from thawmap.errors import ConfigError, TrainingError
-from thawmap.train.folds import split
+from thawmap.train.folds import Fold, deal, split
 
 
 def frame(tiles):
@@ -122,3 +125,105 @@ def test_ground_of_a_left_out_scene_is_its_own_where_no_tile_was_kept():
     folds = split(index, SplitSettings(test=("c",)), scenes=scenes)
     assert list(folds.train["tile_id"]) == ["0"]
     assert list(folds.dropped["tile_id"]) == ["1"]
+
+
+def weighed(pixels, by="region"):
+    """An index of one tile per name, with these object pixels."""
+    return pd.DataFrame({"scene": list(pixels), by: list(pixels), "positive_pixels": list(pixels.values())})
+
+
+regions = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 50), min_size=2)
+
+
+@given(pixels=regions, inner=st.integers(0, 2))
+@settings(max_examples=100, deadline=None)
+def test_every_region_is_held_out_once_and_never_chooses_for_itself(pixels, inner):
+    wanted = CrossvalSettings(inner=inner)
+    others = [sum(pixels[other] > 0 for other in pixels if other != name) for name in pixels]
+    if min(others) < inner:
+        with pytest.raises(ConfigError, match=r"crossval\.inner asks for"):
+            deal(weighed(pixels), wanted)
+        return
+    folds = deal(weighed(pixels), wanted)
+    assert [fold.test for fold in folds] == [(name,) for name in sorted(pixels)]
+    for fold in folds:
+        assert len(fold.validation) == inner
+        assert not set(fold.validation) & set(fold.test)
+        assert all(pixels[name] > 0 for name in fold.validation)
+
+
+def test_the_next_region_with_objects_chooses_round_and_round():
+    folds = deal(weighed({"a": 5, "b": 0, "c": 5, "d": 5}), CrossvalSettings())
+    assert {fold.name: fold.validation for fold in folds} == {"a": ("c",), "b": ("c",), "c": ("d",), "d": ("a",)}
+
+
+@given(pixels=regions, number=st.integers(2, 8))
+@settings(max_examples=100, deadline=None)
+def test_dealt_folds_hold_every_name_once_and_weigh_about_the_same(pixels, number):
+    wanted = CrossvalSettings(folds={"number": number}, inner=0)
+    if number > len(pixels):
+        with pytest.raises(ConfigError, match=f"in {number} folds needs as many regions, and {len(pixels)} have"):
+            deal(weighed(pixels), wanted)
+        return
+    groups = [fold.test for fold in deal(weighed(pixels), wanted)]
+    assert len(groups) == number
+    assert sorted(name for group in groups for name in group) == sorted(pixels)
+    sums = sorted(sum(pixels[name] for name in group) for group in groups)
+    assert sums[-1] - sums[0] <= max(pixels.values())  # what greedy dealing promises
+
+
+def test_given_folds_are_held_out_and_what_no_fold_names_always_trains():
+    wanted = CrossvalSettings(folds={"given": {"west": ["a", "b"], "east": ["c"]}})
+    folds = deal(weighed(dict.fromkeys("abcd", 1)), wanted)
+    assert [(fold.name, fold.test, fold.validation) for fold in folds] == [
+        ("west", ("a", "b"), ("c",)), ("east", ("c",), ("a", "b")),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"crossval\.folds\.given names the region 'z'.* there are a, b, c, d"):
+        deal(weighed(dict.fromkeys("abcd", 1)), CrossvalSettings(folds={"given": {"x": ["z"], "y": ["a"]}}))
+
+
+def test_a_scene_that_belongs_nowhere_cannot_be_dealt():
+    with pytest.raises(ConfigError, match="has no region"):
+        deal(pd.DataFrame({"scene": ["s", "t"], "region": ["a", None], "positive_pixels": [1, 1]}), CrossvalSettings())
+
+
+@given(tiles=tiles, buffer=st.integers(1, 12))
+@settings(max_examples=100, deadline=None)
+def test_a_buffer_keeps_training_away_from_what_is_held_out(tiles, buffer):
+    """Against the plain distance of squares, from their corners."""
+    index = frame(tiles)
+    fold = Fold(name="b", by="region", test=tuple(set(index["region"]) & {"b"}))
+    try:
+        folds = split(index, fold, buffer_m=buffer)
+    except TrainingError:
+        return
+    held_out = list(folds.test.geometry)
+    for shape in folds.train.geometry:
+        assert all(distance(shape, other) > buffer for other in held_out)
+    for shape in folds.dropped.geometry:
+        assert any(distance(shape, other) <= buffer for other in held_out)
+
+
+def distance(one, other):
+    a, b = one.bounds, other.bounds
+    return np.hypot(*(max(0, a[axis] - b[axis + 2], b[axis] - a[axis + 2]) for axis in (0, 1)))
+
+
+def test_places_are_held_out_with_all_their_dates_and_whole_scenes():
+    """Scenes know their place from their tiles: ground without a tile is its place's too."""
+    index = frame([("a", 0, 0, 5), ("a", 0, 0, 5), ("a", 6, 0, 5), ("a", 30, 0, 5)])
+    index["scene"], index["place"] = ["s", "t", "u", "v"], ["s", "s", "u", "v"]
+    scenes = gpd.GeoDataFrame({"scene": ["s"], "region": ["a"]}, geometry=[shapely.box(0, 0, 8, 5)], crs="EPSG:6931")
+    folds = split(index, Fold(name="s", by="place", test=("s",)), scenes=scenes)
+    assert [list(part["scene"]) for part in (folds.test, folds.dropped, folds.train)] == [["s", "t"], ["u"], ["v"]]
+
+
+def test_what_divides_a_single_region_leaves_gaps_between_its_places():
+    index = frame([("a", 10 * number, 0, 5) for number in range(6)])
+    index["place"] = [f"p{number}" for number in range(6)]
+    wanted = CrossvalSettings(folds={"by": "place", "number": 3, "buffer_m": 6}, inner=0)
+    for fold in deal(index, wanted):
+        folds = split(index, fold, buffer_m=wanted.folds.buffer_m)
+        assert all(one.distance(other) > 6 for one in folds.train.geometry for other in folds.test.geometry)
+        assert len(folds.dropped)
+    assert all(right.distance(left) == 5 for left, right in pairwise(index.geometry))

@@ -4,6 +4,7 @@ The only place that catches every exception: one broken scene costs one scene (l
 """
 
 import logging
+import os
 import time
 import traceback
 from collections import deque
@@ -17,19 +18,23 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from queue import SimpleQueue
+from threading import Thread
 from typing import Generic, ParamSpec, TypeVar
 
-from thawmap.errors import ThawmapError
+from thawmap.errors import ConfigError, ThawmapError
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+_PATIENCE_S = 10  # for a cluster to answer
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +112,31 @@ def in_order(work: Callable[[Item], Value], items: Iterable[Item], *, threads: i
                 future.cancel()
 
 
+@contextmanager
+def executor(workers: int, address: str | None = None) -> Iterator[Executor | None]:
+    """What runs work: the Dask cluster at ``address``, or ``workers`` fresh processes; None (this thread) for one.
+
+    Raises:
+        ConfigError: If there is no cluster, or its library is not installed.
+    """
+    if address is None:
+        with processes(workers) or nullcontext() as pool:
+            yield pool
+        return
+    try:
+        from distributed import Client  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        msg = "engine.kind is dask, but its library is not installed; pip install 'thawmap[cluster]'"
+        raise ConfigError(msg) from error
+    try:
+        client = Client(address, timeout=_PATIENCE_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        msg = f"no Dask scheduler answers at {address} within {_PATIENCE_S} s; start one, or correct engine.address"
+        raise ConfigError(msg) from error
+    with client, client.get_executor(pure=False) as pool:
+        yield pool
+
+
 def processes(workers: int) -> Executor | None:
     """An executor of ``workers`` fresh processes; None (this thread) for one.
 
@@ -151,7 +181,19 @@ class _Processes(ThreadPoolExecutor):
 
 
 def _one_process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that began it, which may be killed: nobody would take its results."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait_for_it, name="thawmap-parent", daemon=True).start()
 
 
 def _attempt(work: Callable[[Item], Value], item: Item) -> Outcome[Item, Value]:

@@ -1,7 +1,6 @@
 """What a verb says while it runs, and what it did."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, cast
 
@@ -9,9 +8,18 @@ import pandas as pd
 
 from thawmap import engine
 from thawmap.config import Config
-from thawmap.data.sources.base import Candidate, Scene
 
-Item = TypeVar("Item", Scene, Candidate)
+
+class Named(Hashable, Protocol):
+    """Anything that work is done on: a scene, a training."""
+
+    @property
+    def id(self) -> str:
+        """What it is called in messages."""
+        ...
+
+
+Item = TypeVar("Item", bound=Named)
 Value = TypeVar("Value")
 
 
@@ -73,7 +81,7 @@ def run_all(
     values: dict[int, Value] = {}
     failed: dict[str, str] = {}
     workers = 1 if here else min(config.engine.workers, len(items))
-    with engine.processes(workers) or nullcontext() as executor:
+    with engine.executor(workers, None if here else config.engine.address) as executor:
         for done, outcome in enumerate(engine.run(work, items, executor, ahead=2 * workers + 2), start=1):
             if outcome.ok:
                 values[order[outcome.item]] = cast("Value", outcome.value)

@@ -1,7 +1,8 @@
 """Which tiles train, which choose epoch and threshold, and which are left out; nothing leaks (law 12)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import geopandas as gpd
 import numpy as np
@@ -9,11 +10,28 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
-from thawmap.config import SplitSettings
+from thawmap.config import CrossvalSettings, FoldSettings, SplitSettings
 from thawmap.errors import ConfigError, TrainingError
 
 _SLIVER = 1e-6
 """Share of a tile that two tiles may seem to share when their edges touch: rounding of coordinates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """One turn of a cross-validation: what is held out, and what chooses epoch and threshold.
+
+    Attributes:
+        name: What stands for it in results.
+        by: What the names below are.
+        test: Names that are held out.
+        validation: Names that choose; empty where the last epoch counts.
+    """
+
+    name: str
+    by: Literal["region", "place", "scene"]
+    test: tuple[str, ...]
+    validation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +71,74 @@ class Folds:
         return tuple(said)
 
 
-def split(index: gpd.GeoDataFrame, settings: SplitSettings, *, scenes: gpd.GeoDataFrame | None = None) -> Folds:
+def deal(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
+    """The turns of a cross-validation, in the order of their names.
+
+    Each fold is held out once. The folds after it in their order, round and round, choose epoch and threshold: as many
+    as ``inner`` says, and only such with objects. All others train.
+
+    Args:
+        index: One row per tile, with ``positive_pixels``.
+        settings: How to divide what.
+
+    Raises:
+        ConfigError: If a scene belongs nowhere, a given name has no tile, or there are too few folds.
+    """
+    by = settings.folds.by
+    _check_all_named(index, by)
+    weights = {str(name): int(pixels) for name, pixels in index.groupby(by)["positive_pixels"].sum().items()}
+    groups = _groups(settings.folds, weights)
+    positive = {name: sum(weights[one] for one in members) > 0 for name, members in groups.items()}
+    names = list(groups)
+    folds = []
+    for place, name in enumerate(names):
+        others = [other for other in (*names[place + 1 :], *names[:place]) if positive[other]]
+        if len(others) < settings.inner:
+            msg = (
+                f"crossval.inner asks for {settings.inner} folds that choose while {name!r} is held out, and there are "
+                f"{len(others)} others with objects; lower it, or make more folds"
+            )
+            raise ConfigError(msg)
+        chosen = tuple(one for other in others[: settings.inner] for one in groups[other])
+        folds.append(Fold(name=name, by=by, test=groups[name], validation=chosen))
+    return tuple(folds)
+
+
+def _groups(settings: FoldSettings, weights: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """What each fold holds out, from the object pixels of every name."""
+    names = sorted(weights)
+    if settings.given is not None:
+        unknown = [name for members in settings.given.values() for name in members if name not in weights]
+        if unknown:
+            msg = (
+                f"crossval.folds.given names the {settings.by} {unknown[0]!r}, which has no tile; there are "
+                f"{_listed(names)}"
+            )
+            raise ConfigError(msg)
+        return dict(settings.given)
+    number = settings.number or len(names)
+    if not 2 <= number <= len(names):
+        msg = (
+            f"cross-validation in {max(number, 2)} folds needs as many {settings.by}s, and {len(names)} have tiles "
+            f"({_listed(names)}); lower crossval.folds.number, or divide by something smaller"
+        )
+        raise ConfigError(msg)
+    if settings.number is None:
+        return {name: (name,) for name in names}
+    dealt: list[list[str]] = [[] for _ in range(number)]
+    for name in sorted(names, key=lambda one: (-weights[one], one)):
+        lightest = min(dealt, key=lambda group: (sum(weights[one] for one in group), len(group)))
+        lightest.append(name)
+    return {f"fold {place}": tuple(sorted(group)) for place, group in enumerate(dealt, start=1)}
+
+
+def split(
+    index: gpd.GeoDataFrame,
+    settings: SplitSettings | Fold,
+    *,
+    scenes: gpd.GeoDataFrame | None = None,
+    buffer_m: float = 0.0,
+) -> Folds:
     """The tiles of ``index`` as the settings split them.
 
     A training tile that overlaps a validation or test tile is dropped, and a validation tile that overlaps a test
@@ -62,9 +147,11 @@ def split(index: gpd.GeoDataFrame, settings: SplitSettings, *, scenes: gpd.GeoDa
     Args:
         index: One row per tile with ``scene``, ``region``, ``positive_pixels`` and a footprint in an
             equal-area CRS.
-        settings: Names to leave out, by region or by scene; tiles of all other names train.
+        settings: Names to leave out, by region, scene or place; tiles of all other names train.
         scenes: One row per scene with ``scene``, ``region`` and its whole footprint, in the same CRS: maps are made
             and scored of all of it, also where no tile was kept.
+        buffer_m: Tiles that are nearer than this to what they must not have seen are dropped too, in metres of the
+            CRS (those of `thawmap.train.tiles.FOOTPRINT_CRS` are within 4 % of the truth north of 60 degrees).
 
     Raises:
         ConfigError: If a name has no tile.
@@ -73,12 +160,12 @@ def split(index: gpd.GeoDataFrame, settings: SplitSettings, *, scenes: gpd.GeoDa
     _check_names(index, settings)
     test = index[settings.by].isin(settings.test)
     validation = index[settings.by].isin(settings.validation)
-    whole = index if scenes is None else scenes
-    spoilt = _overlapping(index, validation, ground=_ground(index[test], whole, settings.by, settings.test))
+    whole = index if scenes is None else _placed(scenes, index, settings.by)
+    spoilt = _overlapping(index, validation, _ground(index[test], whole, settings.by, settings.test), buffer_m)
     validation &= ~spoilt
     train = ~(test | validation | spoilt)
     left_out = (*settings.validation, *settings.test)
-    leaky = _overlapping(index, train, ground=_ground(index[~train], whole, settings.by, left_out))
+    leaky = _overlapping(index, train, _ground(index[~train], whole, settings.by, left_out), buffer_m)
     train &= ~leaky
     if settings.validation and not validation.any():
         msg = (
@@ -96,14 +183,27 @@ def split(index: gpd.GeoDataFrame, settings: SplitSettings, *, scenes: gpd.GeoDa
     return Folds(train=index[train], validation=index[validation], test=index[test], dropped=index[leaky | spoilt])
 
 
-def _check_names(index: gpd.GeoDataFrame, settings: SplitSettings) -> None:
-    nameless = index[index[settings.by].isna()]
-    if len(nameless) and (settings.validation or settings.test):
+def _placed(scenes: gpd.GeoDataFrame, index: gpd.GeoDataFrame, by: str) -> gpd.GeoDataFrame:
+    """The scenes, which know their places from their tiles."""
+    if by in scenes:
+        return scenes
+    known = index.drop_duplicates("scene").set_index("scene")[by]
+    return scenes.assign(**{by: scenes["scene"].map(known)})
+
+
+def _check_all_named(index: pd.DataFrame, by: str) -> None:
+    nameless = index[index[by].isna()]
+    if len(nameless):
         msg = (
-            f"scene {nameless['scene'].iloc[0]} has no {settings.by}, so nobody can tell whether it is left out; "
+            f"scene {nameless['scene'].iloc[0]} has no {by}, so nobody can tell whether it is left out; "
             f"give it one in 'scenes.table', or leave the scene out"
         )
         raise ConfigError(msg)
+
+
+def _check_names(index: gpd.GeoDataFrame, settings: SplitSettings | Fold) -> None:
+    if settings.validation or settings.test:
+        _check_all_named(index, settings.by)
     known = sorted(index[settings.by].dropna().unique())
     for key in ("validation", "test"):
         for name in getattr(settings, key):
@@ -119,14 +219,20 @@ def _ground(
     return np.concatenate([tiles.geometry.to_numpy(), scenes.geometry[scenes[by].isin(names)].to_numpy()])
 
 
-def _overlapping(index: gpd.GeoDataFrame, chosen: pd.Series, *, ground: npt.NDArray[np.object_]) -> pd.Series:
-    """Which of the ``chosen`` tiles lie on any of the ``ground``, as a mask of the index."""
+def _overlapping(
+    index: gpd.GeoDataFrame, chosen: pd.Series, ground: npt.NDArray[np.object_], buffer_m: float
+) -> pd.Series:
+    """Which of the ``chosen`` tiles lie on any of the ``ground``, or nearer to it, as a mask of the index."""
     mine = np.flatnonzero(chosen)
     shapes = index.geometry.to_numpy()
-    hits, against = shapely.STRtree(ground).query(shapes[mine], predicate="intersects")
-    shared = shapely.area(shapely.intersection(shapes[mine[hits]], ground[against]))
+    tree = shapely.STRtree(ground)
     found = pd.Series(data=False, index=index.index)
+    hits, against = tree.query(shapes[mine], predicate="intersects")
+    shared = shapely.area(shapely.intersection(shapes[mine[hits]], ground[against]))
     found.iloc[mine[hits[shared > _SLIVER * shapely.area(shapes[mine[hits]])]]] = True
+    if buffer_m:
+        near, _ = tree.query(shapes[mine], predicate="dwithin", distance=buffer_m)
+        found.iloc[mine[near]] = True
     return found
 
 

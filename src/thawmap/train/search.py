@@ -1,0 +1,290 @@
+"""Many trainings as one experiment: every fold, with every setting of a grid and every seed.
+
+    <out>/crossval.json                        the configuration, and the tiles that all share
+    <out>/fits/<fold>/<setting>/seed-<n>/      one training: bundle, metrics.csv, and fit.json when it is finished
+    <out>/metrics.parquet                      fold, configuration, seed, phase, epoch, split, metric, value
+    <out>/fits.parquet                         a row per training: what it chose, and what it did where it was held out
+
+Epochs are numbered through all phases, from 1. Epoch and threshold of a training are chosen on its inner folds; what
+is held out is looked at after every epoch (split "test"), and chooses nothing.
+"""
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import torch
+
+from thawmap.config import Config, CrossvalSettings, SplitSettings
+from thawmap.data.io import atomic, write_text
+from thawmap.errors import ConfigError
+from thawmap.model.backends import find_device
+from thawmap.model.bundle import Bundle
+from thawmap.model.metrics import Histogram, histogram
+from thawmap.model.network import build, probability
+from thawmap.train.augment import check as check_augmentation
+from thawmap.train.fit import fit as train
+from thawmap.train.folds import Fold, deal, split
+from thawmap.train.grid import Setting, folder_name, settings
+from thawmap.train.state import DECIDING, differences
+from thawmap.train.tiles import TileStore, derive
+
+_PLAN, _DONE = "crossval.json", "fit.json"
+_KEYS = ["fold", "configuration", "seed"]
+_LOG = ["phase", "epoch", "split"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """One training of a cross-validation.
+
+    Attributes:
+        fold: What it holds out.
+        setting: Its values for the keys of the grid.
+        seed: Its seed.
+    """
+
+    fold: Fold
+    setting: Setting
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """What it is called in messages."""
+        return f"{self.setting.name}, {self.fold.name} held out, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, in the folder of the cross-validation."""
+        return Path("fits", folder_name(self.fold.name), folder_name(self.setting.name), f"seed-{self.seed}")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that tells it from others of the same cross-validation, as JSON values."""
+        names = {"test": list(self.fold.test), "validation": list(self.fold.validation)}
+        return {"fold": self.fold.name, **names, "changes": dict(self.setting.changes), "seed": self.seed}
+
+    def config(self, config: Config) -> Config:
+        """The configuration of this training."""
+        chosen = self.setting.apply(config)
+        by = self.fold.by
+        known = {} if by == "place" else {"by": by, "validation": self.fold.validation, "test": self.fold.test}
+        changes = {
+            "training": chosen.training.model_copy(update={"seed": self.seed}),
+            "split": SplitSettings.model_validate(known),
+            "crossval": CrossvalSettings(),
+        }
+        return chosen.model_copy(update=changes)
+
+
+def fits(config: Config, index: pd.DataFrame) -> tuple[Fit, ...]:
+    """All trainings, one seed after the other, so that the first results are of all folds and settings.
+
+    Raises:
+        ConfigError: If the tiles of ``index`` cannot be dealt into folds.
+    """
+    folds, chosen = deal(index, config.crossval), settings(config)
+    return tuple(
+        Fit(fold=fold, setting=one, seed=seed) for seed in config.crossval.seeds for one in chosen for fold in folds
+    )
+
+
+def check(config: Config) -> None:
+    """Refuse what would fail after hours of cutting and training.
+
+    Raises:
+        ConfigError: If a setting of the grid, a network or the device cannot be had.
+    """
+    for one in settings(config):
+        applied = one.apply(config)
+        build(applied.model, channels=len(applied.input_layers))
+        check_augmentation(applied.augment, applied.input_layers)
+        find_device(applied.training.device)
+
+
+def to_cut(config: Config) -> Config:
+    """The configuration that tiles for all settings are cut with: with the layers of each.
+
+    A pixel is usable where all of these are known, so that every setting is scored on the same pixels.
+    """
+    wanted = {
+        layer if isinstance(layer, str) else layer.name: layer
+        for one in settings(config)
+        for layer in one.apply(config).layers
+    }
+    return config.model_copy(update={"layers": tuple(wanted.values())})
+
+
+def begin(out: Path, config: Config, tiles: str, *, resume: bool) -> None:
+    """Say in ``out`` what is done there; settings and seeds may be added to what was begun before.
+
+    Args:
+        out: Folder of the cross-validation.
+        config: Its configuration.
+        tiles: The identity of the tile store.
+        resume: Whether to go on with what is there.
+
+    Raises:
+        ConfigError: If there is one and nobody asked to go on with it, or it is another.
+    """
+    wanted = {"config": config.as_json(), "tile_store": tiles}
+    if (out / _PLAN).exists():
+        if not resume:
+            msg = f"{out} holds a cross-validation; add --resume to go on with it, or name another --out"
+            raise ConfigError(msg)
+        other = differences(_deciding(json.loads((out / _PLAN).read_text(encoding="utf-8"))), _deciding(wanted))
+        if other:
+            msg = (
+                f"{out} holds a cross-validation with other {' and '.join(other)}; set it back to go on, "
+                "or name another --out"
+            )
+            raise ConfigError(msg)
+    write_text(out / _PLAN, json.dumps(wanted, indent=2) + "\n")
+
+
+def is_finished(out: Path, fit: Fit) -> bool:
+    """Whether the training has ended, and what it gave is known."""
+    return _result(out, fit) is not None
+
+
+def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out: Path) -> None:
+    """One training, from where it was interrupted, and its look at what it held out.
+
+    Args:
+        fit: Which.
+        config: The configuration of the cross-validation.
+        store: Folder of the tile store.
+        scenes: One row per scene with ``scene``, ``region`` and its footprint, as for `thawmap.train.folds.split`.
+        out: Folder of the cross-validation.
+
+    Raises:
+        TrainingError: If the training cannot start or go on.
+    """
+    begun, chosen, place = time.perf_counter(), fit.config(config), out / fit.folder
+    opened, device = TileStore.open(store), find_device(chosen.training.device)
+    folds = split(opened.index, fit.fold, scenes=scenes, buffer_m=config.crossval.folds.buffer_m)
+    _share_processors(config.engine.workers)
+    _forget_peak(device)
+    bundle = train(opened, folds, chosen, place, resume=True, score_test=True)
+    memory = _peak_memory(device)
+    seen = look(bundle, opened, folds.test, device=device, batch_size=chosen.training.batch_size)
+    result = {
+        "made_from": fit.identity,
+        "bundle": bundle.id,
+        "from": bundle.provenance["from"],
+        "threshold": bundle.threshold,
+        "negative": seen.negative.tolist(),
+        "positive": seen.positive.tolist(),
+        "peak_memory_mb": memory / 2**20,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "seconds": time.perf_counter() - begun,
+    }
+    write_text(place / _DONE, json.dumps(result) + "\n")
+
+
+def look(bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int) -> Histogram:
+    """Pixels of tiles by probability and label; ground that tiles share counts in each of them, as in training."""
+    stored, wanted = [code.name for code in store.codes], [layer.name for layer in bundle.layers]
+    network = bundle.network.to(device).eval()
+    seen = Histogram.empty()
+    with torch.inference_mode():
+        for part in store.stream([tiles[first : first + batch_size] for first in range(0, len(tiles), batch_size)]):
+            batch = store.to_device(part, device)
+            image = derive(batch.image, stored=stored, wanted=wanted)
+            seen += histogram(probability(network, image, bundle.layers), batch.target, batch.valid)
+    return seen
+
+
+def gather(out: Path, planned: Sequence[Fit]) -> None:
+    """Put what all finished trainings gave into two tables, `metrics.parquet` and `fits.parquet`."""
+    rows, logs = [], []
+    for fit in planned:
+        about: dict[str, Any] = {"fold": fit.fold.name, "configuration": fit.setting.name, "seed": fit.seed}
+        changes = {key: _plain(value) for key, value in fit.setting.changes}
+        held_out = {"test": list(fit.fold.test), "validation": list(fit.fold.validation)}
+        row = {**about, **changes, **held_out, "folder": str(fit.folder), "finished": False}
+        result = _result(out, fit)
+        if result is not None:
+            log = _numbered(pd.read_csv(out / fit.folder / "metrics.csv"))
+            chosen = log[("phase " + log["phase"] + ", epoch " + log["epoch"].astype(str)) == result.pop("from")]
+            row |= result | {"finished": True, "phase": chosen["phase"].iloc[0], "epoch": int(chosen["number"].iloc[0])}
+            logs.append(_tidy(log).assign(**about))
+        rows.append(row)
+    columns = [*_KEYS, *_LOG, "metric", "value"]
+    metrics = pd.concat(logs)[columns] if logs else pd.DataFrame(columns=columns)
+    _write(out / "metrics.parquet", metrics)
+    _write(out / "fits.parquet", pd.DataFrame(rows))
+
+
+def _numbered(log: pd.DataFrame) -> pd.DataFrame:
+    """A training's log, with the epochs of all phases numbered from 1."""
+    return log.assign(number=(log["split"] == "train").cumsum())
+
+
+def _tidy(log: pd.DataFrame) -> pd.DataFrame:
+    """A row per number of a numbered log; those that are not known are left out."""
+    long = log.drop(columns="epoch").rename(columns={"number": "epoch"})
+    return long.melt(_LOG, var_name="metric", value_name="value").dropna(subset="value")
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
+    with atomic(path) as draft:
+        frame.to_parquet(draft, index=False)
+
+
+def _result(out: Path, fit: Fit) -> dict[str, Any] | None:
+    """What a finished training gave; None where it is not finished, or another."""
+    try:
+        found: dict[str, Any] = json.loads((out / fit.folder / _DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if found.pop("made_from", None) == fit.identity else None
+
+
+def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
+    """What must not change: everything but the settings and seeds that are asked for, which are trainings each."""
+    resolved = plan["config"]
+    kept = {name: resolved[name] for name in DECIDING if name != "split"}
+    free = ("grid", "seeds")
+    kept["crossval"] = {name: value for name, value in resolved["crossval"].items() if name not in free}
+    return kept | {"tile store": plan["tile_store"]}
+
+
+def _plain(value: str) -> str:
+    """A value of a grid where people read it."""
+    known = json.loads(value)
+    return known if isinstance(known, str) else value
+
+
+def _share_processors(workers: int) -> None:
+    """Trainings side by side leave each other some threads; who asks for fewer by OMP_NUM_THREADS gets fewer."""
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # systems other than Linux cannot
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Bytes that were used at most since they were forgotten: of the GPU, else of this process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return math.ceil(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
