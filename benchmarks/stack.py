@@ -10,7 +10,8 @@ the mask out of udm2, the mask burnt into every layer; every step a file, and re
 published code does, "plain" writes no compression and lets gdalwarp use all processors.
 
 Every way runs in processes of its own; what is printed is the median of `--repeats`, and memory is the peak of the
-process that assembles, GDAL's cache included. All files are in the page cache, for both.
+process that assembles, GDAL's cache included. All files are in the page cache, for both. Where something else keeps the
+machine busy, ratios of processor time still hold.
 """
 
 import argparse
@@ -325,6 +326,8 @@ def chains(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     if missing:
         print(f"no {', '.join(missing)}: the chain is left out; apt-get install gdal-bin python3-gdal")
         return {}
+    version = subprocess.run(["gdalwarp", "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    print(f"the chain by {version}, the stack by GDAL {rasterio.__gdal_version__}, {os.cpu_count()} processors")
     found = {}
     for name, deflate in (("chain, deflate", True), ("chain, plain", False)):
         runs = [chain(folder, deflate=deflate) for _ in range(options.repeats)]
