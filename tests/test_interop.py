@@ -134,7 +134,7 @@ def test_a_run_of_some_sources_has_their_channels_in_alphabetical_order(tmp_path
 
 
 def test_the_last_epoch_is_taken_or_the_one_that_is_named(tmp_path):
-    net = write_run(tmp_path / "run", epochs=(2, 9, 100))
+    net = write_run(tmp_path / "run", epochs=(2, 99, 100))
     last, notes = import_bundle(tmp_path / "run", PAPER_WINDOW)
     assert torch.equal(last.network.state_dict()["encoder.conv1.weight"], net.state_dict()["encoder.conv1.weight"])
     assert "100.pt" in notes[0]
@@ -518,8 +518,8 @@ def test_without_the_packages_onnx_is_refused_with_the_remedy(tmp_path, monkeypa
 def test_an_onnx_file_maps_physical_units_to_probabilities(tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    layers = (layer("red", low=0, high=0.3, clip=False), layer("slope"))
-    saved = save(make(("red", "slope"), layers=layers, thresholds={"validation": 0.3}), tmp_path / "bundle")
+    layers = (layer("red", low=-0.05, high=0.3, clip=False), layer("ndvi"))
+    saved = save(make(("red", "ndvi"), layers=layers, thresholds={"validation": 0.3}), tmp_path / "bundle")
     handlers, level = list(logging.getLogger().handlers), logging.getLogger("torch.onnx").level
     models.export_model(tmp_path / "bundle", tmp_path / "model.onnx", pixel_m=3)
     assert (logging.getLogger().handlers, logging.getLogger("torch.onnx").level) == (handlers, level)
