@@ -151,7 +151,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
         LabelError: If the labels cannot be used.
     """
     from thawmap.pipeline import cut  # noqa: PLC0415
-    from thawmap.train.cutting import is_finished  # noqa: PLC0415 - zarr loads slowly
+    from thawmap.train.tiles import collect, is_finished  # noqa: PLC0415 - zarr loads slowly
 
     project = Project(config)
     opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
@@ -168,8 +168,6 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     if not whole:
         msg = f"none of {len(failed)} scenes could be cut; the first: {next(iter(failed.values()))}"
         raise DataError(msg)
-    from thawmap.train.tiles import collect  # noqa: PLC0415 - torch loads slowly, and is not needed to cut
-
     index = collect(out, whole, config.input_layers)
     of = f"of {index['scene'].nunique()} scenes at {index['place'].nunique()} places"
     line = f"{len(index)} tiles, {index['positive'].sum()} with objects, {of}: {out}"

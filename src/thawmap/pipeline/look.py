@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from thawmap.data.io import crs_of
 from thawmap.data.labels import IGNORE
@@ -14,6 +15,7 @@ from thawmap.errors import DataError
 from thawmap.grid import blocks
 
 _OVERVIEW = 256  # side of what a scene is judged by at first, in pixels
+_MOST_MISSING = 0.25  # share of a scene's ground that a layer may lack without a word
 _SIDE = 2048  # of the parts in which labels are counted, in pixels
 
 
@@ -28,7 +30,9 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
     check_ranges(overview, project.config.input_layers, scene_id=scene.id)
     usable = float(overview["valid"].mean())
     if usable == 0:
-        msg = f"scene {scene.id} has no pixel where all layers are usable; see its mask and whether its files overlap"
+        empty = [name for name in project.layers if not np.isfinite(overview[name]).any()]
+        why = f"no pixel with {' or '.join(empty)}" if empty else "no pixel where all layers are usable"
+        msg = f"scene {scene.id} has {why}; see its mask and whether its files overlap"
         raise DataError(msg)
     rows, cols = scene.geobox.shape
     return {
@@ -39,8 +43,16 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
         "px": f"{cols}x{rows}",
         "crs": crs_of(scene.geobox),
         "usable": f"{usable:.0%}",
-        "notes": scene.notes,
+        "notes": (*scene.notes, *_gaps(overview, project.layers)),
     }
+
+
+def _gaps(overview: xr.Dataset, layers: Sequence[str]) -> list[str]:
+    """Which layers lack a large part of the ground that the best known of them shows."""
+    known = {name: float(np.isfinite(overview[name]).mean()) for name in layers}
+    best = max(known.values())
+    poor = [name for name, share in known.items() if share < (1 - _MOST_MISSING) * best]
+    return [f"it has no {name} for {round(100 - 100 * known[name] / best)}% of its ground" for name in poor]
 
 
 def notes(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -14,18 +14,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import shapely
-import torch
 import zarr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
 
 from thawmap.data.derive import RECIPES, order
 from thawmap.data.io import read_vector, write_text, write_vector
@@ -34,6 +32,10 @@ from thawmap.errors import DataError
 from thawmap.layers import Layer
 from thawmap.train.codes import Code, encode
 from thawmap.train.cutting import FOOTPRINT_CRS, FORMAT, attributes, is_finished, scene_index, write_tiles
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = [
     "FOOTPRINT_CRS", "Batch", "Code", "TileStore", "Tiles", "collect", "decode", "derive", "encode", "is_finished",
@@ -54,9 +56,9 @@ class Batch:
         valid: (N, H, W) bool, True = usable.
     """
 
-    image: Tensor
-    target: Tensor
-    valid: Tensor
+    image: "Tensor"
+    target: "Tensor"
+    valid: "Tensor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +76,24 @@ class Tiles:
     valid: npt.NDArray[np.bool_]
 
 
-def decode(codes: Tensor, stored: Sequence[Code]) -> Tensor:
+def decode(codes: "Tensor", stored: Sequence[Code]) -> "Tensor":
     """Values (N, C, H, W) float32 in physical units, NaN = missing, of codes (N, C, H, W)."""
+    import torch  # noqa: PLC0415 - who only cuts does without, here and below
+
     low = torch.tensor([code.low for code in stored], device=codes.device).view(1, -1, 1, 1)
     step = torch.tensor([code.step for code in stored], device=codes.device).view(1, -1, 1, 1)
     numbers = codes.float()
     return torch.where(numbers == 0, torch.nan, low + (numbers - 1) * step)
 
 
-def derive(image: Tensor, *, stored: Sequence[str], wanted: Sequence[str]) -> Tensor:
+def derive(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[str]) -> "Tensor":
     """The wanted layers (N, C', H, W), made where they are not among the ``stored`` ones (N, C, H, W)."""
     known = dict(zip(stored, image.unbind(1), strict=True))
     _, makes = order(wanted, available=frozenset(stored))
     for name in makes:
         known[name] = RECIPES[name].function(*(known[need] for need in RECIPES[name].needs))
+    import torch  # noqa: PLC0415
+
     return torch.stack([known[name] for name in wanted], dim=1)
 
 
@@ -209,8 +215,10 @@ class TileStore:
         """
         return in_order(self.read, parts, threads=_READERS, ahead=_READERS)
 
-    def to_device(self, tiles: Tiles, device: torch.device) -> Batch:
+    def to_device(self, tiles: Tiles, device: "torch.device") -> Batch:
         """The tiles as tensors on ``device``, the stored layers decoded there."""
+        import torch  # noqa: PLC0415
+
         codes = torch.from_numpy(tiles.codes).to(device, non_blocking=True)
         return Batch(
             image=decode(codes, self.codes),
