@@ -105,8 +105,9 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
             saved = replace(bundle, id=_identify(content))
             _write_json(fresh / _ITEM, catalogue.item(saved))
             _write_json(fresh / _JSON, {"id": saved.id} | content)
-    except OSError as error:
-        msg = f"bundle {folder} cannot be written ({error.strerror}); check the path, the permissions and the space"
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        msg = f"bundle {folder} cannot be written ({reason}); check the path, the permissions and the space"
         raise BundleError(msg) from error
     return saved
 

@@ -48,7 +48,7 @@ def fit(
     """Train as the configuration says; the best network as a bundle in ``out``, the last in ``out/last``.
 
     ``out/metrics.csv`` has a row per epoch and split (train, validation), with the paper's metrics at 0.5. On a CPU the
-    same seed gives the same numbers, bit by bit, also when the training was killed and resumed.
+    same seed and number of threads give the same numbers, bit by bit, also when the training was killed and resumed.
 
     Args:
         store: The tiles.
@@ -124,9 +124,7 @@ def _begin(learner: Learner, out: Path, made: Mapping[str, Any], *, resume: bool
         course = state.resume(out, learner, made)
         report(f"goes on after {before}")
         return course
-    if resume:
-        report("nothing to go on with: no epoch was finished here; training begins")
-    elif before:
+    if before:
         report(f"training begins again, though it was interrupted after {before}; --resume would have gone on")
     return Course()
 

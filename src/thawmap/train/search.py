@@ -125,31 +125,34 @@ def to_cut(config: Config) -> Config:
     return config.model_copy(update={"layers": tuple(wanted.values())})
 
 
-def begin(out: Path, config: Config, tiles: str, *, resume: bool) -> None:
-    """Say in ``out`` what is done there; settings and seeds may be added to what was begun before.
+def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: bool) -> None:
+    """Refuse a folder that holds another cross-validation; settings and seeds may be added to what was begun.
 
     Args:
         out: Folder of the cross-validation.
         config: Its configuration.
-        tiles: The identity of the tile store.
+        tiles: The identity of the tile store; None before it is known.
         resume: Whether to go on with what is there.
 
     Raises:
         ConfigError: If there is one and nobody asked to go on with it, or it is another.
     """
-    wanted = {"config": config.as_json(), "tile_store": tiles}
-    if (out / _PLAN).exists():
-        if not resume:
-            msg = f"{out} holds a cross-validation; add --resume to go on with it, or name another --out"
-            raise ConfigError(msg)
-        other = differences(_deciding(json.loads((out / _PLAN).read_text(encoding="utf-8"))), _deciding(wanted))
-        if other:
-            msg = (
-                f"{out} holds a cross-validation with other {' and '.join(other)}; set it back to go on, "
-                "or name another --out"
-            )
-            raise ConfigError(msg)
-    write_text(out / _PLAN, json.dumps(wanted, indent=2) + "\n")
+    if not (out / _PLAN).exists():
+        return
+    if not resume:
+        msg = f"{out} holds a cross-validation; add --resume to go on with it, or name another --out"
+        raise ConfigError(msg)
+    begun = json.loads((out / _PLAN).read_text(encoding="utf-8"))
+    wanted = {"config": config.as_json(), "tile_store": tiles or begun["tile_store"]}
+    other = differences(_deciding(begun), _deciding(wanted))
+    if other:
+        msg = f"{out} holds a cross-validation with other {' and '.join(other)}; set it back, or name another --out"
+        raise ConfigError(msg)
+
+
+def begin(out: Path, config: Config, tiles: str) -> None:
+    """Say in ``out`` what is done there, with the tiles of which store."""
+    write_text(out / _PLAN, json.dumps({"config": config.as_json(), "tile_store": tiles}, indent=2) + "\n")
 
 
 def is_finished(out: Path, fit: Fit) -> bool:

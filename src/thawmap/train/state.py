@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -144,9 +145,11 @@ def claimed(out: Path) -> Iterator[None]:
         file.truncate(0)
         file.write("This folder's training has not ended; its bundle is the best of the epochs so far.\n")
         file.flush()
+        _sweep(out, f".{_STATE}.*.tmp", ".metrics.csv.*.tmp")
         yield
         mark.unlink()
         forget(out)
+        _sweep(out, ".bundle.*.tmp")
 
 
 def _lock(descriptor: int, out: Path) -> None:
@@ -157,6 +160,12 @@ def _lock(descriptor: int, out: Path) -> None:
         raise TrainingError(msg) from error
     except OSError:
         return  # a file system without locks
+
+
+def _sweep(out: Path, *patterns: str) -> None:
+    """Remove what a training that was killed left; a bundle's old files stay until there is a whole new one."""
+    for leftover in (path for pattern in patterns for folder in (out, out / "last") for path in folder.glob(pattern)):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def forget(out: Path) -> None:
