@@ -328,7 +328,7 @@ def test_a_scene_smaller_than_a_tile(project, capsys):
 
 def test_a_scene_without_a_valid_pixel(project, capsys):
     save_image(project.image(), np.zeros((2, *SHAPE), np.uint16), 0, nodata=0)
-    assert "no pixel where all layers are usable" in failed(project, "scenes", capsys)
+    assert "s0 has no pixel with red or nir or ndvi" in failed(project, "scenes", capsys)
     assert run(project, "tiles", capsys)[0] == 0
     assert list(gpd.read_parquet(project.folder / "out" / "index.parquet")["scene"].unique()) == ["s1"]
     shutil.rmtree(project.folder / "out")

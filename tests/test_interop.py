@@ -418,7 +418,7 @@ def test_an_import_is_a_bundle_that_loads_and_says_where_it_is_from(tmp_path):
     assert any(bundle.id in line for line in summary.lines)
     assert bundle.provenance["from"] == "thaw-slump-segmentation, 10.pt"
     assert bundle.threshold == 0.5
-    told = models.info(tmp_path / "bundle")
+    told = models.model_info(tmp_path / "bundle")
     text = "\n".join(told.lines)
     assert all(part in text for part in (bundle.id, "unet with resnet18", "256 px", "paper 0.5", "10.pt", "torch"))
     assert list(told.table["layer"]) == list(CHANNELS)

@@ -10,13 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import geopandas as gpd
 import pandas as pd
 
 from thawmap import __version__
 from thawmap.config import Config
 from thawmap.config import load as load
-from thawmap.data.io import crs_of, write_text
+from thawmap.data.io import write_text
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
@@ -26,8 +25,14 @@ from thawmap.pipeline import look, origin
 from thawmap.pipeline.inventories import check_labels as check_labels
 from thawmap.pipeline.inventories import convert_labels as convert_labels
 from thawmap.pipeline.inventories import label_stats as label_stats
+from thawmap.pipeline.models import export_model as export_model
+from thawmap.pipeline.models import import_model as import_model
+from thawmap.pipeline.models import model_info as model_info
+from thawmap.pipeline.models import read_ranges as read_ranges
 from thawmap.pipeline.progress import Progress, Silence, run_all
 from thawmap.pipeline.progress import Summary as Summary
+from thawmap.pipeline.validation import crossval as crossval
+from thawmap.pipeline.validation import crossval_report as crossval_report
 
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
@@ -108,6 +113,7 @@ def _installed_extras() -> list[str]:
         "cluster": "distributed",
         "acquire": "pystac_client",
         "earthengine": "ee",
+        "onnx": "onnx",
         "review": "nicegui",
         "tune": "optuna",
     }
@@ -236,18 +242,10 @@ def _check_split(config: Config, scenes: Sequence[Scene]) -> None:
 
 def _folds(config: Config, store: "TileStore", scenes: Sequence[Scene]) -> "Folds":
     """The tiles, split; every scene that is left out keeps all of its ground for itself."""
+    from thawmap.pipeline.cut import footprints  # noqa: PLC0415
     from thawmap.train.folds import split  # noqa: PLC0415
-    from thawmap.train.tiles import FOOTPRINT_CRS  # noqa: PLC0415
 
-    frames = [
-        gpd.GeoDataFrame(
-            {"scene": [scene.id], "region": [scene.region]},
-            geometry=[scene.geobox.extent.geom],
-            crs=crs_of(scene.geobox),
-        ).to_crs(FOOTPRINT_CRS)
-        for scene in scenes
-    ]
-    return split(store.index, config.split, scenes=gpd.GeoDataFrame(pd.concat(frames, ignore_index=True)))
+    return split(store.index, config.split, scenes=footprints(scenes))
 
 
 def _trained(out: Path, config: Config, tiles: str) -> "Bundle | None":

@@ -5,8 +5,12 @@ Loads no PyTorch: processes that only cut stay small.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import geopandas as gpd
+import pandas as pd
 
 from thawmap.config import Config
 from thawmap.data.io import crs_of
@@ -23,6 +27,21 @@ def cut(scene: Scene, project: Project, out: Path) -> int:
     return write_tiles(
         out, scene, config=config, sources=project.sources, labels=project.labels, fingerprint=fingerprint
     )
+
+
+def footprints(scenes: Sequence[Scene]) -> gpd.GeoDataFrame:
+    """One row per scene with its region and its whole ground, in the CRS of the tiles' footprints."""
+    from thawmap.train.cutting import FOOTPRINT_CRS  # noqa: PLC0415 - zarr loads slowly
+
+    frames = [
+        gpd.GeoDataFrame(
+            {"scene": [scene.id], "region": [scene.region]},
+            geometry=[scene.geobox.extent.geom],
+            crs=crs_of(scene.geobox),
+        ).to_crs(FOOTPRINT_CRS)
+        for scene in scenes
+    ]
+    return gpd.GeoDataFrame(pd.concat(frames, ignore_index=True))
 
 
 def tiles_from(scene: Scene, config: Config) -> str:

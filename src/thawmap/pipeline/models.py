@@ -2,27 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 from thawmap.data.io import atomic
 from thawmap.errors import ConfigError
-from thawmap.model import bundle as bundles
-from thawmap.model.bundle import Bundle
-from thawmap.model.encodings import Range
-from thawmap.model.interop import Facts, darts_checkpoint, import_bundle
-from thawmap.model.onnx_file import write_onnx
 from thawmap.pipeline.progress import Summary
 
+if TYPE_CHECKING:
+    from thawmap.model.bundle import Bundle
 
-def info(path: Path) -> Summary:
+Range = tuple[float, float]
+"""The physical values that a network sees as 0 and as 1."""
+
+
+def model_info(path: Path) -> Summary:
     """What the bundle in ``path`` is: a table of its layers, and lines.
 
     Raises:
         BundleError: If there is none, or it is damaged.
     """
-    return _told(bundles.load(path))
+    from thawmap.model.bundle import load  # noqa: PLC0415 - torch loads slowly, here and below
+
+    return _told(load(path))
 
 
 def import_model(
@@ -46,11 +49,14 @@ def import_model(
         BundleError: If the model cannot be imported.
         ConfigError: If a fact is missing, or ``out`` holds a bundle.
     """
+    from thawmap.model.bundle import save  # noqa: PLC0415
+    from thawmap.model.interop import Facts, import_bundle  # noqa: PLC0415
+
     if (out / "bundle.json").exists():
         msg = f"{out} holds a bundle already; name another --out, or remove it"
         raise ConfigError(msg)
     made, notes = import_bundle(source, Facts(window_m=window_m, ranges=dict(ranges or {}), tile=tile))
-    saved = bundles.save(made, out)
+    saved = save(made, out)
     return Summary(lines=(*notes, f"bundle {saved.id} is in {out}"), done=1, table=_layers(saved))
 
 
@@ -69,13 +75,17 @@ def export_model(
         BundleError: If the bundle is damaged, or the other program could not mean the same by it.
         ConfigError: If ``out`` exists, or packages for ONNX are missing.
     """
+    from thawmap.model.bundle import load  # noqa: PLC0415
+    from thawmap.model.interop import darts_checkpoint  # noqa: PLC0415
+    from thawmap.model.onnx_file import write_onnx  # noqa: PLC0415
+
     if out.exists():
         msg = f"{out} exists; name another file, or remove it"
         raise ConfigError(msg)
     if to == "darts" and pixel_m is not None:
         msg = "--pixel-m has no meaning for darts; leave it out"
         raise ConfigError(msg)
-    loaded = bundles.load(bundle)
+    loaded = load(bundle)
     notes: tuple[str, ...] = ()
     with atomic(out) as draft:
         if to == "darts":
@@ -109,7 +119,7 @@ def _read_range(text: str) -> tuple[str, Range]:
     return name.strip(), (low, high)
 
 
-def _layers(bundle: Bundle) -> pd.DataFrame:
+def _layers(bundle: "Bundle") -> pd.DataFrame:
     rows = [
         {
             "layer": one.name,
@@ -125,7 +135,7 @@ def _layers(bundle: Bundle) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _told(bundle: Bundle) -> Summary:
+def _told(bundle: "Bundle") -> Summary:
     """All that a person asks of a bundle."""
     made = bundle.provenance
     weights = sum(one.numel() for one in bundle.network.parameters())

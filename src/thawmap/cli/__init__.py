@@ -7,17 +7,29 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Never
+from typing import Annotated, Literal, Never
 
 from cyclopts import App, CycloptsError, Parameter
 
 from thawmap import __version__
+from thawmap.cli.labels import labels_app
+from thawmap.cli.model import model_app
+from thawmap.cli.options import (
+    ConfigFile,
+    DryRun,
+    Model,
+    OptionalConfigFile,
+    OptionalModel,
+    Out,
+    Resume,
+    Sets,
+    Tiles,
+    finish,
+    is_yaml,
+    load_config,
+)
 from thawmap.errors import ConfigError, ThawmapError
 from thawmap.terminal import Terminal
-
-if TYPE_CHECKING:
-    from thawmap.config import Config
-    from thawmap.pipeline import Summary
 
 app = App(
     name="thawmap",
@@ -26,18 +38,8 @@ app = App(
     "Start with 'thawmap demo', then 'thawmap init' in a folder of your own.",
     help_format="plaintext",
 )
-
-labels_app = App(name="labels", help="Count digitised objects; check, describe and convert them.")
 app.command(labels_app)
-
-Sets = Annotated[tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=False)]
-DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]
-Out = Annotated[Path, Parameter(name="--out")]
-OptionalOut = Annotated[Path | None, Parameter(name="--out")]
-Model = Annotated[Path, Parameter(name="--model")]
-
-
-_YAML = (".yaml", ".yml")
+app.command(model_app)
 
 
 @app.command
@@ -49,7 +51,7 @@ def demo(*, out: Out = Path("demo")) -> int:
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    return _finish(pipeline.demo(out, progress=Terminal()))
+    return finish(pipeline.demo(out, progress=Terminal()))
 
 
 @app.command
@@ -111,7 +113,7 @@ def config(path: Path | None = None, /, *, schema: bool = False, set_: Sets = ()
     if path is None:
         msg = "'thawmap config' needs a YAML file, or --schema; make a file with 'thawmap init'"
         raise ConfigError(msg)
-    print(_load(path, set_).as_yaml(), end="")
+    print(load_config(path, set_).as_yaml(), end="")
     return 0
 
 
@@ -125,77 +127,7 @@ def scenes(path: Path, /, *, set_: Sets = ()) -> int:
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    return _finish(pipeline.scenes(_load(path, set_), progress=Terminal()))
-
-
-@labels_app.default
-def labels(path: Path, /, *, set_: Sets = ()) -> int:
-    """Count what is labelled: objects and pixels by region and scene.
-
-    Args:
-        path: The YAML.
-        set_: KEY=VALUE put over the YAML.
-    """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return _finish(pipeline.labels(_load(path, set_), progress=Terminal()))
-
-
-@labels_app.command(name="check")
-def check_labels(path: Path, /, *, out: OptionalOut = None, repaired: Path | None = None, set_: Sets = ()) -> int:
-    """Say what is wrong with digitised polygons: geometry, duplicates, overlaps, scenes, dates, sizes.
-
-    Args:
-        path: The YAML, whose scenes the polygons are compared with; or only a vector file.
-        out: File of the faults to write, a polygon for each, such as faults.gpkg.
-        repaired: File of a repaired copy to write, such as repaired.gpkg.
-        set_: KEY=VALUE put over the YAML.
-    """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    source = _config_or_file(path, set_)
-    return _finish(pipeline.check_labels(source, out=out, repaired=repaired, progress=Terminal()))
-
-
-@labels_app.command(name="stats")
-def label_stats(path: Path, /, *, by: str | None = None, set_: Sets = ()) -> int:
-    """Say what an inventory holds, as the paper's Table 2: objects, objects of a date, median area.
-
-    Args:
-        path: The YAML, or a vector file.
-        by: Column of sites; by default that of regions.
-        set_: KEY=VALUE put over the YAML.
-    """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return _finish(pipeline.label_stats(_config_or_file(path, set_), by=by))
-
-
-@labels_app.command(name="convert")
-def convert_labels(
-    source: Path,
-    out: Path,
-    /,
-    *,
-    to: Literal["arts", "thawmap"],
-    creator: str | None = None,
-    image: str | None = None,
-    resolution: float | None = None,
-) -> int:
-    """Write labels in the columns of the ARTS inventory, or ARTS in those of thawmap; nothing is lost.
-
-    Args:
-        source: Vector file to read.
-        out: Vector file to write.
-        to: The columns to write.
-        creator: Who digitised, for ARTS, where the labels do not say it.
-        image: What it was digitised on, such as PlanetScope, where they do not say it.
-        resolution: Resolution of that in m, where they do not say it.
-    """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    made = pipeline.convert_labels(source, out, to=to, creator=creator, image=image, resolution=resolution)
-    return _finish(made)
+    return finish(pipeline.scenes(load_config(path, set_), progress=Terminal()))
 
 
 @app.command
@@ -210,7 +142,7 @@ def tiles(path: Path, /, *, out: Out, dry_run: DryRun = False, set_: Sets = ()) 
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    return _finish(pipeline.tiles(_load(path, set_), out, dry_run=dry_run, progress=Terminal()))
+    return finish(pipeline.tiles(load_config(path, set_), out, dry_run=dry_run, progress=Terminal()))
 
 
 @app.command
@@ -219,8 +151,8 @@ def train(
     /,
     *,
     out: Out,
-    tiles: Annotated[Path | None, Parameter(name="--tiles")] = None,
-    resume: Annotated[bool, Parameter(name="--resume", negative="")] = False,
+    tiles: Tiles = None,
+    resume: Resume = False,
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
@@ -236,8 +168,35 @@ def train(
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    settings, terminal = _load(path, set_), Terminal()
-    return _finish(pipeline.train(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
+    settings, terminal = load_config(path, set_), Terminal()
+    return finish(pipeline.train(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
+
+
+@app.command
+def crossval(
+    path: Path,
+    /,
+    *,
+    out: Out,
+    tiles: Tiles = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    set_: Sets = (),
+) -> int:
+    """Hold every region out in turn, with every setting of the YAML's 'crossval.grid'; tables, figures and a page.
+
+    Args:
+        path: The YAML.
+        out: Folder of the trainings and the report.
+        tiles: Folder of the tile store that all share; by default 'tiles' in --out.
+        resume: Go on with what is there: finished trainings stay, the report is made again.
+        dry_run: Say what would be trained, and train nothing.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    settings, terminal = load_config(path, set_), Terminal()
+    return finish(pipeline.crossval(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
 
 
 @app.command
@@ -247,7 +206,7 @@ def predict(
     *,
     model: Model,
     out: Out,
-    config: Annotated[Path | None, Parameter(name="--config")] = None,
+    config: OptionalConfigFile = None,
     split: Literal["test", "validation"] | None = None,
     dry_run: DryRun = False,
     set_: Sets = (),
@@ -265,12 +224,12 @@ def predict(
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    if config is None and (len(paths) != 1 or paths[0].suffix not in _YAML):
+    if config is None and (len(paths) != 1 or not is_yaml(paths[0])):
         msg = f"{paths[0]} is not a YAML; name one, or say with --config how scenes are read"
         raise ConfigError(msg)
-    settings = _load(config or paths[0], set_)
+    settings = load_config(config or paths[0], set_)
     places = paths if config is not None else ()
-    return _finish(
+    return finish(
         pipeline.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
     )
 
@@ -280,9 +239,9 @@ def evaluate(
     maps: Path,
     /,
     *,
-    config: Annotated[Path, Parameter(name="--config")],
+    config: ConfigFile,
     out: Out,
-    model: Annotated[Path | None, Parameter(name="--model")] = None,
+    model: OptionalModel = None,
     set_: Sets = (),
 ) -> int:
     """Score maps against labels, by scene and region: a table and a page with pictures.
@@ -296,7 +255,7 @@ def evaluate(
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    return _finish(pipeline.evaluate(_load(config, set_), maps, out, model=model, progress=Terminal()))
+    return finish(pipeline.evaluate(load_config(config, set_), maps, out, model=model, progress=Terminal()))
 
 
 def main() -> Never:
@@ -328,32 +287,3 @@ def _run(words: list[str]) -> int:
 def _one_line(error: CycloptsError) -> str:
     text = " ".join(str(error).split())
     return text if text.endswith("...") else text.rstrip(".")
-
-
-def _load(path: Path, overrides: tuple[str, ...]) -> "Config":
-    from thawmap.config import load  # noqa: PLC0415
-
-    return load(path, overrides=overrides)
-
-
-def _config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
-    """What a YAML says, or a file that is none."""
-    if path.suffix in _YAML:
-        return _load(path, overrides)
-    if overrides:
-        msg = f"--set puts values over a YAML, and {path} is none; name the YAML"
-        raise ConfigError(msg)
-    return path
-
-
-def _finish(summary: "Summary") -> int:
-    """Print what came out; the exit status."""
-    if summary.table is not None and len(summary.table):
-        print(summary.table.to_string(index=False))
-    for line in summary.lines:
-        print(line)
-    for name, error in summary.failed.items():
-        print(f"thawmap: {name} failed: {error}", file=sys.stderr)
-    if summary.failed:
-        print(f"thawmap: {len(summary.failed)} failed, {summary.done} done", file=sys.stderr)
-    return 1 if summary.failed else 0

@@ -1,0 +1,81 @@
+"""The verbs about digitised objects."""
+
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import App
+
+from thawmap.cli.options import OptionalOut, Sets, config_or_file, finish, load_config
+from thawmap.terminal import Terminal
+
+labels_app = App(name="labels", help="Count digitised objects; check, describe and convert them.")
+
+
+@labels_app.default
+def labels(path: Path, /, *, set_: Sets = ()) -> int:
+    """Count what is labelled: objects and pixels by region and scene.
+
+    Args:
+        path: The YAML.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return finish(pipeline.labels(load_config(path, set_), progress=Terminal()))
+
+
+@labels_app.command(name="check")
+def check_labels(path: Path, /, *, out: OptionalOut = None, repaired: Path | None = None, set_: Sets = ()) -> int:
+    """Say what is wrong with digitised polygons: geometry, duplicates, overlaps, scenes, dates, sizes.
+
+    Args:
+        path: The YAML, whose scenes the polygons are compared with; or only a vector file.
+        out: File of the faults to write, a polygon for each, such as faults.gpkg.
+        repaired: File of a repaired copy to write, such as repaired.gpkg.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    source = config_or_file(path, set_)
+    return finish(pipeline.check_labels(source, out=out, repaired=repaired, progress=Terminal()))
+
+
+@labels_app.command(name="stats")
+def label_stats(path: Path, /, *, by: str | None = None, set_: Sets = ()) -> int:
+    """Say what an inventory holds, as the paper's Table 2: objects, objects of a date, median area.
+
+    Args:
+        path: The YAML, or a vector file.
+        by: Column of sites; by default that of regions.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    return finish(pipeline.label_stats(config_or_file(path, set_), by=by))
+
+
+@labels_app.command(name="convert")
+def convert_labels(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    to: Literal["arts", "thawmap"],
+    creator: str | None = None,
+    image: str | None = None,
+    resolution: float | None = None,
+) -> int:
+    """Write labels in the columns of the ARTS inventory, or ARTS in those of thawmap; nothing is lost.
+
+    Args:
+        source: Vector file to read.
+        out: Vector file to write.
+        to: The columns to write.
+        creator: Who digitised, for ARTS, where the labels do not say it.
+        image: What it was digitised on, such as PlanetScope, where they do not say it.
+        resolution: Resolution of that in m, where they do not say it.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    made = pipeline.convert_labels(source, out, to=to, creator=creator, image=image, resolution=resolution)
+    return finish(made)

@@ -1,0 +1,61 @@
+"""What the verbs of the command line share: options, reading the YAML, printing what came out."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from thawmap.errors import ConfigError
+
+if TYPE_CHECKING:
+    from thawmap.config import Config
+    from thawmap.pipeline import Summary
+
+Sets = Annotated[tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=False)]
+DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]
+Resume = Annotated[bool, Parameter(name="--resume", negative="")]
+Out = Annotated[Path, Parameter(name="--out")]
+OptionalOut = Annotated[Path | None, Parameter(name="--out")]
+Model = Annotated[Path, Parameter(name="--model")]
+OptionalModel = Annotated[Path | None, Parameter(name="--model")]
+Tiles = Annotated[Path | None, Parameter(name="--tiles")]
+ConfigFile = Annotated[Path, Parameter(name="--config")]
+OptionalConfigFile = Annotated[Path | None, Parameter(name="--config")]
+
+_YAML = (".yaml", ".yml")
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a file is a YAML by its name."""
+    return path.suffix in _YAML
+
+
+def load_config(path: Path, overrides: tuple[str, ...]) -> "Config":
+    """The configuration in a YAML, with what --set puts over it."""
+    from thawmap.config import load  # noqa: PLC0415
+
+    return load(path, overrides=overrides)
+
+
+def config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
+    """The configuration in a YAML, or a file that is none."""
+    if is_yaml(path):
+        return load_config(path, overrides)
+    if overrides:
+        msg = f"--set puts values over a YAML, and {path} is none; name the YAML"
+        raise ConfigError(msg)
+    return path
+
+
+def finish(summary: "Summary") -> int:
+    """Print what came out; the exit status."""
+    if summary.table is not None and len(summary.table):
+        print(summary.table.to_string(index=False))
+    for line in summary.lines:
+        print(line)
+    for name, error in summary.failed.items():
+        print(f"thawmap: {name} failed: {error}", file=sys.stderr)
+    if summary.failed:
+        print(f"thawmap: {len(summary.failed)} failed, {summary.done} done", file=sys.stderr)
+    return 1 if summary.failed else 0
