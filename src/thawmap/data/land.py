@@ -106,7 +106,7 @@ def _bare(shape: Shape, depth: Field, patches: Field) -> tuple[Field, Field]:
     inside = shape.edge_m > 0
     wall = inside * np.clip(1.4 - shape.edge_m / 9, 0, 1) * np.clip(1.5 - 2 * shape.fall, 0, 1)
     wall = wall * np.clip(depth / 1.5, 0.3, 1)
-    regrown = 1 / (1 + np.exp(-3 * (patches - 1.3 + 0.9 * np.clip(shape.fall, 0, 1))))
+    regrown = 1 / (1 + np.exp(-3 * (patches - 1.0 + 0.9 * np.clip(shape.fall, 0, 1))))
     bare = inside * np.clip(shape.edge_m / 4.5, 0.5, 1) * (1 - 0.85 * regrown)
     return wall.astype(np.float32), np.maximum(bare, wall).astype(np.float32)
 

@@ -27,7 +27,6 @@ _TRIED_SLUMPS = 12
 _TRIED_SHIFTS = 3
 _NEAR_PX, _FAR_PX = 160, 350  # how far around a square slumps are looked for
 _ALL_SLUMPS_PX = 1200  # larger footprints have slumps wherever they crowd
-_LEAST_PROMISE = -0.9  # less is mostly water
 _ANCHORS = 32  # pixels between places that are projected exactly
 
 _Positions = npt.NDArray[np.float64]
@@ -77,11 +76,11 @@ def _with_slumps(region: Region, country: Country, squares: Sequence[Lattice], r
     """A footprint near the first of some squares that shows enough slumps, else the best found."""
     size = squares[0].height
     wanted = min(_ENOUGH_SLUMPS, 1 + size // 100)
-    best = (-1.0, squares[0])
+    best = (-9.0, squares[0])
     for tried, square in enumerate(squares):
         reach = max(size // 3, _NEAR_PX) if tried < _BEST_SPOTS else _FAR_PX
         best = max(best, _around(region, country, square, rng, reach=min(reach, _FAR_PX)), key=lambda one: one[0])
-        if best[0] >= wanted or (best[0] > 0 and tried >= _BEST_SPOTS):
+        if best[0] >= wanted or (best[0] > -9 and tried >= _BEST_SPOTS):
             break
     return best[1]
 
@@ -94,9 +93,14 @@ def _near_shore(country: Country, spot: _Positions, heading: float, *, inland_px
     """The spot (row, column) moved straight to the shore of the sea or the river, and a little inland."""
     alone = _without_lakes(country)
     inland = np.array([np.sin(heading), np.cos(heading)])
+
+    def shore_px(at: _Positions) -> float:
+        there = Lattice(row=round(at[0]), col=round(at[1]), height=1, width=1, step=WIDE_PX)
+        return float(shores(alone, there)[0][0, 0]) / PIXEL_M
+
     for _ in range(2):
-        there = Lattice(row=round(spot[0]), col=round(spot[1]), height=1, width=1, step=WIDE_PX)
-        spot = spot - inland * float(shores(alone, there)[0][0, 0]) / PIXEL_M
+        far = shore_px(spot)
+        spot = min(spot - inland * far, spot + inland * far, key=lambda at: abs(shore_px(at)))  # a river has two
     return spot + inland * inland_px
 
 
@@ -115,7 +119,7 @@ def _promise(region: Region, country: Country, footprint: Lattice) -> float:
     wet = 0.25 if relief.sea else 0.14 if relief.river_m else relief.lakes
     dry = shores(country, sample)[0] > 0
     crowd = crowds(country, region.slumps, sample)
-    return float((crowd * dry).mean() - 3 * max(abs(1 - dry.mean() - wet) - 0.08, 0))
+    return float((crowd * dry).mean() - 6 * max(abs(1 - dry.mean() - wet) - 0.07, 0))
 
 
 def _around(
@@ -126,7 +130,7 @@ def _around(
     near = visible(slumps_within(country, region.slumps, spot.pad(reach)), year=REFERENCE_YEAR)
     middles = np.array([(scar.row, scar.col) for scar in near]).reshape(-1, 2)
     outlines = shapely.union_all([scar.outline(REFERENCE_YEAR) for scar in near])
-    best = (-1.0, spot)
+    best = (-9.0, spot)
     for middle in rng.permutation(middles)[:_TRIED_SLUMPS]:
         for down, right in rng.integers(-size // 4, size // 4 + 1, (_TRIED_SHIFTS, 2)) - size // 2:
             square = _square(int(middle[0] + down), int(middle[1] + right), size)
@@ -134,7 +138,9 @@ def _around(
             whole = int(((inside > size // 10) & (inside < size - size // 10)).all(axis=1).sum())
             share = outlines.intersection(edge(square)).area / size**2
             score = min(whole, _ENOUGH_SLUMPS) + min(share, 0.3) - 20 * max(share - 0.3, 0)
-            if score > best[0] and _promise(region, country, square) > _LEAST_PROMISE:
+            if score > best[0]:
+                score += 2 * min(_promise(region, country, square), 0)
+            if score > best[0]:
                 best = (score, square)
     return best
 

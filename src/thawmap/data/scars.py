@@ -289,7 +289,7 @@ def _suits(
     form = ndimage.gaussian_filter(shore_m, 2, truncate=2) if slumps.at_shore else height
     steep = np.degrees(np.arctan(np.hypot(*(axis[spot] for axis in np.gradient(height, WIDE_PX * PIXEL_M)))))
     down, right = (axis[spot] for axis in np.gradient(form))
-    return fits * np.clip(steep / 9, 0.02, 1) ** 2, np.arctan2(-down, -right)
+    return fits * np.clip(steep / 7, 0.02, 1) ** 2, np.arctan2(-down, -right)
 
 
 def _begin(country: Country, slumps: Slumps, trial: _Trial) -> Scar:
@@ -309,7 +309,7 @@ def _begin(country: Country, slumps: Slumps, trial: _Trial) -> Scar:
         radius_px=_outline(trial.length_px, trial.elongation, rng),
         toe_m=0.3 if slumps.at_shore else _height(country, trial, x, y),
         floor_slope=float(np.tan(np.radians(rng.uniform(2.5, 6)))),
-        deepest_m=float(np.clip(0.045 * length_m * rng.uniform(0.7, 1.4), 2.0, 9.0)),
+        deepest_m=float(np.clip(0.018 * length_m * rng.uniform(0.5, 1.6), 1.0, 6.0)),
         born=0.0 if long_ago else REFERENCE_YEAR - float(rng.uniform(-0.02, 0.8)) / retreat,
         ended=float(ended),
         retreat=0.0 if long_ago else retreat,

@@ -25,7 +25,7 @@ Spectrum = tuple[float, float, float, float]
 _WATER = (0.022, 0.025, 0.015, 0.010)
 _SILT = (0.062, 0.085, 0.082, 0.040)
 _SAND = (0.098, 0.122, 0.142, 0.185)
-_MUD = (0.055, 0.070, 0.082, 0.125)
+_MUD = (0.034, 0.048, 0.048, 0.090)
 _WALL = (0.040, 0.049, 0.056, 0.078)
 _SHRUB = (0.024, 0.046, 0.032, 0.330)
 
@@ -71,16 +71,16 @@ REGIONS = (
     Region(  # Banks Island: lakes and valleys in a moraine with buried ice, sparse tundra, some of the largest slumps
         name="moraine", epsg=32611, lon=-118.6, lat=72.7,
         relief=Relief(
-            hills_m=5.5, wavelength_m=420, gully_m=4, lakes=0.13, bank_m=9, bank_width_m=70,
+            hills_m=4, wavelength_m=420, gully_m=3, lakes=0.13, bank_m=7, bank_width_m=85,
         ),
-        slumps=Slumps(area_m2=26000, per_km2=60, elongation=1.5, at_shore=False, crowded=0.25, old=0.3),
+        slumps=Slumps(area_m2=21000, per_km2=60, elongation=1.5, at_shore=False, crowded=0.25, old=0.3),
         dense=(0.035, 0.060, 0.050, 0.265), sparse=(0.060, 0.084, 0.094, 0.205),
         soil=(0.078, 0.098, 0.113, 0.165), cover=0.42, rugged=0.05, silty=0.25,
     ),
     Region(  # Tuktoyaktuk Peninsula: a plain of lakes with small slumps at their shores, shrubs
         name="lake_plain", epsg=32608, lon=-134.1, lat=69.3,
         relief=Relief(
-            hills_m=2, wavelength_m=300, gully_m=1, lakes=0.30, bank_m=8, bank_width_m=35,
+            hills_m=1.5, wavelength_m=300, gully_m=0.8, lakes=0.30, bank_m=5.5, bank_width_m=45,
         ),
         slumps=Slumps(area_m2=2500, per_km2=380, elongation=1.0, at_shore=True, crowded=0.15, old=0.3),
         dense=(0.025, 0.050, 0.035, 0.320), sparse=(0.041, 0.066, 0.060, 0.240),
@@ -89,25 +89,25 @@ REGIONS = (
     Region(  # Kolguev Island: steep bluffs above the sea with large slumps
         name="coast", epsg=32639, lon=49.3, lat=69.1,
         relief=Relief(
-            hills_m=3.5, wavelength_m=500, gully_m=5, sea=True, lakes=0.01, bank_m=28, bank_width_m=60, heading=-35,
+            hills_m=2.5, wavelength_m=500, gully_m=3.5, sea=True, lakes=0.01, bank_m=19, bank_width_m=85, heading=-35,
         ),
-        slumps=Slumps(area_m2=10000, per_km2=150, elongation=1.0, at_shore=True, crowded=0.4, old=0.3),
+        slumps=Slumps(area_m2=10000, per_km2=250, elongation=1.0, at_shore=True, crowded=0.4, old=0.3),
         dense=(0.030, 0.055, 0.043, 0.275), sparse=(0.050, 0.072, 0.075, 0.195),
         soil=(0.072, 0.088, 0.098, 0.160), cover=0.50, rugged=0.04, silty=0.5,
     ),
     Region(  # Lena River: terraces at a river with bars, lakes behind, boreal forest, many overgrown scars
         name="river_terrace", epsg=32651, lon=124.7, lat=69.0,
         relief=Relief(
-            hills_m=5, wavelength_m=600, gully_m=4, river_m=200, lakes=0.06, bank_m=19, bank_width_m=90, heading=15,
+            hills_m=3.5, wavelength_m=600, gully_m=3, river_m=200, lakes=0.06, bank_m=14, bank_width_m=110, heading=15,
         ),
-        slumps=Slumps(area_m2=14500, per_km2=160, elongation=1.5, at_shore=True, crowded=0.12, old=0.5),
+        slumps=Slumps(area_m2=14500, per_km2=400, elongation=1.5, at_shore=True, crowded=0.2, old=0.5),
         dense=(0.020, 0.033, 0.024, 0.185), sparse=(0.031, 0.047, 0.041, 0.205),
         soil=(0.062, 0.077, 0.083, 0.155), cover=0.68, rugged=0.03, silty=0.6,
     ),
     Region(  # Herschel Island: hills with many small valleys, slumps on slopes near the sea, shrubs
         name="island", epsg=32607, lon=-139.6, lat=69.5,
         relief=Relief(
-            hills_m=8, wavelength_m=700, gully_m=9, sea=True, lakes=0.01, bank_m=18, bank_width_m=90, heading=130,
+            hills_m=6, wavelength_m=700, gully_m=6, sea=True, lakes=0.01, bank_m=14, bank_width_m=110, heading=130,
         ),
         slumps=Slumps(area_m2=5200, per_km2=20, elongation=1.2, at_shore=False, crowded=0.22, old=0.3),
         dense=(0.028, 0.056, 0.036, 0.345), sparse=(0.045, 0.070, 0.065, 0.250),
@@ -116,7 +116,7 @@ REGIONS = (
     Region(  # Horton Delta: high bare cliffs above the sea, deep valleys, slumps at the cliffs' tops
         name="cliffs", epsg=32609, lon=-126.7, lat=69.7,
         relief=Relief(
-            hills_m=6, wavelength_m=800, gully_m=14, sea=True, bank_m=50, bank_width_m=110, heading=20,
+            hills_m=4.5, wavelength_m=800, gully_m=9, sea=True, bank_m=28, bank_width_m=130, heading=20,
         ),
         slumps=Slumps(area_m2=6800, per_km2=1100, elongation=0.9, at_shore=True, crowded=0.7, old=0.3),
         dense=(0.030, 0.051, 0.045, 0.245), sparse=(0.060, 0.080, 0.095, 0.188),
@@ -146,8 +146,10 @@ def surface(region: Region, country: Country, ground: Land, *, green: float) -> 
     paint(image, 0.6 * ground.old * np.clip(0.8 + 0.3 * fine, 0, 1) * green, _SHRUB)
     dry = ground.shore_m > 0
     _paint_shore(region, ground, dry, fine, image)
-    mud = 0.55 * np.array(_MUD) + 0.45 * np.array(region.soil)
-    paint(image, ground.floor * np.clip(0.88 + 0.12 * fine, 0, 1), tuple(mud))
+    wet = 0.6 + 0.6 * plane.noise("wet floors", lattice, longest_m=900, shortest_m=450)
+    paint(image, ground.floor * np.clip(0.88 + 0.12 * fine, 0, 1), region.soil)
+    paint(image, ground.floor * np.clip(wet, 0, 1), _MUD)
+    image *= np.exp(0.25 * ground.floor * plane.noise("pale floors", lattice, longest_m=700, shortest_m=350))
     paint(image, 0.7 * ground.headwall, _WALL)
     blots = plane.noise("blots", lattice, longest_m=120, shortest_m=15, roughness=1.2)
     image *= np.where(dry, np.exp(0.06 * fine + 0.05 * blots), 1)

@@ -101,7 +101,7 @@ def draw_shore(country: Country, wide: Wide, lattice: Lattice) -> Field:
 def draw_height(country: Country, wide: Wide, lattice: Lattice, shore_m: Field) -> Field:
     """Height in metres at each place of a lattice, with small bumps; 0 on water."""
     bumps = country.plane.noise("bumps", lattice, longest_m=24, shortest_m=12, roughness=1.5)
-    height = np.maximum(upsample(wide.rise_m, wide.lattice, lattice) + np.float32(0.08) * bumps, 0.05)
+    height = np.maximum(upsample(wide.rise_m, wide.lattice, lattice) + np.float32(0.07) * bumps, 0.05)
     dry: Field = height * np.clip(shore_m / 6, 0, 1)
     return dry
 
@@ -123,7 +123,9 @@ def shores(country: Country, lattice: Lattice) -> tuple[Field, Field]:
         bank_m = np.where(bars > river, np.float32(_FLAT_SHORE * relief.bank_m), bank_m)
         shore_m = np.minimum(shore_m, np.maximum(river, bars))
     if relief.lakes:
-        lakes = _distance(_lakes(country, around), around, flat=0.35 * _LAKE_STEEPNESS)
+        level = _lakes(country, around)
+        lakes = _distance(level, around, flat=0.12 * _LAKE_STEEPNESS)
+        lakes *= 1 + (np.maximum(level[1:-1, 1:-1], 0) / 0.8) ** 2  # no lake is near where the level is high
         shore_m = np.minimum(shore_m, lakes)
     return shore_m.astype(np.float32), bank_m.astype(np.float32)
 
