@@ -181,7 +181,7 @@ class Learner:
             TrainingError: If a loss is not finite.
         """
         start = time.perf_counter()
-        with Sums(seen=True) as sums, torch.inference_mode():
+        with Sums(seen=True) as sums:
             mine = self._cut(tiles)[self.fabric.global_rank :: self.fabric.world_size]
             for batch, answer in self._answers(mine):
                 sums.add(self._loss(answer, batch.target, batch.valid), answer, batch)
@@ -193,10 +193,9 @@ class Learner:
     def wrongness(self, tiles: pd.DataFrame) -> npt.NDArray[np.float64]:
         """How wrong the network is about tiles without an object: the sum of squared probabilities, (n,)."""
         sums: list[Tensor] = []
-        with torch.inference_mode():
-            for batch, answer in self._answers(self._cut(tiles)):
-                counted = usable(batch.target, batch.valid)
-                sums.append(torch.where(counted, torch.sigmoid(answer) ** 2, 0.0).double().sum((-2, -1)))
+        for batch, answer in self._answers(self._cut(tiles)):
+            counted = usable(batch.target, batch.valid)
+            sums.append(torch.where(counted, torch.sigmoid(answer) ** 2, 0.0).double().sum((-2, -1)))
         found: npt.NDArray[np.float64] = torch.cat(sums).cpu().numpy()
         return found
 
@@ -250,7 +249,7 @@ class Learner:
         """Batches and their logits (N, H, W) float32 by the network that is kept."""
         network = self.judged.eval()
         for batch in self._stream(parts):
-            with self.fabric.autocast():
+            with self.fabric.autocast(), torch.inference_mode():
                 answer = logits(network, self._image(batch), self.config.input_layers)
             yield batch, answer.float()
 
