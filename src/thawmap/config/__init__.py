@@ -48,6 +48,7 @@ from thawmap.config.training import (
     TrainingSettings,
     TverskyLoss,
 )
+from thawmap.config.tune import Range, TuneSettings
 
 __all__ = [
     "AugmentSettings",
@@ -72,6 +73,7 @@ __all__ = [
     "PlanetScopeScenes",
     "PolygonSettings",
     "Precomputed",
+    "Range",
     "RasterScenes",
     "SamplerSettings",
     "SceneSettings",
@@ -82,6 +84,7 @@ __all__ = [
     "TileSettings",
     "TrainingSettings",
     "TrendSettings",
+    "TuneSettings",
     "TverskyLoss",
     "ValidMask",
     "json_schema",

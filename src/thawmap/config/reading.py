@@ -212,7 +212,7 @@ def _keys_at(path: Place, raw: Mapping[str, Any]) -> list[str]:
 
 def _section(place: dict[str, Any], definitions: Mapping[str, Any], value: Any) -> dict[str, Any]:
     """A place of the schema, or what it refers to: of several kinds the value's, of several types the section."""
-    options: list[dict[str, Any]] = [place, *place.get("anyOf", ())]
+    options: list[dict[str, Any]] = [place, *place.get("anyOf", ()), *place.get("oneOf", ())]
     lists = [option for option in options if "items" in option]
     if lists and isinstance(value, list):
         return lists[0]

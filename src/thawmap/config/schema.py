@@ -20,6 +20,7 @@ from thawmap.config.inputs import (
     from_folder,
 )
 from thawmap.config.training import AugmentSettings, TrainingSettings
+from thawmap.config.tune import TuneSettings
 from thawmap.errors import ConfigError
 from thawmap.layers import PAPER_LAYERS, Layer, layer
 
@@ -136,6 +137,7 @@ class Config(Settings):
     training: TrainingSettings = TrainingSettings()
     split: SplitSettings = SplitSettings()
     crossval: CrossvalSettings = CrossvalSettings()
+    tune: TuneSettings = TuneSettings()
     inference: InferenceSettings = InferenceSettings()
     polygons: PolygonSettings = PolygonSettings()
     outputs: OutputSettings = OutputSettings()
