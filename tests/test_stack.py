@@ -268,3 +268,19 @@ def test_an_optional_layer_may_be_missing_altogether():
 def test_a_layer_that_nobody_has_is_named():
     with pytest.raises(DataError, match="'slope' is in no source"):
         assemble(SCENE, ["slope"], GRID, [ArraySource({"red": field(0)}, GRID)])
+
+
+def test_a_layer_that_one_scene_lacks_is_missing_where_it_may_be_and_named_where_not(tmp_path):
+    with rasterio.open(
+        tmp_path / "red.tif", "w", driver="GTiff", height=23, width=31, count=1, dtype="float32", crs="EPSG:32608",
+        transform=GRID.affine,
+    ) as file:  # fmt: skip
+        file.write(np.full((23, 31), 0.1, np.float32), 1)
+    readings = {"red": Reading(file="red", band=1)}
+    scene = Scene(id="s1", sensor="test", geobox=GRID, files={"red": tmp_path / "red.tif"}, readings=readings)
+    sources = [BandSource(frozenset({"red", "swir1"}))]
+    with pytest.raises(DataError, match="scene s1 has no swir1, which others have; leave the scene out"):
+        assemble(scene, ["red", "swir1"], GRID, sources)
+    made = assemble(scene, ["red", "swir1"], GRID, sources, optional=frozenset({"swir1"}))
+    assert made["valid"].all()
+    assert np.isnan(made["swir1"]).all()

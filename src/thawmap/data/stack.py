@@ -47,6 +47,9 @@ def assemble(
     reads, makes = order(layers, available=available)
     border = halo(makes)
     values, usable = _read(scene, reads, geobox.pad(border) if border else geobox, sources)
+    for name in reads:
+        if name not in values:
+            values[name] = _lacking(scene, name, usable.shape, optional=optional)
     for name in makes:
         recipe = RECIPES[name]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -74,8 +77,20 @@ def _read(
         part = source.read(scene, geobox, mine)
         if "valid" in part:
             usable &= part["valid"].to_numpy()
-        values |= {name: part[name].to_numpy() for name in mine}
+        values |= {name: part[name].to_numpy() for name in mine if name in part}
     return values, usable
+
+
+def _lacking(scene: Scene, name: str, shape: tuple[int, ...], *, optional: frozenset[str]) -> npt.NDArray[np.float32]:
+    """A layer that other scenes have and this one has not, missing everywhere.
+
+    Raises:
+        DataError: If it has to be there.
+    """
+    if name not in optional:
+        msg = f"scene {scene.id} has no {name}, which others have; leave the scene out, or the layer out of 'layers'"
+        raise DataError(msg)
+    return np.full(shape, np.nan, np.float32)
 
 
 def preview(

@@ -19,17 +19,15 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 from affine import Affine
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 from rasterio.features import shapes
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry import LinearRing, Polygon, shape
 
+from thawmap.data.inventory import EQUAL_AREA
 from thawmap.data.sources.base import Scene
 from thawmap.infer.predict import Rows
-
-EQUAL_AREA = CRS.from_epsg(6931)
-"""Where areas are measured: EASE-Grid 2.0 North, Lambert's azimuthal equal-area projection of the Arctic."""
 
 COLUMNS = {
     "slump_id": "string",
@@ -310,7 +308,7 @@ def _on_ground(outlines: npt.NDArray[np.object_], scene: Scene) -> npt.NDArray[n
 
 
 def _measured(outlines: npt.NDArray[np.object_], scene: Scene) -> tuple[_Floats, _Floats]:
-    """Area in m2 and perimeter in m, in `EQUAL_AREA`."""
+    """Area in m2 and perimeter in m, in `thawmap.data.inventory.EQUAL_AREA`."""
     project = Transformer.from_crs(str(scene.geobox.crs), EQUAL_AREA, always_xy=True)
     fine = _on_ground(shapely.segmentize(outlines, _MEASURED_PX), scene)
     equal = shapely.transform(fine, lambda points: np.column_stack(project.transform(*points.T)))

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from thawmap.data.io import read_values
-from thawmap.data.sources.base import Mask, Reading, Scene
+from thawmap.data.sources.base import Reading, Scene
 
 OPTICAL = frozenset({"blue", "green", "red", "nir"})
 """What every optical sensor that thawmap knows has in its own files."""
@@ -23,13 +23,13 @@ class BandSource:
     """Reads what `Scene.readings` and `Scene.masks` say.
 
     Attributes:
-        layers: Names of the layers that every scene's readings have.
+        layers: Names of the layers that scenes' readings have; one scene may lack some.
     """
 
     layers: frozenset[str]
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
-        """The layers (y, x), float32 in physical units, NaN where missing, and `valid` where there is a mask.
+        """The layers that the scene has (y, x), float32 in physical units, NaN where missing, and `valid` by masks.
 
         Raises:
             DataError: If a file is missing, damaged, without CRS, or without a band.
@@ -39,7 +39,8 @@ class BandSource:
         for alike in _alike(wanted):
             made |= _read_bands(scene, geobox, alike)
         if scene.masks:
-            made["valid"] = np.logical_and.reduce([_read_mask(scene, geobox, mask) for mask in scene.masks])
+            files = sorted({mask.file for mask in scene.masks})
+            made["valid"] = np.logical_and.reduce([_read_masks(scene, geobox, file) for file in files])
         variables = {name: (("y", "x"), values) for name, values in made.items()}
         return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
 
@@ -66,8 +67,12 @@ def _read_bands(scene: Scene, geobox: GeoBox, alike: Mapping[str, Reading]) -> d
     return dict(zip(alike, values, strict=True))
 
 
-def _read_mask(scene: Scene, geobox: GeoBox, mask: Mask) -> npt.NDArray[np.bool_]:
-    """Which pixels (y, x) a mask calls usable."""
-    stored = read_values(scene.files[mask.file], geobox, bands=mask.bands, resampling="nearest")
-    usable: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isin(stored, mask.usable), axis=0)
+def _read_masks(scene: Scene, geobox: GeoBox, file: str) -> npt.NDArray[np.bool_]:
+    """Which pixels (y, x) all masks of a file call usable; each of its bands is read once."""
+    masks = [mask for mask in scene.masks if mask.file == file]
+    bands = sorted({band for mask in masks for band in mask.bands})
+    stored = dict(zip(bands, read_values(scene.files[file], geobox, bands=bands, resampling="nearest"), strict=True))
+    usable: npt.NDArray[np.bool_] = np.logical_and.reduce(
+        [np.isin(stored[band], mask.usable) for mask in masks for band in mask.bands]
+    )
     return usable
