@@ -1,0 +1,107 @@
+"""Training as a recipe: tiles, split, network, report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thawmap.config import Config
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.errors import ConfigError
+from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+
+if TYPE_CHECKING:
+    from thawmap.model.bundle import Bundle
+    from thawmap.train.folds import Folds
+    from thawmap.train.tiles import TileStore
+
+
+def train(
+    config: Config,
+    out: Path,
+    *,
+    store: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Cut tiles, split them by region, train, and keep the best and the last model as bundles.
+
+    Args:
+        config: Everything that decides the result.
+        out: Folder of the bundle.
+        store: Folder of the tile store; by default 'tiles' in ``out``.
+        resume: Go on with a training that was interrupted in ``out``; without one, begin.
+        dry_run: Say what would be trained on, and train nothing.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If the configuration has no labels, no scene is found, or the split names what is not there.
+        LabelError: If the labels cannot be used.
+        TrainingError: If the training cannot go on.
+    """
+    from thawmap.model.backends import find_device  # noqa: PLC0415 - torch loads slowly, here and below
+    from thawmap.model.network import build  # noqa: PLC0415
+    from thawmap.pipeline import tiles  # noqa: PLC0415 - the verb of the corridor
+    from thawmap.train.augment import check as check_augmentation  # noqa: PLC0415
+    from thawmap.train.fit import fit  # noqa: PLC0415
+    from thawmap.train.tiles import TileStore  # noqa: PLC0415
+
+    progress = progress or Silence()
+    build(config.model, channels=len(config.input_layers))  # what is wrong should not cost an hour of cutting
+    check_augmentation(config.augment, config.input_layers)
+    find_device(config.training.device)
+    scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
+    _check_split(config, scenes)
+    place = store or out / "tiles"
+    cut = tiles(config, place, dry_run=dry_run, progress=progress)
+    if dry_run:
+        epochs = sum(phase.epochs for phase in config.training.phases)
+        line = f"would train {config.model.architecture} with {config.model.encoder} for {epochs} epochs into {out}"
+        return Summary(lines=(*cut.lines, line), failed=cut.failed)
+    opened = TileStore.open(place)
+    there = _trained(out, config, opened.identity)
+    made = there or fit(opened, _folds(config, opened, scenes), config, out, resume=resume, report=progress.say)
+    line = f"bundle {made.id}, threshold {made.threshold:.2f}{', trained before' if there else ''}: {out}"
+    return Summary(lines=(*cut.lines, line), done=int(not there), skipped=int(bool(there)), failed=cut.failed)
+
+
+def _check_split(config: Config, scenes: Sequence[Scene]) -> None:
+    """Refuse a split that names what no scene is, before anything is cut."""
+    known = {scene.region if config.split.by == "region" else scene.id for scene in scenes} - {None}
+    for key in ("validation", "test"):
+        for name in getattr(config.split, key):
+            if name not in known:
+                there = ", ".join(sorted(map(str, known))) or "none"
+                msg = f"split.{key} names the {config.split.by} {name!r}, which no scene has; there are {there}"
+                raise ConfigError(msg)
+
+
+def _folds(config: Config, store: "TileStore", scenes: Sequence[Scene]) -> "Folds":
+    """The tiles, split; every scene that is left out keeps all of its ground for itself."""
+    from thawmap.pipeline.cut import footprints  # noqa: PLC0415
+    from thawmap.train.folds import split  # noqa: PLC0415
+
+    return split(store.index, config.split, scenes=footprints(scenes))
+
+
+def _trained(out: Path, config: Config, tiles: str) -> "Bundle | None":
+    """The bundle in ``out`` when its training has ended and would be the same again; None where there is none.
+
+    Raises:
+        ConfigError: If there is one of another training, which nobody has asked to replace.
+    """
+    from thawmap.model.bundle import load as load_bundle  # noqa: PLC0415
+    from thawmap.train.state import DECIDING, UNFINISHED, differences  # noqa: PLC0415
+
+    if not (out / "bundle.json").exists() or (out / UNFINISHED).exists():
+        return None
+    bundle, resolved = load_bundle(out), config.as_json()
+    made, wanted = dict(bundle.provenance.get("config", {})), {name: resolved[name] for name in DECIDING}
+    other = differences({name: made[name] for name in DECIDING if name in made}, wanted)
+    if bundle.provenance.get("tile_store") != tiles:
+        other.append("tiles")
+    if other:
+        msg = f"{out} holds a bundle with other {' and '.join(dict.fromkeys(other))}; name another --out, or remove it"
+        raise ConfigError(msg)
+    return bundle
