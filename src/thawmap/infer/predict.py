@@ -7,8 +7,8 @@ network has seen it, a row when no later window touches it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Self
 
@@ -97,10 +97,13 @@ class Rows:
     Attributes:
         first_row: Where they begin.
         probability: (rows, scene's width), float32, 0..1; NaN where the scene is not valid.
+        layers: Further layers by name, of the same shape, float32 in physical units, NaN = missing: those that the
+            polygons' rules ask for.
     """
 
     first_row: int
     probability: npt.NDArray[np.floating]
+    layers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
