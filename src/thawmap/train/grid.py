@@ -54,14 +54,18 @@ def settings(config: Config) -> tuple[Setting, ...]:
 
 
 def folder_name(text: str) -> str:
-    """A name that every file system takes, another for every other ``text``.
+    """A name that every file system takes, another for every other ``text``: what it cannot take ends in a hash.
 
-    >>> folder_name("Banks Island"), folder_name("Kolguev/2")
-    ('Banks+Island', 'Kolguev-2-de05')
+    >>> folder_name("Banks Island")
+    'Banks+Island'
+    >>> [folder_name(text).rpartition("-")[0] for text in ("Kolguev/2", "Kolguev:2")]
+    ['Kolguev-2', 'Kolguev-2']
+    >>> folder_name("Kolguev/2") == folder_name("Kolguev:2")
+    False
     """
     plain = "+".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", word) for word in text.split(" ")).lstrip(".-")[:_LONGEST]
     same = plain.replace("+", " ") == text
-    return plain if same else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:4]}"
+    return plain if same else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _said(key: str, value: Any) -> str:
