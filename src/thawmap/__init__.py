@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         simulate,
         tiles,
         train,
+        tune,
     )
 
 __version__ = "0.1.0"
@@ -68,6 +69,7 @@ __all__ = [
     "simulate",
     "tiles",
     "train",
+    "tune",
 ]
 
 

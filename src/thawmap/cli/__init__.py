@@ -200,6 +200,36 @@ def crossval(
 
 
 @app.command
+def tune(
+    path: Path,
+    /,
+    *,
+    out: Out,
+    tiles: Tiles = None,
+    trials: int | None = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    set_: Sets = (),
+) -> int:
+    """Search the keys of the YAML's 'tune.keys' for the best validation; the answer is a YAML, best.yaml.
+
+    Args:
+        path: The YAML.
+        out: Folder of the trials, the table, the figure and best.yaml.
+        tiles: Folder of the tile store that all share; by default 'tiles' in --out.
+        trials: Trainings, in place of the YAML's 'tune.trials'.
+        resume: Go on with what is there, to the same answer; with more --trials, add to it.
+        dry_run: Say what would be searched, and train nothing.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+
+    more = () if trials is None else (f"tune.trials={trials}",)
+    settings, terminal = load_config(path, (*set_, *more)), Terminal()
+    return finish(pipeline.tune(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
+
+
+@app.command
 def predict(
     paths: Annotated[tuple[Path, ...], Parameter(negative="")],
     /,

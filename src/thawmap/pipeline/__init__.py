@@ -31,6 +31,7 @@ from thawmap.pipeline.models import read_ranges as read_ranges
 from thawmap.pipeline.progress import Progress, Silence, run_all
 from thawmap.pipeline.progress import Summary as Summary
 from thawmap.pipeline.training import train as train
+from thawmap.pipeline.tuning import tune as tune
 from thawmap.pipeline.validation import crossval as crossval
 from thawmap.pipeline.validation import crossval_report as crossval_report
 

@@ -51,7 +51,7 @@ def crossval(
     search.check_begun(out, config, resume=resume)
     if dry_run:
         return _plan(config, out, place, progress)
-    with _alone(out):
+    with alone(out, "cross-validation"):
         made = tiles(search.to_cut(config), place, progress=progress)
         opened = TileStore.open(place)
         search.check_begun(out, config, tiles=opened.identity, resume=resume)
@@ -125,15 +125,15 @@ def _many(number: int, what: str) -> str:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """The folder, for one cross-validation at a time; a disk without locks is written to without.
+def alone(out: Path, what: str) -> Iterator[None]:
+    """The folder, for one cross-validation (``what``) at a time; a disk without locks is written to without.
 
     Raises:
         ConfigError: If another runs in it, or it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".crossval.lock").open("w", encoding="ascii")
+        file = (out / f".{what}.lock").open("w", encoding="ascii")
     except OSError as error:
         msg = f"{out} cannot be written ({error.strerror}); name another --out, or free some room"
         raise ConfigError(msg) from error
@@ -141,7 +141,7 @@ def _alone(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            msg = f"another cross-validation runs in {out}; wait for its end, or name another --out"
+            msg = f"another {what} runs in {out}; wait for its end, or name another --out"
             raise ConfigError(msg) from error
         except OSError:
             pass

@@ -1,0 +1,97 @@
+"""The figure of a tuning: what its trials reached one after the other, and by each value that was searched."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from thawmap.report.figures import BLUE, GREY, INK, ORANGE, styled
+
+_LOOKS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "finished": ("finished", {"color": BLUE, "marker": "o", "zorder": 3}),
+    "pruned": ("given up", {"color": GREY, "marker": "o", "markerfacecolor": "white", "zorder": 2}),
+}
+_ACROSS = 3  # panels in a row
+_LETTERS = 40  # what a panel's width holds
+_WIDE = 30.0  # a range whose ends differ by more than this factor is drawn on a logarithmic axis
+
+
+@styled
+def trials_figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
+    """Validation IoU of the trials by number, and by the value of every key; the best one is ringed.
+
+    Args:
+        table: A row per trial with ``trial``, ``state``, ``validation_iou`` and the keys; failed ones are not drawn.
+        keys: Columns that were searched.
+    """
+    drawn = table[table["state"].isin(_LOOKS) & table["validation_iou"].notna()]
+    finished = drawn[drawn["state"] == "finished"]
+    best = finished.sort_values("validation_iou", ascending=False, kind="stable").iloc[0]
+    panels = 1 + len(keys)
+    rows = -(-panels // _ACROSS)
+    figure = Figure(figsize=(8.6, 0.4 + 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, min(panels, _ACROSS), squeeze=False, sharey=True).ravel()
+    _by_number(axes[0], drawn, finished)
+    for panel, key in zip(axes[1:], keys, strict=False):
+        _by_value(panel, drawn, key)
+    for number, (panel, name) in enumerate(zip(axes, ("trial", *keys), strict=False)):
+        place = best[name] if name == "trial" or not _is_listed(drawn[name]) else _listed(drawn[name]).index(best[name])
+        ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "color": ORANGE, "linestyle": "none"}
+        panel.plot([place], [best["validation_iou"]], zorder=4, label="best", **ring)
+        panel.set_title(f"{'abcdefghijklmnopqrstuvwxyz'[number % 26]}  {'By trial' if name == 'trial' else name}")
+        panel.grid(axis="y")
+        panel.margins(y=0.12)
+    for panel in axes[panels:]:
+        panel.set_visible(False)
+    for panel in axes[:: min(panels, _ACROSS)]:
+        panel.set_ylabel("Validation IoU")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def _by_number(axes: Axes, drawn: pd.DataFrame, finished: pd.DataFrame) -> None:
+    """The trials in their order, and the best so far as a line."""
+    _dots(axes, drawn, drawn["trial"].to_numpy(float))
+    axes.step(
+        finished["trial"], finished["validation_iou"].cummax(), where="post", color=INK, lw=1, label="best so far"
+    )
+    axes.set_xlabel("Trial")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _by_value(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
+    """The trials by a number, or by a value of a list, dots beside each other."""
+    if not _is_listed(drawn[key]):
+        numbers = drawn[key].to_numpy(float)
+        _dots(axes, drawn, numbers)
+        if numbers.min() > 0 and numbers.max() > _WIDE * numbers.min():
+            axes.set_xscale("log")
+        return
+    names = _listed(drawn[key])
+    places = drawn[key].map(names.index).to_numpy(float)
+    _dots(axes, drawn, places)
+    room = max(_LETTERS // len(names), 6)
+    axes.set_xticks(range(len(names)), ["\n".join(textwrap.wrap(str(name), room)) for name in names])
+    axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _dots(axes: Axes, drawn: pd.DataFrame, places: "np.ndarray[Any, np.dtype[np.float64]]") -> None:
+    for state, (said, look) in _LOOKS.items():
+        mine = (drawn["state"] == state).to_numpy()
+        if mine.any():
+            values = drawn["validation_iou"].to_numpy(float)[mine]
+            axes.plot(places[mine], values, linestyle="none", markersize=5, label=said, **look)
+
+
+def _is_listed(values: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
+
+
+def _listed(values: pd.Series) -> list[Any]:
+    return sorted(values.unique(), key=str)
