@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from itertools import product
 
 import geopandas as gpd
 import numpy as np
@@ -14,7 +15,9 @@ import pandas as pd
 import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from scipy.ndimage import binary_dilation
 from shapely.geometry import box
+from sklearn.metrics import precision_recall_curve
 
 from thawmap.config import LabelSettings
 from thawmap.data.io import Encoding, read_raster, write_raster, write_vector
@@ -22,12 +25,24 @@ from thawmap.data.labels import open_labels
 from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Reading, Scene
 from thawmap.errors import DataError
-from thawmap.model.metrics import SCORES, Counts, scores
-from thawmap.report import evaluate as module
-from thawmap.report.evaluate import COLUMNS, COUNTED, Evaluation, evaluate, write_scores
+from thawmap.model.boundaries import boundary_counts
+from thawmap.model.metrics import SCORES, Counts, calibration_error, histogram, scores
+from thawmap.model.objects import average_precision, detections, object_counts
+from thawmap.report import scoring
+from thawmap.report.evaluate import (
+    COLUMNS,
+    COUNTED,
+    OBJECT_COLUMNS,
+    Evaluation,
+    evaluate,
+    tabulate_curves,
+    tabulate_reliability,
+    write_scores,
+)
 from thawmap.report.figures import confusion, map_panel, precision_recall, region_scores, training_curves, write_figure
 from thawmap.report.gallery import examples, look
 from thawmap.report.page import About, summary, write_page
+from thawmap.report.scoring import BOUNDARY_PX
 
 BYTES = Encoding(dtype="uint8", nodata=255, scale=0.01)
 FLOATS = Encoding(dtype="float32", nodata=float("nan"))
@@ -130,10 +145,109 @@ def test_counts_of_a_scene_are_those_of_whole_arrays(world, evaluation):
             assert row["pixels_missing"] == 600
 
 
-def test_the_windows_do_not_matter(world, evaluation, monkeypatch):
-    monkeypatch.setattr(module, "_SIDE", 37)
+@pytest.mark.parametrize(("side", "block"), [(37, 32), (64, 8), (20, 20), (150, 3), (2048, 1)])
+def test_the_windows_do_not_matter(world, evaluation, monkeypatch, side, block):
+    monkeypatch.setattr(scoring, "_SIDE", side)
+    monkeypatch.setattr(scoring, "_BLOCK", block)
     again = evaluate(world.maps, world.scenes, world.labels, thresholds=THRESHOLDS)
     pd.testing.assert_frame_equal(again.table, evaluation.table)
+    pd.testing.assert_frame_equal(again.objects, evaluation.objects)
+
+
+def whole_arrays(world, scene):
+    """Probability, target and where both are known, of a whole scene."""
+    stored, target = world.stored[scene.id], world.targets[scene.id]
+    return np.where(stored == 255, np.nan, stored / 100), target, stored != 255
+
+
+def test_boundaries_and_objects_of_a_scene_are_those_of_whole_arrays(world, evaluation):
+    assert max(evaluation.objects["fp"].dropna()) > 255
+    for scene, (name, threshold) in product(world.scenes, THRESHOLDS.items()):
+        probability, target, valid = whole_arrays(world, scene)
+        row = row_of(evaluation.table, scope="scene", scene=scene.id, threshold_name=name)
+        bands = boundary_counts(probability > threshold, target, valid, width=BOUNDARY_PX)
+        assert [row[f"boundary_{kind}"] for kind in ("tp", "fp", "fn")] == [bands.tp, bands.fp, bands.fn]
+        assert (row["boundary_iou"], row["boundary_f1"]) == (scores(bands)["iou"], scores(bands)["f1"])
+        found = object_counts(probability > threshold, target, valid)
+        assert [row[f"object_{kind}"] for kind in ("tp", "fp", "fn")] == [found.tp, found.fp, found.fn]
+        centres = object_counts(probability > threshold, target, valid, match="centroid")
+        for kind in ("precision", "recall", "f1"):
+            assert row[f"object_{kind}"] == pytest.approx(scores(found)[kind], nan_ok=True)
+            assert row[f"centroid_{kind}"] == pytest.approx(scores(centres)[kind], nan_ok=True)
+        ranked = detections(probability, target, valid, threshold=threshold)
+        assert row["object_average_precision"] == pytest.approx(average_precision(ranked))
+        mine = evaluation.objects[evaluation.objects["threshold_name"] == name]
+        for tenths in range(1, 10):
+            by_iou = row_of(mine, scope="scene", scene=scene.id, min_iou=tenths / 10)
+            counted = object_counts(probability > threshold, target, valid, min_iou=tenths / 10)
+            assert [by_iou[kind] for kind in ("tp", "fp", "fn")] == [counted.tp, counted.fp, counted.fn]
+
+
+def test_objects_are_summed_over_scenes_and_their_scores_averaged_over_regions(evaluation):
+    assert tuple(evaluation.objects.columns) == OBJECT_COLUMNS
+    for (name, _, _), rows in evaluation.objects.groupby(["threshold_name", "match", "min_iou"], dropna=False):
+        scenes, regions = rows[rows["scope"] == "scene"], rows[rows["scope"] == "region"]
+        pooled, main = row_of(rows, scope="pooled"), evaluation.table
+        for kind in ("tp", "fp", "fn"):
+            assert pooled[kind] == regions[kind].sum() == scenes[kind].sum()
+        for row in (pooled, *regions.to_dict("records")):
+            assert row["f1"] == scores(Counts(row["tp"], row["fp"], row["fn"]))["f1"]
+        assert row_of(rows, scope="mean")["f1"] == pytest.approx(regions["f1"].mean())
+        if pooled["min_iou"] == 0.5:
+            assert row_of(main, scope="mean", threshold_name=name)["object_f1"] == pytest.approx(regions["f1"].mean())
+
+
+def test_a_cluster_that_is_too_large_leaves_objects_unknown_and_all_else_as_it_is(world, evaluation, monkeypatch):
+    monkeypatch.setattr(scoring, "_LARGEST", 150 * 130 - 1)
+    again = evaluate(world.maps, world.scenes, world.labels, thresholds={"paper": 0.0})
+    assert again.table[[name for name in COLUMNS if name.startswith(("object_", "centroid_"))]].isna().all(axis=None)
+    assert again.objects[again.objects["scope"] != "mean"].empty
+    assert row_of(again.table, scope="pooled", threshold_name="paper")["boundary_iou"] > 0
+    write_page(world.folder / "unknown.html", again, ABOUT)
+
+
+def test_what_is_ignored_or_missing_is_in_no_score(tmp_path):
+    world = make_world(tmp_path, shape=(64, 64), regions=("Lena",))
+    scene = world.scenes[0]
+    ignored = world.targets[scene.id] == 255
+    hidden = ignored & ~binary_dilation(~ignored)
+    assert hidden.sum() > 400
+    apart = np.where(ignored & ~hidden, 0, world.stored[scene.id])  # else what is mapped reaches over the edge
+    write_raster(world.maps / scene.id / "probability.tif", apart, scene.geobox, encoding=BYTES)
+    before = evaluate(world.maps, world.scenes, world.labels, thresholds=THRESHOLDS)
+    stored = np.where(hidden, 97, apart).astype(np.uint8)
+    write_raster(world.maps / scene.id / "probability.tif", stored, scene.geobox, encoding=BYTES)
+    target = np.where(stored == 255, 1, world.targets[scene.id]).astype(np.uint8)
+    write_raster(scene.files["labels"], target, scene.geobox, encoding=Encoding(dtype="uint8"))
+    after = evaluate(world.maps, world.scenes, world.labels, thresholds=THRESHOLDS)
+    pd.testing.assert_frame_equal(after.table, before.table)
+    pd.testing.assert_frame_equal(after.objects, before.objects)
+
+
+def test_calibration_is_that_of_all_pixels_of_the_scope(world, evaluation):
+    for region, members in evaluation.regions.items():
+        rows = evaluation.table[(evaluation.table["scope"] == "region") & (evaluation.table["region"] == region)]
+        pixels = [whole_arrays(world, scene) for scene in world.scenes if scene.region == region]
+        expected = calibration_error(sum(histogram(*one) for one in pixels))
+        assert rows["calibration_error"].tolist() == pytest.approx([expected] * 3)
+        kept = tabulate_reliability(members).query("scope == 'pooled'")
+        assert (kept["pixels"] * (kept["promised"] - kept["kept"]).abs()).sum() / kept["pixels"].sum() == (
+            pytest.approx(expected)
+        )
+        assert kept["pixels"].sum() == rows["pixels"].iloc[0]
+
+
+def test_curves_are_those_of_scikit_learn(world, evaluation):
+    pixels = [whole_arrays(world, scene) for scene in world.scenes]
+    used = [valid & (target != 255) for _, target, valid in pixels]
+    truth = np.concatenate([target[here] for (_, target, _), here in zip(pixels, used, strict=True)])
+    said = np.concatenate([probability[here] for (probability, _, _), here in zip(pixels, used, strict=True)])
+    precision, recall, thresholds = precision_recall_curve(truth, said)
+    curve = tabulate_curves(evaluation.scenes).query("scope == 'pooled'").set_index("threshold")
+    for at, *expected in zip(thresholds[1:], precision[1:-1], recall[1:-1], strict=True):
+        below = round(at - 0.01, 2)  # at or above this hundredth is above the one before
+        assert curve.loc[below, ["precision", "recall"]].tolist() == pytest.approx(expected)
+    assert curve["positive"].sum() == truth.sum()
 
 
 def test_workers_do_not_matter(world, evaluation):
@@ -250,7 +364,14 @@ def test_scores_are_written_as_csv_and_parquet_alike(evaluation, tmp_path):
     csv, parquet = pd.read_csv(tmp_path / "scores.csv"), pd.read_parquet(tmp_path / "scores.parquet")
     assert list(csv.columns) == list(parquet.columns) == list(COLUMNS)
     np.testing.assert_allclose(csv["iou"], parquet["iou"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["left_out.csv", "scores.csv", "scores.parquet"]
+    names = ("scores", "objects", "curves", "reliability")
+    written = {f"{name}.{kind}" for name in names for kind in ("csv", "parquet")} | {"scores.json", "left_out.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+    content = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
+    assert content["thresholds"] == THRESHOLDS
+    for name, table in (("scores", evaluation.table), ("objects", evaluation.objects)):
+        read = pd.DataFrame(content[name]).astype(table.dtypes)
+        pd.testing.assert_frame_equal(read, table, rtol=1e-12)
 
 
 def test_examples_are_ranked_by_iou_and_name_no_scene_twice(evaluation):

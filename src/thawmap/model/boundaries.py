@@ -19,7 +19,9 @@ from thawmap.model.metrics import Counts, counts
 Bools = npt.NDArray[np.bool_]
 
 
-def boundary_counts(prediction: Bools, target: npt.NDArray[np.integer], valid: Bools, *, width: int) -> Counts:
+def boundary_counts(
+    prediction: Bools, target: npt.NDArray[np.integer], valid: Bools, *, width: int, within: Bools | None = None
+) -> Counts:
     """Usable pixels by whether they lie in the predicted band, the labelled band, both or neither.
 
     Args:
@@ -28,6 +30,8 @@ def boundary_counts(prediction: Bools, target: npt.NDArray[np.integer], valid: B
         valid: True where the pixel could be used; same shape.
         width: Width of the bands in pixels, along rows, columns and diagonals alike (the authors' choice is 2 % of
             the image's diagonal: 7 px of a tile of 256 px).
+        within: True where pixels are counted; others are only looked at, as neighbours: so the parts of a raster,
+            each with a rim of ``width`` px around it, add up to the whole. None: everywhere.
 
     Raises:
         DataError: If ``width`` is below 1.
@@ -38,7 +42,7 @@ def boundary_counts(prediction: Bools, target: npt.NDArray[np.integer], valid: B
     usable = valid & ((target == 0) | (target == 1))
     predicted = _band(usable & prediction, usable & ~prediction, width)
     labelled = _band(usable & (target == 1), usable & (target == 0), width)
-    return counts(predicted, labelled, usable)
+    return counts(predicted, labelled, usable if within is None else usable & within)
 
 
 def _band(inside: Bools, outside: Bools, width: int) -> Bools:

@@ -11,7 +11,7 @@ The scores are the paper's (Nitze et al. 2021, section 2.3, "Cross-Validation: D
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
@@ -171,10 +171,10 @@ def scores(counted: Counts) -> dict[str, float]:
     }
 
 
-def mean_scores(scored: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each score over several, NaN left out; NaN where none is known."""
+def mean_scores(scored: Iterable[Mapping[str, float]], names: Sequence[str] = SCORES) -> dict[str, float]:
+    """The mean of each score by ``names`` over several, NaN left out; NaN where none is known."""
     rows = list(scored)
-    known = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in SCORES}
+    known = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in names}
     return {name: _ratio(math.fsum(values), len(values)) for name, values in known.items()}
 
 

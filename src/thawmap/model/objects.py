@@ -65,6 +65,74 @@ class Detections:
         return self if other == 0 else NotImplemented
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Comparison:
+    """Predicted and labelled objects of one mask, found once, to be matched in several ways.
+
+    Attributes:
+        predicted: The predicted objects.
+        labelled: The labelled ones.
+        overlaps: Pairs that share usable pixels: index of the predicted, of the labelled, and their IoU, (n,) each.
+    """
+
+    predicted: "_Objects"
+    labelled: "_Objects"
+    overlaps: tuple[Integers, Integers, npt.NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, prediction: Bools, target: Integers, valid: Bools) -> Self:
+        """The objects of a mask, or of N masks.
+
+        Args:
+            prediction: True where an object is predicted, (H, W) or (N, H, W) for N rasters.
+            target: 1 object, 0 not; anything else (255) is ignored; same shape.
+            valid: True where the pixel could be used; same shape.
+        """
+        usable = valid & ((target == 0) | (target == 1))
+        predicted, labelled = _Objects.of(prediction & valid, usable), _Objects.of((target == 1) & valid, usable)
+        return cls(predicted=predicted, labelled=labelled, overlaps=_overlaps(predicted, labelled, usable))
+
+    def counts(self, *, match: Match = "iou", min_iou: float = 0.5) -> Counts:
+        """Counts of objects, as `object_counts` gives them.
+
+        Raises:
+            DataError: If ``min_iou`` lies outside 0..1.
+        """
+        _check_iou(min_iou)
+        if match == "centroid":
+            first, second = _by_centroid(self.predicted, self.labelled)
+        else:
+            first, second, _ = self._pairs(min_iou)
+        found, known = _most_matches(first, second), self.predicted.known[first]
+        right = _most_matches(first[known], second[known])
+        return Counts(tp=found, fp=int(self.predicted.known.sum()) - right, fn=len(self.labelled) - found)
+
+    def detections(self, probability: Floats, *, min_iou: float = 0.5) -> Detections:
+        """The predicted objects in order of confidence, as `detections` gives them.
+
+        Args:
+            probability: 0..1, in the shape of the masks.
+            min_iou: Smallest IoU of a match; 0 takes any shared pixel.
+
+        Raises:
+            DataError: If ``min_iou`` lies outside 0..1.
+        """
+        _check_iou(min_iou)
+        confidence = self.predicted.mean(probability)
+        first, second, iou = self._pairs(min_iou)
+        correct, found = np.zeros(len(self.predicted), np.bool_), np.zeros(len(self.labelled), np.bool_)
+        for pair in np.lexsort((-iou, first, -confidence[first])):
+            if not correct[first[pair]] and not found[second[pair]]:
+                correct[first[pair]] = found[second[pair]] = True
+        kept = correct | self.predicted.known
+        return Detections(confidence=confidence[kept], correct=correct[kept], labelled=len(self.labelled))
+
+    def _pairs(self, min_iou: float) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
+        first, second, iou = self.overlaps
+        enough = iou >= min_iou
+        return first[enough], second[enough], iou[enough]
+
+
 def object_counts(
     prediction: Bools, target: Integers, valid: Bools, *, match: Match = "iou", min_iou: float = 0.5
 ) -> Counts:
@@ -86,16 +154,7 @@ def object_counts(
     Raises:
         DataError: If ``min_iou`` lies outside 0..1.
     """
-    _check_iou(min_iou)
-    usable = valid & ((target == 0) | (target == 1))
-    predicted, labelled = _Objects.of(prediction & valid, usable), _Objects.of((target == 1) & valid, usable)
-    if match == "centroid":
-        first, second = _by_centroid(predicted, labelled)
-    else:
-        first, second, _ = _overlaps(predicted, labelled, usable, min_iou)
-    found, known = _most_matches(first, second), predicted.known[first]
-    right = _most_matches(first[known], second[known])
-    return Counts(tp=found, fp=int(predicted.known.sum()) - right, fn=len(labelled) - found)
+    return Comparison.of(prediction, target, valid).counts(match=match, min_iou=min_iou)
 
 
 def detections(
@@ -117,18 +176,8 @@ def detections(
     Raises:
         DataError: If ``min_iou`` lies outside 0..1.
     """
-    _check_iou(min_iou)
-    usable = valid & ((target == 0) | (target == 1))
-    predicted = _Objects.of((probability > np.float64(threshold)) & valid, usable)
-    labelled = _Objects.of((target == 1) & valid, usable)
-    confidence = predicted.mean(probability)
-    first, second, iou = _overlaps(predicted, labelled, usable, min_iou)
-    correct, found = np.zeros(len(predicted), np.bool_), np.zeros(len(labelled), np.bool_)
-    for pair in np.lexsort((-iou, first, -confidence[first])):
-        if not correct[first[pair]] and not found[second[pair]]:
-            correct[first[pair]] = found[second[pair]] = True
-    kept = correct | predicted.known
-    return Detections(confidence=confidence[kept], correct=correct[kept], labelled=len(labelled))
+    found = Comparison.of(probability > np.float64(threshold), target, valid)
+    return found.detections(probability, min_iou=min_iou)
 
 
 def average_precision(found: Detections) -> float:
@@ -201,16 +250,14 @@ class _Objects:
 
 
 def _overlaps(
-    predicted: _Objects, labelled: _Objects, usable: Bools, min_iou: float
+    predicted: _Objects, labelled: _Objects, usable: Bools
 ) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
-    """Pairs of objects that share enough usable pixels: index of the predicted, of the labelled, and their IoU."""
+    """Pairs of objects that share usable pixels: index of the predicted, of the labelled, and their IoU."""
     shared = usable & (predicted.labels > 0) & (labelled.labels > 0)
     codes = (predicted.labels[shared].astype(np.int64) - 1) * len(labelled) + labelled.labels[shared] - 1
     pairs, intersection = np.unique(codes, return_counts=True)
     first, second = np.divmod(pairs, max(len(labelled), 1))
-    iou = intersection / (predicted.usable[first] + labelled.usable[second] - intersection)
-    enough = iou >= min_iou
-    return first[enough], second[enough], iou[enough]
+    return first, second, intersection / (predicted.usable[first] + labelled.usable[second] - intersection)
 
 
 def _by_centroid(predicted: _Objects, labelled: _Objects) -> tuple[Integers, Integers]:

@@ -1,6 +1,6 @@
-"""From maps and labels to one tidy table of scores.
+"""From maps and labels to tidy tables of scores.
 
-    scene --window by window--> histogram --sum over scenes--> regions, pooled --thresholds--> counts --> scores
+    scene --window by window--> histogram, boundaries, objects --sum over scenes--> regions, pooled --> scores
 
 Counts are summed over scenes and regions, scores come last (law 10); what could not be scored is listed by name.
 """
@@ -16,18 +16,25 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from odc.geo.geobox import GeoBox
 
-from thawmap.data.io import atomic, raster_info, read_raster, read_vector, write_text
-from thawmap.data.labels import IGNORE, Labels
+from thawmap.data.io import atomic, write_text
+from thawmap.data.labels import Labels
 from thawmap.data.sources.base import Scene
-from thawmap.data.stack import window_geobox
 from thawmap.engine import Outcome, run
 from thawmap.errors import DataError
-from thawmap.grid import Window, blocks
-from thawmap.model.metrics import SCORES, Histogram, best_threshold, histogram, mean_scores, scores
+from thawmap.model.metrics import (
+    BINS,
+    SCORES,
+    Histogram,
+    best_threshold,
+    calibration_error,
+    mean_scores,
+    reliability,
+    scores,
+)
+from thawmap.model.objects import average_precision
+from thawmap.report.scoring import MAIN, Rule, Scored, Shapes, score
 
 ORACLE = "oracle"
 """Name of the threshold with the best IoU on the very pixels that are scored: hindsight, never a result."""
@@ -38,39 +45,42 @@ COUNTED = ("tp", "fp", "fn", "tn", "pixels", "pixels_ignored", "pixels_missing")
 OBJECTS = ("objects_mapped", "objects_labelled")
 """Columns of polygons: those mapped, in rows of the threshold that they were cut at, and those labelled."""
 
-COLUMNS = ("scope", "region", "scene", "threshold_name", "threshold", *COUNTED, *SCORES, *OBJECTS)
+_BANDS = ("boundary_tp", "boundary_fp", "boundary_fn")
+_FOUND = ("object_tp", "object_fp", "object_fn")
+_KINDS = ("precision", "recall", "f1")
+
+SHAPE_COUNTED = (*_BANDS, *_FOUND)
+"""Columns of pixels along outlines, and of objects that match by an IoU of 0.5 or do not.
+
+They are not known where the threshold is the oracle's, which nobody knows before all pixels are counted.
+"""
+
+SHAPE_SCORES = (
+    "boundary_iou",
+    "boundary_f1",
+    *(f"object_{kind}" for kind in _KINDS),
+    "object_average_precision",
+    *(f"centroid_{kind}" for kind in _KINDS),
+)
+"""Columns of scores of outlines and of objects: matched by an IoU of 0.5, and by their centres."""
+
+CALIBRATION = "calibration_error"
+"""Column of the expected calibration error, which depends on no threshold."""
+
+_PLACE = ("scope", "region", "scene")
+_THRESHOLD = ("threshold_name", "threshold")
+
+COLUMNS = (*_PLACE, *_THRESHOLD, *COUNTED, *SCORES, *OBJECTS, *SHAPE_COUNTED, *SHAPE_SCORES, CALIBRATION)
 """Columns of the table, in order; ``scope`` is scene, region, pooled or mean (of the regions' scores)."""
 
-_SIDE = 512  # of the windows that are read, in pixels: the blocks of the maps
+OBJECT_COLUMNS = (*_PLACE, *_THRESHOLD, "match", "min_iou", "tp", "fp", "fn", *_KINDS)
+"""Columns of the table of objects, a row per rule by which they match: "iou" of at least ``min_iou``, or "centroid"."""
 
+CURVE_COLUMNS = (*_PLACE, "threshold", "negative", "positive", "precision", "recall")
+"""Columns of the table of curves: pixels whose probability is ``threshold``, by label, and scores above it."""
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scored:
-    """What one scene's map and labels say of each other.
-
-    Attributes:
-        scene: Id of the scene.
-        region: Its region; "" where it has none.
-        histogram: Pixels with a probability and a label.
-        ignored: Pixels that the labels leave out.
-        missing: Pixels with a label and no probability.
-        objects_mapped: Polygons in slumps.gpkg; None without that file.
-        objects_labelled: Digitised polygons in the scene; None where labels are rasters.
-        cut_at: Threshold of the map's polygons; None where the map does not say.
-        bundle: Id of the model that made the map; "" where the map does not say.
-        richest: The window with the most labelled object pixels, or else the highest probabilities: where to look.
-    """
-
-    scene: str
-    region: str
-    histogram: Histogram
-    ignored: int
-    missing: int
-    objects_mapped: int | None
-    objects_labelled: int | None
-    cut_at: float | None
-    bundle: str
-    richest: Window
+RELIABILITY_COLUMNS = (*_PLACE, "low", "high", "promised", "kept", "pixels")
+"""Columns of the table of reliability: pixels with a probability above ``low`` and up to ``high``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,12 +92,14 @@ class Evaluation:
         thresholds: Name to value of the thresholds that were fixed beforehand.
         left_out: Id to reason of the scenes that could not be scored.
         table: One row per scope, region, scene and threshold; see `COLUMNS`.
+        objects: One row per scope, region, scene, threshold and rule; see `OBJECT_COLUMNS`.
     """
 
     scenes: tuple[Scored, ...]
     thresholds: Mapping[str, float]
     left_out: Mapping[str, str]
     table: pd.DataFrame = field(repr=False)
+    objects: pd.DataFrame = field(repr=False)
 
     @property
     def regions(self) -> dict[str, tuple[Scored, ...]]:
@@ -116,66 +128,17 @@ def evaluate(
     Raises:
         DataError: If a threshold cannot be one, or no scene could be scored.
     """
-    return summarise(run(partial(score, maps=maps, labels=labels), scenes, executor), thresholds=thresholds)
-
-
-def score(scene: Scene, *, maps: Path, labels: Labels) -> Scored:
-    """Compare one scene's map with its labels, in bounded memory.
-
-    Raises:
-        DataError: If the scene has no map, no pixel has both a probability and a label, or a file is damaged.
-    """
-    folder = maps / scene.id
-    path = folder / "probability.tif"
-    if not path.exists():
-        msg = f"scene {scene.id} has no map in {maps}; make it with 'thawmap predict'"
-        raise DataError(msg)
-    counted, ignored, missing, richest = Histogram.empty(), 0, 0, (-1.0, -1.0, Window(row=0, col=0, height=1, width=1))
-    geobox = raster_info(path).geobox
-    for window in blocks((geobox.height, geobox.width), side=_SIDE):
-        here = window_geobox(geobox, window)
-        probability, target = read_probability(path, here), labels.burn(scene, here)
-        known = np.isfinite(probability)
-        counted += histogram(probability, target, known)
-        ignored += int((target == IGNORE).sum())
-        missing += int(((target != IGNORE) & ~known).sum())
-        rich = (float((known & (target == 1)).sum()), float(np.nansum(probability)), window)
-        richest = max(richest, rich, key=lambda item: item[:2])
-    if not counted.total:
-        msg = f"scene {scene.id} has no pixel with both a probability and a label; see its mask and its labels"
-        raise DataError(msg)
-    outlines = labels.outlines(scene)
-    maker = _maker(folder / "item.json")
-    return Scored(
-        scene=scene.id,
-        region=scene.region or "",
-        histogram=counted,
-        ignored=ignored,
-        missing=missing,
-        objects_mapped=_polygons(folder / "slumps.gpkg"),
-        objects_labelled=None if outlines is None else len(outlines),
-        cut_at=maker.get("thawmap:threshold"),
-        bundle=maker.get("thawmap:bundle") or "",
-        richest=_whole(richest[2], tuple(geobox.shape)),
-    )
-
-
-def read_probability(path: Path, geobox: GeoBox) -> npt.NDArray[np.float32]:
-    """Probability (y, x), float32, 0..1, NaN = missing, on a part of the map's grid; bytes hold hundredths."""
-    stored: npt.NDArray[np.float32] = read_raster(path, geobox, bands=[1]).values[0]
-    return stored if raster_info(path).dtype.startswith("float") else stored / np.float32(100)
+    _check(thresholds)
+    work = partial(score, maps=maps, labels=labels, thresholds=thresholds)
+    return summarise(run(work, scenes, executor), thresholds=thresholds)
 
 
 def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping[str, float]) -> Evaluation:
     """The evaluation of what `score` gave for each scene, failures listed.
 
     Raises:
-        DataError: If a threshold cannot be one, or no scene could be scored.
+        DataError: If no scene could be scored.
     """
-    for name, value in thresholds.items():
-        if name == ORACLE or not 0 <= value <= 1:
-            msg = f"threshold {name!r} of {value} cannot be used; it must be 0 .. 1 and not be called {ORACLE!r}"
-            raise DataError(msg)
     scored, left_out = [], {}
     for outcome in outcomes:
         if outcome.value is None:
@@ -192,6 +155,7 @@ def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping
         thresholds=MappingProxyType(dict(thresholds)),
         left_out=MappingProxyType(dict(sorted(left_out.items()))),
         table=tabulate(scored, thresholds),
+        objects=tabulate_objects(scored, thresholds),
     )
 
 
@@ -200,37 +164,120 @@ def tabulate(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.Da
 
     The oracle's threshold is the best of each region, and of all for the pooled row; a scene has its region's.
     """
-    names = sorted({item.region for item in scored})
-    regions = {name: [item for item in scored if item.region == name] for name in names}
-    chosen = {name: {**thresholds, ORACLE: best_threshold(_summed(members))} for name, members in regions.items()}
+    regions = _by_region(scored)
+    chosen = {name: {**thresholds, ORACLE: best_threshold(summed(members))} for name, members in regions.items()}
     rows = [row for name, members in regions.items() for row in _rows("region", members, chosen[name])]
-    rows += _mean(rows)
-    rows += _rows("pooled", scored, {**thresholds, ORACLE: best_threshold(_summed(scored))})
+    rows += _mean(rows, by=("threshold_name",), names=(*SCORES, *SHAPE_SCORES, CALIBRATION))
+    rows += _rows("pooled", scored, {**thresholds, ORACLE: best_threshold(summed(scored))})
     rows += [row for item in scored for row in _rows("scene", [item], chosen[item.region])]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    whole = dict.fromkeys((*COUNTED, *OBJECTS), "Int64")
-    return table.astype({**dict.fromkeys(("scope", "region", "scene", "threshold_name"), "string"), **whole})
+    return _typed(pd.DataFrame(rows, columns=list(COLUMNS)), whole=(*COUNTED, *OBJECTS, *SHAPE_COUNTED))
+
+
+def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """The table of `OBJECT_COLUMNS`, in the same order of scopes."""
+    rows = [row for members in _by_region(scored).values() for row in _object_rows("region", members, thresholds)]
+    rows += _mean(rows, by=("threshold_name", "match", "min_iou"), names=_KINDS)
+    rows += _object_rows("pooled", scored, thresholds)
+    rows += [row for item in scored for row in _object_rows("scene", [item], thresholds)]
+    return _typed(pd.DataFrame(rows, columns=list(OBJECT_COLUMNS)), whole=("tp", "fp", "fn"))
+
+
+def tabulate_curves(scored: Sequence[Scored]) -> pd.DataFrame:
+    """The table of `CURVE_COLUMNS`: regions, all pooled, then each scene."""
+    rows = []
+    for about, members in _scopes(scored):
+        counted = summed(members)
+        for step in range(BINS):
+            reached = scores(counted.counts(step / 100))
+            pixels = {"negative": int(counted.negative[step]), "positive": int(counted.positive[step])}
+            kept = {kind: reached[kind] for kind in ("precision", "recall")}
+            rows.append({**about, "threshold": step / 100, **pixels, **kept})
+    return _typed(pd.DataFrame(rows, columns=list(CURVE_COLUMNS)))
+
+
+def tabulate_reliability(scored: Sequence[Scored]) -> pd.DataFrame:
+    """The table of `RELIABILITY_COLUMNS`, ten rows each for regions, all pooled, and each scene."""
+    frames = []
+    for about, members in _scopes(scored):
+        found = reliability(summed(members))
+        edges = np.linspace(0, 1, len(found.pixels) + 1)
+        numbers = {"promised": found.promised, "kept": found.kept, "pixels": found.pixels}
+        frames.append(pd.DataFrame({"low": edges[:-1], "high": edges[1:], **numbers}).assign(**about))
+    return _typed(pd.concat(frames, ignore_index=True)[list(RELIABILITY_COLUMNS)])
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
-    """Write the table as scores.csv and scores.parquet, and left_out.csv: the scenes without scores, and why."""
-    write_text(folder / "scores.csv", evaluation.table.to_csv(index=False))
-    with atomic(folder / "scores.parquet") as draft:
-        evaluation.table.to_parquet(draft, index=False)
+    """Write scores, objects, curves and reliability as CSV and Parquet; scores.json; left_out.csv.
+
+    The JSON holds the scores, the objects and the reliability as lists of rows, null where something is not known;
+    left_out.csv holds the scenes without scores, and why.
+    """
+    tables = {
+        "scores": evaluation.table,
+        "objects": evaluation.objects,
+        "reliability": tabulate_reliability(evaluation.scenes),
+        "curves": tabulate_curves(evaluation.scenes),
+    }
+    for name, table in tables.items():
+        write_text(folder / f"{name}.csv", table.to_csv(index=False))
+        with atomic(folder / f"{name}.parquet") as draft:
+            table.to_parquet(draft, index=False)
+    del tables["curves"]  # too long for a file that is read as a whole
+    content = {
+        "thresholds": dict(evaluation.thresholds),
+        **{name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()},
+        "left_out": dict(evaluation.left_out),
+    }
+    write_text(folder / "scores.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     left_out = pd.DataFrame(list(evaluation.left_out.items()), columns=["scene", "reason"])
     write_text(folder / "left_out.csv", left_out.to_csv(index=False))
 
 
+def summed(members: Iterable[Scored]) -> Histogram:
+    """The pixels of several scenes by probability and label."""
+    return sum((item.histogram for item in members), Histogram.empty())
+
+
+def summed_shapes(members: Iterable[Scored], name: str) -> Shapes:
+    """Boundaries and objects of several scenes at the threshold called ``name``."""
+    return sum((item.shapes[name] for item in members), Shapes.empty())
+
+
+def _check(thresholds: Mapping[str, float]) -> None:
+    for name, value in thresholds.items():
+        if name == ORACLE or not 0 <= value <= 1:
+            msg = f"threshold {name!r} of {value} cannot be used; it must be 0 .. 1 and not be called {ORACLE!r}"
+            raise DataError(msg)
+
+
+def _by_region(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
+    names = sorted({item.region for item in scored})
+    return {name: [item for item in scored if item.region == name] for name in names}
+
+
+def _scopes(scored: Sequence[Scored]) -> Iterator[tuple[dict[str, str | None], Sequence[Scored]]]:
+    """Everything that is summed, with its columns of place."""
+    for members in _by_region(scored).values():
+        yield _place("region", members), members
+    yield _place("pooled", scored), scored
+    for item in scored:
+        yield _place("scene", [item]), [item]
+
+
+def _place(scope: str, members: Sequence[Scored]) -> dict[str, str | None]:
+    region = None if scope == "pooled" else members[0].region
+    return {"scope": scope, "region": region, "scene": members[0].scene if scope == "scene" else None}
+
+
 def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """One row per threshold of the members' sum."""
-    counted = _summed(members)
+    counted = summed(members)
+    promised = calibration_error(counted)
     for name, value in thresholds.items():
         counts = counted.counts(value)
         found = [item.objects_mapped if item.cut_at == value else None for item in members]
         yield {
-            "scope": scope,
-            "region": None if scope == "pooled" else members[0].region,
-            "scene": members[0].scene if scope == "scene" else None,
+            **_place(scope, members),
             "threshold_name": name,
             "threshold": value,
             "tp": counts.tp,
@@ -243,49 +290,61 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
             **scores(counts),
             "objects_mapped": _total(found),
             "objects_labelled": _total([item.objects_labelled for item in members]),
+            **dict.fromkeys(SHAPE_SCORES, math.nan),
+            **({} if name == ORACLE else _shape_columns(summed_shapes(members, name))),
+            CALIBRATION: promised,
         }
 
 
-def _mean(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The mean of the regions' scores, one row per threshold, regions without the score left out."""
-    for name in dict.fromkeys(row["threshold_name"] for row in rows):
-        mine = [row for row in rows if row["threshold_name"] == name]
-        value = math.nan if name == ORACLE else mine[0]["threshold"]
-        yield {"scope": "mean", "threshold_name": name, "threshold": value, **mean_scores(mine)}
+def _shape_columns(shapes: Shapes) -> dict[str, Any]:
+    """Columns of boundaries and of objects; without those of objects where they are not known."""
+    bands, outlines = shapes.boundary, scores(shapes.boundary)
+    row: dict[str, Any] = dict(zip(_BANDS, (bands.tp, bands.fp, bands.fn), strict=True))
+    row |= {"boundary_iou": outlines["iou"], "boundary_f1": outlines["f1"]}
+    if shapes.matched is None or shapes.ranked is None:
+        return row
+    found = shapes.matched[MAIN]
+    row |= zip(_FOUND, (found.tp, found.fp, found.fn), strict=True)
+    for prefix, counts in (("object", found), ("centroid", shapes.matched["centroid"])):
+        row |= {f"{prefix}_{kind}": scores(counts)[kind] for kind in _KINDS}
+    return row | {"object_average_precision": average_precision(shapes.ranked)}
 
 
-def _summed(members: Sequence[Scored]) -> Histogram:
-    return sum((item.histogram for item in members), Histogram.empty())
+def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """One row per threshold and rule of the members' sum; none where objects are not known."""
+    for name, value in thresholds.items():
+        for rule, counts in (summed_shapes(members, name).matched or {}).items():
+            reached = scores(counts)
+            yield {
+                **_place(scope, members),
+                "threshold_name": name,
+                "threshold": value,
+                **_rule(rule),
+                "tp": counts.tp,
+                "fp": counts.fp,
+                "fn": counts.fn,
+                **{kind: reached[kind] for kind in _KINDS},
+            }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return {"match": "centroid", "min_iou": None} if rule == "centroid" else {"match": "iou", "min_iou": rule}
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], *, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The mean of the regions' scores, one row for all with the same ``by``, regions without the score left out."""
+    for key in dict.fromkeys(tuple(row[one] for one in by) for row in rows):
+        mine = [row for row in rows if tuple(row[one] for one in by) == key]
+        value = math.nan if ORACLE in key else mine[0]["threshold"]
+        yield {"scope": "mean", **dict(zip(by, key, strict=True)), "threshold": value, **mean_scores(mine, names)}
+
+
+def _typed(table: pd.DataFrame, *, whole: Sequence[str] = ()) -> pd.DataFrame:
+    words = [name for name in (*_PLACE, "threshold_name", "match") if name in table]
+    return table.astype({**dict.fromkeys(words, "string"), **dict.fromkeys(whole, "Int64")})
 
 
 def _total(numbers: Sequence[int | None]) -> int | None:
     """The sum; None where one is not known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
-
-
-def _whole(window: Window, shape: tuple[int, ...]) -> Window:
-    """The window at full size, shifted back into the raster where it is cut by the border."""
-    height, width = min(_SIDE, shape[0]), min(_SIDE, shape[1])
-    row, col = min(window.row, shape[0] - height), min(window.col, shape[1] - width)
-    return Window(row=row, col=col, height=height, width=width)
-
-
-def _polygons(path: Path) -> int | None:
-    return len(read_vector(path)) if path.exists() else None
-
-
-def _maker(path: Path) -> dict[str, Any]:
-    """The properties of the map's STAC item; none where there is no item.
-
-    Raises:
-        DataError: If the item is not JSON.
-    """
-    if not path.exists():
-        return {}
-    try:
-        properties: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["properties"]
-    except (ValueError, KeyError) as error:
-        msg = f"{path} is not a STAC item; make the scene's map again with 'thawmap predict'"
-        raise DataError(msg) from error
-    return properties

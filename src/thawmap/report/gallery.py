@@ -14,7 +14,8 @@ from thawmap.data.io import raster_info
 from thawmap.data.labels import Labels
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, window_geobox
-from thawmap.report.evaluate import Evaluation, Scored, read_probability
+from thawmap.report.evaluate import Evaluation
+from thawmap.report.scoring import Scored, read_probability
 
 COMPOSITES = (("nir", "red", "green"), ("red", "green", "blue"))
 """Layers shown as red, green and blue: the first of these that a project has."""

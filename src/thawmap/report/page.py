@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from thawmap.data.io import write_text
 from thawmap.model.metrics import SCORES, Counts, Histogram, best_threshold, scores
-from thawmap.report.evaluate import Evaluation, Scored, tabulate
+from thawmap.report.evaluate import Evaluation, tabulate
 from thawmap.report.figures import (
     confusion,
     map_panel,
@@ -27,6 +27,7 @@ from thawmap.report.figures import (
     training_curves,
 )
 from thawmap.report.gallery import Place
+from thawmap.report.scoring import Scored
 
 ROLES = {
     "test": "never seen by the model",
