@@ -180,6 +180,7 @@ def crossval(
     out: Out,
     tiles: Tiles = None,
     resume: Resume = False,
+    report_only: Annotated[bool, Parameter(name="--report-only", negative="")] = False,
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
@@ -189,14 +190,16 @@ def crossval(
         path: The YAML.
         out: Folder of the trainings and the report.
         tiles: Folder of the tile store that all share; by default 'tiles' in --out.
-        resume: Go on with what is there: finished trainings stay, the report is made again.
+        resume: Go on with what is there: finished trainings stay, interrupted ones go on, the report is made again;
+            settings and seeds may have been added to the YAML.
+        report_only: Train nothing; make the report again from what is finished by now, also while others train.
         dry_run: Say what would be trained, and train nothing.
         set_: KEY=VALUE put over the YAML.
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    settings, terminal = load_config(path, set_), Terminal()
-    return finish(pipeline.crossval(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
+    begin = {"resume": resume, "report_only": report_only, "dry_run": dry_run}
+    return finish(pipeline.crossval(load_config(path, set_), out, store=tiles, progress=Terminal(), **begin))
 
 
 @app.command

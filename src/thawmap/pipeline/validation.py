@@ -16,6 +16,7 @@ from thawmap.errors import ConfigError, DataError
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 
 if TYPE_CHECKING:
+    from thawmap.train.folds import Fold
     from thawmap.train.search import Fit
 
 
@@ -25,6 +26,7 @@ def crossval(
     *,
     store: Path | None = None,
     resume: bool = False,
+    report_only: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
@@ -35,6 +37,7 @@ def crossval(
         out: Folder of the cross-validation.
         store: Folder of the tile store; by default 'tiles' in ``out``.
         resume: Go on with the one in ``out``: what is finished stays, what was interrupted goes on.
+        report_only: Train nothing; only make tables, figures and page again, from what is finished by now.
         dry_run: Say what would be trained, and train nothing.
         progress: Is told what happens.
 
@@ -44,11 +47,14 @@ def crossval(
     """
     from thawmap.pipeline import cut, tiles  # noqa: PLC0415 - the verb of the corridor
     from thawmap.train import search  # noqa: PLC0415 - torch loads slowly, here and below
+    from thawmap.train.folds import notes  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
 
     progress, place = progress or Silence(), store or out / "tiles"
+    search.check_begun(out, config, resume=resume or report_only or dry_run)
+    if report_only:
+        return _report(config, out, place)
     search.check(config)
-    search.check_begun(out, config, resume=resume)
     if dry_run:
         return _plan(config, out, place, progress)
     with alone(out, "cross-validation"):
@@ -59,6 +65,8 @@ def crossval(
         search.begin(out, config, opened.identity)
         todo = [fit for fit in planned if not search.is_finished(out, fit)]
         scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
+        for line in notes(_turns(planned), opened.index, [scene.region for scene in scenes]):
+            progress.say(line)
         work = partial(search.run, config=config, store=place, scenes=cut.footprints(scenes), out=out)
         _, failed = run_all(work, todo, config, progress, "trainings")
         search.gather(out, planned)
@@ -81,10 +89,25 @@ def crossval_report(out: Path) -> Summary:
     return Summary(lines=(*lines, f"page: {out / 'report' / 'index.html'}"), done=len(found.fits))
 
 
+def _report(config: Config, out: Path, store: Path) -> Summary:
+    """The report of what is finished by now; others may be training meanwhile."""
+    from thawmap.train import search  # noqa: PLC0415
+    from thawmap.train.tiles import TileStore  # noqa: PLC0415
+
+    if not search.is_begun(out):
+        msg = f"{out} holds no cross-validation to report on; begin one without --report-only"
+        raise ConfigError(msg)
+    opened = TileStore.open(store)
+    search.check_begun(out, config, tiles=opened.identity, resume=True)
+    search.gather(out, search.fits(config, opened.index))
+    return crossval_report(out)
+
+
 def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary:
     """What would be cut and trained; until tiles are cut, scenes stand for them."""
     from thawmap.pipeline import tiles  # noqa: PLC0415
     from thawmap.train import search  # noqa: PLC0415
+    from thawmap.train.folds import notes  # noqa: PLC0415
 
     cut = tiles(search.to_cut(config), store, dry_run=True, progress=progress)
     index = _known(config, store)
@@ -97,7 +120,8 @@ def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary
         f"{_many(len(planned) // len(settings) // len(config.crossval.seeds), 'fold')}, "
         f"{_many(len(settings), 'setting')}, {_many(len(config.crossval.seeds), 'seed')}; {finished} are finished"
     )
-    return Summary(lines=(*cut.lines, line), skipped=finished, failed=cut.failed, table=_folds(planned))
+    told = notes(_turns(planned), index)
+    return Summary(lines=(*cut.lines, *told, line), skipped=finished, failed=cut.failed, table=_folds(planned))
 
 
 def _known(config: Config, store: Path) -> pd.DataFrame:
@@ -115,9 +139,13 @@ def _known(config: Config, store: Path) -> pd.DataFrame:
 
 def _folds(planned: Sequence["Fit"]) -> pd.DataFrame:
     """What each fold holds out, and what chooses meanwhile."""
-    folds = dict.fromkeys(fit.fold for fit in planned)
-    rows = [(fold.name, ", ".join(fold.test), ", ".join(fold.validation)) for fold in folds]
+    rows = [(fold.name, ", ".join(fold.test), ", ".join(fold.validation) or "nobody") for fold in _turns(planned)]
     return pd.DataFrame(rows, columns=["fold", "holds out", "chooses epoch and threshold"])
+
+
+def _turns(planned: Sequence["Fit"]) -> tuple["Fold", ...]:
+    """The folds of trainings, each once."""
+    return tuple(dict.fromkeys(fit.fold for fit in planned))
 
 
 def _many(number: int, what: str) -> str:

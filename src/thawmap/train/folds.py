@@ -1,6 +1,6 @@
 """Which tiles train, which choose epoch and threshold, and which are left out; nothing leaks (law 12)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,7 +82,8 @@ def deal(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
         settings: How to divide what.
 
     Raises:
-        ConfigError: If a scene belongs nowhere, a given name has no tile, or there are too few folds.
+        ConfigError: If a scene belongs nowhere, a given name has no tile, there are too few folds, or nothing with an
+            object is left to train on.
     """
     by = settings.folds.by
     _check_all_named(index, by)
@@ -100,8 +101,34 @@ def deal(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
             )
             raise ConfigError(msg)
         chosen = tuple(one for other in others[: settings.inner] for one in groups[other])
+        if not any(pixels for one, pixels in weights.items() if one not in (*groups[name], *chosen)):
+            msg = (
+                f"no {by} with an object is left to train on while {name!r} is held out and {len(chosen)} choose; "
+                f"label objects in more {by}s, or lower crossval.inner"
+            )
+            raise ConfigError(msg)
         folds.append(Fold(name=name, by=by, test=groups[name], validation=chosen))
     return tuple(folds)
+
+
+def notes(folds: Sequence[Fold], index: pd.DataFrame, regions: Iterable[str | None] = ()) -> tuple[str, ...]:
+    """What a person should know of the turns before they run, a sentence each.
+
+    Args:
+        folds: The turns.
+        index: One row per tile, with ``positive_pixels``.
+        regions: Those of all scenes, with tiles or without.
+    """
+    known, said = set(index[folds[0].by]), []
+    if folds[0].by == "region" and (absent := sorted({str(one) for one in regions if one is not None} - known)):
+        which = f"region {absent[0]} has" if len(absent) == 1 else f"regions {', '.join(absent)} have"
+        said.append(f"{which} scenes but no tile, so they are not held out; look at tiles.min_valid and labels.extent")
+    barren = [one.name for one in folds if not index.loc[index[one.by].isin(one.test), "positive_pixels"].any()]
+    said += [
+        f"nothing is labelled as an object in {name}: held out, it shows false alarms only; its IoU is 0 or not defined"
+        for name in barren
+    ]
+    return tuple(said)
 
 
 def _groups(settings: FoldSettings, weights: Mapping[str, int]) -> dict[str, tuple[str, ...]]:

@@ -1,7 +1,8 @@
 """Many trainings as one experiment: every fold, with every setting of a grid and every seed.
 
     <out>/crossval.json                        the configuration, and the tiles that all share
-    <out>/fits/<fold>/<setting>/seed-<n>/      one training: bundle, metrics.csv, and fit.json when it is finished
+    <out>/fits/<fold>/<setting>/seed-<n>/      one training: the best epoch's bundle, metrics.csv, and fit.json when it
+                                               is finished; the last epoch's bundle is then taken away
     <out>/metrics.parquet                      fold, configuration, seed, phase, epoch, split, metric, value
     <out>/fits.parquet                         a row per training: what it chose, and what it did where it was held out
 
@@ -9,10 +10,12 @@ Epochs are numbered through all phases, from 1. Epoch and threshold of a trainin
 is held out is looked at after every epoch (split "test"), and chooses nothing.
 """
 
+import ctypes
+import gc
 import json
-import math
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -125,6 +128,11 @@ def to_cut(config: Config) -> Config:
     return config.model_copy(update={"layers": tuple(wanted.values())})
 
 
+def is_begun(out: Path) -> bool:
+    """Whether there is a cross-validation."""
+    return (out / _PLAN).exists()
+
+
 def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: bool) -> None:
     """Refuse a folder that holds another cross-validation; settings and seeds may be added to what was begun.
 
@@ -137,7 +145,7 @@ def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: 
     Raises:
         ConfigError: If there is one and nobody asked to go on with it, or it is another.
     """
-    if not (out / _PLAN).exists():
+    if not is_begun(out):
         return
     if not resume:
         msg = f"{out} holds a cross-validation; add --resume to go on with it, or name another --out"
@@ -177,9 +185,9 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
     opened, device = TileStore.open(store), find_device(chosen.training.device)
     folds = split(opened.index, fit.fold, scenes=scenes, buffer_m=config.crossval.folds.buffer_m)
     _share_processors(config.engine.workers)
-    _forget_peak(device)
+    held = _forget_peak(device)
     bundle = train(opened, folds, chosen, place, resume=True, score_test=True)
-    memory = _peak_memory(device)
+    memory = _peak_memory(device) - held
     seen = look(bundle, opened, folds.test, device=device, batch_size=chosen.training.batch_size)
     result = {
         "made_from": fit.identity,
@@ -193,6 +201,7 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
         "seconds": time.perf_counter() - begun,
     }
     write_text(place / _DONE, json.dumps(result) + "\n")
+    shutil.rmtree(place / "last", ignore_errors=True)
 
 
 def look(bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int) -> Histogram:
@@ -274,20 +283,28 @@ def _share_processors(workers: int) -> None:
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
 
 
-def _forget_peak(device: torch.device) -> None:
+def _forget_peak(device: torch.device) -> float:
+    """Bytes that are used before a training begins; what others before it freed is given back first."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):  # systems other than Linux cannot
+        return float(torch.cuda.memory_allocated(device))
+    with suppress(OSError, AttributeError):  # systems other than Linux cannot
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _of_process("VmRSS")
 
 
 def _peak_memory(device: torch.device) -> float:
     """Bytes that were used at most since they were forgotten: of the GPU, else of this process."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
+    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _of_process("VmHWM")
+
+
+def _of_process(name: str) -> float:
+    """Bytes of this process by Linux's name; elsewhere the most that it ever had."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return float(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
-    return math.ceil(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
