@@ -197,6 +197,23 @@ def by_configuration(scored: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("configuration", key=lambda names: names.map(place), kind="stable").reset_index(drop=True)
 
 
+def by_fold(scored: pd.DataFrame) -> pd.DataFrame:
+    """IoU where it was held out, of every configuration (rows) in every fold (columns); the mean of its seeds.
+
+    Epoch and threshold are those chosen inside training; NaN where the IoU is not defined, or nothing is finished.
+    """
+    own = scored[scored["choice"] == "chosen"]
+    order = by_configuration(own)["configuration"]
+    table = own.groupby(["configuration", "fold"])["iou"].mean().reset_index()
+    table = table.pivot_table(index="configuration", columns="fold", values="iou", dropna=False).reindex(order)
+    return table.rename_axis(columns=None).reset_index()
+
+
+def barren(cv: Crossval) -> list[str]:
+    """Folds in which nothing is labelled as an object."""
+    return sorted({fit["fold"] for fit in cv.fits.to_dict("records") if not np.any(fit["positive"])})
+
+
 def by_phase(cv: Crossval) -> pd.DataFrame:
     """Sparse against full: per fold, phase and choice, mean over trainings of the scores at 0.5 of the phase's epoch.
 
@@ -218,26 +235,28 @@ def by_phase(cv: Crossval) -> pd.DataFrame:
     )
 
 
-def compute(cv: Crossval) -> pd.DataFrame:
+def compute(cv: Crossval, *, by: str = "configuration") -> pd.DataFrame:
     """The paper's section 3.1.4: seconds per epoch of the first phase and peak memory, relative to U-Net.
 
-    Ratios are geometric means over trainings that differ in nothing but the architecture; without a U-Net, over those
-    of the first configuration with the same fold and seed. Seconds are a training's median epoch.
+    One row for each value of ``by``, a key of the grid or the configuration. Ratios are geometric means over trainings
+    that differ in nothing but the architecture; without a U-Net, over those of the first configuration with the same
+    fold and seed. Seconds are a training's median epoch.
     """
     epochs = cv.epochs[(cv.epochs["split"] == "train") & (cv.epochs["phase"] == cv.phases[0])]
     seconds = epochs.groupby(KEYS)["seconds"].median()
     fits = cv.fits.assign(epoch_s=[seconds[tuple(row)] for row in cv.fits[KEYS].itertuples(index=False)])
     paired = [key for key in cv.keys if key != ARCHITECTURE]
-    has_unet = ARCHITECTURE in cv.keys and (fits[ARCHITECTURE] == BASELINE).any()
-    base = fits[fits[ARCHITECTURE] == BASELINE] if has_unet else fits[fits["configuration"] == _first(fits)]
+    is_base = fits[ARCHITECTURE].str.lower() == BASELINE if ARCHITECTURE in cv.keys else pd.Series(dtype=bool)
+    has_unet = bool(is_base.any())
+    base = fits[is_base] if has_unet else fits[fits["configuration"] == _first(fits)]
     on = ["fold", "seed", *(paired if has_unet else [])]
     known = ["epoch_s", "peak_memory_mb"]
     both = fits.merge(base[[*on, *known]], on=on, suffixes=("", "_base"), how="left")
     rows = []
-    for name, part in both.groupby("configuration", sort=False):
+    for name, part in both.groupby(by, sort=False):
         ratios = {f"{key}_ratio": _geometric_mean(part[key] / part[f"{key}_base"]) for key in known}
         middle = {key: part[key].median() for key in known}
-        rows.append({"configuration": name, "device": part["device"].iloc[0], "fits": len(part), **middle, **ratios})
+        rows.append({by: name, "device": part["device"].iloc[0], "fits": len(part), **middle, **ratios})
     return pd.DataFrame(rows)
 
 

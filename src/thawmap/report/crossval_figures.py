@@ -1,5 +1,6 @@
 """Figures of a cross-validation, after the paper's Figures 4, 5, 9 and A10, in the style of all others."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -107,7 +108,8 @@ def choices(scored: pd.DataFrame) -> Figure:
                 axes.plot(2 * [values.mean()], [height - 0.4 * step, height + 0.4 * step], color=INK, linewidth=1.6)
     axes.set_yticks(range(len(folds)), folds, color=INK)
     axes.set_ylim(len(folds) - 0.5, -0.5)
-    axes.set(xlim=(-0.02, 1.02), xlabel="IoU on the held-out fold")
+    highest = math.ceil(10 * max(scored["iou"].fillna(0).max(), 0.1)) / 10
+    axes.set(xlim=(-0.02 * highest, 1.02 * highest), xlabel="IoU on the held-out fold")
     axes.grid(axis="x")
     axes.hlines(np.arange(len(folds) - 1) + 0.5, 0, 1, color="#e8ecf0", linewidth=0.8)
     axes.spines[:].set_visible(False)
@@ -122,7 +124,7 @@ def differences(table: pd.DataFrame) -> Figure:
     """Paired differences of IoU with their 95 % intervals, of means over folds and of all folds' counts.
 
     Args:
-        table: Rows with ``a``, ``b``, ``mean``, ``pooled`` and their ``_low`` and ``_high``.
+        table: Rows with ``key`` (what differs), ``a``, ``b``, ``mean``, ``pooled`` and their ``_low`` and ``_high``.
     """
     figure = Figure(figsize=(8.6, 1.2 + 0.34 * len(table)), layout="constrained")
     axes = figure.add_subplot()
@@ -131,15 +133,20 @@ def differences(table: pd.DataFrame) -> Figure:
         axes.hlines(rows, table[f"{name}_low"], table[f"{name}_high"], color=colour, linewidth=1.7)
         axes.plot(table[name], rows, linestyle="none", marker=marker, color=colour, markersize=5.5, label=said)
     axes.axvline(0, color=MUTED, linewidth=0.9)
-    axes.set_yticks(
-        range(len(table)), [f"{a}  less  {b}" for a, b in zip(table["a"], table["b"], strict=True)], color=INK
-    )
+    compared = [_compared(*row) for row in table[["key", "a", "b"]].itertuples(index=False, name=None)]
+    axes.set_yticks(range(len(table)), compared, color=INK)
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_xlabel("Difference of IoU")
     axes.grid(axis="x")
     axes.spines[:].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _compared(key: str, a: str, b: str) -> str:
+    """Two values, with the last word of the key they belong to."""
+    pair = f"{a}  less  {b}"
+    return pair if key == "configuration" else f"{key.rsplit('.', 1)[-1]}:  {pair}"
 
 
 def _band(axes: Axes, values: npt.NDArray[np.float64], look: Mapping[str, Any], label: str) -> None:

@@ -1,6 +1,7 @@
 """The tables of a cross-validation as people read them: on the page, and in a paper."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pandas as pd
 
 from thawmap.report.crossval import (
+    ARCHITECTURE,
     LARGE_PX,
     Crossval,
     by_configuration,
+    by_fold,
     by_phase,
     compare,
     compute,
@@ -57,6 +60,15 @@ class Table:
         return next((place for place, name in enumerate(self.columns) if name in ("iou", "iou_pooled")), None)
 
     @property
+    def latex(self) -> str:
+        """What people read, for a paper, between booktabs' rules."""
+        aligned = "".join("l" if place in self.texts else "r" for place in range(len(self.columns)))
+        caption = re.sub(r"([&%$#_{}])", r"\\\1", f"{self.title}. {self.note}")
+        shown = pd.DataFrame(self.rows, columns=[heading.strip() for heading in self.headings])
+        label = f"tab:{self.name}"
+        return shown.to_latex(index=False, escape=True, column_format=aligned, caption=caption, label=label)
+
+    @property
     def rows(self) -> list[list[str]]:
         """What people read."""
         return [[say(row[name]) for name, (_, say) in self.columns.items()] for row in self.frame.to_dict("records")]
@@ -70,12 +82,16 @@ def tables(cv: Crossval, scored: pd.DataFrame) -> list[Table]:
         scored: What `thawmap.report.crossval.score_fits` gave.
     """
     found = [_inside(scored), _table5(cv, scored), _configurations(scored)]
+    if len(cv.fits["configuration"].unique()) > 1:
+        found.append(_regions(scored))
     compared = compare(cv, scored)
     if len(compared):
         found.append(_comparison(compared))
     if len(cv.phases) > 1:
         found.append(_phases(cv))
-    found.append(_compute(cv))
+    if ARCHITECTURE in cv.keys and len(cv.keys) > 1:
+        found.append(_compute(cv, by=ARCHITECTURE, name="compute_architectures"))
+    found.append(_compute(cv, by="configuration", name="compute"))
     return [table for table in found if len(table.frame)]
 
 
@@ -130,80 +146,99 @@ def _configurations(scored: pd.DataFrame) -> Table:
     known: dict[str, Column] = {
         "configuration": ("Configuration", str),
         "folds": ("Folds", _whole),
-        "iou_pooled": ("IoU, together", score),
-        "iou_mean": ("IoU, mean", score),
-        "iou_std": ("spread", score),
-        "iou_mean_large": (f"mean of folds of {LARGE_PX} px", score),
-        "iou_pooled_half": ("together at 0.5", score),
-        "iou_pooled_oracle": ("together, oracle", score),
-        "iou_mean_paper": ("mean, the paper's way", score),
+        "iou_pooled": ("IoU", score),
+        "iou_mean": ("Mean", score),
+        "iou_std": ("Spread", score),
+        "iou_mean_large": ("Mean, large", score),
+        "iou_pooled_half": ("At 0.5", score),
+        "iou_pooled_oracle": ("Oracle", score),
+        "iou_mean_paper": ("Paper's way", score),
     }
     return Table(
         name="configurations",
         title="Configurations",
-        note="Epoch and threshold chosen inside training, where no other way is named; counts added over folds and "
-        "seeds (together), or IoU averaged over folds with its standard deviation.",
+        note="Epoch and threshold are chosen inside training, where no other way is named. IoU: counts added over "
+        "folds and seeds, so too at 0.5 and for the oracle; mean: of the folds' IoU, with its standard deviation "
+        f"(spread), and over the folds of at least {LARGE_PX} object pixels (large); paper's way: mean of the best "
+        "epochs on the held-out folds themselves, at 0.5.",
         frame=frame,
         columns={name: column for name, column in known.items() if name in frame},
     )
 
 
+def _regions(scored: pd.DataFrame) -> Table:
+    frame = by_fold(scored)
+    columns: dict[str, Column] = {"configuration": ("Configuration", str)}
+    return Table(
+        name="regions",
+        title="Every configuration where it was held out",
+        note="IoU, epoch and threshold chosen inside training, mean over seeds; the best configuration together first.",
+        frame=frame,
+        columns=columns | {name: (name, score) for name in frame.columns[1:]},
+    )
+
+
 def _comparison(compared: pd.DataFrame) -> Table:
     interval = compared.assign(
+        compared=["" if key == "configuration" else key.rsplit(".", 1)[-1] for key in compared["key"]],
         mean_interval=[_interval(row, "mean") for row in compared.to_dict("records")],
         pooled_interval=[_interval(row, "pooled") for row in compared.to_dict("records")],
     )
     return Table(
         name="comparison",
         title="Paired comparison",
-        note="Difference of IoU between trainings that differ in nothing else, with the interval that holds 95 % of "
-        "10 000 bootstrap draws of the folds. With few folds it is a rough one; an interval that holds 0 says that "
-        "the folds do not tell which is better.",
+        note="Difference of IoU between trainings that differ in nothing else: mean over folds, and of the counts of "
+        "all folds together, each with the interval that holds 95 % of 10 000 bootstrap draws of the folds; and in how "
+        "many folds it is better or worse. With few folds the interval is a rough one; one that holds 0 says that the "
+        "folds do not tell which is better.",
         frame=interval,
         columns={
+            "compared": ("Of", str),
             "a": ("This", str),
             "b": ("less this", str),
-            "mean": ("Mean over folds", _signed),
+            "mean": ("Mean", _signed),
             "mean_interval": ("95 %", str),
             "pooled": ("Together", _signed),
             "pooled_interval": ("95 % ", str),
-            "better": ("Folds better", _whole),
-            "worse": ("worse", _whole),
+            "better": ("Better", _whole),
+            "worse": ("Worse", _whole),
         },
     )
 
 
 def _phases(cv: Crossval) -> Table:
-    names = {"half": "inside training", "paper": "on the held-out fold"}
-    frame = by_phase(cv)
+    long = by_phase(cv)
+    own = long[long["choice"] == "half"].drop(columns="choice")
+    hindsight = long[long["choice"] == "paper"].set_index(["fold", "phase"])["iou"].rename("iou_paper")
     return Table(
         name="phases",
         title="Phase by phase",
-        note="Mean over trainings at 0.5, at the phase's best epoch: chosen on the inner folds, or as in the paper on "
-        "the held-out fold itself.",
-        frame=frame.assign(chosen=frame["choice"].map(names)).drop(columns="choice"),
+        note="Mean over trainings of scores at 0.5, at the best epoch of each phase on the inner folds (the last where "
+        "there are none); paper's way: IoU of the best epoch on the held-out fold itself.",
+        frame=own.join(hindsight, on=["fold", "phase"]),
         columns={
             "fold": ("Held out", str),
-            "chosen": ("Epoch chosen", str),
             "phase": ("Phase", str),
             "iou": ("IoU", score),
             "precision": ("Precision", score),
             "recall": ("Recall", score),
             "f1": ("F1", score),
+            "iou_paper": ("IoU, paper's way", score),
         },
     )
 
 
-def _compute(cv: Crossval) -> Table:
+def _compute(cv: Crossval, *, by: str, name: str) -> Table:
+    what = by.rsplit(".", 1)[-1]
     return Table(
-        name="compute",
-        title="Time and memory",
-        note="Seconds per epoch of the first phase, and the most memory that the training used (of the GPU, or of the "
-        "whole process); relative to U-Net with all else the same, or to the first configuration where there is no "
-        "U-Net. Trainings side by side share a machine, and slow each other down.",
-        frame=compute(cv),
+        name=name,
+        title=f"Time and memory by {what}",
+        note="Seconds per epoch of the first phase, and the most memory that the training took (of the GPU, or of the "
+        "process beyond what it held before); relative to U-Net with all else the same, or to the first configuration "
+        "where there is no U-Net. Trainings side by side share a machine, and slow each other down.",
+        frame=compute(cv, by=by),
         columns={
-            "configuration": ("Configuration", str),
+            by: (what.capitalize(), str),
             "epoch_s": ("Seconds per epoch", _three),
             "epoch_s_ratio": ("relative", score),
             "peak_memory_mb": ("Memory, MB", _whole),

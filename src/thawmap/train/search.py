@@ -27,6 +27,7 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
 from thawmap.config import Config, CrossvalSettings, SplitSettings
 from thawmap.data.io import atomic, write_text
@@ -151,6 +152,7 @@ def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: 
         msg = f"{out} holds a cross-validation; add --resume to go on with it, or name another --out"
         raise ConfigError(msg)
     begun = json.loads((out / _PLAN).read_text(encoding="utf-8"))
+    begun["config"] = _as_known_today(begun["config"])
     wanted = {"config": config.as_json(), "tile_store": tiles or begun["tile_store"]}
     other = differences(_deciding(begun), _deciding(wanted))
     if other:
@@ -270,6 +272,14 @@ def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
     free = ("grid", "seeds")
     kept["crossval"] = {name: value for name, value in resolved["crossval"].items() if name not in free}
     return kept | {"tile store": plan["tile_store"]}
+
+
+def _as_known_today(resolved: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that was kept, with the defaults of keys that are younger than it; as it is if it is none now."""
+    try:
+        return Config.model_validate(resolved).as_json()
+    except (ValidationError, ConfigError):
+        return resolved
 
 
 def _plain(value: str) -> str:
