@@ -6,10 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
-from thawmap.config import OptimiserSettings
+from thawmap.config import AugmentSettings, OptimiserSettings, TrainingSettings
 from thawmap.config.training import ScheduleName
-from thawmap.errors import ConfigError, TrainingError
+from thawmap.data.sources.arrays import ArraySource
+from thawmap.data.sources.base import Scene
+from thawmap.data.stack import as_array, assemble
+from thawmap.errors import ConfigError, DataError, TrainingError
+from thawmap.model.backends import open_backend
 from thawmap.model.bundle import load
 from thawmap.model.losses import LOSSES
 from thawmap.model.metrics import SCORES
@@ -64,6 +70,10 @@ def test_the_registries_are_what_the_configuration_accepts():
         "training.stop_after=1",
         "training.phases=[{name: one, epochs: 1, loss: dice, sampler: {positive: 2, regions: equal}}]",
         "training.phases=[{name: one, epochs: 1}, {name: two, epochs: 1, tiles: mined}]",
+        *(f"training.precision={name}" for name in TrainingSettings.model_fields["precision"].annotation.__args__),
+        *(f"augment.{name}=1" for name in ("flip", "rotate90", "paste", "blur")),
+        *(f"augment.{name}={{probability: 1}}" for name in ("contrast", "brightness", "radiometry", "noise")),
+        "augment.drop={probability: 1, layers: [nir]}",
     ],
 )
 def test_every_accepted_name_trains_and_loads(hard, tmp_path, chosen):
@@ -72,6 +82,27 @@ def test_every_accepted_name_trains_and_loads(hard, tmp_path, chosen):
     assert load(tmp_path).id == bundle.id
     assert bundle.metrics["train_loss"] > 0
     assert np.isfinite(log_of(tmp_path)["loss"]).all()
+
+
+def test_no_augmentation_is_forgotten():
+    assert set(AugmentSettings.model_fields) == {
+        "flip", "rotate90", "paste", "blur", "contrast", "brightness", "radiometry", "noise", "drop",
+    }  # fmt: skip
+
+
+def test_a_network_that_learnt_without_a_layer_maps_scenes_that_do_not_have_it(store, tmp_path):
+    bundle = run(store, tmp_path, "augment.drop={layers: [nir]}")
+    assert load(tmp_path).optional == {"nir", "ndvi"}  # which is made from it
+    grid = GeoBox((32, 32), Affine(10, 0, 500_000, 0, -10, 7_800_000), "EPSG:32640")
+    scene = Scene(id="s", sensor="test", geobox=grid, files={}, region=None)
+    source = ArraySource({"red": np.full((32, 32), 0.1, np.float32)}, grid)
+    names = [one.name for one in bundle.layers]
+    stack = assemble(scene, names, grid, [source], optional=bundle.optional)
+    assert stack["valid"].all()
+    assert np.isfinite(open_backend(bundle)(as_array(stack, names)[np.newaxis])).all()
+    needs = run(store, tmp_path / "needs")
+    with pytest.raises(DataError, match="'nir' is in no source"):
+        assemble(scene, names, grid, [source], optional=needs.optional)
 
 
 @pytest.fixture(scope="module")
@@ -217,10 +248,6 @@ def test_an_interruption_leaves_whole_bundles(store, tmp_path):
         run(store, tmp_path, report=interrupt)
     assert load(tmp_path).id == load(tmp_path / "last").id
     assert not list(tmp_path.rglob(".*"))
-
-
-def test_half_precision_trains_on_a_cpu_too(store, tmp_path):
-    assert run(store, tmp_path, "training.precision=bfloat16").metrics["train_loss"] > 0
 
 
 def test_what_does_not_suit_is_refused_before_anything_is_written(store, tmp_path):

@@ -265,6 +265,17 @@ def test_an_optional_layer_may_be_missing_altogether():
     check_ranges(made, [layer("red"), layer("slope")], scene_id="s1")
 
 
+def test_an_optional_layer_that_nobody_has_is_missing_everywhere():
+    source = ArraySource({"red": field(0)}, GRID)
+    without = frozenset({"slope", "nir", "ndvi"})
+    made = assemble(SCENE, ["red", "slope", "ndvi"], GRID, [source], optional=without)
+    assert np.isnan(made["slope"]).all()
+    assert np.isnan(made["ndvi"]).all()
+    np.testing.assert_array_equal(made["valid"], np.isfinite(made["red"]))
+    with pytest.raises(DataError, match="'nir' is in no source"):
+        assemble(SCENE, ["red", "slope", "ndvi"], GRID, [source], optional=frozenset({"slope"}))
+
+
 def test_a_layer_that_nobody_has_is_named():
     with pytest.raises(DataError, match="'slope' is in no source"):
         assemble(SCENE, ["slope"], GRID, [ArraySource({"red": field(0)}, GRID)])

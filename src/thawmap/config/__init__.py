@@ -38,6 +38,7 @@ from thawmap.config.schema import (
 from thawmap.config.training import (
     AugmentSettings,
     BceLoss,
+    DropSettings,
     FocalLoss,
     LossTerm,
     OptimiserSettings,
@@ -57,6 +58,7 @@ __all__ = [
     "Config",
     "CrossvalSettings",
     "Delivery",
+    "DropSettings",
     "ElevationSettings",
     "EngineSettings",
     "FocalLoss",

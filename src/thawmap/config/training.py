@@ -11,17 +11,94 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(gt=0)]
 
 
+class BrightnessSettings(Settings):
+    """All optical layers of a tile brighter or darker by one offset, as under haze or another sun."""
+
+    probability: Probability = 0.5
+    """Probability that a tile is changed."""
+    offset: float = Field(default=0.02, gt=0)
+    """Largest offset, in reflectance; drawn evenly from minus to plus it."""
+
+
+class ContrastSettings(Settings):
+    """The optical layers of a tile nearer to their mean over it, or farther from it, all by one factor."""
+
+    probability: Probability = 0.5
+    """Probability that a tile is changed."""
+    change: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Largest change of the distance from the mean, as a share of it; drawn evenly from minus to plus it."""
+
+
+class NoiseSettings(Settings):
+    """White noise on the optical layers, every pixel on its own."""
+
+    probability: Probability = 0.5
+    """Probability that a tile is changed."""
+    deviation: float = Field(default=0.005, gt=0)
+    """Largest standard deviation, in reflectance; drawn evenly from 0, for each tile."""
+
+
+class RadiometrySettings(Settings):
+    """A gain and an offset for every optical layer, each on its own, as another sensor or atmosphere has them.
+
+    Drawn for every tile, as if each were from a scene of its own.
+    """
+
+    probability: Probability = 0.5
+    """Probability that a tile is changed."""
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Largest change of the values, as a share of them; drawn evenly from minus to plus it."""
+    offset: float = Field(default=0.01, ge=0)
+    """Largest offset, in reflectance; drawn evenly from minus to plus it."""
+
+
+LayerGroup = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class DropSettings(Settings):
+    """Layers that are missing in a tile, so that the model learns to do without them: then scenes may lack them."""
+
+    probability: Probability = 0.2
+    """Probability of each group to be missing in a tile."""
+    layers: Annotated[tuple[str | LayerGroup, ...], Field(min_length=1)] | None = None
+    """Which: layers, and lists of layers that are missing together, such as [[tc_brightness, tc_greenness, tc_wetness],
+    [relative_elevation, slope]]; unset: all that are neither optical nor made from such, together."""
+
+
 class AugmentSettings(Settings):
-    """Random changes of training tiles, each with its probability (the paper's, section 2.3.2)."""
+    """Random changes of training tiles, each tile on its own (by default the paper's, section 2.3.2).
+
+    In this order: mirrored and turned, pasted, blurred; then changes of value, of optical layers alone (reflectances
+    whose names are known), in physical units and never clipped; then layers are dropped. NDVI and its like follow.
+    """
 
     flip: Probability = 0.5
     """Probability of each mirroring, left-right and top-bottom."""
     rotate90: Probability = 0.5
     """Probability of a turn by one, two or three quarters."""
+    paste: Probability = 0.0
+    """Probability that a tile gets the objects of another of its batch, where they lie there: all layers of their
+    pixels, with target and mask."""
     blur: Probability = 0.5
     """Probability of a slight blur of all layers."""
+    contrast: ContrastSettings | None = None
+    """Contrast; unset: as it is."""
+    brightness: BrightnessSettings | None = None
+    """Brightness; unset: as it is."""
+    radiometry: RadiometrySettings | None = None
+    """Gain and offset of each layer; unset: as they are."""
+    noise: NoiseSettings | None = None
+    """Noise; unset: none."""
+    drop: DropSettings | None = None
+    """Layers that are missing now and then; unset: none is."""
+
+    @property
+    def changes_values(self) -> tuple[str, ...]:
+        """Names of the changes of optical values that are asked for."""
+        return tuple(name for name in _OF_VALUES if getattr(self, name) is not None)
 
 
+_OF_VALUES = ("contrast", "brightness", "radiometry", "noise")
 _OF_ADAM = ("betas", "eps")
 _OF_SGD = ("momentum", "nesterov")
 

@@ -58,6 +58,13 @@ def order(layers: Sequence[str], *, available: frozenset[str]) -> tuple[list[str
     return reads, makes
 
 
+def obtainable(name: str, *, available: frozenset[str]) -> bool:
+    """Whether a layer can be read, or made from what can."""
+    recipe = RECIPES.get(name)
+    made = recipe is not None and all(obtainable(need, available=available) for need in recipe.needs)
+    return name in available or made
+
+
 def _visit(name: str, reads: list[str], makes: list[str], *, available: frozenset[str]) -> None:
     if name in reads or name in makes:
         return

@@ -13,7 +13,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from thawmap.data.derive import RECIPES, halo, order
+from thawmap.data.derive import RECIPES, halo, obtainable, order
 from thawmap.data.sources.base import Scene, Source
 from thawmap.errors import DataError
 from thawmap.grid import Window
@@ -38,13 +38,15 @@ def assemble(
 ) -> xr.Dataset:
     """The stack: every layer (y, x) float32 in physical units, NaN where missing, and `valid` (y, x) bool.
 
-    `valid` is the sensor's mask and every layer finite, except those in ``optional``.
+    `valid` is the sensor's mask and every layer finite, except those in ``optional``, which may be missing
+    altogether.
 
     Raises:
         DataError: If a layer is in no source and no recipe makes it, or a file cannot be read.
     """
     available = frozenset[str]().union(*(source.layers for source in sources))
-    reads, makes = order(layers, available=available)
+    absent = [name for name in layers if name in optional and not obtainable(name, available=available)]
+    reads, makes = order([name for name in layers if name not in absent], available=available)
     border = halo(makes)
     values, usable = _read(scene, reads, geobox.pad(border) if border else geobox, sources)
     for name in reads:
@@ -55,6 +57,7 @@ def assemble(
         with np.errstate(divide="ignore", invalid="ignore"):
             values[name] = recipe.function(*(values[need] for need in recipe.needs)).astype(np.float32, copy=False)
     rows, cols = (slice(border, border + side) for side in geobox.shape)
+    values |= {name: np.full(tuple(geobox.pad(border).shape), np.nan, np.float32) for name in absent}
     stack = {name: values[name][rows, cols] for name in layers}
     usable = usable[rows, cols]
     for name in layers:

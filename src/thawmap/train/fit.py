@@ -25,6 +25,7 @@ from thawmap.model.bundle import Bundle, library_versions, load, save
 from thawmap.model.metrics import SCORES
 from thawmap.train import sampling, state
 from thawmap.train.augment import check as check_augmentation
+from thawmap.train.augment import optional
 from thawmap.train.folds import Folds
 from thawmap.train.learner import Epoch, Learner, precision
 from thawmap.train.log import Result, curves, sentence, write_log
@@ -169,6 +170,7 @@ def _describe(learner: Learner, folds: Folds, results: Sequence[Result], epoch: 
     regions = {name: sorted({str(one) for one in part["region"].dropna()}) for name, part in folds.parts()}
     return Bundle(
         layers=config.input_layers,
+        optional=optional(config.augment.drop, [layer.name for layer in config.input_layers]),
         architecture=config.model.architecture.lower(),
         encoder=config.model.encoder,
         tile=learner.store.size,

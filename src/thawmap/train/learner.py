@@ -155,7 +155,7 @@ class Learner:
         self.model.train()
         with Sums() as sums:
             for number, plain in enumerate(self._stream(parts)):
-                batch = augment(plain, self.config.augment, chance)
+                batch = augment(plain, self._stored, self.config.augment, chance)
                 first = number - number % settings.accumulate
                 together = min(settings.accumulate, len(parts) - first)
                 last = number == first + together - 1
@@ -260,8 +260,11 @@ class Learner:
 
     def _image(self, batch: Batch) -> Tensor:
         """The input layers (N, C, H, W) in physical units."""
-        stored, wanted = [code.name for code in self.store.codes], [layer.name for layer in self.config.input_layers]
-        return derive(batch.image, stored=stored, wanted=wanted)
+        return derive(batch.image, stored=self._stored, wanted=[layer.name for layer in self.config.input_layers])
+
+    @property
+    def _stored(self) -> list[str]:
+        return [code.name for code in self.store.codes]
 
     def _step(self, epoch: Epoch, *, share: float) -> None:
         """One step of the optimiser when a ``share`` of the epoch is over."""
