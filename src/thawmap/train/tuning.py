@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 _PLAN = "tune.json"
+_DRAWS = 100  # until a trial may repeat another
 
 
 class _GivenUpError(Exception):
@@ -169,7 +170,7 @@ def run(number: int, *, config: Config, store: TileStore, folds: Folds, out: Pat
     Raises:
         DataError: If the disk is full.
     """
-    begun, asked = time.perf_counter(), _ask(config, number, trials(out))
+    begun, asked = time.perf_counter(), propose(config, number, trials(out))
     trial = Trial(number=number, values=asked.params)
     keep(out, trial)
     report(f"{trial.id}: {trial.said()}")
@@ -192,10 +193,11 @@ def run(number: int, *, config: Config, store: TileStore, folds: Folds, out: Pat
     return ended
 
 
-def _ask(config: Config, number: int, known: Sequence[Trial]) -> "optuna.Trial":
+def propose(config: Config, number: int, known: Sequence[Trial]) -> "optuna.Trial":
     """What a trial tries, and what tells later whether it is worth more epochs.
 
-    It is optuna's, in a study that is made anew from the trials with smaller numbers and knows no others.
+    It is optuna's, in a study that is made anew from the trials with smaller numbers and knows no others. What was
+    tried is not tried again, where something else is found in some draws.
     """
     searched, settings = space(config), config.tune
     with _quiet():
@@ -208,10 +210,17 @@ def _ask(config: Config, number: int, known: Sequence[Trial]) -> "optuna.Trial":
             pruner=_pruner(settings),
         )
         study.add_trials([_told(one, searched) for one in known if one.number < number and one.state in ENDED])
+        tried = [one.values for one in known if one.number < number]
         for one in known:
             if one.number == number:
                 study.enqueue_trial(dict(one.values))  # begun before: its values stand
-        return study.ask(searched)
+                tried = []
+        asked = study.ask(searched)
+        for _ in range(_DRAWS):
+            if asked.params not in tried:
+                break
+            asked = study.ask(searched)
+        return asked
 
 
 def _pruner(settings: TuneSettings) -> "optuna.pruners.BasePruner":
