@@ -268,6 +268,44 @@ def predict(
 
 
 @app.command
+def fuse(  # noqa: PLR0913 - a parameter for each option
+    maps: Annotated[tuple[Path, ...], Parameter(negative="")],
+    /,
+    *,
+    out: Out,
+    how: Literal["mean", "median", "maximum", "count"] = "mean",
+    by: Literal["place", "scene"] = "place",
+    min_dates: int = 1,
+    spread: Annotated[bool, Parameter(negative="")] = False,
+    config: OptionalConfigFile = None,
+    dry_run: DryRun = False,
+    set_: Sets = (),
+) -> int:
+    """Make one map of all dates of a place, with the number of clear dates; a rerun makes only what changed.
+
+    Args:
+        maps: Folders that 'thawmap predict' made.
+        out: Folder of the fused maps; every place gets a folder in it.
+        how: What becomes of a pixel's dates; count: only how many are clear.
+        by: One map for each place (all that lie over each other), or on each scene's own pixels, to be evaluated.
+        min_dates: Pixels with fewer clear dates have no data.
+        spread: Write the standard deviation between dates too.
+        config: The YAML with the settings of polygons and outputs; by default those that the maps were made with.
+        dry_run: Say what would be fused, and fuse nothing.
+        set_: KEY=VALUE put over the YAML.
+    """
+    from thawmap import pipeline  # noqa: PLC0415
+    from thawmap.infer.fuse import Recipe  # noqa: PLC0415
+
+    if config is None and set_:
+        msg = f"--set {set_[0]} puts a value over a YAML; name it with --config"
+        raise ConfigError(msg)
+    recipe = Recipe(how=how, by=by, min_dates=min_dates, spread=spread)
+    settings = None if config is None else load_config(config, set_)
+    return finish(pipeline.fuse(maps, out, recipe, config=settings, dry_run=dry_run, progress=Terminal()))
+
+
+@app.command
 def evaluate(
     maps: Path,
     /,

@@ -21,6 +21,7 @@ from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
 from thawmap.errors import BundleError, ConfigError, DataError
 from thawmap.pipeline import look, origin
+from thawmap.pipeline.fusion import fuse as fuse
 from thawmap.pipeline.inventories import check_labels as check_labels
 from thawmap.pipeline.inventories import convert_labels as convert_labels
 from thawmap.pipeline.inventories import label_stats as label_stats

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar, cast
 import pandas as pd
 
 from thawmap import engine
-from thawmap.config import Config
+from thawmap.config import Config, EngineSettings
 
 
 class Named(Hashable, Protocol):
@@ -67,7 +67,7 @@ class Summary:
 def run_all(
     work: Callable[[Item], Value],
     items: Sequence[Item],
-    config: Config,
+    config: Config | None,
     progress: Progress | None,
     title: str,
     *,
@@ -75,13 +75,15 @@ def run_all(
 ) -> tuple[list[Value], dict[str, str]]:
     """What came of the items, in their order, and the failures by id.
 
-    ``here`` keeps quick work in this process, where others would take longer to begin than it takes.
+    ``here`` keeps quick work in this process, where others would take longer to begin than it takes; so does no
+    configuration.
     """
     progress, order = progress or Silence(), {item: number for number, item in enumerate(items)}
     values: dict[int, Value] = {}
     failed: dict[str, str] = {}
-    workers = 1 if here else min(config.engine.workers, len(items))
-    with engine.executor(workers, None if here else config.engine.address) as executor:
+    settings = EngineSettings() if here or config is None else config.engine
+    workers = min(settings.workers, len(items))
+    with engine.executor(workers, settings.address) as executor:
         for done, outcome in enumerate(engine.run(work, items, executor, ahead=2 * workers + 2), start=1):
             if outcome.ok:
                 values[order[outcome.item]] = cast("Value", outcome.value)

@@ -1,0 +1,271 @@
+"""The recipe of fusing: which maps there are, whether they go together, and what is made of each place."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import xarray as xr
+from pydantic import ValidationError
+
+from thawmap import __version__
+from thawmap.config import Config, OutputSettings, PolygonSettings
+from thawmap.config.inputs import Settings
+from thawmap.data.io import crs_of
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.data.stack import assemble
+from thawmap.errors import ConfigError, DataError
+from thawmap.infer import fuse as fusing
+from thawmap.infer.export import Provenance, is_finished
+from thawmap.infer.fuse import Recipe
+from thawmap.infer.places import Map, Place, open_map, places
+from thawmap.pipeline.progress import Progress, Summary, run_all
+
+Section = TypeVar("Section", bound=Settings)
+
+_COLOURS = ("nir", "red", "green")
+
+
+def fuse(
+    maps: Sequence[Path],
+    out: Path,
+    recipe: Recipe | None = None,
+    *,
+    config: Config | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Make one map of all that lie over each other; only what is missing or made from something else is made.
+
+    Args:
+        maps: Folders that `predict` made.
+        out: Folder of the fused maps; every place gets a folder in it.
+        recipe: How they are fused; None: the mean of all dates of each place.
+        config: Says how polygons are made and what is written, and where the images are that the pictures show; None:
+            as the maps were made, with the probabilities as pictures.
+        dry_run: Say what would be fused, and fuse nothing.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If the maps lie in no folder, or in the one that is written to.
+        DataError: If there is no map, or they are of several bundles or thresholds, or made with several settings.
+    """
+    recipe = recipe or Recipe()
+    found, failed = _open(maps, out)
+    made = _maker(found)
+    polygons = _section("polygons", PolygonSettings, found) if config is None else config.polygons
+    outputs = _section("outputs", OutputSettings, found) if config is None else config.outputs
+    threshold = made["thawmap:threshold"] if polygons.threshold == "bundle" else polygons.threshold
+    todo, kept = [], 0
+    grounds = places(found, by=recipe.by)
+    for place in grounds:
+        provenance = _made_from(place, recipe, (polygons, outputs), bundle=made["thawmap:bundle"], threshold=threshold)
+        if is_finished(out, place.scene, provenance.fingerprint):
+            kept += 1
+        else:
+            todo.append((place, provenance))
+    what = f"{_counted(len(found), 'map')} on {_counted(len(grounds), recipe.by)}"
+    if dry_run:
+        pixels = sum(place.geobox.height * place.geobox.width for place, _ in todo)
+        line = f"would fuse {what} into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
+        return Summary(lines=(line,), skipped=kept, failed=failed, table=_table([place for place, _ in todo]))
+    work = partial(
+        _write,
+        out=out,
+        recipe=recipe,
+        settings=(polygons, outputs),
+        provenances={place.id: provenance for place, provenance in todo},
+        project=None if config is None else Project(config),
+    )
+    _, broken = run_all(work, [place for place, _ in todo], config, progress, "fusing")
+    left = f", {len(broken)} of them not" if broken else ""
+    lines = (f"{what}: {recipe.how} of dates in {out}, {kept} of them from before{left}", *_notes(grounds, out))
+    return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def _open(folders: Sequence[Path], out: Path) -> tuple[list[Map], dict[str, str]]:
+    """The maps in the folders, and why others cannot be used, by id."""
+    found: dict[str, Map] = {}
+    failed: dict[str, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            msg = f"{folder} is no folder; name one that 'thawmap predict' made"
+            raise ConfigError(msg)
+        if folder.resolve() == out.resolve():
+            msg = f"{out} holds the maps themselves, which are never changed; name another folder with --out"
+            raise ConfigError(msg)
+        for place in sorted(folder.iterdir()):
+            if not _is_map(place):
+                continue
+            if place.name in found:
+                msg = f"{place} and {found[place.name].path.parent} are maps of one scene; name one of their folders"
+                raise DataError(msg)
+            try:
+                found[place.name] = open_map(place)
+            except DataError as error:
+                failed[place.name] = str(error)
+    if not found:
+        why = f"; the first: {next(iter(failed.values()))}" if failed else "; make some with 'thawmap predict'"
+        msg = f"{' and '.join(str(folder) for folder in folders)} has no map that can be used{why}"
+        raise DataError(msg)
+    return list(found.values()), failed
+
+
+def _is_map(folder: Path) -> bool:
+    """Whether a folder is a map, or was to be one; those that are just being written begin with a point."""
+    files = (folder / "item.json", folder / "probability.tif")
+    return not folder.name.startswith(".") and any(file.exists() for file in files)
+
+
+def _maker(maps: Sequence[Map]) -> Mapping[str, Any]:
+    """What all maps say of the bundle and threshold that made them.
+
+    Raises:
+        DataError: If they do not say the same.
+    """
+    for name in ("thawmap:bundle", "thawmap:threshold"):
+        by = {one.made[name]: one.id for one in maps}
+        if len(by) > 1:
+            said = " and ".join(sorted(f"{value} ({scene})" for value, scene in by.items()))
+            msg = f"the maps are of {name} {said}, which make no common probability; fuse those of one model"
+            raise DataError(msg)
+    return maps[0].made
+
+
+def _section(name: str, kind: type[Section], maps: Sequence[Map]) -> Section:
+    """The settings of this name that all maps were made with.
+
+    Raises:
+        DataError: If they were not made with the same, or not by this version.
+    """
+    said = {one.id: one.made.get("thawmap:config", {}).get(name, {}) for one in maps}
+    first = next(iter(said))
+    other = next((scene for scene in said if said[scene] != said[first]), None)
+    if other is not None:
+        msg = f"{first} and {other} were made with different {name!r} settings; name the YAML to obey with --config"
+        raise DataError(msg)
+    try:
+        return kind.model_validate(said[first])
+    except ValidationError as error:
+        msg = f"{first} was made with {name!r} settings of another version; name the YAML to obey with --config"
+        raise DataError(msg) from error
+
+
+def _made_from(
+    place: Place,
+    recipe: Recipe,
+    settings: tuple[PolygonSettings, OutputSettings],
+    *,
+    bundle: str,
+    threshold: float,
+) -> Provenance:
+    """All that a place's fused map is made from."""
+    polygons, outputs = (section.model_dump(mode="json") for section in settings)
+    own = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
+    ground = {
+        "shape": list(place.geobox.shape),
+        "transform": list(place.geobox.affine)[:6],
+        "crs": crs_of(place.geobox),
+    }
+    return Provenance(
+        bundle=bundle,
+        threshold=threshold,
+        config={"fuse": own, "grid": ground, "polygons": polygons, "outputs": outputs, "version": __version__},
+        inputs=[_stamp(one) for one in place.maps],
+    )
+
+
+def _stamp(one: Map) -> dict[str, Any]:
+    """What tells that a map has changed."""
+    status = one.path.stat()
+    return {
+        "name": f"{one.id}/{one.path.name}",
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "fingerprint": one.made.get("thawmap:fingerprint"),
+        "acquired": None if one.acquired is None else one.acquired.isoformat(),
+    }
+
+
+def _write(
+    place: Place,
+    *,
+    out: Path,
+    recipe: Recipe,
+    settings: tuple[PolygonSettings, OutputSettings],
+    provenances: Mapping[str, Provenance],
+    project: Project | None,
+) -> None:
+    """Fuse one place: an item of the engine."""
+    fusing.write(
+        place,
+        out,
+        recipe,
+        picture=fusing.preview(place) if project is None else _picture(place, project),
+        polygons=settings[0],
+        outputs=settings[1],
+        provenance=provenances[place.id],
+    )
+
+
+def _picture(place: Place, project: Project) -> xr.Dataset:
+    """The latest clear images of a place in false colour on a coarse grid; its probability where none is at hand."""
+    probability = fusing.preview(place)
+    images: xr.Dataset | None = None
+    for scene in _scenes(place, project):
+        try:
+            stack = assemble(scene, _COLOURS, probability.odc.geobox, project.sources)
+        except DataError:
+            continue
+        clear = stack.where(stack["valid"])
+        images = clear if images is None else images.fillna(clear)
+    return probability if images is None else images
+
+
+def _scenes(place: Place, project: Project) -> Iterator[Scene]:
+    """The scenes behind a place's maps that are at hand, the latest first."""
+    try:
+        known = {one.id: one for one in project.candidates()}
+    except ConfigError:
+        return
+    for one in sorted(place.maps, key=lambda item: (str(item.acquired or ""), item.id), reverse=True):
+        try:
+            yield project.open(known[one.id], labelled=False)
+        except (KeyError, DataError):
+            continue
+
+
+def _table(grounds: Sequence[Place]) -> pd.DataFrame:
+    """One row for each place that would be fused."""
+    rows = [
+        {
+            "place": place.id,
+            "maps": len(place.maps),
+            "dates": len(place.dates),
+            "warped": place.warped,
+            "px": f"{place.geobox.width}x{place.geobox.height}",
+            "crs": crs_of(place.geobox),
+        }
+        for place in grounds
+    ]
+    return pd.DataFrame(rows)
+
+
+def _notes(grounds: Sequence[Place], out: Path) -> Iterator[str]:
+    """What a user should know of the places, and of others that an earlier run has left in the folder."""
+    alone = sum(len(place.dates) == 1 for place in grounds)
+    if alone:
+        yield f"{_counted(alone, 'place')} with one date only: nothing is fused there"
+    warped = sum(place.warped for place in grounds)
+    if warped:
+        yield f"{_counted(warped, 'map')} with other pixels than the place's: warped, bilinear"
+    now = {place.id for place in grounds}
+    others = [path.parent.name for path in sorted(out.glob("*/item.json")) if path.parent.name not in now]
+    if others:
+        yield f"{out} holds {len(others)} more that are not of these maps, such as {others[0]}; delete the outdated"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
