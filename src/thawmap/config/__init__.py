@@ -21,6 +21,7 @@ from thawmap.config.inputs import (
     TrendSettings,
     ValidMask,
 )
+from thawmap.config.outputs import OutputSettings, PolygonSettings
 from thawmap.config.reading import (
     json_schema,
     load,
@@ -31,8 +32,6 @@ from thawmap.config.schema import (
     EngineSettings,
     InferenceSettings,
     ModelSettings,
-    OutputSettings,
-    PolygonSettings,
     SplitSettings,
 )
 from thawmap.config.training import (

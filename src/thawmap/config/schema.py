@@ -12,13 +12,13 @@ from thawmap.config.inputs import (
     LabelSettings,
     LayerSettings,
     Positive,
-    Probability,
     SceneSettings,
     Settings,
     SourceSettings,
     TileSettings,
     from_folder,
 )
+from thawmap.config.outputs import OutputSettings, PolygonSettings
 from thawmap.config.training import AugmentSettings, TrainingSettings
 from thawmap.config.tune import TuneSettings
 from thawmap.errors import ConfigError
@@ -82,24 +82,6 @@ class InferenceSettings(Settings):
             msg = f"overlap is {self.overlap} px; it must be smaller than the tile's {self.tile} px"
             raise ValueError(msg)
         return self
-
-
-class PolygonSettings(Settings):
-    """How probabilities become objects."""
-
-    threshold: Literal["bundle"] | Probability = "bundle"
-    """Objects are where the probability is above it; bundle: the one chosen on validation, else 0.5."""
-    min_area_m2: float = Field(default=0.0, ge=0)
-    """Smaller objects are left out of the polygons; the mask keeps their pixels."""
-
-
-class OutputSettings(Settings):
-    """Which files are written."""
-
-    probability: Literal["uint8", "float32"] = "uint8"
-    """Storage of probabilities: hundredths in one byte, or full."""
-    vectors: tuple[Literal["gpkg", "shp", "parquet"], ...] = ("gpkg",)
-    """Formats of the polygons."""
 
 
 class EngineSettings(Settings):

@@ -1,0 +1,72 @@
+"""The part of the YAML that says how probabilities become objects, and which files are written."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from thawmap.config.inputs import Probability, Settings
+
+_RULE = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+
+
+def _rule(text: str) -> str:
+    """The rule with one blank between its parts."""
+    return " ".join(_parts(text))
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    found = _RULE.fullmatch(text)
+    if found is None:
+        msg = f"{text!r} is no rule; write LAYER, one of < <= > >=, and a NUMBER, such as 'ndvi < 0'"
+        raise ValueError(msg)
+    return found[1], found[2], found[3]
+
+
+class PolygonSettings(Settings):
+    """How probabilities become objects."""
+
+    threshold: Literal["bundle"] | Probability = "bundle"
+    """Objects are where the probability is above it; bundle: the one chosen on validation, else 0.5."""
+    seed: Probability | None = None
+    """Hysteresis: only objects with a probability above it somewhere; unset: all."""
+    opening_m: float = Field(default=0.0, ge=0)
+    """Opening: parts of an object into which a disc of this radius does not fit are taken off; 0: none."""
+    fill_holes_m2: float = Field(default=0.0, ge=0)
+    """Smaller holes are filled, unless something is missing in them or another object lies in them; 0: none."""
+    min_area_m2: float = Field(default=0.0, ge=0)
+    """Smaller objects are left out of the polygons; the mask keeps their pixels."""
+    drop: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
+    """Rules such as `ndvi < 0`: objects whose mean of any layer, seen by the network or not, is so are left out of the
+    polygons; the mask keeps their pixels."""
+    simplify_m: float = Field(default=0.0, ge=0)
+    """How far, in metres, an outline may be moved to have fewer corners; numbers stay those of the pixels; 0: not."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.seed is not None and self.threshold != "bundle" and self.seed < self.threshold:
+            msg = f"seed is {self.seed:g}, below the threshold of {self.threshold:g}, so all objects have one; raise it"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def rules(self) -> tuple[tuple[str, str, float], ...]:
+        """Layer, comparison and number of each rule in `drop`."""
+        return tuple((layer, sign, float(number)) for layer, sign, number in map(_parts, self.drop))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers that the rules ask for, each once."""
+        return tuple(dict.fromkeys(layer for layer, _, _ in self.rules))
+
+
+class OutputSettings(Settings):
+    """Which files are written."""
+
+    probability: Literal["uint8", "float32"] = "uint8"
+    """Storage of probabilities: hundredths in one byte, or full."""
+    vectors: tuple[Literal["gpkg", "shp", "parquet"], ...] = ("gpkg",)
+    """Formats of the polygons."""
+    names: Literal["thawmap", "darts"] = "thawmap"
+    """Names of the files: probability, mask and slumps; or probabilities, binarized and prediction_segments as DARTS
+    has them."""
