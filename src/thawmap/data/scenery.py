@@ -91,7 +91,7 @@ REGIONS = (
         relief=Relief(
             hills_m=2.5, wavelength_m=500, gully_m=3.5, sea=True, lakes=0.01, bank_m=19, bank_width_m=85, heading=-35,
         ),
-        slumps=Slumps(area_m2=10000, per_km2=250, elongation=1.0, at_shore=True, crowded=0.4, old=0.3),
+        slumps=Slumps(area_m2=12500, per_km2=250, elongation=1.0, at_shore=True, crowded=0.4, old=0.3),
         dense=(0.030, 0.055, 0.043, 0.275), sparse=(0.050, 0.072, 0.075, 0.195),
         soil=(0.072, 0.088, 0.098, 0.160), cover=0.50, rugged=0.04, silty=0.5,
     ),
@@ -100,7 +100,7 @@ REGIONS = (
         relief=Relief(
             hills_m=3.5, wavelength_m=600, gully_m=3, river_m=200, lakes=0.06, bank_m=14, bank_width_m=110, heading=15,
         ),
-        slumps=Slumps(area_m2=14500, per_km2=400, elongation=1.5, at_shore=True, crowded=0.2, old=0.5),
+        slumps=Slumps(area_m2=17500, per_km2=80, elongation=1.5, at_shore=True, crowded=0.2, old=0.5),
         dense=(0.020, 0.033, 0.024, 0.185), sparse=(0.031, 0.047, 0.041, 0.205),
         soil=(0.062, 0.077, 0.083, 0.155), cover=0.68, rugged=0.03, silty=0.6,
     ),
@@ -109,7 +109,7 @@ REGIONS = (
         relief=Relief(
             hills_m=6, wavelength_m=700, gully_m=6, sea=True, lakes=0.01, bank_m=14, bank_width_m=110, heading=130,
         ),
-        slumps=Slumps(area_m2=5200, per_km2=20, elongation=1.2, at_shore=False, crowded=0.22, old=0.3),
+        slumps=Slumps(area_m2=5200, per_km2=15, elongation=1.2, at_shore=False, crowded=0.22, old=0.3),
         dense=(0.028, 0.056, 0.036, 0.345), sparse=(0.045, 0.070, 0.065, 0.250),
         soil=(0.070, 0.086, 0.093, 0.170), cover=0.60, rugged=0.04, silty=0.8,
     ),
@@ -118,7 +118,7 @@ REGIONS = (
         relief=Relief(
             hills_m=4.5, wavelength_m=800, gully_m=9, sea=True, bank_m=28, bank_width_m=130, heading=20,
         ),
-        slumps=Slumps(area_m2=6800, per_km2=1100, elongation=0.9, at_shore=True, crowded=0.7, old=0.3),
+        slumps=Slumps(area_m2=5600, per_km2=1100, elongation=0.9, at_shore=True, crowded=0.7, old=0.3),
         dense=(0.030, 0.051, 0.045, 0.245), sparse=(0.060, 0.080, 0.095, 0.188),
         soil=(0.098, 0.122, 0.142, 0.190), cover=0.48, rugged=0.05, silty=0.7,
     ),
