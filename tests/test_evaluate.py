@@ -429,10 +429,10 @@ def test_the_page_stands_alone(world, evaluation, tmp_path):
     page.feed(html)
     assert page.open == []
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == 7
     assert all(image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 30 for image in images)
     links = [attributes["href"] for _, attributes in page.tags if "href" in attributes]
-    assert set(links) == {"data:,", "scores.csv"}
+    assert set(links) == {"data:,", "scores.csv", "objects.csv"}
     assert not re.search(r"https?://", html)
     assert "coast &lt;2021&gt; &amp; more" in html
     assert "In Lena, which the model has never seen, it finds" in html

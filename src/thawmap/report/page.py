@@ -1,25 +1,26 @@
 """One HTML page that says how good a map is: self-contained, for colleagues; every word and number from the data."""
 
-import base64
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from thawmap.data.io import write_text
-from thawmap.model.metrics import SCORES, Counts, Histogram, best_threshold, scores
-from thawmap.report.evaluate import Evaluation, tabulate
+from thawmap.model.metrics import SCORES, Histogram, scores
+from thawmap.report.diagnostics import object_scores, reliability_diagram
+from thawmap.report.evaluate import (
+    CALIBRATION,
+    SHAPE_COUNTED,
+    SHAPE_SCORES,
+    Evaluation,
+    summed,
+    tabulate,
+    tabulate_objects,
+)
 from thawmap.report.figures import (
     confusion,
     map_panel,
-    png,
     precision_recall,
     region_scores,
     thousands,
@@ -27,7 +28,21 @@ from thawmap.report.figures import (
     training_curves,
 )
 from thawmap.report.gallery import Place
-from thawmap.report.scoring import Scored
+from thawmap.report.html import Picture, picture, render, score
+from thawmap.report.scoring import BOUNDARY_PX, MAIN, Scored
+from thawmap.report.words import About, main_threshold, regions_that_count, summary
+
+__all__ = [
+    "ROLES",
+    "About",
+    "main_threshold",
+    "picture",
+    "regions_that_count",
+    "render",
+    "score",
+    "summary",
+    "write_page",
+]
 
 ROLES = {
     "test": "never seen by the model",
@@ -36,49 +51,7 @@ ROLES = {
 }
 """What the parts of a split are called on the page."""
 
-_ASIDES = {
-    "test": ", which the model has never seen,",
-    "validation": ", which chose the model's epoch and threshold,",
-    "train": ", which the model was trained on,",
-}
 _SHOWN = {"iou": "IoU", "precision": "precision", "recall": "recall"}
-_REM_PER_INCH = 6.8  # makes the letters of all figures as large as each other
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What was evaluated.
-
-    Attributes:
-        project: Name of the project.
-        made: When the page is made.
-        roles: Region to "train", "validation" or "test"; regions that are not named have no role.
-        facts: Further facts by name, such as the layers or the network.
-    """
-
-    project: str
-    made: datetime
-    roles: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A figure as it stands on the page.
-
-    Attributes:
-        title: Its heading.
-        uri: The PNG, as a data URI.
-        alt: What it shows, in words.
-        caption: How it is read.
-        width_rem: How wide it needs to be at most, in units of the page's letters.
-    """
-
-    title: str
-    uri: str
-    alt: str
-    caption: str
-    width_rem: float
 
 
 def write_page(
@@ -115,92 +88,10 @@ def write_page(
         figures=_figures(evaluation, about, training),
         places=[_panel(place, evaluation, name) for place in places],
         pixels=_pixels(evaluation),
+        boundary_px=BOUNDARY_PX,
+        main_iou=MAIN,
     )
     write_text(path, html)
-
-
-def render(template: str, **values: Any) -> str:
-    """A page from one of this folder's templates, which know the filters `score` and `thousands`."""
-    environment = Environment(
-        loader=PackageLoader("thawmap", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"score": score, "thousands": thousands}
-    return environment.get_template(template).render(version=version("thawmap"), **values)
-
-
-def main_threshold(evaluation: Evaluation) -> str:
-    """Name of the threshold whose scores are the result: the one chosen on validation, else the first."""
-    return "validation" if "validation" in evaluation.thresholds else next(iter(evaluation.thresholds))
-
-
-def summary(evaluation: Evaluation, about: About) -> list[str]:
-    """The result in plain sentences: what was found in the regions that count, and what the threshold does to it."""
-    name = main_threshold(evaluation)
-    value = evaluation.thresholds[name]
-    regions = regions_that_count(evaluation, about)
-    together = _histogram(item for members in regions.values() for item in members)
-    if len(regions) > 3:
-        result = (
-            f"Over {len(regions)} regions together it {_finding(together.counts(value))}. {_extremes(regions, value)}"
-        )
-    else:
-        result = " ".join(_sentence(key, members, value, about.roles.get(key)) for key, members in regions.items())
-    return [result, _about_thresholds(evaluation, together, name)]
-
-
-def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
-    """Where it works best, and where worst, as a sentence."""
-    reached = {region: _iou(members, value) for region, members in regions.items()}
-    order = sorted((region for region in reached if not math.isnan(reached[region])), key=lambda name: -reached[name])
-    if not order:
-        return "No region has an object."
-    best, worst = order[0], order[-1]
-    return f"It works best in {best} (IoU {reached[best]:.2f}) and worst in {worst} (IoU {reached[worst]:.2f})."
-
-
-def _sentence(region: str, members: Sequence[Scored], value: float, role: str | None) -> str:
-    aside = _ASIDES.get(role or "", "")
-    return f"In {region or 'all scenes'}{aside} it {_finding(_histogram(members).counts(value))}."
-
-
-def _finding(counts: Counts) -> str:
-    """What was found, as the rest of a sentence."""
-    reached = scores(counts)
-    if counts.tp + counts.fn == 0:
-        return f"maps {thousands(counts.fp)} pixels where nothing is labelled"
-    if counts.tp + counts.fp == 0:
-        return f"finds none of the {thousands(counts.fn)} labelled pixels"
-    return (
-        f"finds {reached['recall']:.0%} of the labelled area (recall), and {reached['precision']:.0%} of what it "
-        f"maps is labelled (precision): an IoU of {reached['iou']:.2f}"
-    )
-
-
-def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) -> str:
-    """What other thresholds would have given, in the same regions."""
-    value = evaluation.thresholds[name]
-    chosen = "was chosen on validation regions" if name == "validation" else "was fixed beforehand"
-    text = f"A pixel counts as mapped where its probability is above {value:.2f}; this threshold {chosen}."
-    others = {key: other for key, other in evaluation.thresholds.items() if key != name}
-    for other in others.values():
-        text += f" At {other:.2f} the IoU would be {score(scores(together.counts(other))['iou'])}."
-    best = best_threshold(together)
-    if together.positive.any():
-        text += (
-            f" The best threshold in hindsight, {best:.2f}, would give {score(scores(together.counts(best))['iou'])}: "
-            "a bound for what a threshold can do, and no result."
-        )
-    return text
-
-
-def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
-    """The regions that the model has never seen; all, where the split names none of them."""
-    unseen = {name: members for name, members in evaluation.regions.items() if about.roles.get(name) == "test"}
-    return unseen or evaluation.regions
 
 
 def _ordered(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
@@ -239,7 +130,8 @@ def _row(part: pd.DataFrame, name: str, *, title: str, role: str = "", scenes: i
     by_name = part.set_index("threshold_name")
     main = by_name.loc[name]
     return {
-        **{key: main[key] for key in SCORES},
+        **{key: main[key] for key in (*SCORES, *SHAPE_SCORES, CALIBRATION)},
+        **{key: None if pd.isna(main[key]) else int(main[key]) for key in SHAPE_COUNTED},
         "title": title,
         "role": role,
         "scenes": scenes,
@@ -267,8 +159,10 @@ def _pixels(evaluation: Evaluation) -> dict[str, int]:
 def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None) -> list[Picture]:
     name = main_threshold(evaluation)
     counting = regions_that_count(evaluation, about)
-    counts = _histogram(item for members in counting.values() for item in members).counts(evaluation.thresholds[name])
+    members = [item for region in counting.values() for item in region]
+    counts = summed(members).counts(evaluation.thresholds[name])
     regions = _ordered(evaluation, about)
+    curves = _curves(regions)
     table = pd.concat([_where(evaluation.table, scope="region", region=region) for region in regions]).assign(
         region=lambda rows: rows["region"].replace("", "all")
     )
@@ -283,7 +177,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
         ),
         picture(
             "Precision against recall",
-            precision_recall(_curves(regions), _marks(table)),
+            precision_recall(curves, _marks(table)),
             "Curves of precision against recall over all thresholds, a line per region, with thresholds marked.",
             "Each line runs through all thresholds, from high ones on the left to low ones on the right. "
             "Along a grey line the IoU is the same.",
@@ -296,6 +190,17 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
             f"Pixels of {where}; each row adds up to 100 %.",
         ),
     ]
+    pictures += _shape_pictures(counting, members, name, where, evaluation.thresholds)
+    pictures.append(
+        picture(
+            "What probabilities are worth",
+            reliability_diagram(curves),
+            "Share of labelled pixels against predicted probability, a line per region, over the number of pixels.",
+            "On the dotted line a probability is what it says: of the pixels with 0.3, three in ten are labelled. "
+            "Below it the model is too sure, above it not sure enough. Where objects are rare nearly all pixels have "
+            "a low probability, and they alone decide the calibration error.",
+        )
+    )
     if training is not None and len(training):
         pictures.append(
             picture(
@@ -307,6 +212,29 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
             )
         )
     return pictures
+
+
+def _shape_pictures(
+    counting: Mapping[str, Sequence[Scored]],
+    members: Sequence[Scored],
+    name: str,
+    where: str,
+    thresholds: Mapping[str, float],
+) -> list[Picture]:
+    """Scores of objects by the IoU that is asked of them; nothing where objects are not known."""
+    table = tabulate_objects(members, {name: thresholds[name]})
+    if table["f1"].isna().all():
+        return []
+    return [
+        picture(
+            "Objects by how well they have to fit",
+            object_scores(table),
+            "Precision, recall and F1 of objects against the IoU that makes a match, together and F1 by region.",
+            f"Objects of {where}. To the right a match has to fit better. Diamonds: objects match where the centre of "
+            "one lies on the other, however well their outlines fit."
+            + ("" if len(counting) > 1 else " With one region both panels show the same objects."),
+        )
+    ]
 
 
 def _panel(place: Place, evaluation: Evaluation, name: str) -> Picture:
@@ -333,8 +261,8 @@ def _panel(place: Place, evaluation: Evaluation, name: str) -> Picture:
 
 def _curves(regions: Mapping[str, Sequence[Scored]]) -> dict[str, Histogram]:
     """The histogram of every region in which an object is labelled; without one there is no curve."""
-    summed = {region or "all": _histogram(members) for region, members in regions.items()}
-    return {region: counted for region, counted in summed.items() if counted.positive.any()}
+    pixels = {region or "all": summed(members) for region, members in regions.items()}
+    return {region: counted for region, counted in pixels.items() if counted.positive.any()}
 
 
 def _marks(table: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -349,30 +277,10 @@ def _ceiling(evaluation: Evaluation) -> float:
 
     At most one pixel in a thousand is above it.
     """
-    counted = _histogram(evaluation.scenes)
+    counted = summed(evaluation.scenes)
     return next(limit for limit in (0.25, 0.5, 1.0) if _share_above(counted, limit) <= 0.001)
 
 
 def _share_above(counted: Histogram, probability: float) -> float:
     counts = counted.counts(probability)
     return (counts.tp + counts.fp) / counted.total
-
-
-def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
-    """A figure as it stands on a page."""
-    uri = "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
-    width_rem = round(_REM_PER_INCH * float(figure.get_size_inches()[0]), 1)
-    return Picture(title=title, uri=uri, alt=alt, caption=caption, width_rem=width_rem)
-
-
-def _histogram(members: Iterable[Scored]) -> Histogram:
-    return sum((item.histogram for item in members), Histogram.empty())
-
-
-def _iou(members: Sequence[Scored], threshold: float) -> float:
-    return scores(_histogram(members).counts(threshold))["iou"]
-
-
-def score(value: float) -> str:
-    """Two decimals; n/a where the score is not defined."""
-    return "n/a" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"

@@ -3,8 +3,8 @@
 Two passes over the scene. The first goes window by window, with a rim for the boundaries, and notes which blocks of
 `_BLOCK` pixels hold anything that is mapped or labelled. The second goes by clusters of such blocks that touch: an
 object, and all that it can be matched with, lies within one of them, so objects of clusters add. So a scene costs the
-memory of a window, or of its largest cluster, about 30 bytes per pixel of it; a cluster beyond `_LARGEST` pixels is
-not looked at, and the scene's objects are not known.
+memory of a window (260 MB), or of its largest cluster: about 20 bytes per pixel, 75 where all of it is one object. A
+cluster beyond `_LARGEST` pixels is not looked at, and the scene's objects are not known.
 
 Probabilities count as hundredths, as maps store them, for pixels and objects alike.
 """
@@ -43,7 +43,7 @@ BOUNDARY_PX = 2
 
 _SIDE = 2048  # of the windows that are read, in pixels
 _BLOCK = 32  # side of the blocks that clusters are made of, in pixels
-_LARGEST = 2**28  # pixels of the largest cluster whose objects are counted
+_LARGEST = 2**26  # pixels of the largest cluster whose objects are counted: at most 5 GB
 _LOOK = 512  # side of the windows that are shown, in pixels
 
 Bools = npt.NDArray[np.bool_]

@@ -1,0 +1,94 @@
+"""Figures of what lies beside pixel scores: how far probabilities can be trusted, and objects by how well they fit."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from thawmap.model.metrics import Histogram, calibration_error, reliability
+from thawmap.report.figures import BLUE, DASHES, GREEN, GREY, INK, LINES, MUTED, ORANGE, RULE, TITLES, styled
+
+_KINDS = {"precision": ORANGE, "recall": GREEN, "f1": BLUE}
+
+
+@styled
+def reliability_diagram(curves: Mapping[str, Histogram]) -> Figure:
+    """Share of labelled pixels by predicted probability, a line per name, above the number of pixels of all together.
+
+    Args:
+        curves: Pixels by probability and label, of each region.
+    """
+    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (1.5, 2)))
+    for place, (name, counted) in enumerate(curves.items()):
+        found, colour = reliability(counted), LINES[place % len(LINES)]
+        known = found.pixels > 0
+        above.plot(
+            found.promised[known],
+            found.kept[known],
+            color=colour,
+            linestyle=DASHES[place // len(LINES) % len(DASHES)],
+            marker=".",
+            label=f"{name} (error {calibration_error(counted):.3f})",
+            clip_on=False,
+        )
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share that is labelled")
+    above.grid(visible=True)
+    together = sum(curves.values(), Histogram.empty())
+    _bars(below, together)
+    figure.legend(handles=above.get_legend_handles_labels()[0], loc="outside right upper", alignment="left")
+    return figure
+
+
+def _bars(axes: Axes, counted: Histogram) -> None:
+    """Pixels in each step of probability, and of these the labelled ones, by powers of ten."""
+    found = reliability(counted)
+    edges = np.linspace(0, 1, len(found.pixels) + 1)
+    labelled = np.nan_to_num(found.kept) * found.pixels
+    for values, colour in ((found.pixels, RULE), (labelled, GREY)):
+        axes.bar(edges[:-1], values, np.diff(edges) * 0.94, align="edge", color=colour)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set(xlabel="Predicted probability", ylabel="Pixels", ylim=(0, None))
+    axes.legend(
+        handles=[Line2D([], [], color=colour, linewidth=5) for colour in (RULE, GREY)],
+        labels=["all", "labelled"],
+        loc="upper right",
+        ncols=2,
+    )
+
+
+@styled
+def object_scores(table: pd.DataFrame) -> Figure:
+    """Scores of objects by the IoU that is asked of a match: all of them together, and F1 by region.
+
+    Args:
+        table: The table of objects at one threshold: scope, region, match, min_iou, precision, recall, f1.
+    """
+    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    pooled, regions = table[table["scope"] == "pooled"], table[table["scope"] == "region"]
+    for kind, colour in _KINDS.items():
+        _by_iou(left, pooled, kind, colour, TITLES[kind])
+    for place, (region, part) in enumerate(regions.groupby("region", sort=False)):
+        _by_iou(right, part, "f1", LINES[place % len(LINES)], str(region) or "all")
+    left.set(title="Together", ylim=(0, 1))
+    right.set_title("F1 by region")
+    for axes in (left, right):
+        axes.set(xlim=(0.05, 1.05), xlabel="IoU of a match, at least")
+        axes.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9, 1.0], ["0.1", "0.3", "0.5", "0.7", "0.9", "centre"])
+        axes.grid(visible=True)
+        axes.legend(loc="upper right" if axes is left else "best")
+    right.get_xticklabels()[-1].set_color(INK)
+    return figure
+
+
+def _by_iou(axes: Axes, part: pd.DataFrame, kind: str, colour: str, label: str) -> None:
+    """A line over the asked IoU, and a diamond for matches by centre."""
+    by_iou = part[part["match"] == "iou"]
+    axes.plot(by_iou["min_iou"].astype(float), by_iou[kind], color=colour, marker=".", label=label, clip_on=False)
+    by_centre = part[part["match"] == "centroid"]
+    axes.plot([1.0] * len(by_centre), by_centre[kind], color=colour, marker="D", linestyle="none", clip_on=False)

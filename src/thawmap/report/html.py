@@ -1,0 +1,63 @@
+"""What all pages share: templates with their filters, and figures that stand in the page."""
+
+import base64
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from thawmap.report.figures import png, thousands
+
+_REM_PER_INCH = 6.8  # makes the letters of all figures as large as each other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A figure as it stands on the page.
+
+    Attributes:
+        title: Its heading.
+        uri: The PNG, as a data URI.
+        alt: What it shows, in words.
+        caption: How it is read.
+        width_rem: How wide it needs to be at most, in units of the page's letters.
+    """
+
+    title: str
+    uri: str
+    alt: str
+    caption: str
+    width_rem: float
+
+
+def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
+    """A figure as it stands on a page."""
+    uri = "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
+    width_rem = round(_REM_PER_INCH * float(figure.get_size_inches()[0]), 1)
+    return Picture(title=title, uri=uri, alt=alt, caption=caption, width_rem=width_rem)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of this folder's templates, which know the filters `score`, `share` and `thousands`."""
+    environment = Environment(
+        loader=PackageLoader("thawmap", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": score, "share": _share, "thousands": thousands}
+    return environment.get_template(template).render(version=version("thawmap"), **values)
+
+
+def score(value: float) -> str:
+    """Two decimals; n/a where the score is not defined."""
+    return "n/a" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"
+
+
+def _share(value: float) -> str:
+    """As `score`, with three decimals."""
+    return "n/a" if pd.isna(value) else f"{value:.3f}"
