@@ -13,6 +13,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
+from thawmap import cli
 from thawmap.config import Config, load
 from thawmap.data import delivery, places, scars
 from thawmap.data import simulate as simulating
@@ -40,9 +41,11 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dated(tmp_path_factory):
-    """Two regions, one place each, seen in four years."""
-    settings = Simulation(seed=2, regions=2, scenes_per_region=1, size=192, dates=4)
-    return simulate(tmp_path_factory.mktemp("dated") / "project", settings)
+    """Two regions, one place each, seen in four years; by the command line."""
+    folder = tmp_path_factory.mktemp("dated") / "project"
+    words = f"simulate {folder} --regions 2 --scenes 1 --dates 4 --size 192 --seed 2"
+    assert cli._run(words.split()) == 0
+    return folder / "thawmap.yaml"
 
 
 def opened(project: Path) -> tuple[Config, list[Scene]]:

@@ -55,19 +55,22 @@ def demo(*, out: Out = Path("demo")) -> int:
 
 
 @app.command
-def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, size: int = 384, seed: int = 0) -> int:
+def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, dates: int = 1, size: int = 384, seed: int = 0) -> int:
     """Make a project of simulated scenes with thaw slumps, labels and a thawmap.yaml that runs as it is.
 
     Args:
         out: Folder to make.
         regions: Number of regions that look different, 2 to 6.
-        scenes: Scenes in each region.
-        size: Side of a scene in pixels of 3 m.
+        scenes: Places in each region, 1 to 20.
+        dates: Images of each place, 1 to 10, a year apart: slumps grow, begin and end.
+        size: Side of an image in pixels of 3 m, 96 to 20000; memory does not grow with it.
         seed: Another number, another Arctic.
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    path = pipeline.simulate(out, regions=regions, scenes=scenes, size=size, seed=seed)
+    path = pipeline.simulate(
+        out, regions=regions, scenes=scenes, dates=dates, size=size, seed=seed, progress=Terminal()
+    )
     print(f"{path} is ready; next: thawmap train {path} --out {out / 'model'}")
     return 0
 

@@ -5,7 +5,7 @@ lie along its shore, do not overlap, and are seen once or on several dates, a ye
 or 2019 and after, while slumps grow, begin and stabilise. The elevation is that of 2017.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +76,16 @@ class Simulation:
                 raise ConfigError(msg)
 
 
-def simulate(folder: Path, settings: Simulation) -> Path:
+def simulate(folder: Path, settings: Simulation, *, made: Callable[[int, int], None] | None = None) -> Path:
     """Write a project of simulated scenes that runs as it is; the path of its ``thawmap.yaml``.
 
     The folder appears whole or not at all: ``scenes/<region>/PSScene/`` with the images, ``aux/arcticdem/`` and
     ``aux/tcvis/``, ``labels.gpkg`` and ``thawmap.yaml``. The same settings give the same pixels.
+
+    Args:
+        folder: Where to write.
+        settings: What to invent.
+        made: Is told, place by place, how many are written, and of how many.
 
     Raises:
         ConfigError: If the folder exists and is not empty.
@@ -89,14 +94,14 @@ def simulate(folder: Path, settings: Simulation) -> Path:
         msg = f"{folder} exists and is not an empty folder; name a new one for the simulated scenes"
         raise ConfigError(msg)
     regions = REGIONS[: settings.regions]
+    numbered = [(region, number) for region in regions for number in range(settings.scenes_per_region)]
+    drawn: list[gpd.GeoDataFrame] = []
     with io.atomic(folder) as partial:
         partial.mkdir(parents=True)
-        drawn = [
-            labels
-            for region in regions
-            for number in range(settings.scenes_per_region)
-            for labels in _write_place(partial, region, number, settings)
-        ]
+        for done, (region, number) in enumerate(numbered, start=1):
+            drawn += _write_place(partial, region, number, settings)
+            if made is not None:
+                made(done, len(numbered))
         io.write_vector(partial / "labels.gpkg", _one_table(drawn))
         io.write_text(partial / "thawmap.yaml", _yaml([region.name for region in regions]))
     return folder / "thawmap.yaml"
