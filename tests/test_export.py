@@ -20,9 +20,11 @@ from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
-from thawmap.infer.export import SHAPEFILE_NAMES, Provenance, as_written, export, is_finished, quicklook
+from thawmap.infer.export import SHAPEFILE_NAMES, Provenance, as_written, export, is_finished
+from thawmap.infer.masks import above
 from thawmap.infer.predict import Rows
-from thawmap.infer.vectorise import COLUMNS, above
+from thawmap.infer.quicklook import quicklook
+from thawmap.infer.vectorise import COLUMNS
 
 KINDS = ("gpkg", "shp", "parquet")
 
@@ -45,14 +47,15 @@ def rows_of(probability, height=5):
 def made(folder, probability, scene=None, **options):
     """The folder of an exported scene, and what was said of it."""
     scene = scene or scene_of(probability.shape)
-    keys = {"threshold": 0.5, "storage": "uint8", "vectors": ("gpkg",), "min_area_m2": 0.0} | options
+    keys = {"threshold": 0.5, "storage": "uint8", "vectors": ("gpkg",), "names": "thawmap"} | options
+    polygons = {name: value for name, value in keys.items() if name in PolygonSettings.model_fields}
     done = export(
         scene,
         rows_of(probability),
         folder,
         picture=picture_of(scene),
-        polygons=PolygonSettings(min_area_m2=keys["min_area_m2"]),
-        outputs=OutputSettings(probability=keys["storage"], vectors=keys["vectors"]),
+        polygons=PolygonSettings(**polygons),
+        outputs=OutputSettings(probability=keys["storage"], vectors=keys["vectors"], names=keys["names"]),
         provenance=Provenance(bundle="b1", threshold=keys["threshold"], config={"overlap": 2}),
     )
     return done.folder, done
@@ -219,8 +222,9 @@ def test_a_rerun_replaces_the_folder(tmp_path):
     made(tmp_path, np.ones((10, 10)), vectors=KINDS)
     folder, _ = made(tmp_path, np.zeros((10, 10)))
     assert not read(folder / "mask.tif").any()
+    styles = {"probability.qml", "mask.qml", "slumps.qml"}
     names = {"probability.tif", "mask.tif", "slumps.gpkg", "quicklook.png", "item.json"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in folder.iterdir()} == names | styles
 
 
 def test_finished_is_what_was_made_from_the_same(tmp_path):
@@ -259,9 +263,10 @@ def test_the_item_is_stac_and_says_what_it_was_made_from(tmp_path):
     assert item.properties["thawmap:config"] == {"overlap": 2}
     assert item.properties["thawmap:inputs"] == []
     assert item.properties["thawmap:slumps"] == 1
+    beside = (".json", ".qml", ".dbf", ".shx", ".prj", ".cpg")
     assert {(folder / asset.href).name for asset in item.assets.values()} == {
-        path.name for path in folder.iterdir()
-    } - {"item.json", "slumps.dbf", "slumps.shx", "slumps.prj", "slumps.cpg"}
+        path.name for path in folder.iterdir() if path.suffix not in beside
+    }
     for asset in item.assets.values():
         assert (folder / asset.href).exists()
         assert asset.roles

@@ -18,9 +18,12 @@ from rasterio.features import rasterize
 from scipy import ndimage
 from skimage.measure import label
 
+from thawmap.config import PolygonSettings
 from thawmap.data.sources.base import Scene
+from thawmap.infer.ground import pixel_m
+from thawmap.infer.masks import Disc, above, masks
 from thawmap.infer.predict import Rows
-from thawmap.infer.vectorise import COLUMNS, Vectoriser, above
+from thawmap.infer.vectorise import COLUMNS, Vectoriser
 
 law = settings(deadline=None, max_examples=100)
 
@@ -35,14 +38,27 @@ def scene_on(geobox, acquired=None):
     return Scene(id="s1", sensor="test", geobox=geobox, files={}, acquired=acquired)
 
 
-def slumps_of(probability, cuts=(), geobox=None, acquired=None, **options):
-    """The slumps of rows that come in the parts between ``cuts``."""
+def found_in(probability, cuts=(), geobox=None, acquired=None, layers=None, **options):
+    """What there is in rows that come in the parts between ``cuts``."""
     scene = scene_on(geobox or grid(probability.shape), acquired)
-    vectoriser = Vectoriser(scene, threshold=THRESHOLD, bundle_id="b1", **options)
+    polygons = PolygonSettings(threshold=THRESHOLD, **options)
+    vectoriser = Vectoriser(scene, polygons, bundle_id="b1")
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(probability)}), len(probability)]
-    for first, end in pairwise(edges):
-        vectoriser.add(Rows(first_row=first, probability=probability[first:end]))
+    parts = (
+        Rows(
+            first_row=first,
+            probability=probability[first:end],
+            layers={name: values[first:end] for name, values in (layers or {}).items()},
+        )
+        for first, end in pairwise(edges)
+    )
+    for rows, mask in masks(parts, THRESHOLD, Disc(polygons.opening_m, pixel_m(scene.geobox))):
+        vectoriser.add(rows, mask)
     return vectoriser.finish()
+
+
+def slumps_of(probability, cuts=(), **options):
+    return found_in(probability, cuts, **options).slumps
 
 
 @st.composite
@@ -222,10 +238,11 @@ def test_names_belong_to_bundle_scene_and_outline():
 
 
 def test_rows_must_come_whole_and_in_order():
-    vectoriser = Vectoriser(scene_on(grid((4, 4))), threshold=0.5)
+    vectoriser = Vectoriser(scene_on(grid((4, 4))))
+    mask = np.ones((2, 4), bool)
     with pytest.raises(AssertionError, match="comes next"):
-        vectoriser.add(Rows(first_row=2, probability=np.ones((2, 4))))
-    vectoriser.add(Rows(first_row=0, probability=np.ones((2, 4))))
+        vectoriser.add(Rows(first_row=2, probability=np.ones((2, 4))), mask)
+    vectoriser.add(Rows(first_row=0, probability=np.ones((2, 4))), mask)
     with pytest.raises(AssertionError, match="all rows"):
         vectoriser.finish()
 

@@ -1,7 +1,6 @@
 """The only reader and writer of raster, vector and text files.
 
-Reading: the destination grid is an argument, missing is NaN, nodata numbers stay in here. Writing: a file appears
-whole, under its name, or not at all.
+Reading: the destination grid is an argument, missing is NaN, nodata numbers stay in here. Writing: whole or not at all.
 """
 
 import os
@@ -217,8 +216,7 @@ def read_means(path: Path, window: Window, shape: tuple[int, int], *, bands: Seq
         except (RasterioError, OSError) as error:
             msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
-    values: npt.NDArray[np.float32] = np.ma.filled(means.astype(np.float32), np.nan)
-    return values
+    return np.asarray(np.ma.filled(means.astype(np.float32), np.nan))
 
 
 @contextmanager
@@ -270,8 +268,12 @@ class RasterWriter:
     def write(self, first_row: int, rows: npt.NDArray[Any]) -> None:
         """Write ``rows`` (band, y, x) or (y, x), stored numbers, from ``first_row`` on."""
         block = rows if rows.ndim == 3 else rows[np.newaxis]
-        window = FileWindow(0, first_row, block.shape[2], block.shape[1])
-        self._file.write(block.astype(self._file.dtypes[0], copy=False), window=window)
+        place = FileWindow(0, first_row, block.shape[2], block.shape[1])
+        self._file.write(block.astype(self._file.dtypes[0], copy=False), window=place)
+
+    def read(self, first_row: int, count: int) -> npt.NDArray[Any]:
+        """The stored numbers (band, y, x) of ``count`` rows that have been written."""
+        return np.asarray(self._file.read(window=FileWindow(0, first_row, self._file.width, count)))
 
 
 @contextmanager
@@ -293,7 +295,7 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
     ):
         plain = Path(room) / "plain.tif"
         try:
-            with rasterio.open(plain, "w", **profile) as file:
+            with rasterio.open(plain, "w+", **profile) as file:
                 _describe(file, encoding)
                 yield RasterWriter(file)
             predictor = 3 if np.issubdtype(encoding.dtype, np.floating) else 2

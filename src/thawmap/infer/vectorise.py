@@ -1,15 +1,14 @@
 """From probabilities to slumps: whole polygons from a stream of rows.
 
-    rows --label--> objects of these rows --union across the seam--> whole objects --polygons, statistics-->
-    slumps
+    rows --runs--> pieces, their edges and values --union across seams--> objects --outlines, statistics--> slumps
 
-Rows come from the top in parts of any height. An object stays open while it touches the last row that came;
-what is kept of it is its outline so far and how often it has each value. The result does not depend on how
-the rows were cut.
+Rows come from the top in parts of any height. What is known of the pieces of objects lies on a pile until it has
+doubled; then the objects among it that do not touch the last row are whole, and leave it. So time grows linearly with
+pixels and outlines, memory with what is found, and the result does not depend on how the rows were cut.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +17,27 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import shapely
-from affine import Affine
-from pyproj import Transformer
-from rasterio.features import shapes
-from scipy import ndimage, sparse
-from scipy.sparse.csgraph import connected_components
-from shapely.geometry import LinearRing, Polygon, shape
 
-from thawmap.data.inventory import EQUAL_AREA
+from thawmap.config import PolygonSettings
+from thawmap.data.io import crs_of
 from thawmap.data.sources.base import Scene
+from thawmap.errors import DataError
+from thawmap.infer.ground import measured, on_ground, pixel_m
+from thawmap.infer.outlines import (
+    Bools,
+    Edges,
+    Floats,
+    Integers,
+    Objects,
+    Rings,
+    changes,
+    edges,
+    groups,
+    overlapping,
+    rings,
+)
 from thawmap.infer.predict import Rows
+from thawmap.infer.statistics import Table, chain, counted, follows, means, statistics, summed, value_counts
 
 COLUMNS = {
     "slump_id": "string",
@@ -50,34 +60,61 @@ COLUMNS = {
 """Columns of slumps and their types, in order; the geometry follows them."""
 
 _NAMESPACE = uuid.UUID("8b0f6c1e-3b0a-5d0c-9a54-0f2e5a9a7d11")
-_MEASURED_PX = 64  # longest straight line, in pixels, that is taken for straight in another projection
-
-_Floats = npt.NDArray[np.floating]
-_Integers = npt.NDArray[np.integer]
-_Bools = npt.NDArray[np.bool_]
+_STRIP_PX = 2**18  # pixels that are looked at together
+_PILE = 2**15  # edges and values that wait at least
 
 
-def above(probability: _Floats, threshold: float) -> _Bools:
-    """Where the probability is above the threshold, compared in float64; False where it is missing."""
-    found: _Bools = probability > np.float64(threshold)
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What there was in a scene.
+
+    Attributes:
+        slumps: With the columns of `COLUMNS`, in the scene's CRS, from the top down.
+        erased: Outlines, in columns and rows, of objects without a seed, whose pixels are none of an object.
+        filled: Outlines, in columns and rows, of holes that are filled, whose pixels are of an object.
+    """
+
+    slumps: gpd.GeoDataFrame
+    erased: Objects
+    filled: Objects
 
 
-@dataclass(slots=True, kw_only=True)
-class _Object:
-    """What is known of one object: its pieces in pixel coordinates, and how often it has each value."""
+@dataclass(slots=True)
+class _Pile:
+    """What is known of pieces that may not be whole; tables begin with the number of the piece."""
 
-    pieces: list[Polygon] = field(default_factory=list)
-    values: list[_Floats] = field(default_factory=list)
-    counts: list[_Integers] = field(default_factory=list)
-    touches_edge: bool = False
+    pieces: int = 0
+    pairs: list[Table] = field(default_factory=list)  # pieces that share a side across a seam
+    edges: list[Edges] = field(default_factory=list)
+    values: list[Table] = field(default_factory=list)  # a probability, how often
+    layers: list[Table] = field(default_factory=list)  # sum and number of known pixels, of each layer
+    touching: list[Table] = field(default_factory=list)  # those at the scene's edge or beside missing pixels
 
-    def absorb(self, other: "_Object") -> None:
-        """Become the union of both."""
-        self.pieces += other.pieces
-        self.values += other.values
-        self.counts += other.counts
-        self.touches_edge |= other.touches_edge
+    def __len__(self) -> int:
+        """Number of edges and values."""
+        return sum(len(part) for part in self.edges) + sum(len(part[0]) for part in self.values)
+
+    def part(self, owner: Integers, which: Bools) -> "_Pile":
+        """What belongs to the owners in ``which``, under their new numbers."""
+        number = np.cumsum(which) - 1
+
+        def chosen(tables: Sequence[Table]) -> list[Table]:
+            table = chain(tables)
+            if not table:
+                return []
+            owners = owner[table[0]]
+            here = which[owners]
+            return [(number[owners[here]], *(column[here] for column in table[1:]))]
+
+        outline = Edges.chain(self.edges)
+        owners = owner[outline.owner]
+        return _Pile(
+            pieces=int(which.sum()),
+            edges=[outline.of(number[owners], which[owners])],
+            values=chosen(self.values),
+            layers=chosen(self.layers),
+            touching=chosen(self.touching),
+        )
 
 
 class Vectoriser:
@@ -85,203 +122,223 @@ class Vectoriser:
 
     Args:
         scene: Whose rows they are.
-        threshold: Objects are where the probability, as it comes, is above it.
-        min_area_m2: Smaller objects are left out.
+        settings: How objects become polygons.
         bundle_id: The bundle that the rows are from.
     """
 
-    def __init__(self, scene: Scene, *, threshold: float, min_area_m2: float = 0.0, bundle_id: str = "") -> None:
+    def __init__(self, scene: Scene, settings: PolygonSettings | None = None, *, bundle_id: str = "") -> None:
         self._scene = scene
-        self._threshold = threshold
-        self._min_area_m2 = min_area_m2
+        self._settings = settings or PolygonSettings()
         self._bundle_id = bundle_id
-        width = scene.geobox.shape[1]
         self._next_row = 0
-        self._open: list[_Object] = []
-        self._last = np.zeros(width, np.intp)  # 1 + index of the open object in each column of the last row, or 0
-        self._last_missing = np.ones(width, np.bool_)  # beyond the scene everything is missing
-        self._closed: list[pd.DataFrame] = []
+        self._pile = _Pile()
+        self._enough = _PILE
+        self._runs: Integers = np.empty(0, np.int64)  # of the last row
+        self._piece: Integers = np.empty(0, np.int64)  # that each of them belongs to
+        self._last_missing = np.ones(scene.geobox.shape[1], np.bool_)  # beyond the scene everything is missing
+        self._obstacles: Integers = np.empty((0, 2), np.int64)  # column and row of what a hole is not filled over
+        self._tables: list[dict[str, npt.NDArray[Any]]] = []
+        self._erased: list[Objects] = []
+        self._filled: list[Objects] = []
 
-    def add(self, rows: Rows) -> None:
-        """Take the next rows."""
-        probability = rows.probability
+    def add(self, rows: Rows, mask: Bools) -> None:
+        """Take the next rows, and where objects are in them.
+
+        Raises:
+            DataError: If a rule asks for a layer that the rows have not.
+        """
         assert rows.first_row == self._next_row, f"row {self._next_row} comes next, not {rows.first_row}"
-        self._next_row += len(probability)
-        mask = above(probability, self._threshold)
-        missing = np.isnan(probability)
-        for index in np.unique(self._last[missing[0]]):
-            if index:
-                self._open[index - 1].touches_edge = True
-        labels, count = ndimage.label(mask)
-        touching = np.zeros(count + 1, np.bool_)
-        touching[labels[self._beside_missing(missing) & mask]] = True
-        outlines = _outlines(labels, count, first_row=rows.first_row)
-        ids, values, counts = _runs(labels[mask] - 1, probability[mask], np.ones(int(mask.sum()), np.int64))
-        parts = _Parts(outlines, touching[1:], ids, values, counts)
-        self._join(parts, first=labels[0], last=labels[-1])
-        self._last_missing = missing[-1]
+        height, width = mask.shape
+        lacking = [name for name in self._settings.layers if name not in rows.layers]
+        if lacking:
+            msg = f"polygons.drop asks for {lacking[0]!r}, which this map has not; leave the rule out"
+            raise DataError(msg)
+        step = max(_STRIP_PX // width, 1)
+        for first in range(0, height, step):
+            part = slice(first, first + step)
+            layers = {name: rows.layers[name][part] for name in self._settings.layers}
+            self._add(rows.probability[part], mask[part], layers)
 
-    def finish(self) -> gpd.GeoDataFrame:
-        """The slumps, with the columns of `COLUMNS`, in the scene's CRS, from the top down."""
-        assert self._next_row == self._scene.geobox.shape[0], "all rows of the scene must have come"
-        found = pd.concat([*self._closed, _close(self._open)], ignore_index=True)
-        return _frame(found, self._scene, bundle_id=self._bundle_id, min_area_m2=self._min_area_m2)
-
-    def _beside_missing(self, missing: _Bools) -> _Bools:
-        """Where a pixel shares a side with a missing one or the scene's edge."""
-        beside = np.zeros_like(missing)
-        beside[1:] |= missing[:-1]
-        beside[:-1] |= missing[1:]
-        beside[:, 1:] |= missing[:, :-1]
-        beside[:, :-1] |= missing[:, 1:]
-        beside[:, [0, -1]] = True
-        beside[0] |= self._last_missing
-        beside[-1] |= self._next_row == self._scene.geobox.shape[0]
-        return beside
-
-    def _join(self, parts: "_Parts", *, first: _Integers, last: _Integers) -> None:
-        """Join new parts to the open objects across the seam; close what does not reach the last row."""
-        known = len(self._open)
-        group = self._groups(len(parts.outlines), first)
-        goes_on = np.zeros(len(group) + 1, np.bool_)
-        goes_on[group[known + last[last > 0] - 1]] = True
-        held = goes_on.copy()
-        held[group[:known]] = True
-        alone = ~held[group[known:]]
-        self._closed.append(parts.close(alone))
-        whole = {index: _Object() for index in np.unique(group[held[group]])}
-        for node in np.flatnonzero(held[group]):
-            whole[group[node]].absorb(self._open[node] if node < known else parts.part(int(node) - known))
-        self._closed.append(_close([item for index, item in whole.items() if not goes_on[index]]))
-        self._open = [item for index, item in whole.items() if goes_on[index]]
-        number = np.cumsum(goes_on)
-        self._last = np.where(last > 0, number[np.append(group, -1)[known + last - 1]], 0)
-
-    def _groups(self, count: int, first: _Integers) -> npt.NDArray[np.intp]:
-        """Which whole object each open object, and then each of ``count`` new parts, belongs to."""
-        known = len(self._open)
-        seam = (self._last > 0) & (first > 0)
-        pairs = (self._last[seam] - 1, known + first[seam] - 1)
-        size = known + count
-        graph = sparse.coo_array((np.ones(int(seam.sum())), pairs), shape=(size, size))
-        group: npt.NDArray[np.intp] = connected_components(graph, directed=False)[1] if size else pairs[0]
-        return group
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """Objects of some rows: outline and flag of each; and its distinct values, sorted by object and value."""
-
-    outlines: npt.NDArray[np.object_]
-    touches_edge: _Bools
-    ids: _Integers
-    values: _Floats
-    counts: _Integers
-
-    def part(self, index: int) -> _Object:
-        """One of them, as an object that can grow."""
-        here = slice(*np.searchsorted(self.ids, [index, index + 1]))
-        return _Object(
-            pieces=[self.outlines[index]],
-            values=[self.values[here]],
-            counts=[self.counts[here]],
-            touches_edge=bool(self.touches_edge[index]),
+    def finish(self) -> Found:
+        """All that there was."""
+        height, width = self._scene.geobox.shape
+        assert self._next_row == height, "all rows of the scene must have come"
+        self._close_line(np.zeros((1, width), np.bool_))
+        self._settle()
+        none = np.empty(0, np.object_)
+        return Found(
+            slumps=_frame(self._tables, self._scene, bundle_id=self._bundle_id),
+            erased=np.concatenate([none, *self._erased]),
+            filled=np.concatenate([none, *self._filled]),
         )
 
-    def close(self, which: _Bools) -> pd.DataFrame:
-        """Those that are whole, as a table."""
-        here = which[self.ids]
-        ids = (np.cumsum(which) - 1)[self.ids[here]]
-        table = _statistics(ids, self.values[here], self.counts[here])
-        return table.assign(touches_edge=self.touches_edge[which], outline=self.outlines[which])
+    def _add(self, probability: Floats, mask: Bools, layers: Mapping[str, Floats]) -> None:
+        """Take a strip of rows."""
+        missing = np.isnan(probability)
+        beside = self._beside_missing(missing)
+        first, known = self._pile.pieces, self._runs
+        edge = self._piece[_any(missing[0], known)]
+        runs, piece = self._close_line(mask)
+        pile = self._pile
+        length = runs[1::2] - runs[::2]
+        of_pixel = np.repeat(piece, length)
+        pile.touching.append((np.concatenate([edge, of_pixel[beside[mask]]]),))
+        pile.values.append(counted(of_pixel, probability[mask], first))
+        if layers:
+            sums = [summed(of_pixel - first, values[mask], pile.pieces - first) for values in layers.values()]
+            pile.layers.append((np.arange(first, pile.pieces), *(column for pair in sums for column in pair)))
+        if self._settings.fill_holes_m2:
+            self._obstacles = np.concatenate([self._obstacles, self._tops(missing)])
+        self._last_missing = missing[-1]
+        self._next_row += len(mask)
+        if len(pile) > self._enough:
+            self._settle()
+            self._enough = max(_PILE, 2 * len(self._pile))
+
+    def _close_line(self, mask: Bools) -> tuple[Integers, Integers]:
+        """Join the rows of a mask to the last row; their runs, and the piece of each."""
+        height, width = mask.shape
+        pile, above = self._pile, len(self._piece)
+        mine = changes(mask)
+        runs = np.concatenate([self._runs, mine + (width + 1)])
+        count, group = groups(len(runs) // 2, overlapping(runs, width))
+        number = np.full(count, -1)
+        number[group[above:]] = 0
+        new = number == 0
+        number[new] = pile.pieces + np.arange(int(new.sum()))
+        pile.pieces += int(new.sum())
+        piece = number[group]
+        goes_on = piece[:above] >= 0
+        pile.pairs.append((self._piece[goes_on], piece[:above][goes_on]))
+        owner = np.concatenate([self._piece, piece[above:]])
+        pile.edges.append(edges(runs, owner, height=height, width=width, first_row=self._next_row))
+        last = (height - 1) * (width + 1)
+        begin = int(np.searchsorted(mine, last))
+        self._runs, self._piece = mine[begin:] - last, piece[above:][begin // 2 :]
+        return mine, piece[above:]
+
+    def _beside_missing(self, missing: Bools) -> Bools:
+        """Where a pixel shares a side with a missing one or the scene's edge."""
+        beside = np.zeros_like(missing)
+        if missing.any():
+            beside[1:] |= missing[:-1]
+            beside[:-1] |= missing[1:]
+            beside[:, 1:] |= missing[:, :-1]
+            beside[:, :-1] |= missing[:, 1:]
+        beside[:, [0, -1]] = True
+        beside[0] |= self._last_missing
+        beside[-1] |= self._next_row + len(missing) == self._scene.geobox.shape[0]
+        return beside
+
+    def _tops(self, missing: Bools) -> Integers:
+        """Column and row of missing pixels with a known one above and on the left: each missing area has one."""
+        tops = missing & ~np.concatenate([self._last_missing[None], missing[:-1]])
+        tops[:, 1:] &= ~missing[:, :-1]
+        row, col = np.nonzero(tops)
+        return np.stack([col, row + self._next_row], axis=1)
+
+    def _settle(self) -> None:
+        """Take the objects that are whole from the pile."""
+        pile = self._pile
+        upper, lower = chain(pile.pairs)
+        count, group = groups(pile.pieces, (upper, lower))
+        is_open = np.zeros(count, np.bool_)
+        is_open[group[self._piece]] = True
+        self._take(pile.part(group, ~is_open))
+        self._pile = pile.part(group, is_open)
+        self._piece = (np.cumsum(is_open) - 1)[group[self._piece]]
+        top = int(self._pile.edges[0].row.min(initial=self._next_row))
+        self._obstacles = self._obstacles[self._obstacles[:, 1] >= top]
+
+    def _take(self, whole: _Pile) -> None:
+        """Keep what is to be said of whole objects."""
+        if not whole.pieces:
+            return
+        geobox, settings = self._scene.geobox, self._settings
+        table: dict[str, npt.NDArray[Any]] = statistics(*value_counts(*chain(whole.values)))
+        table["touches_edge"] = np.zeros(whole.pieces, np.bool_)
+        table["touches_edge"][chain(whole.touching)[0]] = True
+        outline = rings(whole.edges[0])
+        seeded = table["probability_max"] > (-1.0 if settings.seed is None else settings.seed)
+        if settings.fill_holes_m2:
+            outline = self._fill(outline, whole.edges[0], seeded)
+        table["pixels"] = np.bincount(outline.owner, weights=outline.pixels).astype(np.int64)
+        polygons = outline.polygons()
+        self._erased.append(polygons[~seeded])
+        kept = seeded & ~self._dropped(whole)
+        table = {name: column[kept] for name, column in table.items()}
+        outlines = shapely.normalize(polygons[kept])
+        table["area_m2"], table["perimeter_m"] = measured(outlines, geobox)
+        large = table["area_m2"] >= settings.min_area_m2
+        table = {name: column[large] for name, column in table.items()}
+        self._tables.append(table | self._placed(outlines[large]))
+
+    def _dropped(self, whole: _Pile) -> Bools:
+        """Which objects a rule leaves out; none of which nothing is known."""
+        dropped = np.zeros(whole.pieces, np.bool_)
+        if self._settings.rules:
+            found = means(chain(whole.layers), whole.pieces)
+            of_layer = dict(zip(self._settings.layers, found, strict=True))
+            for layer, sign, number in self._settings.rules:
+                dropped |= follows(of_layer[layer], sign, number)
+        return dropped
+
+    def _fill(self, outline: Rings, parts: Edges, seeded: Bools) -> Rings:
+        """The outlines without the holes that are filled."""
+        owner, first = np.unique(parts.owner, return_index=True)
+        kept = first[seeded[owner]]
+        tops = np.stack([parts.left[kept], parts.row[kept]], axis=1)
+        self._obstacles = np.concatenate([self._obstacles, tops])
+        holes = np.flatnonzero((outline.pixels < 0) & seeded[outline.owner])
+        shapes = outline.holes(holes)
+        small = measured(shapes, self._scene.geobox)[0] < self._settings.fill_holes_m2
+        holes, shapes = holes[small], shapes[small]
+        over = shapely.STRtree(shapes).query(shapely.points(self._obstacles + 0.5), predicate="within")[1]
+        free = np.ones(len(holes), np.bool_)
+        free[over] = False
+        self._filled.append(shapes[free])
+        left_out = np.zeros(len(outline.pixels), np.bool_)
+        left_out[holes[free]] = True
+        return outline.without(left_out)
+
+    def _placed(self, outlines: Objects) -> dict[str, npt.NDArray[Any]]:
+        """Name, place in the scene, and polygon on the ground."""
+        geobox = self._scene.geobox
+        ground = shapely.orient_polygons(on_ground(outlines, geobox))
+        beginning = f"{self._bundle_id}/{self._scene.id}/"
+        names = [str(uuid.uuid5(_NAMESPACE, beginning + wkb)) for wkb in _hex(ground)]
+        if self._settings.simplify_m:
+            ground = _simplified(outlines, ground, self._scene, self._settings.simplify_m)
+        left, top, right, bottom = shapely.bounds(outlines).reshape(-1, 4).T
+        place = {"top": top, "left": left, "bottom": bottom, "right": right}
+        return {"slump_id": np.array(names, np.object_), "geometry": ground, **place}
 
 
-def _close(objects: Sequence[_Object]) -> pd.DataFrame:
-    """Objects that are whole, as a table."""
-    sizes = [sum(len(part) for part in item.values) for item in objects]
-    ids = np.repeat(np.arange(len(objects)), sizes)
-    values = _chain((part for item in objects for part in item.values), np.float64)
-    counts = _chain((part for item in objects for part in item.counts), np.int64)
-    table = _statistics(*_runs(ids, values, counts))
-    outlines = _objects([_whole(item.pieces) for item in objects])
-    touches_edge = np.array([item.touches_edge for item in objects], np.bool_)
-    return table.assign(touches_edge=touches_edge, outline=outlines)
-
-
-def _runs(ids: _Integers, values: _Floats, counts: _Integers) -> tuple[_Integers, _Floats, _Integers]:
-    """Each distinct value of each object once, sorted by object and value, with how often it is there."""
-    order = np.lexsort((values, ids))
-    ids, values, counts = ids[order], values[order], counts[order]
-    begins = np.ones(len(ids), np.bool_)
-    begins[1:] = (ids[1:] != ids[:-1]) | (values[1:] != values[:-1])
-    at = np.flatnonzero(begins)
-    return ids[at], values[at], np.add.reduceat(counts, at)
-
-
-def _statistics(ids: _Integers, values: _Floats, counts: _Integers) -> pd.DataFrame:
-    """Pixels and mean, max, min, median and (population) std of each object, from the output of `_runs`."""
-    begins = np.flatnonzero(np.diff(ids, prepend=-1))
-    ends = np.flatnonzero(np.diff(ids, append=-1))
-    values = values.astype(np.float64)
-    upto = np.cumsum(counts)
-    before = upto[begins] - counts[begins]
-    pixels = upto[ends] - before
-    mean = np.add.reduceat(values * counts, begins) / pixels
-    variance = np.add.reduceat((values - mean[ids]) ** 2 * counts, begins) / pixels
-    low = np.searchsorted(upto, before + (pixels - 1) // 2, side="right")
-    high = np.searchsorted(upto, before + pixels // 2, side="right")
-    return pd.DataFrame(
-        {
-            "pixels": pixels,
-            "probability_mean": mean,
-            "probability_max": values[ends],
-            "probability_min": values[begins],
-            "probability_median": (values[low] + values[high]) / 2,
-            "probability_std": np.sqrt(variance),
-        }
-    )
-
-
-def _outlines(labels: npt.NDArray[np.int32], count: int, *, first_row: int) -> npt.NDArray[np.object_]:
-    """The polygon of each label 1 .. ``count``, in columns and rows of the scene."""
-    found = np.empty(count, np.object_)
-    down = Affine.translation(0, first_row)
-    for outline, label in shapes(labels, mask=labels > 0, connectivity=4, transform=down):
-        found[int(label) - 1] = shape(outline)
+def _any(line: Bools, runs: Integers) -> Bools:
+    """Whether any place of a line is True in each of its runs."""
+    upto = np.concatenate([[0], np.cumsum(line)])
+    found: Bools = upto[runs[1::2]] > upto[runs[::2]]
     return found
 
 
-def _whole(pieces: Sequence[Polygon]) -> Polygon:
-    """The pieces as one polygon, which has a vertex only where its outline turns."""
-    if len(pieces) == 1:
-        return pieces[0]
-    union = shapely.union_all(pieces)
-    assert isinstance(union, Polygon), "the pieces of an object share sides"
-    return Polygon(_turns(union.exterior), [_turns(hole) for hole in union.interiors])
+def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: float) -> Objects:
+    """Polygons on the ground with fewer corners; those that would not be valid stay as they are."""
+    size = np.array(pixel_m(scene.geobox))[::-1]
+    metres = shapely.transform(outlines, lambda points: points * size)
+    simple = shapely.transform(shapely.simplify(metres, tolerance_m), lambda points: points / size)
+    placed = shapely.orient_polygons(on_ground(simple, scene.geobox))
+    found: Objects = np.where(shapely.is_valid(placed) & ~shapely.is_empty(placed), placed, ground)
+    return found
 
 
-def _turns(ring: LinearRing) -> _Floats:
-    """The vertices of a ring at which it turns."""
-    points = shapely.get_coordinates(ring)[:-1]
-    into, out = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-    kept: _Floats = points[into[:, 0] * out[:, 1] != into[:, 1] * out[:, 0]]
-    return kept
-
-
-def _frame(found: pd.DataFrame, scene: Scene, *, bundle_id: str, min_area_m2: float) -> gpd.GeoDataFrame:
-    """The table as slumps: on the ground, measured, named, sorted, without those that are too small."""
-    bounds = shapely.bounds(found["outline"].to_numpy())
-    found = found.iloc[np.lexsort(bounds[:, [2, 3, 0, 1]].T)]
-    outlines = shapely.normalize(found["outline"].to_numpy())
-    area_m2, perimeter_m = _measured(outlines, scene)
-    large = area_m2 >= min_area_m2
-    ground = shapely.orient_polygons(_on_ground(outlines[large], scene))
+def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str) -> gpd.GeoDataFrame:
+    """The tables as slumps, sorted."""
+    names = ("slump_id", "geometry", *(name for name, kind in COLUMNS.items() if kind in ("float64", "int64", "bool")))
     columns: dict[str, Any] = {
-        **found[large],
-        "slump_id": [_slump_id(bundle_id, scene.id, polygon) for polygon in ground],
-        "area_m2": area_m2[large],
-        "perimeter_m": perimeter_m[large],
+        name: np.concatenate([np.empty(0, np.object_), *(table[name] for table in tables)]) for name in names
     }
+    place = [np.concatenate([[], *(table[name] for table in tables)]) for name in ("right", "bottom", "left", "top")]
+    order = np.lexsort(place)
     same = {
         "scene_id": scene.id,
         "acquired": _utc(scene),
@@ -290,33 +347,15 @@ def _frame(found: pd.DataFrame, scene: Scene, *, bundle_id: str, min_area_m2: fl
         "reviewer": None,
         "reviewed_at": None,
     }
-    columns |= {name: [value] * len(ground) for name, value in same.items()}
+    columns = {name: column[order] for name, column in columns.items()}
+    columns |= {name: [value] * len(order) for name, value in same.items()}
     table = pd.DataFrame({name: pd.array(columns[name], dtype=kind) for name, kind in COLUMNS.items()})
-    return gpd.GeoDataFrame(table, geometry=ground, crs=str(scene.geobox.crs))
+    return gpd.GeoDataFrame(table, geometry=columns["geometry"], crs=crs_of(scene.geobox))
 
 
-def _on_ground(outlines: npt.NDArray[np.object_], scene: Scene) -> npt.NDArray[np.object_]:
-    """From columns and rows to the scene's CRS."""
-    grid = scene.geobox.transform
-
-    def place(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        x, y = grid * (points[:, 0], points[:, 1])
-        return np.column_stack([x, y])
-
-    placed: npt.NDArray[np.object_] = shapely.transform(outlines, place)
-    return placed
-
-
-def _measured(outlines: npt.NDArray[np.object_], scene: Scene) -> tuple[_Floats, _Floats]:
-    """Area in m2 and perimeter in m, in `thawmap.data.inventory.EQUAL_AREA`."""
-    project = Transformer.from_crs(str(scene.geobox.crs), EQUAL_AREA, always_xy=True)
-    fine = _on_ground(shapely.segmentize(outlines, _MEASURED_PX), scene)
-    equal = shapely.transform(fine, lambda points: np.column_stack(project.transform(*points.T)))
-    return shapely.area(equal), shapely.length(equal)
-
-
-def _slump_id(bundle_id: str, scene_id: str, polygon: Polygon) -> str:
-    return str(uuid.uuid5(_NAMESPACE, f"{bundle_id}/{scene_id}/{polygon.wkb_hex}"))
+def _hex(polygons: Objects) -> list[str]:
+    """The polygons in hexadecimal WKB; as `shapely.Polygon.wkb_hex`, which is slower."""
+    return [wkb.hex().upper() for wkb in shapely.to_wkb(polygons)]
 
 
 def _utc(scene: Scene) -> pd.Timestamp | None:
@@ -325,14 +364,3 @@ def _utc(scene: Scene) -> pd.Timestamp | None:
         return None
     time = pd.Timestamp(scene.acquired)
     return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-
-
-def _chain(parts: Iterable[npt.NDArray[np.generic]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """All parts, one after the other; an empty array where there are none."""
-    return np.concatenate([np.empty(0, dtype), *parts])
-
-
-def _objects(items: Sequence[object]) -> npt.NDArray[np.object_]:
-    array = np.empty(len(items), np.object_)
-    array[:] = items
-    return array

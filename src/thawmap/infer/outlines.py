@@ -1,0 +1,253 @@
+"""The outlines of objects, from the rows of a mask: whole arrays at a time, never pixel by pixel.
+
+    mask --where a row changes--> runs --that overlap--> pieces
+      |                                                    |
+      +------- corners between two rows ---------> horizontal edges --vertical edges--> rings
+
+Columns and rows are counted at the corners of pixels. A row of a mask is given by where it changes; two rows, one
+above the other, change at different places only where the outline of an object turns. An edge lies between two
+turns of one row, so an outline is its horizontal edges, and the vertical ones follow from them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from scipy import sparse
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+Integers = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.floating]
+Bools = npt.NDArray[np.bool_]
+Objects = npt.NDArray[np.object_]
+
+
+def changes(mask: Bools) -> npt.NDArray[np.int64]:
+    """Where runs of True begin and, by turns, end: row * (width + 1) + column, ascending."""
+    height, width = mask.shape
+    flat = np.zeros(height * (width + 1) + 1, np.bool_)
+    flat[:-1].reshape(height, width + 1)[:, 1:] = mask
+    return np.flatnonzero(flat[1:] != flat[:-1])
+
+
+def groups(size: int, pairs: tuple[Integers, Integers]) -> tuple[int, Integers]:
+    """How many groups ``size`` things fall into, of which those of a pair are together; and the group of each."""
+    if not size:
+        return 0, np.empty(0, np.int64)
+    graph = sparse.coo_array((np.ones(len(pairs[0]), np.int8), pairs), shape=(size, size))
+    count, found = connected_components(graph, directed=False)
+    return int(count), found
+
+
+def overlapping(runs: Integers, width: int) -> tuple[Integers, Integers]:
+    """The pairs of runs that share a side; runs are those of `changes`."""
+    begins, ends = runs[::2], runs[1::2]
+    first = np.searchsorted(ends, begins - (width + 1), side="right")
+    count = np.maximum(np.searchsorted(begins, ends - (width + 1), side="left") - first, 0)
+    lower = np.repeat(np.arange(len(begins)), count)
+    upper = np.arange(len(lower)) + np.repeat(first - np.cumsum(count) + count, count)
+    return upper, lower
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Horizontal edges of outlines, sorted by row and column.
+
+    Attributes:
+        row: Row of the corners that an edge lies in.
+        left: Column where it begins.
+        right: Column where it ends.
+        left_down: Whether the outline goes on downwards at its left end, else upwards.
+        right_down: The same at its right end.
+        below: Whether the object lies below it, else above.
+        owner: Number of what it belongs to.
+    """
+
+    row: Integers
+    left: Integers
+    right: Integers
+    left_down: Bools
+    right_down: Bools
+    below: Bools
+    owner: Integers
+
+    def __len__(self) -> int:
+        """Number of edges."""
+        return len(self.row)
+
+    @property
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """All attributes, in order."""
+        return self.row, self.left, self.right, self.left_down, self.right_down, self.below, self.owner
+
+    def of(self, owner: Integers, which: Bools) -> "Edges":
+        """Those in ``which``, with other owners."""
+        row, left, right, left_down, right_down, below, _ = (column[which] for column in self.columns)
+        return Edges(row, left, right, left_down, right_down, below, owner[which])
+
+    @staticmethod
+    def chain(parts: Sequence["Edges"]) -> "Edges":
+        """All parts, one after the other."""
+        columns = zip(*(part.columns for part in parts), strict=True)
+        row, left, right, left_down, right_down, below, owner = map(np.concatenate, columns)
+        return Edges(row, left, right, left_down, right_down, below, owner)
+
+
+def edges(runs: Integers, owner: Integers, *, height: int, width: int, first_row: int) -> Edges:
+    """The horizontal edges between ``height`` rows and one more above them.
+
+    Args:
+        runs: The runs of all these rows, as `changes` gives them.
+        owner: What each run belongs to.
+        height: Number of rows, without the one above.
+        width: Their length.
+        first_row: The scene's row that comes after the one above.
+    """
+    line = width + 1
+    upper, lower = runs[: np.searchsorted(runs, height * line)] + line, runs[np.searchsorted(runs, line) :]
+    owners = np.repeat(owner, 2)
+    above = _corners(upper, lower, owners[: len(upper)], down=False)
+    under = _corners(lower, upper, owners[len(owners) - len(lower) :], down=True)
+    place, to_right, down, below, owned = (np.concatenate(pair) for pair in zip(above, under, strict=True))
+    order = np.argsort(2 * place + to_right)  # where two edges meet at one place, the left one comes first
+    place, down, below, owned = place[order], down[order], below[order], owned[order]
+    left, right = place[::2], place[1::2]
+    return Edges(
+        (left // line + (first_row - 1)).astype(np.int32),
+        (left % line).astype(np.int32),
+        (right % line).astype(np.int32),
+        down[::2],
+        down[1::2],
+        below[::2],
+        owned[::2],
+    )
+
+
+def _corners(mine: Integers, other: Integers, owner: Integers, *, down: bool) -> tuple[npt.NDArray[Any], ...]:
+    """Corners at the changes of one row, whose neighbour changes at ``other``.
+
+    Returns:
+        Of each corner: place; whether its edge goes to the right; whether the outline goes on downwards; whether
+        the object is below the edge; owner. Where both rows change in the same way the outline goes straight on.
+    """
+    before = np.searchsorted(other, mine)
+    both = np.zeros(len(mine), np.bool_)
+    inner = before < len(other)
+    both[inner] = other[before[inner]] == mine[inner]
+    begins = np.arange(len(mine)) % 2 == 0
+    odd = before % 2 == 1
+    turns = ~both | (begins == odd)
+    concave = odd & ~both  # the neighbour has a run here, so the edge is on the other side
+    below = concave != down
+    flags = (begins != concave, np.full(len(mine), down), below)
+    return (mine[turns], *(flag[turns] for flag in flags), owner[turns])
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Closed outlines, sorted by owner, the outer one of each before its holes.
+
+    Attributes:
+        corners: (corner, 2), column and row; the first of a ring is not repeated at its end.
+        length: Number of corners of each ring.
+        owner: What each ring belongs to.
+        pixels: Enclosed pixels; negative for a hole.
+    """
+
+    corners: Integers
+    length: Integers
+    owner: Integers
+    pixels: Integers
+
+    def without(self, left_out: Bools) -> Self:
+        """The rings that are not in ``left_out``."""
+        kept = ~left_out
+        corners = self.corners[np.repeat(kept, self.length)]
+        return type(self)(corners, self.length[kept], self.owner[kept], self.pixels[kept])
+
+    def linear(self) -> Objects:
+        """Each as a linear ring."""
+        number = np.repeat(np.arange(len(self.length)), self.length)
+        return _array(shapely.linearrings(self.corners.astype(np.float64), indices=number))
+
+    def polygons(self) -> Objects:
+        """The polygon of each owner 0, 1, 2 ...: every one has an outer ring."""
+        return _array(shapely.polygons(self.linear(), indices=self.owner))
+
+    def holes(self, which: Integers) -> Objects:
+        """Some of the rings, each as a polygon."""
+        return _array(shapely.polygons(self.linear()[which]))
+
+
+def _array(found: Any) -> Objects:
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+def rings(parts: Edges) -> Rings:
+    """The outlines of whole objects from all their edges.
+
+    Where an object meets itself at a corner, its outline does not cross there: a hole touches the outer ring, or
+    another hole, in a point.
+    """
+    count = len(parts)
+    following = _following(parts)
+    rounds, ring = connected_components(_pointing(following), directed=True, connection="strong")
+    run = np.where(parts.below, 1, -1) * (parts.right - parts.left)
+    pixels = -np.bincount(ring, weights=parts.row.astype(np.float64) * run, minlength=rounds).astype(np.int64)
+    first = np.empty(rounds, np.int64)
+    first[ring[::-1]] = np.arange(count)[::-1]
+    order = np.lexsort((pixels < 0, parts.owner[first]))
+    walk = _walk(following, first[order])
+    along = np.where(parts.below[walk, None], [0, 1], [1, 0])
+    columns = np.take_along_axis(np.stack([parts.left[walk], parts.right[walk]], axis=1), along, axis=1)
+    corners = np.stack([columns.ravel(), np.repeat(parts.row[walk], 2)], axis=1)
+    return Rings(corners, 2 * np.bincount(ring, minlength=rounds)[order], parts.owner[first[order]], pixels[order])
+
+
+def _following(parts: Edges) -> Integers:
+    """The edge that comes next along the outline, with the object on the right hand."""
+    down = np.stack([parts.left_down, parts.right_down], axis=1)
+    _part_at_corners(parts, down)
+    column = np.stack([parts.left, parts.right], axis=1).astype(np.int64).ravel()
+    tall = int(parts.row.max(initial=0)) + 1
+    place = (column * tall + np.repeat(parts.row, 2)) * 2 + down.ravel()
+    order = np.argsort(place)  # where two vertical edges meet at one place, the upper one comes first
+    partner = np.empty(len(order), np.int64)
+    partner[order[::2]], partner[order[1::2]] = order[1::2], order[::2]
+    following: Integers = partner[2 * np.arange(len(parts)) + parts.below] // 2
+    return following
+
+
+def _part_at_corners(parts: Edges, down: Bools) -> None:
+    """Where an object meets itself at a corner, have its outline turn off so that it does not cross itself."""
+    meet = (
+        (parts.row[1:] == parts.row[:-1]) & (parts.left[1:] == parts.right[:-1]) & (parts.owner[1:] == parts.owner[:-1])
+    )
+    at = np.flatnonzero(meet)
+    down[at, 1], down[at + 1, 0] = down[at + 1, 0].copy(), down[at, 1].copy()
+
+
+def _pointing(following: Integers, last: int | None = None) -> sparse.csr_array:
+    """The graph in which each node points to the one that follows; the last one to none."""
+    count = len(following)
+    ends = np.arange(count + 1)
+    if last is not None:
+        following, ends = np.delete(following, last), ends - (ends > last)
+    return sparse.csr_array((np.ones(len(following), np.int8), following, ends), shape=(count, count))
+
+
+def _walk(following: Integers, first: Integers) -> Integers:
+    """All nodes, ring after ring in the order of their ``first`` nodes, each in the order in which it is walked."""
+    if not len(first):
+        return np.empty(0, np.int64)
+    before = np.empty_like(following)
+    before[following] = np.arange(len(following))
+    ends = before[first]
+    path = following.copy()
+    path[ends[:-1]] = first[1:]
+    order: Integers = breadth_first_order(_pointing(path, int(ends[-1])), int(first[0]), return_predecessors=False)
+    return order
