@@ -6,6 +6,7 @@ before. What the file does not say is asked for, and what is taken as known is s
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 
@@ -179,11 +180,13 @@ def _tile(foreign: Foreign, facts: Facts, *, fixed: bool, stride: int) -> int:
 
 def _notes(foreign: Foreign, layers: tuple[Layer, ...], facts: Facts, tile: int) -> tuple[str, ...]:
     """What was kept, converted or taken as known, for people to read."""
-    ranges = ", ".join(f"{one.name} {one.low:g} .. {one.high:g}" for one in layers)
-    how = "clipped" if foreign.factors is None else "not clipped"
+    alike = groupby(layers, key=lambda one: f"{one.low:g} .. {one.high:g}")
+    ranges = "; ".join(f"{', '.join(one.name for one in members)} {ends}" for ends, members in alike)
+    converted = "converted from factors of stored numbers, so that the network sees what it saw there"
+    done, clipped = ("kept", "clipped") if foreign.factors is None else (converted, "not clipped")
     notes = [
         f"{foreign.kind}: {foreign.architecture} with {foreign.encoder}, weights of {foreign.file.name}",
-        f"the network sees what it saw there: 0 .. 1 is {ranges}; values beyond are {how}, missing ones are 0",
+        f"normalisation {done}: 0 .. 1 is {ranges}; values beyond are {clipped}, missing ones are 0",
     ]
     if foreign.kind == "DARTS legacy" and foreign.factors is not None:
         notes.append("its norm factors are honoured; newer versions of DARTS ignore them and give other answers")

@@ -57,7 +57,8 @@ def import_model(
         raise ConfigError(msg)
     made, notes = import_bundle(source, Facts(window_m=window_m, ranges=dict(ranges or {}), tile=tile))
     saved = save(made, out)
-    return Summary(lines=(*notes, f"bundle {saved.id} is in {out}"), done=1, table=_layers(saved))
+    lines = (*notes, f"bundle {saved.id} is in {out}; next: thawmap predict thawmap.yaml --model {out} --out maps")
+    return Summary(lines=lines, done=1, table=_layers(saved))
 
 
 def export_model(
@@ -93,7 +94,10 @@ def export_model(
         else:
             write_onnx(loaded, draft, pixel_m=pixel_m)
             order = ", ".join(f"{one.name} ({one.units})" if one.units else one.name for one in loaded.layers)
-            notes = (f"it takes rasters with these bands in physical units, NaN where missing: {order}",)
+            notes = (
+                f"it takes tiles of {loaded.tile} px with bands in physical units, NaN where missing: {order}",
+                f"scaling and sigmoid are inside: it gives probabilities; objects are above {loaded.threshold:g}",
+            )
     return Summary(lines=(*notes, f"bundle {loaded.id} is in {out}"), done=1)
 
 
@@ -132,7 +136,8 @@ def _layers(bundle: "Bundle") -> pd.DataFrame:
         }
         for one in bundle.layers
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.loc[:, (table != "").any()]
 
 
 def _told(bundle: "Bundle") -> Summary:
@@ -141,7 +146,7 @@ def _told(bundle: "Bundle") -> Summary:
     weights = sum(one.numel() for one in bundle.network.parameters())
     facts = {
         "bundle": bundle.id,
-        "network": f"{bundle.architecture} with {bundle.encoder}, {weights} weights",
+        "network": f"{bundle.architecture} with {bundle.encoder}, {weights:,} weights",
         "tile": f"{bundle.tile} px, {'always' if bundle.fixed_tile else f'or any multiple of {bundle.stride} px'}",
         "thresholds": ", ".join(f"{name} {value:g}" for name, value in bundle.thresholds.items()),
         "metrics": ", ".join(f"{name} {value:.4g}" for name, value in bundle.metrics.items()),
@@ -152,4 +157,5 @@ def _told(bundle: "Bundle") -> Summary:
         "versions": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
     }
     lines = [f"{name}: {value}" for name, value in facts.items() if value]
-    return Summary(lines=(*lines, *made.get("notes", ())), done=1, table=_layers(bundle))
+    notes = [f"note: {one}" for one in made.get("notes", ())]
+    return Summary(lines=(*lines, *notes), done=1, table=_layers(bundle))
