@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from thawmap.grid import Window, cheapest_tile, ramp, starts, windows
+from thawmap.grid import Window, ramp, starts
 
 LENGTHS = st.integers(1, 400)
 
@@ -49,19 +49,6 @@ def test_a_cut_that_is_none_is_refused(length, tile, overlap):
         starts(length, tile=tile, overlap=overlap)
 
 
-@given(shape=st.tuples(st.integers(1, 60), st.integers(1, 60)), tile=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-       overlap=st.integers(0, 20))  # fmt: skip
-def test_windows_cover_every_pixel_row_of_tiles_by_row_of_tiles(shape, tile, overlap):
-    seen = np.zeros((max(shape[0], tile[0]), max(shape[1], tile[1])), int)
-    order = []
-    for window in windows(shape, tile=tile, overlap=overlap):
-        assert (window.height, window.width) == tile
-        seen[window.rows, window.cols] += 1
-        order.append((window.row, window.col))
-    assert seen.min() >= 1
-    assert order == sorted(set(order))
-
-
 def test_an_empty_window_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Window(row=0, col=0, height=0, width=3)
@@ -70,28 +57,6 @@ def test_an_empty_window_is_refused():
 def test_a_window_may_begin_outside_its_raster():
     window = Window(row=-2, col=3, height=4, width=5)
     assert (window.rows, window.cols) == (slice(-2, 2), slice(3, 8))
-
-
-def cost(length: int, tile: int, overlap: int) -> int:
-    """Pixels that a cut computes on an axis."""
-    return len(starts(length, tile=tile, overlap=overlap)) * tile
-
-
-@given(length=st.integers(1, 3000), overlap=st.integers(0, 200), stride=st.sampled_from([1, 8, 16, 32]),
-       largest=st.integers(32, 1100))  # fmt: skip
-def test_no_other_multiple_is_cheaper_than_the_cheapest_tile(length, overlap, stride, largest):
-    possible = [tile for tile in range(stride, largest + 1, stride) if tile >= length or tile > overlap]
-    assume(possible)
-    found = cheapest_tile(length, overlap=overlap, stride=stride, largest=largest)
-    assert found in possible
-    costs = {tile: cost(length, tile, overlap if tile > overlap else 0) for tile in possible}
-    assert costs[found] == min(costs.values())
-    assert found == max(tile for tile in possible if costs[tile] == costs[found])
-
-
-def test_a_limit_below_the_overlap_is_refused():
-    with pytest.raises(ValueError, match="overlap 128"):
-        cheapest_tile(1000, overlap=128, stride=32, largest=128)
 
 
 @given(length=LENGTHS, overlap=st.integers(0, 200))

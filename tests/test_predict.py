@@ -17,7 +17,7 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 from thawmap.grid import ramp
-from thawmap.infer.predict import LARGEST_TILE, Member, largest_tile, plan, predict
+from thawmap.infer.predict import Member, predict
 from thawmap.layers import layer
 
 law = settings(deadline=None, max_examples=25)
@@ -51,7 +51,7 @@ def whole(values, network_member, inference=None, **options):
     """All rows, after checking that they come in order and each once."""
     scene, source = scene_of(values, **options)
     parts = []
-    for rows in predict(scene, network_member, [source], inference or InferenceSettings(overlap=2)):
+    for rows in predict(scene, [network_member], [source], inference or InferenceSettings(overlap=2)):
         assert rows.first_row == sum(len(part) for part in parts)
         assert rows.probability.dtype == np.float32
         parts.append(rows.probability)
@@ -147,7 +147,7 @@ def test_law_2_threads_that_finish_out_of_order_change_nothing():
     scene, quick = scene_of(values)
     late = SlowSource({"nir": values, "slope": np.full(values.shape, 3.0)}, scene.geobox)
     inference = InferenceSettings(overlap=2, batch_size=2)
-    found = [list(predict(scene, member(mean_of_nine), [source], inference)) for source in (quick, late)]
+    found = [list(predict(scene, [member(mean_of_nine)], [source], inference)) for source in (quick, late)]
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one.probability, other.probability)
 
@@ -179,7 +179,7 @@ def test_an_optional_layer_may_be_missing():
     scene, _ = scene_of(values)
     source = ArraySource({"nir": values, "slope": np.full(values.shape, np.nan)}, scene.geobox)
     for optional, expected in ((frozenset({"slope"}), 1.0), (frozenset(), 0.0)):
-        rows = list(predict(scene, member(optional=optional), [source], InferenceSettings(overlap=2)))
+        rows = list(predict(scene, [member(optional=optional)], [source], InferenceSettings(overlap=2)))
         assert np.isfinite(rows[0].probability).mean() == expected
 
 
@@ -202,14 +202,14 @@ def test_law_14_other_units_are_refused_before_anything_is_computed():
         pytest.fail("the network was asked")
 
     with pytest.raises(DataError, match=r"s1: the median of nir is 2500"):
-        predict(scene, member(never), [source], InferenceSettings(overlap=2))
+        predict(scene, [member(never)], [source], InferenceSettings(overlap=2))
 
 
 def test_a_layer_that_no_source_has_is_refused_by_name():
     scene, _ = scene_of(np.zeros((9, 9)))
     source = ArraySource({"nir": np.zeros((9, 9))}, scene.geobox)
     with pytest.raises(DataError, match="slope"):
-        predict(scene, member(), [source], InferenceSettings(overlap=2))
+        predict(scene, [member()], [source], InferenceSettings(overlap=2))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1.25, -0.5])
@@ -236,8 +236,8 @@ def test_a_source_that_fails_midway_ends_the_stream_and_its_threads():
     source = Vanishing({"nir": values, "slope": values}, scene.geobox)
     before = threading.active_count()
     with pytest.raises(DataError, match="does not exist"):
-        list(predict(scene, member(), [source], InferenceSettings(overlap=2)))
-    stream = predict(scene, member(), [source], InferenceSettings(overlap=2))
+        list(predict(scene, [member()], [source], InferenceSettings(overlap=2)))
+    stream = predict(scene, [member()], [source], InferenceSettings(overlap=2))
     next(stream)
     del stream
     assert threading.active_count() == before
@@ -250,7 +250,7 @@ def test_memory_does_not_grow_with_the_height():
         network = member(tile=64)
         tracemalloc.start()
         try:
-            for _ in predict(scene, network, [source], InferenceSettings(overlap=16)):
+            for _ in predict(scene, [network], [source], InferenceSettings(overlap=16)):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -260,52 +260,121 @@ def test_memory_does_not_grow_with_the_height():
     assert peak(4000) < 1.1 * peak(500)
 
 
-@given(
-    shape=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)),
-    overlap=st.integers(0, 200),
-    stride=st.sampled_from([1, 16, 32]),
-    memory_gb=st.floats(1.5, 16),
-)
-@settings(deadline=None, max_examples=60)
-def test_an_automatic_cut_covers_the_scene_within_the_memory(shape, overlap, stride, memory_gb):
-    network = member(fixed_tile=False, stride=stride)
-    inference = InferenceSettings(overlap=overlap, memory_gb=memory_gb)
-    largest = largest_tile(shape[1], network, inference)
-    assert largest <= LARGEST_TILE
-    cut = plan(shape, network, inference)
-    for length, side, found in zip(shape, cut.tile, (cut.rows, cut.cols), strict=True):
-        assert side % stride == 0
-        assert side <= max(largest, stride)
-        assert found == firsts(length, side, overlap if length > side else 0)
-    assert cut.pixels == sum(window.height * window.width for window in cut.windows)
+def test_a_lone_valid_pixel_that_no_coarse_picture_shows_is_mapped():
+    values = np.full((1101, 1101), np.nan, np.float32)
+    values[:, :90] = 0.25
+    values[1001, 1003] = 0.375
+    seen = []
+
+    def counting(images):
+        seen.append(images.shape[2:])
+        return identity(images)
+
+    found = whole(values, member(counting, fixed_tile=False), InferenceSettings(overlap=8, memory_gb=1.5))
+    np.testing.assert_array_equal(found, values)
+    assert sum(rows * cols for rows, cols in seen) < values.size / 2
 
 
-def test_more_memory_allows_larger_tiles():
-    network = member(fixed_tile=False, stride=32)
-    sides = [largest_tile(8000, network, InferenceSettings(memory_gb=gb)) for gb in (0.5, 1.5, 2, 3, 6, 64)]
-    assert sides == sorted(sides)
-    assert sides[0] == 0
-    assert 900 < sides[3] < 1300
-    assert sides[-1] == LARGEST_TILE
+def test_several_networks_give_mean_and_spread_and_each_sees_its_own_layers():
+    values = np.random.default_rng(3).uniform(0, 0.5, (30, 25)).astype(np.float32)
+    scene, source = scene_of(values)
+    slope_only = Member(layers=LAYERS[1:], tile=8, fixed_tile=True, network=lambda images: images[:, 0] / 10)
+    members = [member(mean_of_nine), slope_only, member()]
+    inference = InferenceSettings(overlap=2)
+    rows = list(predict(scene, members, [source], inference))
+    alone = [
+        np.concatenate([one.probability for one in predict(scene, [each], [source], inference)]) for each in members
+    ]
+    np.testing.assert_allclose(np.concatenate([one.probability for one in rows]), np.mean(alone, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.concatenate([one.spread for one in rows]), np.std(alone, axis=0), atol=1e-6)
+    assert next(predict(scene, [member()], [source], inference)).spread is None
 
 
-def test_a_tile_that_is_set_is_obeyed():
-    network = member(fixed_tile=False, stride=32)
-    assert plan((5000, 100), network, InferenceSettings(tile=512)).tile == (512, 512)
-    assert plan((500, 100), member(tile=96), InferenceSettings(overlap=8)).tile == (96, 96)
-    assert plan((500, 100), member(tile=96), InferenceSettings(tile=96, overlap=8)).tile == (96, 96)
+def test_a_layer_that_only_one_network_can_do_without_must_be_there():
+    values = np.full((9, 9), 0.25, np.float32)
+    scene, _ = scene_of(values)
+    source = ArraySource({"nir": values, "slope": np.full(values.shape, np.nan)}, scene.geobox)
+    members = [member(optional=frozenset({"slope"})), member()]
+    assert np.isnan(next(predict(scene, members, [source], InferenceSettings(overlap=2))).probability).all()
 
 
-@pytest.mark.parametrize(
-    ("network", "inference", "sentence"),
-    [
-        ({"stride": 32, "fixed_tile": False}, {"tile": 500}, "needs a multiple of 32; use 480 or 512, or auto"),
-        ({"tile": 256}, {"tile": 512}, "depends on its tile of 256 px; set inference.tile to auto"),
-        ({"tile": 128}, {"overlap": 128}, "smaller than the tiles of 128 px; set inference.overlap to 32"),
-        ({"fixed_tile": False}, {"memory_gb": 1.05}, "allow more memory, or a smaller overlap or batch"),
-        ({"fixed_tile": False}, {"overlap": 3000}, "larger than the overlap of 3000 px; allow more memory"),
-    ],
-)
-def test_a_tile_that_does_not_suit_is_refused_with_its_remedy(network, inference, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        plan((5000, 5000), member(**network), InferenceSettings(**inference))
+@law
+@given(job=jobs())
+def test_eight_symmetries_are_the_mean_of_the_turned_scenes(job):
+    values, _, inference = job
+
+    def rightward(images):
+        """Each pixel's right neighbour: nothing symmetric about it."""
+        filled = np.nan_to_num(images[:, 0])
+        return np.concatenate([filled[..., 1:], np.zeros_like(filled[..., :1])], axis=2)
+
+    side = max(values.shape)  # one window, as a cut is not symmetric
+    network = member(rightward, tile=side)
+    square = np.full((side, side), np.nan, np.float32)
+    square[: values.shape[0], : values.shape[1]] = values
+    turned = []
+    for mirrored in (False, True):
+        for quarters in range(4):
+            image = np.rot90(square[:, ::-1] if mirrored else square, quarters)
+            answer = np.rot90(rightward(image[None, None])[0], -quarters)
+            turned.append(answer[:, ::-1] if mirrored else answer)
+    expected = np.where(np.isnan(square), np.nan, np.mean(turned, axis=0))
+    inference = inference.model_copy(update={"symmetries": 8, "overlap": 0})
+    np.testing.assert_allclose(whole(square, network, inference), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_turns_of_layers_with_a_direction_are_refused():
+    scene, source = scene_of(np.zeros((9, 9), np.float32))
+    aspect = Member(layers=(layer("aspect"),), tile=8, network=identity)
+    with pytest.raises(ConfigError, match=r"'aspect' has a direction.*set inference.symmetries to 1"):
+        predict(scene, [aspect], [source], InferenceSettings(overlap=2, symmetries=8))
+
+
+@law
+@given(job=jobs())
+def test_further_layers_come_with_the_rows_wherever_something_is_valid(job):
+    values, tile, inference = job
+    scene, source = scene_of(values)
+    steep = np.random.default_rng(1).uniform(0, 40, values.shape).astype(np.float32)
+    sources = [source, ArraySource({"hillshade": steep}, scene.geobox)]
+    rows = list(predict(scene, [member(tile=tile)], sources, inference, further=["hillshade"]))
+    found = np.concatenate([one.layers["hillshade"] for one in rows])
+    usable = np.isfinite(values)
+    np.testing.assert_array_equal(found[usable], steep[usable])
+
+
+@law
+@given(job=jobs())
+def test_cosine_weights_give_the_raster_back_too(job):
+    values, tile, inference = job
+    inference = inference.model_copy(update={"blend": "cosine"})
+    np.testing.assert_allclose(whole(values, member(tile=tile), inference), values, rtol=1e-6)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_once_and_for_all_and_said_once(caplog):
+    asked = []
+
+    def small(images):
+        asked.append(len(images))
+        if len(images) > 2:
+            raise MemoryError
+        return mean_of_nine(images)
+
+    values = np.random.default_rng(5).uniform(0, 0.5, (40, 40)).astype(np.float32)
+    inference = InferenceSettings(overlap=2, batch_size=8)
+    found = whole(values, member(small), inference)
+    np.testing.assert_array_equal(found, whole(values, member(mean_of_nine), inference))
+    assert asked[:3] == [8, 4, 2]
+    assert max(asked[3:]) == 2
+    assert [record.message for record in caplog.records] == [
+        "memory does not hold 8 tiles at once; from here on 4",
+        "memory does not hold 4 tiles at once; from here on 2",
+    ]
+
+
+def test_a_tile_that_memory_does_not_hold_is_named():
+    def never(images):
+        raise MemoryError
+
+    with pytest.raises(DataError, match=r"scene s1: the memory does not hold a tile of 8 x 8 px; lower inference"):
+        whole(np.full((20, 20), 0.25, np.float32), member(never))

@@ -5,6 +5,7 @@ Everything here is integer or float arithmetic on pixels: no files, no coordinat
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -67,13 +68,6 @@ def starts(length: int, *, tile: int, overlap: int) -> list[int]:
     return [*firsts, length - tile]
 
 
-def windows(shape: tuple[int, int], *, tile: tuple[int, int], overlap: int) -> Iterator[Window]:
-    """Every tile of a raster of ``shape`` (rows, columns), row of tiles by row of tiles."""
-    for row in starts(shape[0], tile=tile[0], overlap=min(overlap, tile[0] - 1)):
-        for col in starts(shape[1], tile=tile[1], overlap=min(overlap, tile[1] - 1)):
-            yield Window(row=row, col=col, height=tile[0], width=tile[1])
-
-
 def blocks(shape: tuple[int, int], *, side: int) -> Iterator[Window]:
     """Windows of at most ``side`` pixels that cover a raster of ``shape`` once each, row by row.
 
@@ -86,38 +80,18 @@ def blocks(shape: tuple[int, int], *, side: int) -> Iterator[Window]:
             yield Window(row=row, col=col, height=min(side, height - row), width=min(side, width - col))
 
 
-def cheapest_tile(length: int, *, overlap: int, stride: int, largest: int) -> int:
-    """The tile, a multiple of ``stride``, that covers an axis with the fewest computed pixels.
-
-    At most ``largest``; among equals the larger tile wins: it has fewer seams.
-
-    Raises:
-        ValueError: If no multiple up to ``largest`` is greater than the overlap.
-
-    >>> cheapest_tile(3333, overlap=128, stride=32, largest=1024)
-    960
-    >>> cheapest_tile(100, overlap=128, stride=32, largest=1024)
-    128
-    """
-    whole = -(-length // stride) * stride
-    if whole <= largest:
-        return whole
-    sizes = range(-(-(overlap + 1) // stride) * stride, largest + 1, stride)
-    if not sizes:
-        msg = f"no multiple of {stride} px up to {largest} px is greater than the overlap {overlap}; lower it"
-        raise ValueError(msg)
-    return min(sizes, key=lambda tile: (len(starts(length, tile=tile, overlap=overlap)) * tile, -tile))
-
-
-def ramp(length: int, *, overlap: int) -> npt.NDArray[np.float32]:
+def ramp(length: int, *, overlap: int, form: Literal["linear", "cosine"] = "linear") -> npt.NDArray[np.float32]:
     """Blending weights (length,), float32 in (0, 1]: up over the first ``overlap`` pixels, down at the end.
 
-    Linear, as the paper blends its tiles (section 2.3.2, "Inference for Spatial Evaluation"); strictly
-    positive, so that a scene's border keeps its value. Two neighbours' weights add to one where they share
+    Linear, as the paper blends its tiles (section 2.3.2, "Inference for Spatial Evaluation"), or along half a cosine;
+    strictly positive, so that a scene's border keeps its value. Two neighbours' weights add to one where they share
     exactly ``overlap`` pixels, at most half of the tile.
 
     >>> ramp(6, overlap=2).astype(float).round(2).tolist()
     [0.33, 0.67, 1.0, 1.0, 0.67, 0.33]
+    >>> ramp(6, overlap=2, form="cosine").astype(float).round(2).tolist()
+    [0.25, 0.75, 1.0, 1.0, 0.75, 0.25]
     """
     distance = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1))
-    return np.minimum(distance / (overlap + 1), 1.0).astype(np.float32)
+    rise = np.minimum(distance / (overlap + 1), 1.0)
+    return (rise if form == "linear" else np.sin(np.pi / 2 * rise) ** 2).astype(np.float32)

@@ -17,7 +17,7 @@ from thawmap.cli.model import model_app
 from thawmap.cli.options import (
     ConfigFile,
     DryRun,
-    Model,
+    Models,
     OptionalConfigFile,
     OptionalModel,
     Out,
@@ -240,7 +240,7 @@ def predict(
     paths: Annotated[tuple[Path, ...], Parameter(negative="")],
     /,
     *,
-    model: Model,
+    model: Models,
     out: Out,
     config: OptionalConfigFile = None,
     split: Literal["test", "validation"] | None = None,
@@ -251,7 +251,7 @@ def predict(
 
     Args:
         paths: The YAML, for its scenes; or files and folders of scenes, read as the YAML of --config says.
-        model: Folder of the bundle.
+        model: Folder of the bundle; may stand several times, for the mean of several bundles and its spread.
         out: Folder of the maps; every scene gets a folder in it.
         config: The YAML, when scenes are named one by one.
         split: Only the scenes of the YAML's test or validation part.

@@ -67,8 +67,10 @@ class InferenceSettings(Settings):
     """Side of the squares that the network sees, in pixels; auto: the cheapest cut that memory allows."""
     overlap: int = Field(default=128, ge=0)
     """Pixels that neighbouring squares share at least."""
-    blend: Literal["linear"] = "linear"
-    """Weights where squares overlap."""
+    blend: Literal["linear", "cosine"] = "linear"
+    """Weights where squares overlap; linear as in the paper."""
+    symmetries: Literal[1, 8] = 1
+    """8: the mean of what the network says of each square as it is, turned and mirrored; takes eight times as long."""
     memory_gb: float = Field(default=3.0, gt=0)
     """Memory that `tile: auto` plans for."""
     batch_size: Positive = 1

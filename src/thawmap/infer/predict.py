@@ -1,55 +1,45 @@
 """From a scene to probabilities, as a stream of finished rows.
 
-    windows of the scene's grid --threads--> stacks --batches--> network --blend--> rows
+    windows of the scene's grid --threads--> stacks --batches--> networks --blend--> rows
 
-Memory depends on the tile's size and the scene's width, never on its height: a stack is forgotten when the
-network has seen it, a row when no later window touches it.
+Memory depends on the tile's size and the scene's width, never on its height: a stack is forgotten when the networks
+have seen it, a row when no later window touches it.
 """
 
-import math
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
-from thawmap.data.stack import as_array, assemble, check_ranges, preview, window_geobox
+from thawmap.data.stack import assemble, check_ranges, preview, window_geobox
 from thawmap.engine import in_order
 from thawmap.errors import ConfigError, DataError
-from thawmap.grid import Window, cheapest_tile, ramp, starts, windows
+from thawmap.grid import Window, ramp
+from thawmap.infer.plan import ROWS_PX, STRIP_PX, Cut, Tile, plan
 from thawmap.layers import Layer
 
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
 
 Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""Probability (N, H, W) of images (N, C, H, W), physical units, NaN = missing: a
-`thawmap.model.backends.Backend`."""
-
-LARGEST_TILE = 2048
-"""Largest side of an automatic tile: beyond it nothing is saved that is worth the memory."""
-
-BASE_GB = 1.0
-"""Memory of a process that has loaded its libraries and a network, and keeps a small cache of raster
-blocks."""
+"""Probability (N, H, W) of images (N, C, H, W), physical units, NaN = missing: a `thawmap.model.backends.Backend`."""
 
 NETWORK_BYTES = 1200
-"""Bytes of activations per pixel: UNet++ with ResNet-34 in float32, the hungriest of the usual networks
-(measured on two cores at 512 and 768 px; U-Net with ResNet-34 takes 500, with ResNet-50 570, DeepLabV3
-630)."""
+"""Bytes of activations per pixel: UNet++ with ResNet-34 in float32, the hungriest of the usual networks."""
 
-ROW_BYTES = 8
-"""Bytes per pixel of the rows that are not finished: one sum and its mask, and room for handing them on."""
+_WAITING = 1  # windows that are ready before the networks ask for them
+_SYMMETRIES = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
 
-_READERS = 3  # threads that assemble stacks
-_WAITING = 2  # windows that are ready before the network asks for them
-_ROWS_PX = 2**22  # pixels that are handed on at once
+_log = logging.getLogger(__name__)
 
-_Answer = npt.NDArray[np.float32] | None  # probability of a window's part inside of the scene, NaN where not valid
+_Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +52,8 @@ class Member:
         tile: Side of the tiles that it was trained with, in pixels.
         stride: Sides of an input must be multiples of it.
         fixed_tile: Whether an answer depends on the whole input, so that inputs must be of ``tile`` px.
+        bytes_per_pixel: Memory that it takes for each pixel of a batch.
+        readers: Windows that are read at a time while it computes.
         network: Any function from images to probabilities.
     """
 
@@ -70,6 +62,8 @@ class Member:
     tile: int
     stride: int = 1
     fixed_tile: bool = False
+    bytes_per_pixel: int = NETWORK_BYTES
+    readers: int = 2
     network: Network
 
     @classmethod
@@ -96,201 +90,248 @@ class Rows:
 
     Attributes:
         first_row: Where they begin.
-        probability: (rows, scene's width), float32, 0..1; NaN where the scene is not valid.
+        probability: (rows, scene's width), float32, 0..1; NaN where the scene is not valid. Of several networks the
+            mean.
+        spread: Of the same shape, the standard deviation between several networks; None of one alone.
         layers: Further layers by name, of the same shape, float32 in physical units, NaN = missing: those that the
             polygons' rules ask for.
     """
 
     first_row: int
     probability: npt.NDArray[np.floating]
+    spread: npt.NDArray[np.floating] | None = None
     layers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """How a scene is cut into windows.
-
-    Attributes:
-        shape: Rows and columns of the scene.
-        tile: Rows and columns of every window; a window may reach beyond a scene that is smaller.
-        overlap: Pixels that neighbours share at least.
-    """
-
-    shape: tuple[int, int]
-    tile: tuple[int, int]
-    overlap: int
-
-    @property
-    def rows(self) -> list[int]:
-        """First row of every row of windows."""
-        return starts(self.shape[0], tile=self.tile[0], overlap=min(self.overlap, self.tile[0] - 1))
-
-    @property
-    def cols(self) -> list[int]:
-        """First column of every column of windows."""
-        return starts(self.shape[1], tile=self.tile[1], overlap=min(self.overlap, self.tile[1] - 1))
-
-    @property
-    def windows(self) -> Iterator[Window]:
-        """Every window, row by row."""
-        return windows(self.shape, tile=self.tile, overlap=self.overlap)
-
-    @property
-    def pixels(self) -> int:
-        """Pixels that the network computes where every window has something valid."""
-        return len(self.rows) * len(self.cols) * self.tile[0] * self.tile[1]
-
-
-def plan(shape: tuple[int, int], member: Member, settings: InferenceSettings) -> Cut:
-    """How a scene of ``shape`` (rows, columns) is cut for ``member``.
-
-    A network that sees its whole tile keeps its tile; a tile that is set is obeyed; else each axis is cut as
-    is cheapest, with tiles as large as the memory allows by the estimate of `largest_tile`.
-
-    Raises:
-        ConfigError: If the tile that is asked for does not suit the network or the overlap.
-    """
-    if member.fixed_tile:
-        if settings.tile not in ("auto", member.tile):
-            msg = (
-                f"inference.tile is {settings.tile} px, but this network's answer depends on its tile of "
-                f"{member.tile} px; set inference.tile to auto"
-            )
-            raise ConfigError(msg)
-        tile = (member.tile, member.tile)
-    elif settings.tile == "auto":
-        tile = _automatic_tile(shape, member, settings)
-    else:
-        tile = (settings.tile, settings.tile)
-    _check_tile(shape, tile, member, settings)
-    return Cut(shape=shape, tile=tile, overlap=settings.overlap)
-
-
-def largest_tile(width: int, member: Member, settings: InferenceSettings) -> int:
-    """Largest side of a tile, in pixels, for a scene of ``width`` px in ``settings.memory_gb``; may be 0.
-
-    The memory of a process is about `BASE_GB`, plus for each pixel of a batch `NETWORK_BYTES`, plus for each
-    pixel of the windows that wait or are being read two copies of their layers, plus for each pixel of a row
-    of windows `ROW_BYTES`. The side solves that quadratic equation, is cut to `LARGEST_TILE` and to the
-    network's stride.
-    """
-    free = max((settings.memory_gb - BASE_GB) * 1e9 - 24 * _ROWS_PX, 0.0)
-    stacks = settings.batch_size + _READERS + _WAITING
-    per_pixel = settings.batch_size * NETWORK_BYTES + stacks * 2 * 4 * len(member.layers)
-    per_side = ROW_BYTES * width
-    side = (math.sqrt(per_side**2 + 4 * per_pixel * free) - per_side) / (2 * per_pixel)
-    return min(int(side), LARGEST_TILE) // member.stride * member.stride
-
-
-def predict(scene: Scene, member: Member, sources: Sequence[Source], settings: InferenceSettings) -> Iterator[Rows]:
+def predict(
+    scene: Scene,
+    members: Sequence[Member],
+    sources: Sequence[Source],
+    settings: InferenceSettings,
+    *,
+    further: Sequence[str] = (),
+) -> Iterator[Rows]:
     """Probabilities of a scene, row by row from the top; every row once.
 
-    Where windows overlap, their answers are blended with strictly positive weights (`thawmap.grid.ramp`). A
-    window without a valid pixel is not computed.
+    Where windows overlap, their answers are blended with strictly positive weights (`thawmap.grid.ramp`). A window
+    without a valid pixel is not computed. Of a batch that the device's memory does not hold, half is computed at a
+    time from then on.
 
     Args:
         scene: What to map.
-        member: The network.
-        sources: Where its layers come from.
-        settings: Tile, overlap, batch and memory.
+        members: The networks; each window is read once for all of them.
+        sources: Where layers come from.
+        settings: Tile, overlap, weights, symmetries, batch and memory.
+        further: Names of layers that are handed on beside the probabilities.
 
     Raises:
-        ConfigError: If the tile does not suit the network.
-        DataError: If a layer is missing, or its values lie outside of what the network knows (law 14): at
-            once. If a file fails, or the network answers with what is no probability: while the rows are
+        ConfigError: If the tile or a layer does not suit a network or the settings.
+        DataError: If a layer is missing, or its values lie outside of what a network knows (law 14): at once. If a
+            file fails, memory does not suffice, or a network answers with what is no probability: while the rows are
             taken.
     """
-    height, width = scene.geobox.shape
-    cut = plan((height, width), member, settings)
-    overview = preview(scene, member.names, sources, optional=member.optional)
-    check_ranges(overview, member.layers, scene_id=scene.id)
+    asked = _Asked.of(members, further)
+    cut = plan_scene(scene, members, sources, settings, further=further)
 
-    def read(window: Window) -> _Piece:
-        return _read(scene, window, member, sources)
+    def read(tile: Tile) -> _Piece:
+        return _read(scene, tile, asked, sources)
 
-    pieces = in_order(read, cut.windows, threads=_READERS, ahead=settings.batch_size + _WAITING)
-    return _blend(_answers(pieces, scene, member.network, settings.batch_size), cut)
+    readers = max(member.readers for member in members)
+    pieces = in_order(read, cut.tiles, threads=readers, ahead=settings.batch_size - 1 + max(_WAITING, readers - 1))
+    answers = _Asking(scene, members, asked, settings).answers(pieces)
+    return _blend(answers, cut, settings, number=len(members), further=further)
+
+
+def plan_scene(
+    scene: Scene,
+    members: Sequence[Member],
+    sources: Sequence[Source],
+    settings: InferenceSettings,
+    *,
+    further: Sequence[str] = (),
+) -> Cut:
+    """How `predict` would cut the scene, after a look at a coarse picture of it.
+
+    Raises:
+        ConfigError: If the tile or a layer does not suit a network or the settings.
+        DataError: If a layer is missing, or its values lie outside of what a network knows (law 14).
+    """
+    _check_symmetries(members, settings)
+    asked = _Asked.of(members, further)
+    overview = preview(scene, asked.names, sources, optional=asked.optional)
+    for member in members:
+        check_ranges(overview, member.layers, scene_id=scene.id)
+    shape = (scene.geobox.height, scene.geobox.width)
+    return plan(shape, members, settings, valid=overview["valid"].to_numpy(), further=len(further))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which layers are read: their names, those that may be missing, and which of them each member sees."""
+
+    names: tuple[str, ...]
+    optional: frozenset[str]
+    seen: tuple[tuple[int, ...], ...]
+    further: tuple[int, ...]
+
+    @classmethod
+    def of(cls, members: Sequence[Member], further: Sequence[str]) -> Self:
+        """What these networks need, and what is handed on."""
+        needed = {name for member in members for name in member.names if name not in member.optional}
+        names = tuple(dict.fromkeys([*(name for member in members for name in member.names), *further]))
+        seen = tuple(tuple(map(names.index, member.names)) for member in members)
+        return cls(names, frozenset(names) - needed, seen, tuple(map(names.index, further)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    """One window: its image (C, tile), and which pixels are valid inside of the scene; None where none is."""
+    """One window: its image (layers, tile), and which pixels are valid inside of the scene; None where none is."""
 
-    image: npt.NDArray[np.float32] | None = None
+    image: _Floats
     valid: npt.NDArray[np.bool_] | None = None
 
 
-def _automatic_tile(shape: tuple[int, int], member: Member, settings: InferenceSettings) -> tuple[int, int]:
-    largest = largest_tile(shape[1], member, settings)
-    if largest < member.stride or settings.overlap >= largest < max(shape):
-        msg = (
-            f"inference.memory_gb is {settings.memory_gb:g}, which allows tiles of {largest} px here, but they must "
-            f"be larger than the overlap of {settings.overlap} px; allow more memory, or a smaller overlap or batch"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """The part of a window inside of the scene: probabilities (members, y, x), NaN where not valid, and layers."""
+
+    probability: _Floats
+    layers: _Floats
+
+
+def _read(scene: Scene, tile: Tile, asked: _Asked, sources: Sequence[Source]) -> _Piece:
+    """The tile's layers, missing beyond the scene; where nothing of its own part is valid, only that part is read."""
+    size, window = scene.geobox.shape, tile.window
+    inside = replace(
+        window, height=min(window.height, size[0] - window.row), width=min(window.width, size[1] - window.col)
+    )
+
+    def assembled(strip: Window) -> xr.Dataset:
+        return assemble(scene, asked.names, window_geobox(scene.geobox, strip), sources, optional=asked.optional)
+
+    if tile.own != inside and not any(assembled(strip)["valid"].any() for strip in _strips(tile.own)):
+        return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
+    image = np.full((len(asked.names), window.height, window.width), np.nan, np.float32)
+    valid = np.zeros((inside.height, inside.width), np.bool_)
+    for strip in _strips(inside):
+        stack, here = assembled(strip), slice(strip.row - inside.row, strip.row - inside.row + strip.height)
+        valid[here] = stack["valid"].to_numpy()
+        for number, name in enumerate(asked.names):
+            image[number, here, : strip.width] = stack[name].to_numpy()
+    return _Piece(image=image, valid=valid) if valid.any() else _Piece(image=image[:, :0, :0].copy())
+
+
+def _strips(window: Window) -> Iterator[Window]:
+    """A window in parts that are assembled at once, so that only what is kept takes memory."""
+    step = max(STRIP_PX // window.width, 1)
+    for first in range(0, window.height, step):
+        yield replace(window, row=window.row + first, height=min(step, window.height - first))
+
+
+class _Asking:
+    """Asks the networks, as many windows at a time as their devices' memory holds.
+
+    Args:
+        scene: Named in messages.
+        members: The networks.
+        asked: Which layers each of them sees.
+        settings: Batch and symmetries.
+    """
+
+    def __init__(self, scene: Scene, members: Sequence[Member], asked: _Asked, settings: InferenceSettings) -> None:
+        self._scene = scene
+        self._members = members
+        self._asked = asked
+        self._symmetries = _SYMMETRIES[: settings.symmetries]
+        self._batch = settings.batch_size
+
+    def answers(self, pieces: Iterable[_Piece]) -> Iterator[_Answer | None]:
+        """One answer per piece, in order; None where nothing is valid."""
+        waiting: list[_Piece] = []
+        for piece in pieces:
+            shapes = [one.image.shape for one in waiting if one.valid is not None]
+            if shapes and (len(shapes) >= self._batch or (piece.valid is not None and piece.image.shape != shapes[0])):
+                yield from self._answer(waiting)
+                waiting = []
+            waiting.append(piece)
+        yield from self._answer(waiting)
+
+    def _answer(self, pieces: Sequence[_Piece]) -> Iterator[_Answer | None]:
+        images = [piece.image for piece in pieces if piece.valid is not None]
+        found = iter(
+            np.stack([self._ask(*each, images) for each in zip(self._members, self._asked.seen, strict=True)], 1)
+            if images
+            else ()
         )
-        raise ConfigError(msg)
-
-    def side(length: int) -> int:
-        return cheapest_tile(length, overlap=settings.overlap, stride=member.stride, largest=largest)
-
-    return side(shape[0]), side(shape[1])
-
-
-def _check_tile(shape: tuple[int, int], tile: tuple[int, int], member: Member, settings: InferenceSettings) -> None:
-    """Whether the network takes the tile, and the overlap leaves something of it."""
-    if tile[0] % member.stride or tile[1] % member.stride:
-        below = tile[0] // member.stride * member.stride
-        fitting = " or ".join(str(side) for side in (below, below + member.stride) if side)
-        msg = (
-            f"inference.tile is {tile[0]} px, but this network needs a multiple of {member.stride}; "
-            f"use {fitting}, or auto"
-        )
-        raise ConfigError(msg)
-    for length, side in zip(shape, tile, strict=True):
-        if length > side and settings.overlap >= side:
-            msg = (
-                f"inference.overlap is {settings.overlap} px, but must be smaller than the tiles of {side} px; "
-                f"set inference.overlap to {side // 4}"
+        for piece in pieces:
+            if piece.valid is None:
+                yield None
+                continue
+            height, width = piece.valid.shape
+            probability: _Floats = next(found)[:, :height, :width]
+            _check_answer(probability[:, piece.valid], self._scene)
+            yield _Answer(
+                probability=np.where(piece.valid, probability, np.float32(np.nan)),
+                layers=piece.image[list(self._asked.further), :height, :width],
             )
-            raise ConfigError(msg)
+
+    def _ask(self, member: Member, seen: tuple[int, ...], images: Sequence[_Floats]) -> _Floats:
+        """Probability (N, H, W) of a network for images of all layers, the mean over the symmetries.
+
+        Raises:
+            DataError: If the memory does not hold even one image.
+        """
+        answers: list[_Floats] = []
+        done = 0
+        while done < len(images):
+            part = images[done : done + self._batch]
+            batch = part[0][None] if len(part) == 1 else np.stack(part)
+            batch = batch if seen == tuple(range(len(self._asked.names))) else batch[:, list(seen)]
+            try:
+                answers.append(_mean_seen(member.network, batch, self._symmetries))
+                done += len(part)
+            except MemoryError as error:
+                self._ask_less(batch, error)
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _ask_less(self, batch: _Floats, error: MemoryError) -> None:
+        """Ask for half of the batch from here on.
+
+        Raises:
+            DataError: If it was one image.
+        """
+        if len(batch) == 1:
+            rows, cols = batch.shape[2:]
+            msg = (
+                f"scene {self._scene.id}: the memory does not hold a tile of {rows} x {cols} px; lower "
+                f"inference.memory_gb, or set a smaller inference.tile"
+            )
+            raise DataError(msg) from error
+        self._batch = len(batch) // 2
+        _log.warning("memory does not hold %d tiles at once; from here on %d", len(batch), self._batch)
 
 
-def _read(scene: Scene, window: Window, member: Member, sources: Sequence[Source]) -> _Piece:
-    """The window's layers, missing beyond the scene."""
-    geobox = window_geobox(scene.geobox, window)
-    stack = assemble(scene, member.names, geobox, sources, optional=member.optional)
-    height, width = scene.geobox.shape
-    valid = stack["valid"].to_numpy()[: height - window.row, : width - window.col]
-    return _Piece(image=as_array(stack, member.names), valid=valid) if valid.any() else _Piece()
+def _mean_seen(network: Network, images: _Floats, symmetries: Sequence[tuple[int, bool]]) -> _Floats:
+    """The mean of a network's answers for images that are turned by quarters and mirrored, turned back."""
+    if len(symmetries) == 1:
+        return network(images)
+    total = np.zeros((len(images), *images.shape[2:]), np.float32)
+    for quarters, mirrored in symmetries:
+        turned = np.rot90(images, quarters, axes=(2, 3))
+        answer = network(np.ascontiguousarray(turned[..., ::-1] if mirrored else turned))
+        total += np.rot90(answer[..., ::-1] if mirrored else answer, -quarters, axes=(1, 2))
+    total /= len(symmetries)
+    return total
 
 
-def _answers(pieces: Iterable[_Piece], scene: Scene, network: Network, batch_size: int) -> Iterator[_Answer]:
-    """One answer per piece, in order, ``batch_size`` images at a time."""
-    waiting: list[_Piece] = []
-    images = 0
-    for piece in pieces:
-        waiting.append(piece)
-        images += piece.image is not None
-        if images == batch_size:
-            yield from _ask(waiting, scene, network)
-            waiting, images = [], 0
-    yield from _ask(waiting, scene, network)
+def _check_symmetries(members: Sequence[Member], settings: InferenceSettings) -> None:
+    turned = [layer.name for member in members for layer in member.layers if layer.directional]
+    if turned and settings.symmetries > 1:
+        msg = f"layer {turned[0]!r} has a direction, which turns would falsify; set inference.symmetries to 1"
+        raise ConfigError(msg)
 
 
-def _ask(pieces: Sequence[_Piece], scene: Scene, network: Network) -> Iterator[_Answer]:
-    """The network's answers for the pieces that have an image, in one batch."""
-    images = [piece.image for piece in pieces if piece.image is not None]
-    answers = iter(network(np.stack(images)) if images else ())
-    for piece in pieces:
-        if piece.valid is None:
-            yield None
-            continue
-        height, width = piece.valid.shape
-        probability = np.where(piece.valid, next(answers)[:height, :width], np.float32(np.nan))
-        _check_answer(probability[piece.valid], scene)
-        yield probability
-
-
-def _check_answer(answers: npt.NDArray[np.float32], scene: Scene) -> None:
+def _check_answer(answers: _Floats, scene: Scene) -> None:
     """Whether these are probabilities."""
     wrong = answers[~((answers >= 0) & (answers <= 1))]
     if wrong.size:
@@ -301,34 +342,47 @@ def _check_answer(answers: npt.NDArray[np.float32], scene: Scene) -> None:
         raise DataError(msg)
 
 
-def _blend(answers: Iterator[_Answer], cut: Cut) -> Iterator[Rows]:
-    """Rows of the weighted sums of the answers, as soon as no later window touches them."""
+def _blend(
+    answers: Iterator[_Answer | None], cut: Cut, settings: InferenceSettings, *, number: int, further: Sequence[str]
+) -> Iterator[Rows]:
+    """Rows of the weighted means of the answers of so many networks, as soon as no later window touches them."""
     height, width = cut.shape
-    vertical = _weights(cut.rows, height, tile=cut.tile[0], overlap=cut.overlap)
-    horizontal = _weights(cut.cols, width, tile=cut.tile[1], overlap=cut.overlap)
-    total = np.zeros((cut.tile[0], width), np.float32)
-    for row, end, down in zip(cut.rows, [*cut.rows[1:], height], vertical, strict=True):
-        for col, across, answer in zip(cut.cols, horizontal, islice(answers, len(cut.cols)), strict=True):
-            place = (slice(0, len(down)), slice(col, col + len(across)))
-            total[place] += np.float32(np.nan) if answer is None else answer * (down[:, None] * across)
+    total = np.zeros((number, cut.height, width), np.float32)
+    weight = np.zeros((cut.height, width), np.float32)
+    layers = np.full((len(further), cut.height, width), np.nan, np.float32)
+    down = ramp(cut.height, overlap=settings.overlap, form=settings.blend)
+    firsts = [band[0].window.row for band in cut.bands]
+    for row, end, band in zip(firsts, [*firsts[1:], height], cut.bands, strict=True):
+        across = ramp(band[0].window.width, overlap=settings.overlap, form=settings.blend)
+        for tile, answer in zip(band, islice(answers, len(band)), strict=True):
+            if answer is None:
+                continue
+            rows, cols = answer.probability.shape[1:]
+            place = (slice(0, rows), slice(tile.window.col, tile.window.col + cols))
+            here = down[:rows, None] * across[:cols]
+            total[:, *place] += answer.probability * here
+            weight[place] += here
+            layers[:, *place] = answer.layers
         finished = end - row
-        yield from _slices(row, total[:finished])
-        total[: len(total) - finished] = total[finished:].copy()
-        total[len(total) - finished :] = 0
+        named = dict(zip(further, layers[:, :finished], strict=True))
+        yield from _slices(row, total[:, :finished], weight[:finished], named)
+        for strip, empty in ((total, 0), (weight, 0), (layers, np.nan)):
+            strip[..., : cut.height - finished, :] = strip[..., finished:, :].copy()
+            strip[..., cut.height - finished :, :] = empty
 
 
-def _weights(firsts: list[int], length: int, *, tile: int, overlap: int) -> list[npt.NDArray[np.float32]]:
-    """Weights of each tile along one axis, cut at its end; at every pixel those of all tiles add to one."""
-    shape = ramp(tile, overlap=overlap).astype(np.float64)
-    total = np.zeros(length)
-    for first in firsts:
-        total[first : first + tile] += shape[: length - first]
-    return [(shape[: length - first] / total[first : first + tile]).astype(np.float32) for first in firsts]
-
-
-def _slices(first_row: int, probability: npt.NDArray[np.float32]) -> Iterator[Rows]:
-    """Copies of the rows, in parts that bound the memory of whoever takes them."""
-    step = max(_ROWS_PX // probability.shape[1], 1)
-    for row in range(0, len(probability), step):
-        at_most_one = np.minimum(probability[row : row + step], np.float32(1))  # weights add to one but for rounding
-        yield Rows(first_row=first_row + row, probability=at_most_one)
+def _slices(first_row: int, total: _Floats, weight: _Floats, layers: Mapping[str, _Floats]) -> Iterator[Rows]:
+    """Weighted means of the rows, in parts that bound the memory of whoever takes them."""
+    number, height, width = total.shape
+    step = max(ROWS_PX // (width * number), 1)
+    for first in range(0, height, step):
+        here = slice(first, first + step)
+        answers = np.full(total[:, here].shape, np.nan, np.float32)
+        np.divide(total[:, here], weight[here], out=answers, where=weight[here] > 0)
+        np.minimum(answers, 1, out=answers)  # but for rounding, means are not above what they are means of
+        yield Rows(
+            first_row=first_row + first,
+            probability=answers[0] if number == 1 else answers.mean(axis=0),
+            spread=None if number == 1 else answers.std(axis=0),
+            layers={name: values[here].copy() for name, values in layers.items()},
+        )

@@ -3,12 +3,11 @@
 import os
 import platform
 import shutil
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -19,12 +18,13 @@ from thawmap.data.io import write_text
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
-from thawmap.errors import BundleError, ConfigError, DataError
+from thawmap.errors import ConfigError, DataError
 from thawmap.pipeline import look, origin
 from thawmap.pipeline.fusion import fuse as fuse
 from thawmap.pipeline.inventories import check_labels as check_labels
 from thawmap.pipeline.inventories import convert_labels as convert_labels
 from thawmap.pipeline.inventories import label_stats as label_stats
+from thawmap.pipeline.mapping import predict as predict
 from thawmap.pipeline.models import export_model as export_model
 from thawmap.pipeline.models import import_model as import_model
 from thawmap.pipeline.models import model_info as model_info
@@ -35,9 +35,6 @@ from thawmap.pipeline.training import train as train
 from thawmap.pipeline.tuning import tune as tune
 from thawmap.pipeline.validation import crossval as crossval
 from thawmap.pipeline.validation import crossval_report as crossval_report
-
-if TYPE_CHECKING:
-    from thawmap.model.bundle import Bundle
 
 Split = Literal["test", "validation"]
 
@@ -197,75 +194,6 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     of = f"of {index['scene'].nunique()} scenes at {index['place'].nunique()} places"
     line = f"{len(index)} tiles, {index['positive'].sum()} with objects, {of}: {out}"
     return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed=failed)
-
-
-def predict(
-    config: Config,
-    model: Path,
-    out: Path,
-    *,
-    places: Sequence[Path] = (),
-    part: Split | None = None,
-    dry_run: bool = False,
-    progress: Progress | None = None,
-) -> Summary:
-    """Map scenes with a bundle; only what is missing or made from something else is mapped.
-
-    Args:
-        config: Which scenes, and how they are read.
-        model: Folder of the bundle.
-        out: Folder of the maps.
-        places: Files or folders of scenes to map instead of the configuration's.
-        part: Only the scenes of this part of the split.
-        dry_run: Say what would be mapped, and map nothing.
-        progress: Is told what happens.
-
-    Raises:
-        ConfigError: If no scene is found.
-        BundleError: If the bundle is damaged.
-    """
-    from thawmap.infer.export import is_finished  # noqa: PLC0415
-    from thawmap.infer.predict import plan  # noqa: PLC0415
-    from thawmap.pipeline import work  # noqa: PLC0415
-
-    project, bundle = Project(config), work.load_bundle(model)
-    _check_recipes(config, bundle)
-    opener = partial(project.open, labelled=False)
-    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", here=True)
-    chosen = [scene for scene in opened if part in (None, project.part(scene))]
-    if not chosen and not failed:
-        msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
-        raise ConfigError(msg)
-    for line in look.notes({scene.id: scene.notes for scene in chosen}):
-        (progress or Silence()).say(line)
-    todo = [scene for scene in chosen if not is_finished(out, scene, work.made_from(scene, config, bundle).fingerprint)]
-    kept = len(chosen) - len(todo)
-    if dry_run:
-        member = work.member_of(model, "cpu")
-        pixels = sum(plan((scene.geobox.height, scene.geobox.width), member, config.inference).pixels for scene in todo)
-        line = f"would map {len(todo)} scenes into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
-        return Summary(lines=(line,), skipped=kept, failed=failed)
-    _, broken = run_all(
-        partial(work.map_scene, project=project, model=model, out=out), todo, config, progress, "mapping"
-    )
-    line = f"{len(chosen) - len(broken)} scenes are mapped, {kept} of them before: {out}"
-    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
-
-
-def _check_recipes(config: Config, bundle: "Bundle") -> None:
-    """Refuse layers that are made in another way than those that the bundle was trained on (law 14).
-
-    Raises:
-        BundleError: If a layer is.
-    """
-    for layer in bundle.layers:
-        recipe = config.recipe(layer.name)
-        if recipe and layer.recipe and recipe != layer.recipe:
-            msg = (
-                f"bundle {bundle.id} was trained on {layer.name} made with {layer.recipe!r}, the configuration makes "
-                f"it with {recipe!r}; correct 'sources.elevation'"
-            )
-            raise BundleError(msg)
 
 
 def evaluate(

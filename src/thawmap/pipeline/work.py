@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -13,32 +15,84 @@ from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
 from thawmap.infer.export import Provenance, export
-from thawmap.infer.predict import Member
+from thawmap.infer.plan import memory
+from thawmap.infer.predict import Member, plan_scene
 from thawmap.infer.predict import predict as stream
-from thawmap.model import bundle as bundles
+from thawmap.model import bundle as files
 from thawmap.model.backends import open_backend
+from thawmap.model.bundle import Bundle
 from thawmap.pipeline.cut import how_read, identity, inputs
 
 
-def map_scene(scene: Scene, project: Project, model: Path, out: Path) -> None:
-    """Map one scene."""
-    config, bundle = project.config, load_bundle(model)
+def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
+    """Map one scene with one bundle, or with the mean of several."""
+    config, bundles = project.config, [load_bundle(model) for model in models]
     if config.engine.workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.engine.workers))
-    member = member_of(model, project.config.inference.device)
-    rows = stream(scene, member, project.sources, config.inference)
+    members = [member_of(model, config.inference.device) for model in models]
+    rows = stream(scene, members, project.sources, config.inference)
     export(
         scene,
         rows,
         out,
-        picture=preview(scene, _picture_layers(project, bundle), project.sources, size=1024),
+        picture=preview(scene, _picture_layers(project, bundles[0]), project.sources, size=1024),
         polygons=config.polygons,
         outputs=config.outputs,
-        provenance=made_from(scene, config, bundle),
+        provenance=made_from(scene, config, bundles),
     )
 
 
-def made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenance:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What mapping a scene takes.
+
+    Attributes:
+        scene: Its id.
+        shape: Its rows and columns.
+        tile: Rows and columns of the largest window.
+        windows: Number of windows.
+        computed: Pixels that networks compute.
+        stored: Bytes of the rasters before they are compressed.
+        memory: Bytes of the process.
+    """
+
+    scene: str
+    shape: tuple[int, int]
+    tile: tuple[int, int]
+    windows: int
+    computed: int
+    stored: int
+    memory: float
+
+    def row(self) -> dict[str, str]:
+        """What a person reads of it."""
+        return {
+            "scene": self.scene,
+            "px": "x".join(map(str, self.shape)),
+            "windows": str(self.windows),
+            "largest": "x".join(map(str, self.tile)),
+            "computed Mpx": f"{self.computed / 1e6:.1f}",
+            "memory GB": f"{self.memory / 1e9:.1f}",
+        }
+
+
+def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
+    """What mapping a scene takes, from its cut; nothing is computed."""
+    config, members = project.config, [member_of(model, "cpu") for model in models]
+    cut = plan_scene(scene, members, project.sources, config.inference)
+    rasters = (4 if config.outputs.probability == "float32" else 1) + 1
+    return Cost(
+        scene=scene.id,
+        shape=cut.shape,
+        tile=cut.largest,
+        windows=sum(len(band) for band in cut.bands),
+        computed=cut.pixels * len(models) * config.inference.symmetries,
+        stored=cut.shape[0] * cut.shape[1] * rasters,
+        memory=memory(cut.largest, members, config.inference, width=cut.shape[1]),
+    )
+
+
+def made_from(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> Provenance:
     """All that a scene's map is made from."""
     resolved = config.as_json()
     settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
@@ -47,21 +101,21 @@ def made_from(scene: Scene, config: Config, bundle: bundles.Bundle) -> Provenanc
     settings |= how_read(resolved)
     chosen = config.polygons.threshold
     return Provenance(
-        bundle=bundle.id,
-        threshold=bundle.threshold if chosen == "bundle" else chosen,
+        bundle="+".join(bundle.id for bundle in bundles),
+        threshold=fmean(bundle.threshold for bundle in bundles) if chosen == "bundle" else chosen,
         config=settings,
         inputs=[file for files in inputs(scene, config) for file in files],
     )
 
 
-def _picture_layers(project: Project, bundle: bundles.Bundle) -> Sequence[str]:
+def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
     """Layers of a quicklook: false colour where the scene has it, else what the bundle sees."""
     colours = ("nir", "red", "green")
     mapped = frozenset[str]().union(*(source.layers for source in project.sources))
     return colours if set(colours) <= mapped else [bundle.layers[0].name]
 
 
-def load_bundle(model: Path) -> bundles.Bundle:
+def load_bundle(model: Path) -> Bundle:
     """A bundle, loaded and checked once in a process, and again when it was trained anew."""
     return _load_once(model, _stamp_of_bundle(model))
 
@@ -71,12 +125,12 @@ def member_of(model: Path, device: str) -> Member:
     return _open_once(model, device, _stamp_of_bundle(model))
 
 
-@lru_cache(maxsize=2)
-def _load_once(model: Path, _stamp: int) -> bundles.Bundle:
-    return bundles.load(model)
+@lru_cache(maxsize=16)
+def _load_once(model: Path, _stamp: int) -> Bundle:
+    return files.load(model)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _open_once(model: Path, device: str, _stamp: int) -> Member:
     bundle = load_bundle(model)
     return Member.of(bundle, open_backend(bundle, device=device))

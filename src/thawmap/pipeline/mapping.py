@@ -1,0 +1,111 @@
+"""The verb predict: which scenes are mapped, with which bundles, and which need not be."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from thawmap.config import Config
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.errors import BundleError, ConfigError
+from thawmap.pipeline import look
+from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+
+if TYPE_CHECKING:
+    from thawmap.model.bundle import Bundle
+
+
+def predict(
+    config: Config,
+    model: Path | Sequence[Path],
+    out: Path,
+    *,
+    places: Sequence[Path] = (),
+    part: Literal["train", "validation", "test"] | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Map scenes with a bundle, or with the mean of several; only what is missing or made from something else.
+
+    Args:
+        config: Which scenes, and how they are read.
+        model: Folder of the bundle, or of each of several.
+        out: Folder of the maps.
+        places: Files or folders of scenes to map instead of the configuration's.
+        part: Only the scenes of this part of the split.
+        dry_run: Say what would be mapped, and map nothing.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If no scene is found.
+        BundleError: If a bundle is damaged, or was trained on layers that are made in another way.
+    """
+    from thawmap.infer.export import is_finished  # noqa: PLC0415
+    from thawmap.pipeline import work  # noqa: PLC0415 - torch loads slowly
+
+    models = (model,) if isinstance(model, Path) else tuple(model)
+    project, bundles = Project(config), [work.load_bundle(one) for one in models]
+    for bundle in bundles:
+        _check_recipes(config, bundle)
+    opener = partial(project.open, labelled=False)
+    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", here=True)
+    chosen = [scene for scene in opened if part in (None, project.part(scene))]
+    if not chosen and not failed:
+        msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
+        raise ConfigError(msg)
+    for line in look.notes({scene.id: scene.notes for scene in chosen}):
+        (progress or Silence()).say(line)
+    todo = [
+        scene for scene in chosen if not is_finished(out, scene, work.made_from(scene, config, bundles).fingerprint)
+    ]
+    kept = len(chosen) - len(todo)
+    if dry_run:
+        return _planned(todo, project, models, out, kept=kept, failed=failed, progress=progress)
+    mapping = partial(work.map_scene, project=project, models=models, out=out)
+    _, broken = run_all(mapping, todo, config, progress, "mapping")
+    line = f"{len(chosen) - len(broken)} scenes are mapped, {kept} of them before: {out}"
+    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def _planned(
+    todo: Sequence[Scene],
+    project: Project,
+    models: Sequence[Path],
+    out: Path,
+    *,
+    kept: int,
+    failed: dict[str, str],
+    progress: Progress | None,
+) -> Summary:
+    """What mapping would take: a row per scene, and a line."""
+    from thawmap.pipeline import work  # noqa: PLC0415
+
+    look_at = partial(work.cost, project=project, models=models)
+    costs, faults = run_all(look_at, todo, project.config, progress, "plan", here=True)
+    table = pd.DataFrame([cost.row() for cost in costs])
+    windows, pixels, stored = (sum(getattr(cost, name) for cost in costs) for name in ("windows", "computed", "stored"))
+    peak = max((cost.memory for cost in costs), default=0)
+    line = (
+        f"would map {len(costs)} scenes into {out}: {pixels / 1e6:.1f} million pixels in {windows} windows, at most "
+        f"{stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory; {kept} are finished"
+    )
+    return Summary(lines=(line,), skipped=kept, failed={**failed, **faults}, table=table)
+
+
+def _check_recipes(config: Config, bundle: "Bundle") -> None:
+    """Refuse layers that are made in another way than those that the bundle was trained on (law 14).
+
+    Raises:
+        BundleError: If a layer is.
+    """
+    for layer in bundle.layers:
+        recipe = config.recipe(layer.name)
+        if recipe and layer.recipe and recipe != layer.recipe:
+            msg = (
+                f"bundle {bundle.id} was trained on {layer.name} made with {layer.recipe!r}, the configuration makes "
+                f"it with {recipe!r}; correct 'sources.elevation'"
+            )
+            raise BundleError(msg)

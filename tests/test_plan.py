@@ -1,0 +1,165 @@
+"""How scenes are cut: everything covered, what is valid cheaply, within the memory."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thawmap.config import InferenceSettings
+from thawmap.errors import ConfigError
+from thawmap.grid import starts
+from thawmap.infer.plan import LARGEST_PX, memory, plan
+
+
+@dataclass(frozen=True)
+class Net:
+    """What a plan asks of a network: U-Net with ResNet-34 and ten layers, about."""
+
+    names: tuple[str, ...] = tuple("abcdefghij")
+    tile: int = 256
+    stride: int = 32
+    fixed_tile: bool = False
+    bytes_per_pixel: int = 500
+    readers: int = 2
+
+
+def pixels_of(cut):
+    """How often each pixel of the scene lies in a window."""
+    seen = np.zeros(np.add(cut.shape, cut.largest), np.uint8)
+    for tile in cut.tiles:
+        seen[tile.window.rows, tile.window.cols] += 1
+    return seen[: cut.shape[0], : cut.shape[1]]
+
+
+def axes(cut):
+    """First rows, widths of the rows of windows, and first columns of each."""
+    columns = [[tile.window.col for tile in band] for band in cut.bands]
+    return [band[0].window.row for band in cut.bands], [band[0].window.width for band in cut.bands], columns
+
+
+grounds = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))
+
+
+def ground_of(rows, cols, seed, share):
+    """A coarse picture of what is valid."""
+    return np.random.default_rng(seed).random((rows, cols)) < share
+
+
+@given(
+    shape=st.tuples(st.integers(1, 1500), st.integers(1, 1500)),
+    overlap=st.integers(0, 200),
+    stride=st.sampled_from([1, 16, 32, 48]),
+    memory_gb=st.floats(1.5, 8),
+    ground=grounds,
+)
+@settings(deadline=None, max_examples=30)
+def test_an_automatic_cut_covers_the_scene_within_the_memory(shape, overlap, stride, memory_gb, ground):
+    network, inference = Net(stride=stride), InferenceSettings(overlap=overlap, memory_gb=memory_gb)
+    valid = ground_of(*ground)
+    cut = plan(shape, [network], inference, valid=valid[: shape[0], : shape[1]])
+    assert pixels_of(cut).min() >= 1
+    assert cut.height % stride == 0
+    rows, widths, columns = axes(cut)
+    assert rows == sorted(set(rows))
+    for width, cols in zip(widths, columns, strict=True):
+        assert width % stride == 0
+        assert cols == sorted(set(cols))
+        assert cut.height * width <= LARGEST_PX
+        assert memory((cut.height, width), [network], inference, width=shape[1]) <= memory_gb * 1e9
+        assert all(right - left <= width - overlap for left, right in pairwise(cols))
+    assert all(below - above <= cut.height - overlap for above, below in pairwise(rows))
+
+
+@given(
+    shape=st.tuples(st.integers(1, 2000), st.integers(1, 2000)), tile=st.integers(32, 600), overlap=st.integers(0, 200)
+)
+@settings(deadline=None, max_examples=40)
+def test_a_tile_that_is_set_is_obeyed_and_shifted_where_the_scene_ends(shape, tile, overlap):
+    overlap = min(overlap, tile - 1)
+    cut = plan(shape, [Net(stride=1)], InferenceSettings(tile=tile, overlap=overlap))
+    rows, widths, columns = axes(cut)
+    assert (cut.height, set(widths)) == (tile, {tile})
+    assert rows == starts(shape[0], tile=tile, overlap=overlap)
+    assert all(cols == starts(shape[1], tile=tile, overlap=overlap) for cols in columns)
+    assert cut.pixels == sum(one.window.height * one.window.width for one in cut.tiles)
+
+
+@given(ground=grounds, shape=st.tuples(st.integers(1, 1500), st.integers(1, 1500)), overlap=st.integers(0, 200))
+@settings(deadline=None, max_examples=30)
+def test_every_pixel_is_some_windows_own(ground, shape, overlap):
+    valid = ground_of(*ground)[: shape[0], : shape[1]]
+    cut = plan(shape, [Net()], InferenceSettings(overlap=overlap), valid=valid)
+    seen = np.zeros(shape, bool)
+    for tile in cut.tiles:
+        assert tile.window.row <= tile.own.row < tile.own.rows.stop <= min(tile.window.rows.stop, shape[0])
+        assert tile.window.col <= tile.own.col < tile.own.cols.stop <= min(tile.window.cols.stop, shape[1])
+        seen[tile.own.rows, tile.own.cols] = True
+    assert seen.all()
+
+
+@given(ground=grounds, shape=st.tuples(st.integers(200, 1500), st.integers(200, 1500)))
+@settings(deadline=None, max_examples=30)
+def test_what_is_counted_lies_where_something_is_valid_and_all_of_that_is_counted(ground, shape):
+    valid = ground_of(*ground)
+    cut = plan(shape, [Net()], InferenceSettings(tile=256, overlap=32), valid=valid)
+    rows = (np.arange(shape[0]) * valid.shape[0] // shape[0])[:, None]
+    fine = valid[rows, np.arange(shape[1]) * valid.shape[1] // shape[1]]
+    busy = sum(fine[tile.own.rows, tile.own.cols].any() for tile in cut.tiles)
+    assert busy * 256 * 256 <= cut.pixels
+    assert bool(cut.pixels) == bool(valid.any())
+
+
+def test_a_swath_edge_costs_little_more_than_what_is_valid():
+    whole = plan((8000, 8000), [Net()], InferenceSettings()).pixels
+    diagonal, straight = np.tri(512, 512, dtype=bool), np.zeros((512, 512), bool)
+    straight[:, 256:] = True
+    for valid in (diagonal, diagonal[::-1], diagonal.T, straight, straight.T):
+        assert plan((8000, 8000), [Net()], InferenceSettings(), valid=valid).pixels < 0.6 * whole
+
+
+def test_no_cheaper_cut_with_one_width_is_overlooked():
+    """Against every height and width, for scenes without gaps."""
+    inference = InferenceSettings(memory_gb=2, overlap=64)
+    for shape in ((700, 1900), (1333, 1333), (3000, 500)):
+        found = plan(shape, [Net()], inference)
+        costs = [
+            height * width * math.prod(len(starts(length, tile=side, overlap=64)) if length > side else 1
+                                       for length, side in zip(shape, (height, width), strict=True))
+            for height in range(96, 2048, 32) for width in range(96, 2048, 32)
+            if memory((height, width), [Net()], inference, width=shape[1]) <= 2e9
+        ]  # fmt: skip
+        assert found.pixels == min(costs)
+
+
+def test_more_memory_never_computes_more():
+    pixels = [plan((8000, 8000), [Net()], InferenceSettings(memory_gb=gb)).pixels for gb in (1.5, 2, 3, 6, 16)]
+    assert pixels == sorted(pixels, reverse=True)
+    assert pixels[-1] < 1.1 * 8000**2
+
+
+def test_networks_together_keep_to_what_each_of_them_needs():
+    together = plan((500, 700), [Net(stride=16), Net(stride=24)], InferenceSettings())
+    assert together.height % 48 == together.largest[1] % 48 == 0
+    fixed = plan((500, 700), [Net(), Net(tile=128, fixed_tile=True)], InferenceSettings(overlap=8))
+    assert fixed.largest == (128, 128)
+    with pytest.raises(ConfigError, match="tiles of 128 and of 256 px; map with one at a time"):
+        plan((500, 700), [Net(fixed_tile=True), Net(tile=128, fixed_tile=True)], InferenceSettings(overlap=8))
+
+
+@pytest.mark.parametrize(
+    ("network", "inference", "sentence"),
+    [
+        ({}, {"tile": 500}, "needs a multiple of 32; use 480 or 512, or auto"),
+        ({"fixed_tile": True}, {"tile": 512}, "depends on its tile of 256 px; set inference.tile to auto"),
+        ({"tile": 128, "fixed_tile": True}, {"overlap": 128}, "smaller than the tiles of 128 px; .*overlap to 32"),
+        ({}, {"memory_gb": 1.05}, "allow more memory, or a smaller overlap or batch"),
+        ({}, {"memory_gb": 3, "overlap": 3000}, "larger than the overlap of 3000 px; allow more memory"),
+    ],
+)
+def test_a_tile_that_does_not_suit_is_refused_with_its_remedy(network, inference, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        plan((5000, 5000), [Net(**network)], InferenceSettings(**inference))
