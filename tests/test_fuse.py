@@ -479,7 +479,7 @@ SPOILT = {
         "not a STAC item",
     ),
     "no maker": (
-        lambda folder: (folder / "item.json").write_text('{"properties": {"datetime": null}}'),
+        lambda folder: spoil_item(folder, "thawmap:bundle"),
         "names no bundle",
     ),
     "no TIFF": (lambda folder: (folder / "probability.tif").write_bytes(b"II*\0"), "is not a raster that can be read"),

@@ -132,15 +132,16 @@ def open_map(folder: Path) -> Map:
     Raises:
         DataError: If the folder lacks a file, its item is none, or its raster is damaged or cut short.
     """
-    path, item = folder / "probability.tif", folder / "item.json"
+    item = folder / "item.json"
     try:
         said = json.loads(item.read_text(encoding="utf-8"))
         made, time = dict(said["properties"]), said["properties"]["datetime"]
         acquired = None if time is None else datetime.fromisoformat(time)
+        path = folder / said["assets"].get("probability", {}).get("href", "probability.tif")
     except OSError as error:
         msg = f"{folder} is no finished map ({item.name}: {error.strerror}); make it again with 'thawmap predict'"
         raise DataError(msg) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{item} is not a STAC item; make the scene's map again with 'thawmap predict'"
         raise DataError(msg) from error
     if made.get("thawmap:bundle") is None or made.get("thawmap:threshold") is None:

@@ -26,6 +26,7 @@ from thawmap.pipeline.progress import Progress, Summary, run_all
 Section = TypeVar("Section", bound=Settings)
 
 _COLOURS = ("nir", "red", "green")
+_WITHOUT_RULES = "name the YAML with --config, and put --set 'polygons.drop=[]' over it"
 
 
 def fuse(
@@ -49,7 +50,8 @@ def fuse(
         progress: Is told what happens.
 
     Raises:
-        ConfigError: If the maps lie in no folder, or in the one that is written to.
+        ConfigError: If the maps lie in no folder, or in the one that is written to; or polygons are to obey rules on
+            other layers.
         DataError: If there is no map, or they are of several bundles or thresholds, or made with several settings.
     """
     recipe = recipe or Recipe()
@@ -57,6 +59,9 @@ def fuse(
     made = _maker(found)
     polygons = _section("polygons", PolygonSettings, found) if config is None else config.polygons
     outputs = _section("outputs", OutputSettings, found) if config is None else config.outputs
+    if polygons.layers:
+        msg = f"polygons.drop asks for {polygons.layers[0]!r}, which fused maps have not; {_WITHOUT_RULES}"
+        raise ConfigError(msg)
     threshold = made["thawmap:threshold"] if polygons.threshold == "bundle" else polygons.threshold
     todo, kept = [], 0
     grounds = places(found, by=recipe.by)
@@ -115,7 +120,7 @@ def _open(folders: Sequence[Path], out: Path) -> tuple[list[Map], dict[str, str]
 
 def _is_map(folder: Path) -> bool:
     """Whether a folder is a map, or was to be one; those that are just being written begin with a point."""
-    files = (folder / "item.json", folder / "probability.tif")
+    files = (folder / name for name in ("item.json", "probability.tif", "probabilities.tif"))
     return not folder.name.startswith(".") and any(file.exists() for file in files)
 
 
