@@ -267,6 +267,7 @@ def test_the_description_has_what_the_model_extension_asks_for(saved):
     assert all({"format", "expression"} == set(one["post_processing_function"]) for one in known["mlm:output"])
     models = [asset for asset in item["assets"].values() if "mlm:model" in asset["roles"]]
     assert [asset["mlm:artifact_type"] for asset in models] == ["safetensors.torch.save_file"]
+    assert models[0]["bands"] == known["bands"], "STAC 1.1 allows bands of an item only where an asset has bands"
 
 
 def test_pystac_reads_the_model_extension(saved):

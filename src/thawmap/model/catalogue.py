@@ -36,7 +36,7 @@ def item(bundle: "Bundle", *, saved: datetime | None = None) -> dict[str, Any]:
         "geometry": None,
         "properties": {"datetime": moment, "created": moment} | _properties(bundle),
         "links": [],
-        "assets": _assets(),
+        "assets": _assets(bundle),
     }
 
 
@@ -113,8 +113,8 @@ def _output(bundle: "Bundle") -> dict[str, Any]:
     }
 
 
-def _assets() -> dict[str, Any]:
-    """The bundle's files, beside the item."""
+def _assets(bundle: "Bundle") -> dict[str, Any]:
+    """The bundle's files, beside the item; the weights name the bands too, without which STAC 1.1 allows no item to."""
     return {
         "weights": {
             "href": "./weights.safetensors",
@@ -122,6 +122,7 @@ def _assets() -> dict[str, Any]:
             "title": "Weights of the network",
             "roles": ["mlm:model", "mlm:weights"],
             "mlm:artifact_type": "safetensors.torch.save_file",
+            "bands": [_band(layer) for layer in bundle.layers],
         },
         "bundle": {
             "href": "./bundle.json",
