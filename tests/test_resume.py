@@ -9,19 +9,16 @@ import textwrap
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import rasterio
 import torch
-from rasterio.transform import from_origin
 from safetensors.torch import load_file
 
 from thawmap.cli import _run as thawmap
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.bundle import load
 from thawmap.train.state import UNFINISHED, claimed, differences, progress
-from toy_training import configuration, make_store, run
+from toy_training import configuration, make_project, make_store, run
 
 torch.set_num_threads(1)
 
@@ -241,32 +238,7 @@ def test_differences_are_named_by_their_keys():
 
 @pytest.fixture
 def project(tmp_path):
-    """A YAML with three regions of one scene each."""
-    rng = np.random.default_rng(0)
-    for place, region in enumerate(("Lena", "Horton", "Yamal")):
-        folder = tmp_path / "scenes" / region
-        folder.mkdir(parents=True)
-        bands = rng.integers(200, 4000, (2, 48, 48)).astype(np.uint16)
-        about = {"driver": "GTiff", "width": 48, "height": 48, "crs": "EPSG:32640"}
-        grid = from_origin(500_000 + place * 50_000, 7_800_000, 10, 10)
-        with rasterio.open(folder / "image.tif", "w", count=2, dtype="uint16", transform=grid, **about) as file:
-            file.write(bands)
-        with rasterio.open(folder / "mask.tif", "w", count=1, dtype="uint8", transform=grid, **about) as file:
-            file.write((bands[1] > 2 * bands[0]).astype(np.uint8), 1)
-    yaml = tmp_path / "thawmap.yaml"
-    yaml.write_text("""
-scenes:
-  kind: rasters
-  path: "scenes/*"
-  files: {image.tif: {red: {band: 1, scale: 0.0001}, nir: {band: 2, scale: 0.0001}}}
-layers: [red, nir]
-labels: {raster: mask.tif}
-tiles: {size: 32, overlap: 8}
-model: {architecture: pixel}
-training: {device: cpu, phases: [{name: all, epochs: 15}]}
-split: {by: scene, validation: [Yamal]}
-""")
-    return yaml
+    return make_project(tmp_path)
 
 
 def test_the_command_line_goes_on_after_a_kill(project, tmp_path, capsys, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from thawmap.config import Phase, SamplerSettings
 from thawmap.errors import TrainingError
 from thawmap.train import sampling
-from thawmap.train.fit import _fabric
+from thawmap.train.devices import fabric_of
 from thawmap.train.learner import Learner
 from toy_training import configuration, make_store
 
@@ -53,7 +53,7 @@ def test_mined_are_all_positives_and_as_many_of_the_worst_others(positive, seed)
 def test_a_network_is_most_wrong_where_it_sees_what_is_not_labelled(tmp_path):
     config = configuration("model.architecture=pixel")
     store = make_store(tmp_path, config, across=3, silent=[1], barren=[2])
-    learner = Learner.of(store, config, _fabric(config.training, torch.device("cpu")))
+    learner = Learner.of(store, config, fabric_of(config.training))
     with torch.no_grad():
         learner.network.weight[:] = torch.tensor([0.0, 0.0, 20.0]).view(1, 3, 1, 1)
         learner.network.bias[:] = -14  # an object where NDVI is above 0.4
@@ -101,16 +101,19 @@ def test_tiles_of_no_region_are_one_region():
 @settings(max_examples=80, deadline=None)
 def test_batches_hold_every_tile_once_and_a_lone_one_twice(number, size, processes):
     order = np.random.default_rng(number).permutation(number)
-    each = [
-        sampling.batches(tiles([0] * number), order, size, process=one, processes=processes) for one in range(processes)
-    ]
-    assert {len(parts) for parts in each} == {math.ceil(number / (size * processes))}
-    batches = [part for parts in each for part in parts]
-    assert all(2 <= len(part) <= max(size, 2) for part in batches)
-    assert all(part["tile"].is_unique or len(part) == 2 for part in batches)
-    seen = sorted(tile for part in batches for tile in part["tile"].unique())
-    assert set(seen) == set(range(number))
-    assert len(seen) == max(number, len(batches))
+    frame = tiles([0] * number)
+    alone = sampling.batches(frame, order, size)
+    each = [sampling.batches(frame, order, size, process=one, processes=processes) for one in range(processes)]
+    assert {len(parts) for parts in (alone, *each)} == {math.ceil(number / size)}
+    seen = [tile for part in alone for tile in part["tile"].unique()]
+    assert seen == list(order)
+    assert all(2 <= len(part) <= max(size, 2) for part in alone)
+    for whole, *parts in zip(alone, *each, strict=True):  # a step sees the same tiles, whoever looks at them
+        assert set(whole["tile"]) == {tile for part in parts for tile in part["tile"]}
+        sizes = [part["tile"].nunique() for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert sum(sizes) == max(whole["tile"].nunique(), processes)
+        assert all(len(part) == 2 or part["tile"].is_unique for part in parts)
 
 
 def test_every_place_has_randomness_of_its_own_and_always_the_same():

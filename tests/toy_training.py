@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.transform import from_origin
 
 from thawmap.config import parse
 from thawmap.data.sources.arrays import ArraySource
@@ -82,3 +84,32 @@ def run(store, out, *overrides, report=lambda _: None, resume=False, score_test=
     config = configuration(*overrides, **changes)
     folds = split(store.index, config.split)
     return fit(store, folds, config, out, report=report, resume=resume, score_test=score_test)
+
+
+def make_project(folder):
+    """A YAML with three regions of one scene each."""
+    rng = np.random.default_rng(0)
+    for place, region in enumerate(("Lena", "Horton", "Yamal")):
+        scene = folder / "scenes" / region
+        scene.mkdir(parents=True)
+        bands = rng.integers(200, 4000, (2, 48, 48)).astype(np.uint16)
+        about = {"driver": "GTiff", "width": 48, "height": 48, "crs": "EPSG:32640"}
+        grid = from_origin(500_000 + place * 50_000, 7_800_000, 10, 10)
+        with rasterio.open(scene / "image.tif", "w", count=2, dtype="uint16", transform=grid, **about) as file:
+            file.write(bands)
+        with rasterio.open(scene / "mask.tif", "w", count=1, dtype="uint8", transform=grid, **about) as file:
+            file.write((bands[1] > 2 * bands[0]).astype(np.uint8), 1)
+    yaml = folder / "thawmap.yaml"
+    yaml.write_text("""
+scenes:
+  kind: rasters
+  path: "scenes/*"
+  files: {image.tif: {red: {band: 1, scale: 0.0001}, nir: {band: 2, scale: 0.0001}}}
+layers: [red, nir]
+labels: {raster: mask.tif}
+tiles: {size: 32, overlap: 8}
+model: {architecture: pixel}
+training: {device: cpu, phases: [{name: all, epochs: 15}]}
+split: {by: scene, validation: [Yamal]}
+""")
+    return yaml

@@ -314,7 +314,7 @@ class TrainingSettings(Settings):
     schedule: Schedule = ConstantSchedule()
     """Learning rate within a phase: a name, or {name: cosine, warmup: 0.1}."""
     batch_size: Positive = 6
-    """Tiles in a batch."""
+    """Tiles in a batch, on all devices together."""
     accumulate: Positive = 1
     """Batches whose gradients make one step together, where memory does not hold them at once."""
     clip_norm: float | None = Field(default=None, gt=0)
@@ -330,11 +330,14 @@ class TrainingSettings(Settings):
     )
     """Phases in order."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network; auto: bfloat16 on a GPU that has it, else float32."""
+    """Arithmetic of the network; auto: bfloat16 on a GPU or CPU that multiplies it itself, else float32."""
     compile: bool = False
     """Whether PyTorch compiles the network first: minutes at the begin, faster steps after."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: a GPU where there is one."""
+    devices: Positive = 1
+    """GPUs that share every batch, or processes of this machine on a CPU. A step is the mean of their parts, each with
+    a loss and batch norm of its own, as with `accumulate`; counts are summed."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -342,5 +345,8 @@ class TrainingSettings(Settings):
     def _check(self) -> Self:
         if self.phases[0].tiles == "mined":
             msg = "the first of 'phases' cannot have mined tiles, as nothing is learnt yet; put a phase before it"
+            raise ValueError(msg)
+        if self.devices > self.batch_size:
+            msg = f"devices is {self.devices} and batch_size {self.batch_size}: each needs a tile; raise batch_size"
             raise ValueError(msg)
         return self

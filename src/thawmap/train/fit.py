@@ -10,8 +10,10 @@ the last epoch counts as the best. Nothing is ever chosen on test tiles.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,25 @@ from thawmap.model.metrics import SCORES
 from thawmap.train import sampling, state
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.augment import optional
+from thawmap.train.devices import Report as Report  # noqa: PLC0414 - whoever calls `fit` writes one
+from thawmap.train.devices import launch
 from thawmap.train.folds import Folds
-from thawmap.train.learner import Epoch, Learner, precision
+from thawmap.train.learner import Epoch, Learner
 from thawmap.train.log import Result, curves, sentence, write_log
 from thawmap.train.state import Course
 from thawmap.train.tiles import TileStore
 
-Report = Callable[[str], None]
-"""Is told what happens, a line each."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is trained, and where it goes; as `fit` takes it."""
+
+    store: TileStore
+    folds: Folds
+    config: Config
+    out: Path
+    resume: bool
+    score_test: bool
 
 
 def fit(
@@ -50,6 +63,7 @@ def fit(
 
     ``out/metrics.csv`` has a row per epoch and split (train, validation), with the paper's metrics at 0.5. On a CPU the
     same seed and number of threads give the same numbers, bit by bit, also when the training was killed and resumed.
+    With several devices only the first process writes and reports.
 
     Args:
         store: The tiles.
@@ -66,25 +80,35 @@ def fit(
         TrainingError: If a phase has no tile, a loss is not finite, memory does not suffice, or another training runs
             in ``out``; the best network until then is in ``out``.
     """
-    settings = config.training
     check_augmentation(config.augment, config.input_layers)
-    sampling.check(settings.phases, folds.train)
-    device = find_device(settings.device)
-    with _prepared(settings, device):
-        learner = Learner.of(store, config, _fabric(settings, device))
+    sampling.check(config.training.phases, folds.train)
+    job = _Job(store=store, folds=folds, config=config, out=out, resume=resume, score_test=score_test)
+    device = find_device(config.training.device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        launch(partial(_train, job), config.training, report)
+        return load(out)
+
+
+def _train(job: _Job, fabric: Fabric, report: Report) -> None:
+    """The training, in each of the processes that share it."""
+    folds, config, out = job.folds, job.config, job.out
+    with _prepared(config.training):
+        learner = Learner.of(job.store, config, fabric)
         for line in folds.lines():
             report(line)
-        made = state.made_from(config, folds, store.identity)
-        with state.claimed(out), curves(out / "tensorboard") as draw:
-            course = _begin(learner, out, made, resume=resume, report=report)
-            splits = ("validation", "test") if score_test else ("validation",)
+        made = state.made_from(config, folds, job.store.identity)
+        writes = fabric.is_global_zero
+        with state.claimed(out) if writes else nullcontext(), curves(out / "tensorboard") as draw:
+            course = _begin(learner, out, made, resume=job.resume, report=report)
+            splits = ("validation", "test") if job.score_test else ("validation",)
             for epoch, results, improved in _epochs(learner, folds, course, splits):
+                if not writes:
+                    continue
                 _keep_bundles(out, _describe(learner, folds, results, epoch), course, improved=improved)
                 write_log(out / "metrics.csv", course.log)
                 draw(course.epochs, results)
                 state.keep(out, learner, course, made)
                 report(f"{epoch} of {epoch.phase.epochs}: {sentence(results)}{', kept' if improved else ''}")
-        return load(out)
 
 
 def _epochs(
@@ -140,26 +164,19 @@ def _keep_bundles(out: Path, bundle: Bundle, course: Course, *, improved: bool) 
 
 
 @contextmanager
-def _prepared(settings: TrainingSettings, device: torch.device) -> Iterator[None]:
-    """Torch's own randomness (first weights, dropout) from the seed, put back afterwards; memory errors said.
+def _prepared(settings: TrainingSettings) -> Iterator[None]:
+    """Torch's own randomness (first weights, dropout) from the seed; memory errors said.
 
     Raises:
         TrainingError: If a GPU's memory does not suffice.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            size = settings.batch_size
-            msg = f"the GPU's memory does not hold a batch of {size} tiles; lower training.batch_size or tiles.size"
-            raise TrainingError(msg) from error
-
-
-def _fabric(settings: TrainingSettings, device: torch.device) -> Fabric:
-    """Device and precision."""
-    devices = 1 if device.type == "cpu" else [device.index or 0]
-    return Fabric(accelerator=device.type, devices=devices, precision=precision(settings, device))
+    torch.manual_seed(settings.seed)
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        size = settings.batch_size
+        msg = f"the GPU's memory does not hold a batch of {size} tiles; lower training.batch_size or tiles.size"
+        raise TrainingError(msg) from error
 
 
 def _describe(learner: Learner, folds: Folds, results: Sequence[Result], epoch: Epoch) -> Bundle:

@@ -1,11 +1,12 @@
 """A network in training: one pass over tiles that teaches it, one that only looks, and all that it has become."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from torch import Generator, Tensor, nn
 
-from thawmap.config import Config, Phase, TrainingSettings
+from thawmap.config import Config, Phase
 from thawmap.errors import ConfigError
 from thawmap.model.losses import Loss, objective, usable
 from thawmap.model.network import Traits, build, logits, traits
@@ -119,6 +120,8 @@ class Learner:
         network = build(config.model, channels=channels)
         about = traits(network, channels=channels)
         _check_size(network, config, channels=channels, size=store.size)
+        if fabric.world_size > 1:
+            _freeze_unused(network, channels=channels, size=store.size)
         network.to(memory_format=torch.channels_last)
         trained = cast("nn.Module", torch.compile(network)) if settings.compile else network
         model = fabric.setup_module(trained)
@@ -166,6 +169,7 @@ class Learner:
                 if last:
                     self._step(epoch, share=first / len(parts))
             found = sums.result("train", str(epoch), together=self._over_processes)
+        self._agree()
         return replace(found, lr=self.optimiser.param_groups[0]["lr"], seconds=time.perf_counter() - start)
 
     def look(self, tiles: pd.DataFrame, split: str, epoch: Epoch, *, threshold: float | None = None) -> Result:
@@ -182,8 +186,7 @@ class Learner:
         """
         start = time.perf_counter()
         with Sums(seen=True) as sums:
-            mine = self._cut(tiles)[self.fabric.global_rank :: self.fabric.world_size]
-            for batch, answer in self._answers(mine):
+            for batch, answer in self._answers([tiles.iloc[part] for part in self._mine(tiles)]):
                 sums.add(self._loss(answer, batch.target, batch.valid), answer, batch)
             found = sums.result(split, f"{split} after {epoch}", together=self._over_processes)
         chosen = threshold_of(found) if threshold is None else threshold
@@ -192,12 +195,12 @@ class Learner:
 
     def wrongness(self, tiles: pd.DataFrame) -> npt.NDArray[np.float64]:
         """How wrong the network is about tiles without an object: the sum of squared probabilities, (n,)."""
-        sums: list[Tensor] = []
-        for batch, answer in self._answers(self._cut(tiles)):
+        mine = self._mine(tiles)
+        found = torch.zeros(len(tiles), dtype=torch.float64)
+        for part, (batch, answer) in zip(mine, self._answers([tiles.iloc[part] for part in mine]), strict=True):
             counted = usable(batch.target, batch.valid)
-            sums.append(torch.where(counted, torch.sigmoid(answer) ** 2, 0.0).double().sum((-2, -1)))
-        found: npt.NDArray[np.float64] = torch.cat(sums).cpu().numpy()
-        return found
+            found[part] = torch.where(counted, torch.sigmoid(answer) ** 2, 0.0).double().sum((-2, -1)).cpu()
+        return self._over_processes(found).numpy()
 
     def tensors(self) -> dict[str, Tensor]:
         """All that it has become, on the CPU: network, average and optimiser."""
@@ -237,9 +240,11 @@ class Learner:
         rank, processes = self.fabric.global_rank, self.fabric.world_size
         return batches(epoch.tiles, order, self.config.training.batch_size, process=rank, processes=processes)
 
-    def _cut(self, tiles: pd.DataFrame) -> list[pd.DataFrame]:
-        size = self.config.training.batch_size
-        return [tiles[first : first + size] for first in range(0, len(tiles), size)]
+    def _mine(self, tiles: pd.DataFrame) -> list[slice]:
+        """Which of the tiles this process looks at, in batches."""
+        size = math.ceil(self.config.training.batch_size / self.fabric.world_size)
+        parts = [slice(first, first + size) for first in range(0, len(tiles), size)]
+        return parts[self.fabric.global_rank :: self.fabric.world_size]
 
     def _stream(self, parts: Sequence[pd.DataFrame]) -> Iterator[Batch]:
         for tiles in self.store.stream(parts):
@@ -286,17 +291,20 @@ class Learner:
         """The sum of ``values`` over all processes."""
         return cast("Tensor", self.fabric.all_reduce(values.to(self.fabric.device), reduce_op="sum")).cpu()
 
+    @torch.no_grad()
+    def _agree(self) -> None:
+        """Every process has seen other tiles: the running means of its norms become those of all of them."""
+        if self.fabric.world_size == 1:
+            return
+        networks = [self.network] if self.average is None else [self.network, self.average.network]
+        for numbers in chain.from_iterable(network.buffers() for network in networks):
+            if numbers.is_floating_point():
+                numbers.copy_(self._over_processes(numbers) / self.fabric.world_size)
+
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def precision(settings: TrainingSettings, device: torch.device) -> Literal["bf16-mixed", "32-true"]:
-    """Fabric's name of the arithmetic."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    half = settings.precision == "bfloat16" or (settings.precision == "auto" and able)
-    return "bf16-mixed" if half else "32-true"
 
 
 def _average(network: nn.Module, decay: float) -> Average:
@@ -318,3 +326,11 @@ def _check_size(network: nn.Module, config: Config, *, channels: int, size: int)
             f"tiles of {size} px; set tiles.size to 128 or more"
         )
         raise ConfigError(msg) from error
+
+
+def _freeze_unused(network: nn.Module, *, channels: int, size: int) -> None:
+    """Leave out weights that no answer depends on, as of stages that a decoder does not use; processes wait for all."""
+    probe = deepcopy(network).train()
+    probe(torch.zeros(2, channels, size, size)).sum().backward()
+    for weight, tried in zip(network.parameters(), probe.parameters(), strict=True):
+        weight.requires_grad = tried.grad is not None

@@ -78,12 +78,12 @@ def weights_of(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArray[np.
 def batches(
     tiles: pd.DataFrame, order: npt.NDArray[np.int64], size: int, *, process: int = 0, processes: int = 1
 ) -> list[pd.DataFrame]:
-    """The tiles in their ``order``, in batches as even as can be, none larger than ``size``.
+    """The part of one process of the tiles in their ``order``, in batches as even as can be, none larger than ``size``.
 
-    Every process gets as many batches as any other; where tiles are fewer than batches, some are in several. A batch
-    of one stands twice in its batch, to be augmented in two ways: batch norm after global pooling has one value per
-    tile and channel, and needs two.
+    Every batch is divided among the processes; where it has fewer tiles than there are processes, some are in several
+    parts. A part of one stands twice in it, to be augmented in two ways: batch norm after global pooling has one value
+    per tile and channel, and needs two.
     """
-    number = math.ceil(len(order) / (size * processes)) * processes
-    parts = np.array_split(np.resize(order, max(len(order), number)), number)[process::processes]
+    whole = np.array_split(order, math.ceil(len(order) / size))
+    parts = [np.array_split(np.resize(one, max(len(one), processes)), processes)[process] for one in whole]
     return [tiles.iloc[part if len(part) > 1 else np.repeat(part, 2)] for part in parts]
