@@ -40,7 +40,7 @@ class PolygonSettings(Settings):
     """Rules such as `ndvi < 0`: objects whose mean of any layer, seen by the network or not, is so are left out of the
     polygons; the mask keeps their pixels."""
     simplify_m: float = Field(default=0.0, ge=0)
-    """How far, in metres, an outline may be moved to have fewer corners; numbers stay those of the pixels; 0: not."""
+    """About how far, in metres, outlines are moved to have fewer corners; numbers stay those of the pixels; 0: not."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
