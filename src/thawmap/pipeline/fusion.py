@@ -86,7 +86,7 @@ def fuse(
     )
     _, broken = run_all(work, [place for place, _ in todo], config, progress, "fusing")
     left = f", {len(broken)} of them not" if broken else ""
-    lines = (f"{what}: {recipe.how} of dates in {out}, {kept} of them from before{left}", *_notes(grounds, out))
+    lines = (f"{what}: {recipe.how} of dates in {out}, {kept} of them from before{left}", *_notes(grounds, out, recipe))
     return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
 
 
@@ -258,14 +258,14 @@ def _table(grounds: Sequence[Place]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _notes(grounds: Sequence[Place], out: Path) -> Iterator[str]:
+def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]:
     """What a user should know of the places, and of others that an earlier run has left in the folder."""
     alone = sum(len(place.dates) == 1 for place in grounds)
     if alone:
-        yield f"{_counted(alone, 'place')} with one date only: nothing is fused there"
+        yield f"{_counted(alone, recipe.by)} with one date only: nothing is fused there"
     warped = sum(place.warped for place in grounds)
     if warped:
-        yield f"{_counted(warped, 'map')} with other pixels than the place's: warped, bilinear"
+        yield f"{_counted(warped, 'map')} on other pixels than the {recipe.by}'s: warped, bilinear"
     now = {place.id for place in grounds}
     others = [path.parent.name for path in sorted(out.glob("*/item.json")) if path.parent.name not in now]
     if others:
