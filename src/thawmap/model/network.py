@@ -171,10 +171,11 @@ def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> n
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries' advice on names and pretrained tags
             network: nn.Module = smp.create_model(architecture, encoder, weights, channels, 1, **extra)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         msg = (
-            f"weights {weights!r} of encoder {encoder!r} cannot be fetched ({_first_line(error)}); connect "
-            "to the network once, name a .safetensors file, or leave model.weights unset"
+            f"weights {weights!r} of encoder {encoder!r} cannot be fetched ({_first_line(error).split('. ')[0]}); "
+            "connect to the network once, after which they are kept on this disk, name a .safetensors file, or leave "
+            "model.weights unset"
         )
         raise ConfigError(msg) from error
     except _REFUSALS as error:
@@ -188,15 +189,19 @@ def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> n
 
 
 def _load_encoder(network: nn.Module, path: Path) -> None:
-    """Fill the encoder from a file: an encoder's own weights, or a whole network's such as a bundle's."""
+    """Fill the encoder from a file: an encoder's own weights, or a whole network's such as a bundle's.
+
+    An encoder's that saw the three colours of photographs is made to see as many layers as there are.
+    """
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         msg = f"model.weights {path} cannot be read ({_first_line(error)}); name a .safetensors file"
         raise ConfigError(msg) from error
     own = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+    encoder = cast("nn.Module", network.encoder)
     try:
-        cast("nn.Module", network.encoder).load_state_dict(own or state)
+        encoder.load_state_dict(own or _for_layers(state, encoder.state_dict()))
     except RuntimeError as error:
         reason = str(error).splitlines()[1:2] or [str(error)]
         msg = (
@@ -204,6 +209,22 @@ def _load_encoder(network: nn.Module, path: Path) -> None:
             f"({reason[0].strip()[:200]}); name weights of the same encoder and layers"
         )
         raise ConfigError(msg) from error
+
+
+def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of photographs' three colours for any number of layers, as segmentation_models.pytorch makes them.
+
+    The first convolution sees the colours in turn, over and over, and its sum stays as large; one layer sees all three.
+    """
+
+    def spread(weights: Tensor, like: Tensor | None) -> Tensor:
+        if like is None or weights.ndim != 4 or weights.shape[1] != 3 or like.shape[1] == 3:
+            return weights
+        layers = like.shape[1]
+        turns = weights[:, torch.arange(layers) % 3] * (3 / layers)
+        return weights.sum(1, keepdim=True) if layers == 1 else turns
+
+    return {name: spread(weights, wanted.get(name)) for name, weights in state.items()}
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
