@@ -100,7 +100,7 @@ REGIONS = (
         relief=Relief(
             hills_m=3.5, wavelength_m=600, gully_m=3, river_m=200, lakes=0.06, bank_m=14, bank_width_m=110, heading=15,
         ),
-        slumps=Slumps(area_m2=17500, per_km2=80, elongation=1.5, at_shore=True, crowded=0.2, old=0.5),
+        slumps=Slumps(area_m2=13800, per_km2=300, elongation=1.5, at_shore=True, crowded=0.1, old=0.5),
         dense=(0.020, 0.033, 0.024, 0.185), sparse=(0.031, 0.047, 0.041, 0.205),
         soil=(0.062, 0.077, 0.083, 0.155), cover=0.68, rugged=0.03, silty=0.6,
     ),
