@@ -77,6 +77,10 @@ class InferenceSettings(Settings):
     """Squares per forward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to predict; auto: a GPU where there is one."""
+    backend: Literal["auto", "eager", "compile", "openvino"] = "auto"
+    """What computes: PyTorch as it is or compiled, or OpenVINO; auto: the fastest, measured where that pays."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's multiplications; bfloat16 is faster where the machine knows it, and refused where it shows."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

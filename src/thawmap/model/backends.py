@@ -1,15 +1,30 @@
-"""What runs a bundle: from images in physical units to probabilities."""
+"""What runs a bundle: from images in physical units to probabilities.
 
+Every backend gives what PyTorch gives in float32, within bounds (`thawmap.model.agreement`); one that does not is not
+used. Which of them is the fastest depends on the network and the machine: `thawmap.model.choosing` measures.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from thawmap.errors import ConfigError
+from thawmap.model.agreement import Precision, disagreement, middle, plausible
 from thawmap.model.bundle import Bundle
-from thawmap.model.network import probability
+from thawmap.model.network import PROBE_PX, probability
+
+BACKENDS = ("eager", "compile", "openvino")
+"""PyTorch operation by operation, PyTorch compiled for the machine, OpenVINO on a processor."""
+
+_MEMORY_SIGNS = ("allocate memory", "out of memory", "bad_alloc", "bad allocation", "alloc_failed", "out_of_memory")
 
 
 class Backend(Protocol):
@@ -18,46 +33,88 @@ class Backend(Protocol):
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Probability (N, H, W) float32, 0..1, of images (N, C, H, W) float32, physical units, NaN = missing.
 
-        Layers are in the bundle's order; H and W are multiples of the bundle's stride. Every pixel gets an
-        answer: what is not valid is the caller's to leave out.
+        Layers are in the bundle's order; H and W are multiples of the bundle's stride. Every pixel gets an answer: what
+        is not valid is the caller's to leave out.
+
+        Raises:
+            MemoryError: If the device's memory does not hold the batch; a smaller one may fit.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TorchBackend:
-    """PyTorch on one device, in float32 as that device multiplies it (recent GPUs round more than a CPU).
+    """PyTorch on one device.
 
     Attributes:
-        bundle: The model; its network is on ``device``.
+        answer: Probability (N, H, W) of a tensor of images, on the device.
         device: Where it runs.
+        precision: float32 is the full one on GPUs too; bfloat16 multiplies in 16 bits and adds in 32.
     """
 
-    bundle: Bundle
+    answer: Callable[[Tensor], Tensor]
     device: torch.device
+    precision: Precision = "float32"
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Probability (N, H, W) of images (N, C, H, W), as `Backend` says."""
-        with torch.inference_mode():
+        with memory_errors(), torch.inference_mode(), _arithmetic(self.device, self.precision):
             batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(self.device)
-            answer = probability(self.bundle.network, batch, self.bundle.layers)
-            found: npt.NDArray[np.float32] = answer.cpu().numpy()
+            found: npt.NDArray[np.float32] = self.answer(batch).cpu().numpy()
         return found
 
 
-def open_backend(bundle: Bundle, *, device: str = "auto") -> Backend:
-    """The bundle, ready to run on ``device``: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+def open_backend(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    backend: str = "eager",
+    precision: Precision = "float32",
+    image: npt.NDArray[np.float32] | None = None,
+) -> Backend:
+    """The bundle, ready to run; every backend but PyTorch's own in float32 has shown that it agrees with that.
 
-    The bundle's own network is moved there.
+    The bundle's own network is moved to the device.
+
+    Args:
+        bundle: The model.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        backend: One of `BACKENDS`.
+        precision: Of multiplications.
+        image: A real one (C, H, W) in physical units, NaN = missing, in whose middle answers are compared; None: one
+            made up. What bfloat16 loses depends on the image.
 
     Raises:
-        ConfigError: If there is no such device.
+        ConfigError: If there is no such device or backend, its library is missing, it does not work here, or it
+            disagrees with PyTorch.
     """
     where = find_device(device)
     # torch's stubs know `to` with a memory format only together with other arguments
     bundle.network.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bundle.network.eval()
-    return TorchBackend(bundle, where)
+    network = partial(probability, bundle.network, layers=bundle.layers)
+    eager = TorchBackend(network, where)
+    if (backend, precision) == ("eager", "float32"):
+        return eager
+    if backend == "openvino":
+        from thawmap.model.openvino import open_openvino  # noqa: PLC0415 - an optional library, and a slow one
+
+        opened: Backend = open_openvino(bundle, where, precision)
+    elif backend == "compile":
+        opened = _compiled(network, where, precision)
+    elif backend == "eager":
+        opened = TorchBackend(network, where, precision)
+    else:
+        msg = f"backend {backend!r} does not exist; use {', '.join(BACKENDS)}"
+        raise ConfigError(msg)
+    sample = plausible(bundle.layers, PROBE_PX) if image is None else middle(image, PROBE_PX)
+    answer, truth = _tried(opened, sample, backend), eager(sample)
+    wrong = disagreement(answer, truth, precision=precision, threshold=bundle.threshold)
+    if wrong is not None:
+        advice = "inference.backend to eager" if precision == "float32" else "inference.precision to float32"
+        msg = f"backend {backend} in {precision} disagrees with PyTorch in float32: {wrong}; set {advice}"
+        raise ConfigError(msg)
+    return opened
 
 
 def find_device(name: str) -> torch.device:
@@ -80,3 +137,47 @@ def find_device(name: str) -> torch.device:
         )
         raise ConfigError(msg)
     return device
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns what libraries raise for want of memory into MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).lower()
+        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in said for sign in _MEMORY_SIGNS):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise MemoryError(str(error).splitlines()[0]) from error
+
+
+@contextmanager
+def _arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
+    """How a device multiplies: GPUs would else cut the factors of float32 convolutions to 10 bits."""
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False))
+        if precision == "bfloat16":
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+        yield
+
+
+def _compiled(answer: Callable[[Tensor], Tensor], device: torch.device, precision: Precision) -> TorchBackend:
+    """Compiled when it is first asked: for any size on a processor, as one CUDA graph per size on a GPU."""
+    on_gpu = device.type == "cuda"
+    compiled = torch.compile(answer, dynamic=not on_gpu, mode="reduce-overhead" if on_gpu else None)
+    return TorchBackend(compiled, device, precision)
+
+
+def _tried(opened: Backend, images: npt.NDArray[np.float32], backend: str) -> npt.NDArray[np.float32]:
+    """Its first answer: compilers work now, and may fail."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # compilers' remarks on what they could not make faster
+            return opened(images)
+    except (RuntimeError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        msg = f"backend {backend} does not work here ({reason}); set inference.backend to eager"
+        raise ConfigError(msg) from error
