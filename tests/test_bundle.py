@@ -205,6 +205,16 @@ def test_a_network_that_answers_nan_is_not_saved(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o007])
+def test_whoever_may_read_other_files_may_read_a_bundle(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save(make(), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o666 & ~umask}
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot be written"):

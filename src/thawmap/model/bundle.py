@@ -105,6 +105,8 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
             saved = replace(bundle, id=_identify(content))
             _write_json(fresh / _ITEM, catalogue.item(saved))
             _write_json(fresh / _JSON, {"id": saved.id} | content)
+            for name in (_WEIGHTS, _SELFTEST):  # which safetensors writes for their owner alone
+                (fresh / name).chmod((fresh / _JSON).stat().st_mode)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         msg = f"bundle {folder} cannot be written ({reason}); check the path, the permissions and the space"
