@@ -452,7 +452,9 @@ def test_outlines_follow_the_pixels_edges():
     mask = np.zeros((6, 8), np.uint8)
     mask[2:4, 3:6] = 1
     figure = map_panel(np.zeros((6, 8, 3), np.uint8), np.zeros((6, 8)), mask, threshold=0.5, pixel_m=10)
-    edges = {tuple(map(tuple, line)) for line in figure.axes[0].collections[-3].get_segments() if len(line)}
+    drawn = figure.axes[0].patches[0].get_path()
+    assert drawn.codes.tolist() == [drawn.MOVETO, drawn.LINETO] * 10
+    edges = {tuple(map(tuple, line)) for line in drawn.vertices.reshape(-1, 2, 2)}
     assert len(edges) == 2 * (2 + 3)
     assert {x for line in edges for x, _ in line} == {2.5, 3.5, 4.5, 5.5}
     assert {y for line in edges for _, y in line} == {1.5, 2.5, 3.5}

@@ -1,8 +1,12 @@
 """Training as a recipe: tiles, split, network, report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from thawmap.config import Config
 from thawmap.data.project import Project
@@ -12,6 +16,7 @@ from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
+    from thawmap.report.training import Tile
     from thawmap.train.folds import Folds
     from thawmap.train.tiles import TileStore
 
@@ -25,7 +30,10 @@ def train(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Cut tiles, split them by region, train, and keep the best and the last model as bundles.
+    """Cut tiles, split them by region, train, keep the best and the last model as bundles, and report on the best.
+
+    The report, in ``out``/report, is made at the end, or made again by the same call where it is missing; where it
+    cannot be made, the bundle stays, and the summary names the failure.
 
     Args:
         config: Everything that decides the result.
@@ -61,9 +69,67 @@ def train(
         return Summary(lines=(*cut.lines, line), failed=cut.failed)
     opened = TileStore.open(place)
     there = _trained(out, config, opened.identity)
-    made = there or fit(opened, _folds(config, opened, scenes), config, out, resume=resume, report=progress.say)
+    folds = _folds(config, opened, scenes)
+    made = there or fit(opened, folds, config, out, resume=resume, report=progress.say)
+    told, failed = _report(made, out, folds.validation, config, opened)
     line = f"bundle {made.id}, threshold {made.threshold:.2f}{', trained before' if there else ''}: {out}"
-    return Summary(lines=(*cut.lines, line), done=int(not there), skipped=int(bool(there)), failed=cut.failed)
+    lines, failed = (*cut.lines, line, *told), {**cut.failed, **failed}
+    return Summary(lines=lines, done=int(not there), skipped=int(bool(there)), failed=failed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What the engine works on."""
+
+    id: str
+
+
+def _report(
+    bundle: "Bundle", out: Path, tiles: pd.DataFrame, config: Config, store: "TileStore"
+) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Make the report of a training, unless it is there: where it is, and why it could not be made."""
+    from thawmap.report import training as report  # noqa: PLC0415 - figures load slowly
+
+    folder = out / "report"
+
+    def write(_: _Item) -> None:
+        log, made = pd.read_csv(out / "metrics.csv"), datetime.now(UTC)
+        report.write(folder, bundle, log, _looked(bundle, tiles, config, store), project=config.project, made=made)
+
+    todo = [] if report.is_made(folder, bundle) else [_Item(f"report in {folder}")]
+    _, failed = run_all(write, todo, config, None, "report", here=True)
+    return (() if failed else (f"report: {folder / 'index.html'}",)), failed
+
+
+def _looked(bundle: "Bundle", tiles: pd.DataFrame, config: Config, store: "TileStore") -> Iterator["Tile"]:
+    """The tiles with what the network says of each, a batch at a time."""
+    import torch  # noqa: PLC0415
+
+    from thawmap.model.backends import find_device  # noqa: PLC0415
+    from thawmap.model.network import probability  # noqa: PLC0415
+    from thawmap.report.gallery import composite, stretch  # noqa: PLC0415
+    from thawmap.report.training import Tile  # noqa: PLC0415
+    from thawmap.train.tiles import derive  # noqa: PLC0415
+
+    device, size = find_device(config.training.device), config.training.batch_size
+    network, stored = bundle.network.to(device).eval(), [code.name for code in store.codes]
+    shown = [stored.index(name) for name in composite(stored)]
+    parts = [tiles[first : first + size] for first in range(0, len(tiles), size)]
+    for rows, part in zip(parts, store.stream(parts), strict=True):
+        batch = store.to_device(part, device)
+        with torch.no_grad():
+            image = derive(batch.image, stored=stored, wanted=[layer.name for layer in bundle.layers])
+            answer = probability(network, image, bundle.layers).masked_fill(~batch.valid, torch.nan)
+        colours = batch.image[:, shown].permute(0, 2, 3, 1)
+        for place, row in enumerate(rows[["scene", "number", "region"]].to_dict("records")):
+            yield Tile(
+                scene=row["scene"],
+                number=row["number"],
+                region="" if pd.isna(row["region"]) else row["region"],
+                image=stretch(colours[place].cpu().numpy()),
+                probability=answer[place].cpu().numpy(),
+                target=part.target[place],
+            )
 
 
 def _check_split(config: Config, scenes: Sequence[Scene]) -> None:

@@ -7,21 +7,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from thawmap.model.metrics import Histogram, calibration_error, reliability
-from thawmap.report.figures import BLUE, DASHES, GREEN, GREY, INK, LINES, MUTED, ORANGE, RULE, TITLES, styled
+from thawmap.report.figures import BLUE, DASHES, GREEN, GREY, LINES, MUTED, ORANGE, RULE, TITLES, styled
 
+_FEW = 4  # lines whose names fit between them
 _KINDS = {"precision": ORANGE, "recall": GREEN, "f1": BLUE}
 
 
 @styled
-def reliability_diagram(curves: Mapping[str, Histogram]) -> Figure:
-    """Share of labelled pixels by predicted probability, a line per name, above the number of pixels of all together.
+def reliability_diagram(curves: Mapping[str, Histogram], pixels: Histogram) -> Figure:
+    """Share of labelled pixels by predicted probability, a line per name, above the number of all pixels.
 
     Args:
         curves: Pixels by probability and label, of each region.
+        pixels: Those of all together.
     """
-    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
+    few = len(curves) <= _FEW
+    figure = Figure(figsize=(4.8 if few else 6.4, 5.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (1.5, 2)))
     for place, (name, counted) in enumerate(curves.items()):
@@ -38,9 +42,11 @@ def reliability_diagram(curves: Mapping[str, Histogram]) -> Figure:
         )
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share that is labelled")
     above.grid(visible=True)
-    together = sum(curves.values(), Histogram.empty())
-    _bars(below, together)
-    figure.legend(handles=above.get_legend_handles_labels()[0], loc="outside right upper", alignment="left")
+    _bars(below, pixels)
+    if few:
+        above.legend(loc="best")
+    else:
+        figure.legend(handles=above.get_legend_handles_labels()[0], loc="outside right upper", alignment="left")
     return figure
 
 
@@ -51,8 +57,10 @@ def _bars(axes: Axes, counted: Histogram) -> None:
     labelled = np.nan_to_num(found.kept) * found.pixels
     for values, colour in ((found.pixels, RULE), (labelled, GREY)):
         axes.bar(edges[:-1], values, np.diff(edges) * 0.94, align="edge", color=colour)
-    axes.set_yscale("symlog", linthresh=1)
-    axes.set(xlabel="Predicted probability", ylabel="Pixels", ylim=(0, None))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=4))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="Predicted probability", ylabel="Pixels", ylim=(0.7, 30 * max(1, found.pixels.max())))
     axes.legend(
         handles=[Line2D([], [], color=colour, linewidth=5) for colour in (RULE, GREY)],
         labels=["all", "labelled"],
@@ -68,21 +76,19 @@ def object_scores(table: pd.DataFrame) -> Figure:
     Args:
         table: The table of objects at one threshold: scope, region, match, min_iou, precision, recall, f1.
     """
-    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
     pooled, regions = table[table["scope"] == "pooled"], table[table["scope"] == "region"]
+    several = len(set(regions["region"])) > 1
+    figure = Figure(figsize=(8.6 if several else 5.2, 3.4), layout="constrained")
+    panels = figure.subplots(1, 1 + several, sharey=True, squeeze=False)[0]
     for kind, colour in _KINDS.items():
-        _by_iou(left, pooled, kind, colour, TITLES[kind])
-    for place, (region, part) in enumerate(regions.groupby("region", sort=False)):
-        _by_iou(right, part, "f1", LINES[place % len(LINES)], str(region) or "all")
-    left.set(title="Together", ylim=(0, 1))
-    right.set_title("F1 by region")
-    for axes in (left, right):
-        axes.set(xlim=(0.05, 1.05), xlabel="IoU of a match, at least")
-        axes.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9, 1.0], ["0.1", "0.3", "0.5", "0.7", "0.9", "centre"])
+        _by_iou(panels[0], pooled, kind, colour, TITLES[kind])
+    for place, (region, part) in enumerate(regions.groupby("region", sort=False) if several else ()):
+        _by_iou(panels[1], part, "f1", LINES[place % len(LINES)], str(region) or "all")
+    for axes, title in zip(panels, ("Together", "F1 by region"), strict=False):
+        axes.set(title=title if several else "", xlim=(0.05, 1.1), ylim=(0, 1), xlabel="IoU of a match, at least")
+        axes.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9, 1.05], ["0.1", "0.3", "0.5", "0.7", "0.9", "by centres"])
         axes.grid(visible=True)
-        axes.legend(loc="upper right" if axes is left else "best")
-    right.get_xticklabels()[-1].set_color(INK)
+        axes.legend(loc="best")
     return figure
 
 
@@ -91,4 +97,4 @@ def _by_iou(axes: Axes, part: pd.DataFrame, kind: str, colour: str, label: str) 
     by_iou = part[part["match"] == "iou"]
     axes.plot(by_iou["min_iou"].astype(float), by_iou[kind], color=colour, marker=".", label=label, clip_on=False)
     by_centre = part[part["match"] == "centroid"]
-    axes.plot([1.0] * len(by_centre), by_centre[kind], color=colour, marker="D", linestyle="none", clip_on=False)
+    axes.plot([1.05] * len(by_centre), by_centre[kind], color=colour, marker="D", linestyle="none", clip_on=False)

@@ -6,9 +6,9 @@ grey is what it is compared with, and what only hindsight can know (the oracle) 
 
 import io
 import math
-from collections.abc import Callable, Mapping
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ParamSpec
 
@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
@@ -36,10 +36,17 @@ BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY = (
 LINES = (BLUE, ORANGE, GREEN, PINK, INK, SKY, "#e69f00", GREY)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _SHARES = LinearSegmentedColormap.from_list("shares", ["#f4f8fb", "#9fcae6", BLUE])
-_PROBABILITY = LinearSegmentedColormap.from_list(
+PROBABILITY = LinearSegmentedColormap.from_list(
     "probability", ["#0a1622", "#12456b", "#4aa3d8", "#ffffff"]
 ).with_extremes(bad="#8b949d")
-TITLES = {"iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1", "loss": "Loss"}
+TITLES = {
+    "iou": "IoU",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "object_f1": "Object F1",
+    "loss": "Loss",
+}
 _SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 
 _STYLE: Any = MappingProxyType(
@@ -90,7 +97,7 @@ def png(figure: Figure, *, dpi: int = 160) -> bytes:
     return buffer.getvalue()
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: pathlib.Path, figure: Figure) -> None:
     """Write the figure, atomically, in the format that the suffix names (.png, .pdf, .svg)."""
     with atomic(path) as temporary, mpl.rc_context(dict(_STYLE)):
         figure.savefig(temporary, dpi=200)
@@ -183,42 +190,57 @@ def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, M
 
 
 @styled
-def training_curves(log: pd.DataFrame, *, metrics: tuple[str, ...] = ("loss", "iou", "precision", "recall")) -> Figure:
+def training_curves(
+    log: pd.DataFrame,
+    *,
+    metrics: Sequence[str] = ("loss", "iou", "precision", "recall"),
+    chosen: tuple[str, int] | None = None,
+) -> Figure:
     """Loss and scores by epoch, a line per split; dotted lines stand where a phase begins.
+
+    Beside the IoU at 0.5 stands, dashed, that at the best threshold of the epoch's validation, where the log has it.
 
     Args:
         log: The training's CSV: phase, epoch, split and the metrics.
         metrics: Columns to draw, each a panel.
+        chosen: Phase and epoch of the network that was kept, to mark.
     """
     epochs = list(dict.fromkeys(zip(log["phase"], log["epoch"], strict=True)))
     place = {epoch: number for number, epoch in enumerate(epochs, start=1)}
     log = log.assign(place=[place[epoch] for epoch in zip(log["phase"], log["epoch"], strict=True)])
-    begins = log.groupby("phase", sort=False)["place"].min()
-    figure = Figure(figsize=(8.6, 2.6), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    across = len(metrics) if len(metrics) <= 4 else -(-len(metrics) // 2)
+    figure = Figure(figsize=(8.6, 0.3 + 2.3 * -(-len(metrics) // across)), layout="constrained")
+    panels = figure.subplots(-(-len(metrics) // across), across, squeeze=False).ravel()
+    for axes, metric in zip(panels, metrics, strict=False):
         for split, part in log.groupby("split", sort=False):
             colour = _SPLITS.get(str(split), INK)
             axes.plot(part["place"], part[metric], color=colour, marker="." if len(epochs) < 30 else "", label=split)
-        for phase, first in begins.items() if len(begins) > 1 else ():
-            axes.axvline(float(first), color=MUTED, linewidth=0.8, linestyle=":")
-            axes.text(
-                float(first),
-                1.0,
-                str(phase),
-                transform=axes.get_xaxis_transform(),
-                color=MUTED,
-                size=7,
-                va="top",
-            )
+            if metric == "iou" and split == "validation" and "iou_at_threshold" in part:
+                best = {"linestyle": (0, (4, 2)), "linewidth": 1.1, "label": "validation, at its best threshold"}
+                axes.plot(part["place"], part["iou_at_threshold"], color=colour, **best)
+        _phases(axes, log)
+        if chosen in place:
+            axes.axvline(place[chosen], color=ORANGE, linewidth=1.1, alpha=0.8, zorder=0.9, label="chosen epoch")
         axes.set_title(TITLES.get(metric, metric), pad=15)
         axes.set_xlabel("Epoch")
         axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.set_ylim(bottom=0, top=None if metric == "loss" else 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.grid(visible=True)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    for axes in panels[len(metrics) :]:
+        axes.set_axis_off()
+    keys = {label: key for axes in panels for key, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=len(keys))
     return figure
+
+
+def _phases(axes: Axes, log: pd.DataFrame) -> None:
+    """Where phases begin, with their names above; nothing for one phase."""
+    begins = log.groupby("phase", sort=False)["place"].min()
+    for phase, first in begins.items() if len(begins) > 1 else ():
+        across = axes.get_xaxis_transform()
+        axes.axvline(float(first) - 0.5, color=MUTED, linewidth=0.8, linestyle=":")
+        axes.text(float(first) - 0.35, 1.02, str(phase), transform=across, color=MUTED, size=7)
 
 
 @styled
@@ -245,16 +267,16 @@ def map_panel(
     left, right = figure.subplots(1, 2)
     left.imshow(image, interpolation="nearest")
     shown = Normalize(0, ceiling)
-    right.imshow(np.ma.masked_invalid(probability), cmap=_PROBABILITY, norm=shown, interpolation="nearest")
+    right.imshow(np.ma.masked_invalid(probability), cmap=PROBABILITY, norm=shown, interpolation="nearest")
     for axes in (left, right):
-        _outline(axes, target == 255, colour="#ffffff", width=0.7)
-        _outline(axes, target == 1, colour=YELLOW)
-        _outline(axes, probability > threshold, colour=SKY)
+        outline(axes, target == 255, colour="#ffffff", width=0.7)
+        outline(axes, target == 1, colour=YELLOW)
+        outline(axes, probability > threshold, colour=SKY)
         axes.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
         axes.spines[:].set_visible(False)
     _scale_bar(left, image.shape[1], pixel_m)
     bar = figure.colorbar(
-        ScalarMappable(shown, _PROBABILITY),
+        ScalarMappable(shown, PROBABILITY),
         ax=right,
         fraction=0.05,
         pad=0.02,
@@ -267,11 +289,11 @@ def map_panel(
     if threshold < ceiling:
         bar.ax.axhline(threshold, color=SKY, linewidth=2)
     keys = [
-        Line2D([], [], color=YELLOW, label="labelled", path_effects=_halo()),
-        Line2D([], [], color=SKY, label=f"predicted (above {threshold:.2f})", path_effects=_halo()),
+        Line2D([], [], color=YELLOW, label="labelled", path_effects=halo()),
+        Line2D([], [], color=SKY, label=f"predicted (above {threshold:.2f})", path_effects=halo()),
     ]
     if (target == 255).any():
-        keys.append(Line2D([], [], color="white", linewidth=1, label="not scored", path_effects=_halo()))
+        keys.append(Line2D([], [], color="white", linewidth=1, label="not scored", path_effects=halo()))
     figure.legend(handles=keys, loc="outside lower left", ncols=3)
     return figure
 
@@ -313,19 +335,25 @@ def _iou_lines(axes: Axes) -> None:
         axes.text(1.02, iou, f"IoU {iou}", color=MUTED, size=7, va="center")
 
 
-def _outline(axes: Axes, mask: npt.NDArray[np.bool_], *, colour: str, width: float = 1.3) -> None:
+def outline(axes: Axes, mask: npt.NDArray[np.bool_], *, colour: str, width: float = 1.3) -> None:
     """Draw the pixels' edges between inside and outside of the mask; the border of the image closes it."""
     padded = np.pad(mask, 1).astype(np.int8)
     rows, cols = np.nonzero(np.diff(padded, axis=0)[:, 1:-1])
     across = np.stack([np.stack([cols, rows], -1), np.stack([cols + 1, rows], -1)], 1)
     rows, cols = np.nonzero(np.diff(padded, axis=1)[1:-1])
     down = np.stack([np.stack([cols, rows], -1), np.stack([cols, rows + 1], -1)], 1)
-    edges = list(np.concatenate([across, down]) - 0.5)
-    axes.add_collection(LineCollection(edges, color="#000000", alpha=0.55, linewidth=width + 1.2))
-    axes.add_collection(LineCollection(edges, color=colour, linewidth=width, capstyle="projecting"))
+    edges = np.concatenate([across, down]) - 0.5
+    if not len(edges):
+        return
+    path = Path(edges.reshape(-1, 2), np.tile([Path.MOVETO, Path.LINETO], len(edges)))
+    under = PathPatch(path, fill=False, edgecolor="#0000008c", linewidth=width + 1.2, capstyle="butt")
+    for patch in (under, PathPatch(path, fill=False, edgecolor=colour, linewidth=width, capstyle="projecting")):
+        patch.set_in_layout(False)  # its extent, edge by edge, takes longer than all the rest
+        axes.add_artist(patch)
 
 
-def _halo() -> list[Any]:
+def halo() -> list[Any]:
+    """What makes a light line or letter stand out on any ground."""
     return [withStroke(linewidth=2.4, foreground="#00000088")]
 
 
@@ -337,5 +365,5 @@ def _scale_bar(axes: Axes, width: int, pixel_m: float) -> None:
     said = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     first, last, row = 0.04, 0.04 + length / pixel_m / width, 0.045
     place = axes.transAxes
-    axes.plot([first, last], [row, row], color="white", linewidth=3, transform=place, path_effects=_halo())
-    axes.text(first, row + 0.025, said, color="white", size=9, weight="bold", transform=place, path_effects=_halo())
+    axes.plot([first, last], [row, row], color="white", linewidth=3, transform=place, path_effects=halo())
+    axes.text(first, row + 0.025, said, color="white", size=9, weight="bold", transform=place, path_effects=halo())

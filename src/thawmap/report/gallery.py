@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from thawmap.data.io import raster_info
@@ -78,31 +77,27 @@ def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels,
     """
     path = maps / scene.id / "probability.tif"
     geobox = window_geobox(raster_info(path).geobox, scored.richest)
-    layers = composite(sources)
+    layers = composite(frozenset[str]().union(*(source.layers for source in sources)))
+    stack = assemble(scene, layers, geobox, sources)
     return Place(
         rank=rank,
         scored=scored,
         layers=layers,
-        image=_stretch(assemble(scene, layers, geobox, sources), layers),
+        image=stretch(np.stack([stack[name].values for name in layers], axis=-1)),
         probability=read_probability(path, geobox),
         target=labels.burn(scene, geobox),
         pixel_m=_pixel_m(geobox),
     )
 
 
-def composite(sources: Sequence[Source]) -> tuple[str, ...]:
-    """Three layers to show as red, green and blue; one layer, three times, where no composite is there."""
-    available = frozenset[str]().union(*(source.layers for source in sources))
-    for layers in COMPOSITES:
-        if available.issuperset(layers):
-            return layers
-    return (min(available),) * 3
+def composite(available: Collection[str]) -> tuple[str, ...]:
+    """Three of the layers to show as red, green and blue; one layer, three times, where no composite is there."""
+    return next((layers for layers in COMPOSITES if set(layers) <= set(available)), (min(available),) * 3)
 
 
-def _stretch(stack: xr.Dataset, layers: tuple[str, ...]) -> npt.NDArray[np.uint8]:
-    """Each layer from its 2nd to its 98th percentile; grey where something is missing."""
-    image = np.full((*stack["valid"].shape, 3), _MISSING, np.uint8)
-    bands = np.stack([stack[name].values for name in layers], axis=-1)
+def stretch(bands: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """Three bands (y, x, 3), NaN = missing, each from its 2nd to its 98th percentile; grey where one is missing."""
+    image = np.full(bands.shape, _MISSING, np.uint8)
     known = np.isfinite(bands).all(axis=-1)
     if known.any():
         low, high = np.percentile(bands[known], [2, 98], axis=0)

@@ -32,6 +32,11 @@ class Picture:
     caption: str
     width_rem: float
 
+    @property
+    def png(self) -> bytes:
+        """The PNG itself."""
+        return base64.b64decode(self.uri.partition(",")[2])
+
 
 def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
     """A figure as it stands on a page."""

@@ -190,11 +190,11 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
             f"Pixels of {where}; each row adds up to 100 %.",
         ),
     ]
-    pictures += _shape_pictures(counting, members, name, where, evaluation.thresholds)
+    pictures += _shape_pictures(members, name, where, evaluation.thresholds)
     pictures.append(
         picture(
             "What probabilities are worth",
-            reliability_diagram(curves),
+            reliability_diagram(curves, summed(evaluation.scenes)),
             "Share of labelled pixels against predicted probability, a line per region, over the number of pixels.",
             "On the dotted line a probability is what it says: of the pixels with 0.3, three in ten are labelled. "
             "Below it the model is too sure, above it not sure enough. Where objects are rare nearly all pixels have "
@@ -214,13 +214,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
     return pictures
 
 
-def _shape_pictures(
-    counting: Mapping[str, Sequence[Scored]],
-    members: Sequence[Scored],
-    name: str,
-    where: str,
-    thresholds: Mapping[str, float],
-) -> list[Picture]:
+def _shape_pictures(members: Sequence[Scored], name: str, where: str, thresholds: Mapping[str, float]) -> list[Picture]:
     """Scores of objects by the IoU that is asked of them; nothing where objects are not known."""
     table = tabulate_objects(members, {name: thresholds[name]})
     if table["f1"].isna().all():
@@ -231,8 +225,7 @@ def _shape_pictures(
             object_scores(table),
             "Precision, recall and F1 of objects against the IoU that makes a match, together and F1 by region.",
             f"Objects of {where}. To the right a match has to fit better. Diamonds: objects match where the centre of "
-            "one lies on the other, however well their outlines fit."
-            + ("" if len(counting) > 1 else " With one region both panels show the same objects."),
+            "one lies on the other, however well their outlines fit.",
         )
     ]
 
