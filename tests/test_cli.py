@@ -77,6 +77,9 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         "labels",
         "tiles",
         "train",
+        "crossval",
+        "tune",
+        "model",
         "predict",
         "evaluate",
     )
