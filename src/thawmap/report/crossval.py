@@ -94,7 +94,8 @@ def read(out: Path) -> Crossval:
         raise DataError(msg)
     missing = fits[~fits["finished"]]
     index = [*KEYS, "phase", "epoch", "split"]
-    epochs = metrics.pivot_table(index=index, columns="metric", values="value", sort=False).reset_index()
+    known = metrics.pivot_table(index=index, columns="metric", values="value", sort=False)
+    epochs = known.reindex(columns=known.columns.union([*SCORES, "iou_at_threshold"])).reset_index()
     return Crossval(
         project=plan["project"],
         keys=tuple(key for key, values in plan["crossval"]["grid"].items() if len(values) > 1),
@@ -223,7 +224,7 @@ def by_phase(cv: Crossval) -> pd.DataFrame:
     held_out = cv.held_out()
     rows = [best_epochs(held_out[held_out["phase"] == phase]).assign(choice="paper") for phase in cv.phases]
     checked = cv.epochs[cv.epochs["split"] == "validation"].set_index([*KEYS, "epoch"])
-    known = checked["iou_at_threshold"] if "iou_at_threshold" in checked else pd.Series(dtype=float)
+    known = checked["iou_at_threshold"]
     score = held_out.set_index([*KEYS, "epoch"]).index.map(known.to_dict()).to_series(index=held_out.index)
     order = held_out.assign(score=score.fillna(-math.inf)).sort_values(["score", "epoch"], ascending=False)
     rows.append(order.drop_duplicates([*KEYS, "phase"]).assign(choice="half"))
@@ -337,7 +338,7 @@ def _sum(part: pd.DataFrame) -> Counts:
 
 def _validation(checked: pd.DataFrame, place: Sequence[Any]) -> float:
     """The IoU on the inner folds of one epoch."""
-    known = "iou_at_threshold" in checked and tuple(place) in checked.index
+    known = tuple(place) in checked.index
     return float(checked.loc[tuple(place), "iou_at_threshold"]) if known else math.nan
 
 
