@@ -1,6 +1,10 @@
 """Training: everything that is accepted runs, the same seed gives the same, and it does learn."""
 
 import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -259,3 +263,40 @@ def test_what_does_not_suit_is_refused_before_anything_is_written(store, tmp_pat
         with pytest.raises(ConfigError, match="0 GPUs"):
             run(store, tmp_path / "out", "training.device=cuda")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_validation_region_without_a_tile_is_refused(store, tmp_path):
+    with pytest.raises(ConfigError, match=r"split\.validation names the region 'Banks', which has no tile"):
+        run(store, tmp_path / "out", "split.validation=[Banks]")
+    assert not (tmp_path / "out").exists()
+
+
+SCARCE = """
+    import resource, sys
+    from pathlib import Path
+    import torch
+    from toy_training import run
+    from thawmap.errors import TrainingError
+    from thawmap.train.tiles import TileStore
+
+    torch.set_num_threads(1)
+
+    def fill(line):
+        if line.startswith("train:"):
+            taken = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (taken + 600 * 2**20, resource.RLIM_INFINITY))
+
+    try:
+        chosen = ("model.architecture=unet", "training.batch_size=8", "training.precision=float32")
+        run(TileStore.open(Path(sys.argv[1])), Path(sys.argv[2]), *chosen, size=256, report=fill)
+    except TrainingError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
+def test_a_batch_that_memory_does_not_hold_is_said_with_what_to_lower(tmp_path):
+    store = make_store(tmp_path / "tiles", configuration(size=256), across=4)
+    words = [sys.executable, "-c", textwrap.dedent(SCARCE), str(store.path), str(tmp_path / "out")]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert "memory does not hold a batch of 8 tiles; lower training.batch_size" in done.stdout, done.stderr

@@ -6,11 +6,13 @@ that trains on several devices must be guarded by ``if __name__ == "__main__"``,
 processes.
 """
 
+import ctypes
 import logging
 import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Literal
@@ -26,6 +28,8 @@ from thawmap.model.backends import find_device
 
 Report = Callable[[str], None]
 """Is told what happens, a line each."""
+
+_MALLOPT = {"trim threshold": -1, "mmap threshold": -3}  # as <malloc.h> numbers them
 
 Work = Callable[[Fabric, Report], None]
 """A training in one process, or its part in one of several."""
@@ -102,6 +106,18 @@ def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory that tensors give back, for the next ones, where its C library is glibc.
+
+    By default a tensor of some megabytes is handed back to the system, and the next one of its size comes in pages that
+    the system first fills with zeros: a seventh of a step's time on a CPU (benchmarks/training.py). The most that a
+    process takes stays the same.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # other systems and libraries have no such function
+        for number in _MALLOPT.values():
+            ctypes.CDLL(None).mallopt(number, 2**30)
 
 
 def _take_part(number: int, work: Work, settings: TrainingSettings, there: Connection, port: int) -> None:

@@ -29,12 +29,14 @@ from thawmap.train import sampling, state
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.augment import optional
 from thawmap.train.devices import Report as Report  # noqa: PLC0414 - whoever calls `fit` writes one
-from thawmap.train.devices import launch
+from thawmap.train.devices import keep_memory, launch
 from thawmap.train.folds import Folds
 from thawmap.train.learner import Epoch, Learner
 from thawmap.train.log import Result, curves, sentence, write_log
 from thawmap.train.state import Course
 from thawmap.train.tiles import TileStore
+
+_MEMORY_IS_FULL = ("out of memory", "allocate memory", "bad_alloc", "could not create a memory object")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,17 +167,22 @@ def _keep_bundles(out: Path, bundle: Bundle, course: Course, *, improved: bool) 
 
 @contextmanager
 def _prepared(settings: TrainingSettings) -> Iterator[None]:
-    """Torch's own randomness (first weights, dropout) from the seed; memory errors said.
+    """Torch's own randomness (first weights, dropout) from the seed; memory kept, and said where it does not suffice.
 
     Raises:
-        TrainingError: If a GPU's memory does not suffice.
+        TrainingError: If memory does not suffice.
     """
     torch.manual_seed(settings.seed)
+    keep_memory()
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        size = settings.batch_size
-        msg = f"the GPU's memory does not hold a batch of {size} tiles; lower training.batch_size or tiles.size"
+    except (MemoryError, RuntimeError) as error:  # a GPU's is a RuntimeError too
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _MEMORY_IS_FULL):
+            raise
+        msg = (
+            f"memory does not hold a batch of {settings.batch_size} tiles; lower training.batch_size, and "
+            "raise training.accumulate as much for the same steps, or lower tiles.size"
+        )
         raise TrainingError(msg) from error
 
 
