@@ -116,3 +116,17 @@ def test_the_edge_of_the_raster_is_no_outline():
 def test_a_band_without_width_is_refused():
     with pytest.raises(DataError, match="0 px has no pixels; allowed is 1 or more"):
         boundary_counts(everywhere, np.ones(SHAPE, np.uint8), everywhere, width=0)
+
+
+@given(predictions, targets, masks, st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))
+@settings(deadline=None)
+def test_parts_with_a_rim_add_up_to_the_whole(prediction, target, valid, width, row, col):
+    rim = [(width, width)] * 2
+    grown = [np.pad(one, rim, constant_values=fill) for one, fill in ((prediction, 0), (target, 255), (valid, 0))]
+    parts = []
+    for rows in (slice(0, row), slice(row, SHAPE[0])):
+        for cols in (slice(0, col), slice(col, SHAPE[1])):
+            here = tuple(slice(one.start, one.stop + 2 * width) for one in (rows, cols))
+            within = np.pad(np.ones((rows.stop - rows.start, cols.stop - cols.start), np.bool_), rim)
+            parts.append(boundary_counts(*(one[here] for one in grown), width=width, within=within))
+    assert sum(parts, Counts()) == boundary_counts(prediction, target, valid, width=width)

@@ -154,6 +154,24 @@ def test_the_windows_do_not_matter(world, evaluation, monkeypatch, side, block):
     pd.testing.assert_frame_equal(again.objects, evaluation.objects)
 
 
+def test_an_object_within_another_across_windows_is_counted_once(tmp_path, monkeypatch):
+    """A ring over four windows, mapped and labelled, around a mapped and a labelled spot that do not meet."""
+    world = make_world(tmp_path, shape=(64, 64), regions=("Lena",))
+    scene = world.scenes[0]
+    ring = np.zeros((64, 64), np.uint8)
+    ring[10:54, 10:54], ring[13:51, 13:51] = 1, 0
+    target, stored = ring.copy(), 90 * ring
+    target[20:24, 20:24], stored[44:47, 18:24], stored[40:44, 40:44] = 1, 80, 70
+    write_raster(scene.files["labels"], target, scene.geobox, encoding=Encoding(dtype="uint8"))
+    write_raster(world.maps / scene.id / "probability.tif", stored, scene.geobox, encoding=BYTES)
+    monkeypatch.setattr(scoring, "_SIDE", 32)
+    monkeypatch.setattr(scoring, "_BLOCK", 2)
+    found = evaluate(world.maps, world.scenes, world.labels, thresholds={"paper": 0.5})
+    row = row_of(found.table, scope="pooled", threshold_name="paper")
+    assert [row[f"object_{kind}"] for kind in ("tp", "fp", "fn")] == [1, 2, 1]
+    assert row["object_average_precision"] == 0.5
+
+
 def whole_arrays(world, scene):
     """Probability, target and where both are known, of a whole scene."""
     stored, target = world.stored[scene.id], world.targets[scene.id]

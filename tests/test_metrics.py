@@ -157,6 +157,22 @@ def test_histograms_of_parts_add_to_that_of_the_whole(stored, target, valid, cut
     assert whole.total == int((valid & (target != 255)).sum())
 
 
+@given(hundredths, targets)
+def test_precision_and_recall_over_all_thresholds_are_those_of_scikit_learn(stored, target):
+    used = target != 255
+    if not (target == 1).any():
+        return
+    counted = histogram(stored / 100, target, np.ones(PIXELS, bool))
+    precision, recall, thresholds = oracle.precision_recall_curve(target[used], stored[used])
+    for step, *expected in zip(thresholds, precision, recall, strict=False):
+        above = scores(counted.counts((step - 0.5) / 100))
+        assert [above["precision"], above["recall"]] == pytest.approx(expected)
+
+
+def test_the_mean_can_be_of_other_scores():
+    assert mean_scores([{"mine": 1.0, "iou": 0.0}, {"mine": math.nan}, {"mine": 0.5}], ["mine"]) == {"mine": 0.75}
+
+
 @given(hundredths, targets, st.sampled_from(["iou", "f1", "kappa"]))
 def test_no_threshold_is_better_than_the_best(stored, target, metric):
     counted = histogram(stored / 100, target, np.ones(PIXELS, bool))

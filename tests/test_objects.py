@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from thawmap.errors import DataError
 from thawmap.model.metrics import Counts, scores
-from thawmap.model.objects import Detections, average_precision, detections, object_counts
+from thawmap.model.objects import Comparison, Detections, average_precision, detections, object_counts
 
 SHAPE = (7, 8)
 predictions = hnp.arrays(np.bool_, SHAPE)
@@ -105,6 +105,21 @@ def test_counts_by_iou_agree_with_scikit_image_and_shapely(prediction, labelled)
     tp = sum(one.intersection(other).area / one.union(other).area > 0.55 for one in predicted for other in known)
     counted = object_counts(prediction, labelled.astype(np.uint8), everywhere, min_iou=0.55)
     assert counted == Counts(tp=tp, fp=len(predicted) - tp, fn=len(known) - tp)
+
+
+@given(predictions, probabilities)
+@settings(deadline=None, max_examples=50)
+def test_sizes_and_confidences_are_those_of_scikit_image(prediction, probability):
+    probability = np.nan_to_num(probability)
+    found = Comparison.of(prediction, np.zeros(SHAPE, np.uint8), everywhere)
+    regions = measure.regionprops(measure.label(prediction, connectivity=1), intensity_image=probability)
+    assert found.predicted.pixels.tolist() == [region.area for region in regions]
+    confidence = found.detections(probability).confidence
+    np.testing.assert_allclose(confidence, [region.intensity_mean for region in regions], rtol=1e-6)
+    for row, col, region in zip(*found.predicted.centres(), regions, strict=True):
+        apart = np.linalg.norm(region.coords - region.centroid, axis=1)
+        assert math.dist((row, col), region.centroid) == pytest.approx(apart.min(), abs=1e-9)
+        assert [row, col] in region.coords.tolist()
 
 
 @given(targets, masks)
