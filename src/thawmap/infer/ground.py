@@ -30,14 +30,32 @@ def on_ground(outlines: _Objects, geobox: GeoBox) -> _Objects:
 
 def measured(outlines: _Objects, geobox: GeoBox) -> tuple[_Floats, _Floats]:
     """Area in m2 and perimeter in m, in `thawmap.data.inventory.EQUAL_AREA`; outlines are in columns and rows."""
+    if not len(outlines):
+        return np.empty(0), np.empty(0)
+    _, points, (ends, polygons) = shapely.to_ragged_array(outlines)
+    points, rings = _fine(points, ends)
     project = Transformer.from_crs(crs_of(geobox), EQUAL_AREA, always_xy=True)
-    left, top, right, bottom = shapely.bounds(outlines).reshape(-1, 4).T
-    large = np.maximum(right - left, bottom - top) > MEASURED_PX
-    fine = outlines.copy()
-    fine[large] = shapely.segmentize(outlines[large], MEASURED_PX)
-    fine = on_ground(fine, geobox)
-    equal = shapely.transform(fine, lambda points: np.column_stack(project.transform(*points.T)))
-    return shapely.area(equal), shapely.length(equal)
+    x, y = project.transform(*(geobox.transform * tuple(points.T)))
+    first = np.repeat(rings[:-1], np.diff(rings))
+    x, y = x - x[first], y - y[first]  # small numbers, whose products lose nothing
+    length = np.append(np.hypot(np.diff(x), np.diff(y)), 0.0)
+    twice = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0.0)
+    length[rings[1:] - 1] = twice[rings[1:] - 1] = 0.0  # from the end of a ring to the next one
+    area = np.abs(np.add.reduceat(twice, rings[:-1])) / 2
+    is_hole = np.ones(len(area), np.bool_)
+    is_hole[polygons[:-1]] = False
+    area = np.add.reduceat(np.where(is_hole, -area, area), polygons[:-1])
+    return area, np.add.reduceat(np.add.reduceat(length, rings[:-1]), polygons[:-1])
+
+
+def _fine(points: _Floats, rings: npt.NDArray[np.integer]) -> tuple[_Floats, npt.NDArray[np.int64]]:
+    """The points of rings, and where the rings begin, with further points on straight lines that are long."""
+    step = np.diff(points, axis=0, append=points[-1:])
+    step[rings[1:] - 1] = 0
+    count = np.maximum(np.ceil(np.hypot(*step.T) / MEASURED_PX), 1).astype(np.int64)
+    place = np.concatenate([[0], np.cumsum(count)])
+    part = (np.arange(place[-1]) - np.repeat(place[:-1], count)) / np.repeat(count, count)
+    return np.repeat(points, count, axis=0) + part[:, None] * np.repeat(step, count, axis=0), place[rings]
 
 
 def pixel_m(geobox: GeoBox) -> tuple[float, float]:

@@ -8,7 +8,7 @@ pixels and outlines, memory with what is found, and the result does not depend o
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +60,8 @@ COLUMNS = {
 """Columns of slumps and their types, in order; the geometry follows them."""
 
 _NAMESPACE = uuid.UUID("8b0f6c1e-3b0a-5d0c-9a54-0f2e5a9a7d11")
-_STRIP_PX = 2**18  # pixels that are looked at together
-_PILE = 2**15  # edges and values that wait at least
+_STRIP_PX = 2**17  # pixels that are looked at together
+_PILE = 2**14  # edges and values that wait at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,13 +333,14 @@ def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: f
 
 def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str) -> gpd.GeoDataFrame:
     """The tables as slumps, sorted."""
-    names = ("slump_id", "geometry", *(name for name, kind in COLUMNS.items() if kind in ("float64", "int64", "bool")))
-    columns: dict[str, Any] = {
-        name: np.concatenate([np.empty(0, np.object_), *(table[name] for table in tables)]) for name in names
-    }
-    place = [np.concatenate([[], *(table[name] for table in tables)]) for name in ("right", "bottom", "left", "top")]
-    order = np.lexsort(place)
-    same = {
+    kinds = {"slump_id": "O", "geometry": "O", "top": "f8", "left": "f8", "bottom": "f8", "right": "f8"}
+    kinds = COLUMNS | kinds
+
+    def column(name: str) -> Any:
+        return np.concatenate([np.empty(0, kinds[name]), *(table[name] for table in tables)])
+
+    order = np.lexsort([column(name) for name in ("right", "bottom", "left", "top")])
+    same: dict[str, Any] = {
         "scene_id": scene.id,
         "acquired": _utc(scene),
         "bundle_id": bundle_id,
@@ -347,10 +348,9 @@ def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str)
         "reviewer": None,
         "reviewed_at": None,
     }
-    columns = {name: column[order] for name, column in columns.items()}
-    columns |= {name: [value] * len(order) for name, value in same.items()}
-    table = pd.DataFrame({name: pd.array(columns[name], dtype=kind) for name, kind in COLUMNS.items()})
-    return gpd.GeoDataFrame(table, geometry=columns["geometry"], crs=crs_of(scene.geobox))
+    values: Iterator[Any] = ([same[name]] * len(order) if name in same else column(name)[order] for name in COLUMNS)
+    table = {name: pd.array(value, dtype=COLUMNS[name]) for name, value in zip(COLUMNS, values, strict=True)}
+    return gpd.GeoDataFrame(table, geometry=column("geometry")[order], crs=crs_of(scene.geobox))
 
 
 def _hex(polygons: Objects) -> list[str]:
