@@ -255,6 +255,8 @@ def test_settings_and_seeds_may_be_added(copy, project, capsys):
     assert "12 of 12 trainings are finished, 4 of them before" in capsys.readouterr().out
     after = timeless(copy)
     assert len(after[["configuration", "seed"]].drop_duplicates()) == 6
+    first, second = (after[(after["seed"] == seed) & (after["metric"] == "loss")]["value"] for seed in (0, 1))
+    assert not np.isin(second, first).any()  # a seed is used, not only named
     old = after[(after["seed"] == 0) & (after["configuration"] != "bce")].reset_index(drop=True)
     pd.testing.assert_frame_equal(old, before, check_exact=True)
 
@@ -416,6 +418,15 @@ def test_the_result_is_what_inner_folds_chose_and_nothing_else(done):
         assert row["configuration"] == best["configuration"]
         assert [row["tp"], row["fp"], row["fn"]] == [tp, fp, fn]
         np.testing.assert_allclose(row["iou"], tp / (tp + fp + fn), rtol=1e-5)
+
+
+def test_what_did_best_where_it_was_held_out_is_not_what_is_chosen():
+    rows = [("a", "x", 0.9, 0.1), ("a", "y", 0.2, 0.3), ("b", "x", 0.1, 0.5), ("b", "y", 0.6, math.nan)]
+    scored = pd.DataFrame(rows, columns=["fold", "configuration", "iou", "validation"]).assign(choice="chosen")
+    assert list(said.nested(scored)["iou"]) == [0.2, 0.1]
+    unknown = scored.assign(validation=math.nan)
+    assert said.nested(unknown).empty  # nothing could choose among several
+    assert list(said.nested(unknown[unknown["configuration"] == "x"])["iou"]) == [0.9, 0.1]
 
 
 def test_configurations_add_counts_and_average_folds(done):
