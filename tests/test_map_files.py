@@ -83,6 +83,21 @@ def test_names_of_darts(darts):
     (darts / "moved.tif").rename(darts / "binarized.tif")
 
 
+@pytest.mark.parametrize("storage", ["uint8", "float32"])
+def test_the_spread_between_networks_has_a_raster(tmp_path, storage):
+    probability, spread = probability_of(), (probability_of(seed=1) / 2).astype(np.float32)
+    probability[:7] = spread[:7] = np.nan
+    rows = [replace(part, spread=spread[part.first_row :][:5]) for part in rows_of(probability)]
+    folder = made(tmp_path, rows=rows, probability=storage).folder
+    item = pystac.Item.from_file(folder / "item.json")
+    assert item.assets["spread"].href.endswith("spread.tif")
+    with rasterio.open(folder / "spread.tif") as file:
+        stored = np.ma.filled(file.read(1, masked=True).astype(float), np.nan) * file.scales[0]
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    np.testing.assert_allclose(stored, spread, atol=0.00501 if storage == "uint8" else 0)
+    assert not (made(tmp_path).folder / "spread.tif").exists()
+
+
 def style(path):
     """A style as QGIS 3 reads it: its root, after its document type."""
     text = path.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import shapely
 import xarray as xr
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from thawmap.config import OutputSettings, PolygonSettings
@@ -64,6 +65,7 @@ _PROBABILITY = {
     "uint8": Encoding(dtype="uint8", nodata=NODATA, scale=0.01, descriptions=("probability",)),
     "float32": Encoding(dtype="float32", nodata=float("nan"), descriptions=("probability",)),
 }
+_SPREAD = {name: replace(encoding, descriptions=("spread",)) for name, encoding in _PROBABILITY.items()}
 _MASK = Encoding(dtype="uint8", nodata=NODATA, descriptions=("slump",), colours=_MASK_COLOURS, overviews="nearest")
 _MASK_LABELS = {0: "no slump", 1: "slump"}
 _STRIP = 512  # rows of a mask that are corrected at a time: those of its blocks
@@ -120,6 +122,8 @@ def export(
         _write_styles(draft, names)
         write_png(draft / "quicklook.png", quicklook(picture, slumps))
         files = {name: names[name] for name in ("probability", "mask")}
+        if (draft / "spread.tif").exists():
+            files["spread"] = "spread.tif"
         item = stac_item(scene, slumps, assets(files, vectors, outputs), provenance)
         write_text(draft / "item.json", json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n")
     return Exported(
@@ -172,7 +176,8 @@ def _write_rasters(
         encoding = _PROBABILITY[outputs.probability]
         probability = files.enter_context(raster_writer(draft / names["probability"], scene.geobox, encoding))
         mask = files.enter_context(raster_writer(draft / names["mask"], scene.geobox, _MASK))
-        for known, objects in masks(_written(rows, probability, outputs), provenance.threshold, disc):
+        spread = _Spread(draft / "spread.tif", scene.geobox, outputs.probability, files)
+        for known, objects in masks(_written(rows, probability, spread), provenance.threshold, disc):
             missing = np.isnan(known.probability)
             mask.write(known.first_row, np.where(missing, NODATA, objects).astype(np.uint8))
             vectoriser.add(known, objects)
@@ -183,12 +188,38 @@ def _write_rasters(
     return valid, positive, found.slumps
 
 
-def _written(rows: Iterable[Rows], probability: RasterWriter, outputs: OutputSettings) -> Iterator[Rows]:
+def _written(rows: Iterable[Rows], probability: RasterWriter, spread: "_Spread") -> Iterator[Rows]:
     """The rows as a reader will see them, after they are written."""
     for part in rows:
-        known, stored = as_written(part, outputs.probability)
+        known, stored = as_written(part, spread.storage)
         probability.write(part.first_row, stored)
-        yield known
+        spread.write(part)
+        yield replace(known, spread=None)
+
+
+@dataclass(slots=True)
+class _Spread:
+    """The raster of the spread between networks, which is there when the rows have one.
+
+    Attributes:
+        path: Its file.
+        geobox: Its grid.
+        storage: How it is stored, as the probability.
+        files: What closes it.
+    """
+
+    path: Path
+    geobox: GeoBox
+    storage: Literal["uint8", "float32"]
+    files: ExitStack
+    _writer: RasterWriter | None = None
+
+    def write(self, rows: Rows) -> None:
+        if rows.spread is None:
+            return
+        if self._writer is None:
+            self._writer = self.files.enter_context(raster_writer(self.path, self.geobox, _SPREAD[self.storage]))
+        self._writer.write(rows.first_row, as_written(replace(rows, probability=rows.spread), self.storage)[1])
 
 
 def _correct(mask: RasterWriter, found: Found, height: int) -> int:

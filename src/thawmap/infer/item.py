@@ -122,7 +122,7 @@ def _bbox(footprint: BaseGeometry) -> list[float]:
 
 
 def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputSettings) -> dict[str, pystac.Asset]:
-    """The files beside the item, with their roles; ``rasters`` are the files of probability and mask."""
+    """The files beside the item, with their roles; ``rasters`` are those of probability, mask and, if any, spread."""
     mask: dict[str, Any] = {"data_type": "uint8", "nodata": NODATA}
     stored: dict[str, dict[str, Any]] = {
         "uint8": mask | {"raster:scale": 0.01},
@@ -133,6 +133,8 @@ def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputS
         "mask": _asset(rasters["mask"], "1 slump, 0 not, 255 no data", mask),
         "quicklook": _asset("quicklook.png", "False colour with the slumps' outlines"),
     }
+    if "spread" in rasters:
+        found["spread"] = _asset(rasters["spread"], "Standard deviation between networks", stored[outputs.probability])
     return found | {f"slumps_{path.suffix[1:]}": _asset(path.name, "Outlines of slumps") for path in vectors}
 
 
