@@ -97,7 +97,8 @@ def test_the_flow_makes_every_promised_file(mapped: Path) -> None:
     assert len(folders) == 3
     for folder in folders:
         files = {path.name for path in folder.iterdir()}
-        assert files == {"probability.tif", "mask.tif", "slumps.gpkg", "quicklook.png", "item.json"}
+        styles = {"probability.qml", "mask.qml", "slumps.qml"}
+        assert files == styles | {"probability.tif", "mask.tif", "slumps.gpkg", "quicklook.png", "item.json"}
         assert json.loads((folder / "item.json").read_text())["id"] == folder.name
         slumps = gpd.read_file(folder / "slumps.gpkg")
         assert set(slumps["scene_id"]) <= {folder.name}
@@ -235,6 +236,39 @@ def test_other_settings_map_again(mapped: Path, project: Path, capsys: pytest.Ca
     assert "would map 0 scenes" in capsys.readouterr().out
     assert run(*words, "--set", "polygons.threshold=0.9") == 0
     assert "would map 3 scenes" in capsys.readouterr().out
+
+
+def test_names_of_darts_and_a_rule_over_a_layer_that_the_network_does_not_see(
+    mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("--model", mapped / "model")
+    words = (
+        "predict",
+        project,
+        "--split",
+        "test",
+        *model,
+        "--set",
+        "outputs.names=darts",
+        "--set",
+        "polygons.threshold=0",
+    )
+    found = {}
+    for rule in ("ndwi > 2", "ndwi > -2"):
+        out = tmp_path / rule[-2:].strip()
+        assert run(*words, "--out", out, "--set", f"polygons.drop=[{rule!r}]") == 0
+        (folder,) = scene_folders(out)
+        found[rule] = len(gpd.read_file(folder / "prediction_segments.gpkg"))
+        with rasterio.open(folder / "binarized.tif") as file:
+            assert (file.read(1) == 1).any()
+    assert found["ndwi > 2"] > 0
+    assert found["ndwi > -2"] == 0
+    assert run("evaluate", tmp_path / "2", "--config", project, *model, "--out", tmp_path / "report") == 0
+    capsys.readouterr()
+    assert run(*words, "--out", tmp_path / "no", "--set", "polygons.drop=['nothing > 0']") == 2
+    assert "polygons.drop asks for 'nothing', which is in no source" in capsys.readouterr().err
+    assert run(*words, "--out", tmp_path / "no", "--set", "polygons.drop=['ndwi == 0']") == 2
+    assert "polygons.drop" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(project: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from thawmap.config import Config
+from thawmap.data.derive import RECIPES, obtainable
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import BundleError, ConfigError
@@ -40,7 +41,7 @@ def predict(
         progress: Is told what happens.
 
     Raises:
-        ConfigError: If no scene is found.
+        ConfigError: If no scene is found, or a rule asks for a layer that nothing has.
         BundleError: If a bundle is damaged, or was trained on layers that are made in another way.
     """
     from thawmap.infer.export import is_finished  # noqa: PLC0415
@@ -50,6 +51,7 @@ def predict(
     project, bundles = Project(config), [work.load_bundle(one) for one in models]
     for bundle in bundles:
         _check_recipes(config, bundle)
+    _check_rules(project)
     opener = partial(project.open, labelled=False)
     opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", here=True)
     chosen = [scene for scene in opened if part in (None, project.part(scene))]
@@ -109,3 +111,19 @@ def _check_recipes(config: Config, bundle: "Bundle") -> None:
                 f"it with {recipe!r}; correct 'sources.elevation'"
             )
             raise BundleError(msg)
+
+
+def _check_rules(project: Project) -> None:
+    """Refuse rules over layers that nothing has.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    available = frozenset[str]().union(*(source.layers for source in project.sources))
+    for name in project.config.polygons.layers:
+        if not obtainable(name, available=available):
+            msg = (
+                f"polygons.drop asks for {name!r}, which is in no source and no recipe makes; sources have "
+                f"{', '.join(sorted(available))}, recipes make {', '.join(RECIPES)}"
+            )
+            raise ConfigError(msg)

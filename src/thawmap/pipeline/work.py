@@ -30,7 +30,7 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
     if config.engine.workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.engine.workers))
     members = [member_of(model, config.inference.device) for model in models]
-    rows = stream(scene, members, project.sources, config.inference)
+    rows = stream(scene, members, project.sources, config.inference, further=config.polygons.layers)
     export(
         scene,
         rows,
@@ -79,7 +79,7 @@ class Cost:
 def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     """What mapping a scene takes, from its cut; nothing is computed."""
     config, members = project.config, [member_of(model, "cpu") for model in models]
-    cut = plan_scene(scene, members, project.sources, config.inference)
+    cut = plan_scene(scene, members, project.sources, config.inference, further=config.polygons.layers)
     rasters = (4 if config.outputs.probability == "float32" else 1) + 1
     return Cost(
         scene=scene.id,

@@ -14,7 +14,7 @@ from thawmap.data.labels import Labels
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, window_geobox
 from thawmap.report.evaluate import Evaluation
-from thawmap.report.scoring import Scored, read_probability
+from thawmap.report.scoring import Scored, probability_file, read_probability
 
 COMPOSITES = (("nir", "red", "green"), ("red", "green", "blue"))
 """Layers shown as red, green and blue: the first of these that a project has."""
@@ -75,7 +75,7 @@ def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels,
     Raises:
         DataError: If a file cannot be read.
     """
-    path = maps / scene.id / "probability.tif"
+    path = probability_file(maps / scene.id)
     geobox = window_geobox(raster_info(path).geobox, scored.richest)
     layers = composite(frozenset[str]().union(*(source.layers for source in sources)))
     stack = assemble(scene, layers, geobox, sources)

@@ -121,14 +121,15 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         DataError: If the scene has no map, no pixel has both a probability and a label, or a file is damaged.
     """
     folder = maps / scene.id
-    compared = _Compared.of(scene, folder / "probability.tif", labels)
+    compared = _Compared.of(scene, probability_file(folder), labels)
     first = _look(compared, thresholds)
     if not first.histogram.total:
         msg = f"scene {scene.id} has no pixel with both a probability and a label; see its mask and its labels"
         raise DataError(msg)
     objects = _objects(compared, first.occupied, thresholds)
     outlines = labels.outlines(scene)
-    maker = _maker(folder / "item.json")
+    item = _item(folder)
+    maker = item["properties"]
     return Scored(
         scene=scene.id,
         region=scene.region or "",
@@ -136,12 +137,21 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         shapes={name: found + objects[name] for name, found in first.shapes.items()},
         ignored=first.ignored,
         missing=first.missing,
-        objects_mapped=_polygons(folder / "slumps.gpkg"),
+        objects_mapped=_polygons(folder / item["assets"].get("slumps_gpkg", {}).get("href", "slumps.gpkg")),
         objects_labelled=None if outlines is None else len(outlines),
         cut_at=maker.get("thawmap:threshold"),
         bundle=maker.get("thawmap:bundle") or "",
         richest=_whole(first.richest[2], compared.shape),
     )
+
+
+def probability_file(folder: Path) -> Path:
+    """The raster of probabilities in a scene's folder, as its item names it.
+
+    Raises:
+        DataError: If the item is none.
+    """
+    return folder / str(_item(folder)["assets"].get("probability", {}).get("href", "probability.tif"))
 
 
 def read_probability(path: Path, geobox: GeoBox) -> npt.NDArray[np.float32]:
@@ -312,17 +322,18 @@ def _polygons(path: Path) -> int | None:
     return len(read_vector(path)) if path.exists() else None
 
 
-def _maker(path: Path) -> dict[str, Any]:
-    """The properties of the map's STAC item; none where there is no item.
+def _item(folder: Path) -> dict[str, Any]:
+    """The map's STAC item; an empty one where there is none.
 
     Raises:
-        DataError: If the item is not JSON.
+        DataError: If the file is none.
     """
+    path = folder / "item.json"
     if not path.exists():
-        return {}
+        return {"properties": {}, "assets": {}}
     try:
-        properties: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["properties"]
-    except (ValueError, KeyError) as error:
+        item: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"properties": dict(item["properties"]), "assets": dict(item.get("assets", {}))}
+    except (ValueError, KeyError, TypeError) as error:
         msg = f"{path} is not a STAC item; make the scene's map again with 'thawmap predict'"
         raise DataError(msg) from error
-    return properties
