@@ -106,9 +106,9 @@ def convert(bundle: Bundle, *, limit_s: float = LIMIT_S) -> Path:
     Raises:
         ConfigError: If it cannot be converted, or the cache folder cannot be written.
     """
-    folder = cache_folder() / "openvino" / digest({"network": identity(bundle), "versions": versions()})
-    if folder.exists():
-        return folder / _MODEL
+    path = place(bundle)
+    if path.parent.exists():
+        return path
     with room(bundle) as work:
         try:
             run_aside("thawmap.model.openvino", work, {}, limit_s=limit_s)
@@ -118,9 +118,13 @@ def convert(bundle: Bundle, *, limit_s: float = LIMIT_S) -> Path:
                 f"OpenVINO ({error}); set inference.backend to eager"
             )
             raise ConfigError(msg) from error
-        folder.parent.mkdir(exist_ok=True)
-        _publish(work / "converted", folder)
-    return folder / _MODEL
+        _publish(work / "converted", path.parent)
+    return path
+
+
+def place(bundle: Bundle) -> Path:
+    """Where the network in OpenVINO's files is kept, by what decides its answers."""
+    return cache_folder() / "openvino" / digest({"network": identity(bundle), "versions": versions()}) / _MODEL
 
 
 def import_openvino() -> Any:
@@ -173,6 +177,7 @@ def _export(bundle: Bundle, path: Path) -> None:
 
 def _publish(made: Path, folder: Path) -> None:
     """Give a finished folder its name; another process may have been faster."""
+    folder.parent.mkdir(exist_ok=True)
     try:
         made.rename(folder)
     except OSError:
