@@ -28,12 +28,9 @@ def quicklook(picture: xr.Dataset, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.u
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.imshow(_false_colour(picture), extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
-    to_pixels = ~geobox.transform
-    rings = [
-        np.column_stack(to_pixels * tuple(shapely.get_coordinates(ring).T))
-        for polygon in slumps.geometry
-        for ring in (polygon.exterior, *polygon.interiors)
-    ]
+    points, ring = shapely.get_coordinates(shapely.get_rings(slumps.geometry.to_numpy()), return_index=True)
+    pixels = np.column_stack(~geobox.transform * tuple(points.T))
+    rings = np.split(pixels, np.flatnonzero(np.diff(ring)) + 1) if len(ring) else []
     axes.add_collection(LineCollection(rings, colors=_OUTLINE, linewidths=2.2 * 72 / _PICTURE_PX))
     axes.set(xlim=(0, width), ylim=(height, 0))
     canvas.draw()
