@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from thawmap import __version__
-from thawmap.config import Config
+from thawmap.config import Config, InferenceSettings
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
@@ -21,6 +23,8 @@ from thawmap.infer.predict import predict as stream
 from thawmap.model import bundle as files
 from thawmap.model.backends import open_backend
 from thawmap.model.bundle import Bundle
+from thawmap.model.choosing import choose
+from thawmap.model.memory import bytes_per_pixel
 from thawmap.pipeline.cut import how_read, identity, inputs
 
 
@@ -29,7 +33,7 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
     config, bundles = project.config, [load_bundle(model) for model in models]
     if config.engine.workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.engine.workers))
-    members = [member_of(model, config.inference.device) for model in models]
+    members = [member_of(model, config.inference) for model in models]
     rows = stream(scene, members, project.sources, config.inference, further=config.polygons.layers)
     export(
         scene,
@@ -78,7 +82,9 @@ class Cost:
 
 def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     """What mapping a scene takes, from its cut; nothing is computed."""
-    config, members = project.config, [member_of(model, "cpu") for model in models]
+    config = project.config
+    here = config.inference.model_copy(update={"device": "cpu"})  # plans for a GPU are made where there is none
+    members = [_member(load_bundle(model), here, ready=False) for model in models]
     cut = plan_scene(scene, members, project.sources, config.inference, further=config.polygons.layers)
     rasters = (4 if config.outputs.probability == "float32" else 1) + 1
     return Cost(
@@ -120,9 +126,27 @@ def load_bundle(model: Path) -> Bundle:
     return _load_once(model, _stamp_of_bundle(model))
 
 
-def member_of(model: Path, device: str) -> Member:
-    """A bundle that is ready to run, once in a process."""
-    return _open_once(model, device, _stamp_of_bundle(model))
+def member_of(model: Path, settings: InferenceSettings) -> Member:
+    """A bundle that is ready to run, once in a process; `backend: auto` takes what was measured, and measures nothing.
+
+    Raises:
+        ConfigError: If there is no such device, or the backend does not work here.
+    """
+    return _open_once(model, settings, _stamp_of_bundle(model))
+
+
+def _member(bundle: Bundle, settings: InferenceSettings, *, ready: bool = True) -> Member:
+    """A bundle with the memory that its backend takes; one that is not ready is good for plans."""
+    device, precision, chosen = settings.device, settings.precision, str(settings.backend)
+    if chosen == "auto":
+        chosen = choose(bundle, device=device, precision=precision, pixels=0).chosen
+    opened = open_backend(bundle, device=device, backend=chosen, precision=precision) if ready else _unready
+    return replace(Member.of(bundle, opened), bytes_per_pixel=bytes_per_pixel(bundle, chosen, precision))
+
+
+def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    msg = f"a plan does not compute {len(images)} images"
+    raise AssertionError(msg)
 
 
 @lru_cache(maxsize=16)
@@ -131,9 +155,8 @@ def _load_once(model: Path, _stamp: int) -> Bundle:
 
 
 @lru_cache(maxsize=16)
-def _open_once(model: Path, device: str, _stamp: int) -> Member:
-    bundle = load_bundle(model)
-    return Member.of(bundle, open_backend(bundle, device=device))
+def _open_once(model: Path, settings: InferenceSettings, _stamp: int) -> Member:
+    return _member(load_bundle(model), settings)
 
 
 def _stamp_of_bundle(model: Path) -> int:
