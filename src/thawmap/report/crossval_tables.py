@@ -180,7 +180,9 @@ def _regions(scored: pd.DataFrame) -> Table:
 
 def _comparison(compared: pd.DataFrame) -> Table:
     interval = compared.assign(
-        compared=["" if key == "configuration" else key.rsplit(".", 1)[-1] for key in compared["key"]],
+        balance=[f"{better} / {worse}" for better, worse in zip(compared["better"], compared["worse"], strict=True)],
+        a=[_value(key, value) for key, value in zip(compared["key"], compared["a"], strict=True)],
+        b=[_value(key, value) for key, value in zip(compared["key"], compared["b"], strict=True)],
         mean_interval=[_interval(row, "mean") for row in compared.to_dict("records")],
         pooled_interval=[_interval(row, "pooled") for row in compared.to_dict("records")],
     )
@@ -189,19 +191,17 @@ def _comparison(compared: pd.DataFrame) -> Table:
         title="Paired comparison",
         note="Difference of IoU between trainings that differ in nothing else: mean over folds, and of the counts of "
         "all folds together, each with the interval that holds 95 % of 10 000 bootstrap draws of the folds; and in how "
-        "many folds it is better or worse. With few folds the interval is a rough one; one that holds 0 says that the "
+        "many folds it is better / worse. With few folds the interval is a rough one; one that holds 0 says that the "
         "folds do not tell which is better.",
         frame=interval,
         columns={
-            "compared": ("Of", str),
             "a": ("This", str),
             "b": ("less this", str),
             "mean": ("Mean", _signed),
             "mean_interval": ("95 %", str),
             "pooled": ("Together", _signed),
             "pooled_interval": ("95 % ", str),
-            "better": ("Better", _whole),
-            "worse": ("Worse", _whole),
+            "balance": ("+ / -", str),
         },
     )
 
@@ -263,3 +263,8 @@ def _signed(value: float) -> str:
 def _interval(row: Mapping[Any, Any], name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return "n/a" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"
+
+
+def _value(key: str, value: str) -> str:
+    """A value that is no word, with the last word of its key."""
+    return value if value[:1].isalpha() else f"{key.rsplit('.', 1)[-1]} {value}"
