@@ -31,6 +31,7 @@ _SPREAD = 0.8  # of the logarithm of areas: 0.7 to 1.3 in the paper's sites
 _DIRECTIONS = 256
 _HEAD = 0.42  # the part of a slump's length above its middle
 _NARROWER = 0.7  # a slump that is longer by a factor is wider by this power of it
+_ON_LAND = 7  # of nine places in the middle of a slump
 _WALL_SLOPE = np.tan(np.radians(50.0))
 _OLD_SLOPE = np.tan(np.radians(18.0))
 
@@ -264,7 +265,16 @@ def _trials(country: Country, slumps: Slumps, row: int, col: int) -> tuple[_Tria
             rank=float(ranks[number]),
         )
         for number, turn in zip(hopeful[chosen], downslope[chosen], strict=True)
+        if _ashore(country, lattice, at[:, number], length_m[number])
     )
+
+
+def _ashore(country: Country, lattice: Lattice, at: npt.NDArray[np.int64], length_m: float) -> bool:
+    """Whether the ground around a place is land: an islet, where the shore seems far, has no room for a slump."""
+    step = max(1, round(0.3 * length_m / PIXEL_M))
+    row, col = int(lattice.y[at[0]]), int(lattice.x[at[1]])
+    around = Lattice(row=row - step, col=col - step, height=3, width=3, step=step)
+    return int((shores(country, around)[0] > 0).sum()) >= _ON_LAND
 
 
 def crowds(country: Country, slumps: Slumps, lattice: Lattice) -> Field:
@@ -289,7 +299,7 @@ def _suits(
     form = ndimage.gaussian_filter(shore_m, 2, truncate=2) if slumps.at_shore else height
     steep = np.degrees(np.arctan(np.hypot(*(axis[spot] for axis in np.gradient(height, WIDE_PX * PIXEL_M)))))
     down, right = (axis[spot] for axis in np.gradient(form))
-    return fits * np.clip(steep / 7, 0.02, 1) ** 2, np.arctan2(-down, -right)
+    return fits * np.clip(steep / 4, 0.02, 1) ** 2, np.arctan2(-down, -right)
 
 
 def _begin(country: Country, slumps: Slumps, trial: _Trial) -> Scar:

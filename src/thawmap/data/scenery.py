@@ -71,7 +71,7 @@ REGIONS = (
     Region(  # Banks Island: lakes and valleys in a moraine with buried ice, sparse tundra, some of the largest slumps
         name="moraine", epsg=32611, lon=-118.6, lat=72.7,
         relief=Relief(
-            hills_m=4, wavelength_m=420, gully_m=3, lakes=0.13, bank_m=7, bank_width_m=85,
+            hills_m=1.4, wavelength_m=420, gully_m=1.2, lakes=0.13, bank_m=4.5, bank_width_m=85,
         ),
         slumps=Slumps(area_m2=21000, per_km2=60, elongation=1.5, at_shore=False, crowded=0.25, old=0.3),
         dense=(0.035, 0.060, 0.050, 0.265), sparse=(0.060, 0.084, 0.094, 0.205),
@@ -80,7 +80,7 @@ REGIONS = (
     Region(  # Tuktoyaktuk Peninsula: a plain of lakes with small slumps at their shores, shrubs
         name="lake_plain", epsg=32608, lon=-134.1, lat=69.3,
         relief=Relief(
-            hills_m=1.5, wavelength_m=300, gully_m=0.8, lakes=0.30, bank_m=5.5, bank_width_m=45,
+            hills_m=0.7, wavelength_m=300, gully_m=0.4, lakes=0.30, bank_m=3.5, bank_width_m=60,
         ),
         slumps=Slumps(area_m2=2500, per_km2=380, elongation=1.0, at_shore=True, crowded=0.15, old=0.3),
         dense=(0.025, 0.050, 0.035, 0.320), sparse=(0.041, 0.066, 0.060, 0.240),
@@ -89,25 +89,16 @@ REGIONS = (
     Region(  # Kolguev Island: steep bluffs above the sea with large slumps
         name="coast", epsg=32639, lon=49.3, lat=69.1,
         relief=Relief(
-            hills_m=2.5, wavelength_m=500, gully_m=3.5, sea=True, lakes=0.01, bank_m=19, bank_width_m=85, heading=-35,
+            hills_m=1.5, wavelength_m=500, gully_m=1.8, sea=True, lakes=0.01, bank_m=12, bank_width_m=100, heading=-35,
         ),
         slumps=Slumps(area_m2=12500, per_km2=250, elongation=1.0, at_shore=True, crowded=0.4, old=0.3),
         dense=(0.030, 0.055, 0.043, 0.275), sparse=(0.050, 0.072, 0.075, 0.195),
         soil=(0.072, 0.088, 0.098, 0.160), cover=0.50, rugged=0.04, silty=0.5,
     ),
-    Region(  # Lena River: terraces at a river with bars, lakes behind, boreal forest, many overgrown scars
-        name="river_terrace", epsg=32651, lon=124.7, lat=69.0,
-        relief=Relief(
-            hills_m=3.5, wavelength_m=600, gully_m=3, river_m=200, lakes=0.06, bank_m=14, bank_width_m=110, heading=15,
-        ),
-        slumps=Slumps(area_m2=13800, per_km2=300, elongation=1.5, at_shore=True, crowded=0.1, old=0.5),
-        dense=(0.020, 0.033, 0.024, 0.185), sparse=(0.031, 0.047, 0.041, 0.205),
-        soil=(0.062, 0.077, 0.083, 0.155), cover=0.68, rugged=0.03, silty=0.6,
-    ),
     Region(  # Herschel Island: hills with many small valleys, slumps on slopes near the sea, shrubs
         name="island", epsg=32607, lon=-139.6, lat=69.5,
         relief=Relief(
-            hills_m=6, wavelength_m=700, gully_m=6, sea=True, lakes=0.01, bank_m=14, bank_width_m=110, heading=130,
+            hills_m=3.5, wavelength_m=700, gully_m=3, sea=True, lakes=0.01, bank_m=10, bank_width_m=120, heading=130,
         ),
         slumps=Slumps(area_m2=5200, per_km2=15, elongation=1.2, at_shore=False, crowded=0.22, old=0.3),
         dense=(0.028, 0.056, 0.036, 0.345), sparse=(0.045, 0.070, 0.065, 0.250),
@@ -116,11 +107,20 @@ REGIONS = (
     Region(  # Horton Delta: high bare cliffs above the sea, deep valleys, slumps at the cliffs' tops
         name="cliffs", epsg=32609, lon=-126.7, lat=69.7,
         relief=Relief(
-            hills_m=4.5, wavelength_m=800, gully_m=9, sea=True, bank_m=28, bank_width_m=130, heading=20,
+            hills_m=2.8, wavelength_m=800, gully_m=4.5, sea=True, bank_m=20, bank_width_m=140, heading=20,
         ),
         slumps=Slumps(area_m2=5600, per_km2=1100, elongation=0.9, at_shore=True, crowded=0.7, old=0.3),
-        dense=(0.030, 0.051, 0.045, 0.245), sparse=(0.060, 0.080, 0.095, 0.188),
-        soil=(0.098, 0.122, 0.142, 0.190), cover=0.48, rugged=0.05, silty=0.7,
+        dense=(0.029, 0.052, 0.042, 0.265), sparse=(0.058, 0.078, 0.091, 0.195),
+        soil=(0.098, 0.122, 0.142, 0.190), cover=0.53, rugged=0.05, silty=0.7,
+    ),
+    Region(  # Lena River: terraces at a river with bars, lakes behind, boreal forest, many overgrown scars
+        name="river_terrace", epsg=32651, lon=124.7, lat=69.0,
+        relief=Relief(
+            hills_m=1.8, wavelength_m=600, gully_m=1.5, river_m=200, lakes=0.06, bank_m=9, bank_width_m=120, heading=15,
+        ),
+        slumps=Slumps(area_m2=13800, per_km2=300, elongation=1.5, at_shore=True, crowded=0.1, old=0.5),
+        dense=(0.020, 0.033, 0.024, 0.185), sparse=(0.031, 0.047, 0.041, 0.205),
+        soil=(0.062, 0.077, 0.083, 0.155), cover=0.68, rugged=0.03, silty=0.6,
     ),
 )  # fmt: skip
 """In the order in which `Simulation.regions` takes them."""

@@ -199,7 +199,7 @@ def rise(country: Country, lattice: Lattice, shore_m: Field, bank_m: Field) -> F
     side = plane.forms("side valleys", lattice, longest_m=2 * wave, shortest_m=0.25 * wave, roughness=2.6)
     wobble = 1 + 0.25 * plane.noise("wobble", lattice, longest_m=200, shortest_m=50)
     part = np.clip((shore_m - 6) / (relief.bank_width_m * np.clip(wobble, 0.4, 2)), 0, 1)
-    banks = bank_m * part * part * (3 - 2 * part) + 0.02 * np.clip(shore_m, 0, 400)
+    banks = bank_m * part * part * (3 - 2 * part) + 3 * (1 - np.exp(-np.clip(shore_m, 0, 4000) / 300))
     inland = 1 - np.exp(-np.clip(shore_m, 0, 4000) / 120)
     far = 1 - np.exp(-np.clip(shore_m, 0, 4000) / 900)
     valleys = relief.gully_m * (1.6 * far * np.exp(-((main / 0.11) ** 2)) + np.exp(-((side / 0.15) ** 2)))
