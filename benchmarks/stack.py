@@ -82,7 +82,7 @@ def write(path: Path, geobox: GeoBox, values: Callable[[Any], npt.NDArray[Any]],
         "width": geobox.width, "height": geobox.height, "crs": crs_of(geobox), "transform": geobox.affine,
         "count": len(first), "dtype": first.dtype,
     }  # fmt: skip
-    with rasterio.Env(GDAL_CACHEMAX=256), rasterio.open(path, "w", **profile | options) as file:
+    with rasterio.Env(GDAL_CACHEMAX=256 * 2**20), rasterio.open(path, "w", **profile | options) as file:
         for block in blocks(geobox.shape, side=2048):
             file.write(values(block), window=FileWindow(block.col, block.row, block.width, block.height))
 

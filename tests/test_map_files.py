@@ -223,7 +223,7 @@ def test_a_full_disk_costs_one_scene_and_leaves_nothing_of_it(tmp_path):
 
 MEMORY = """
 from thawmap.data import io
-io.CACHE_MB = 8
+io.CACHE_BYTES = 8 * 2**20
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 def rows(height):

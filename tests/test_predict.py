@@ -17,7 +17,8 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 from thawmap.grid import ramp
-from thawmap.infer.predict import Member, predict
+from thawmap.infer.members import Member
+from thawmap.infer.predict import predict
 from thawmap.layers import layer
 
 law = settings(deadline=None, max_examples=25)

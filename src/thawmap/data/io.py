@@ -31,10 +31,12 @@ from thawmap.data.regrid import Choice, read
 from thawmap.errors import DataError
 from thawmap.grid import Window
 
-CACHE_MB = 256
-"""Memory of GDAL's block cache; its own default is 5 % of the machine's."""
+CACHE_BYTES = 128 * 2**20
+"""Memory of GDAL's block cache, which takes bytes by this road; its own default is 5 % of the machine's."""
 
 _OPENING = Lock()  # the filters of warnings belong to the whole process
+# rasterio silences this one while it burns polygons, which threads undo for each other; `_grid` refuses such files
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 _VECTOR_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON"}
 
 
@@ -224,7 +226,7 @@ def _open(path: Path) -> Iterator[Any]:
     if not path.exists():
         msg = f"{path} does not exist; correct the name, or the folder it counts from"
         raise DataError(msg)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         try:
             with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a file is refused by `_grid`
@@ -291,7 +293,7 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
     with (
         atomic(path) as draft,
         tempfile.TemporaryDirectory(dir=draft.parent) as room,
-        rasterio.Env(GDAL_CACHEMAX=CACHE_MB),
+        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
     ):
         plain = Path(room) / "plain.tif"
         try:

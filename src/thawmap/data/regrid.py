@@ -70,7 +70,31 @@ def read(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
         choice: Which bands, and how.
     """
     same = _aligned(own, geobox)
-    return _read_warped(file, own, geobox, choice) if same is None else _read_window(file, same, choice)
+    if same is not None:
+        return _read_window(file, same, choice)
+    times = _times(own, geobox) if choice.resampling in (None, "average", "nearest") else 1
+    return _read_coarser(file, own, geobox, times, choice) if times > 1 else _read_warped(file, own, geobox, choice)
+
+
+def _times(own: GeoBox, geobox: GeoBox) -> int:
+    """How many of the file's pixels, along each axis, are one of a grid that is so many times coarser; else 1."""
+    times = round(_pixels_in_one(own, geobox)[0]) if own.crs == geobox.crs else 1
+    blocks = GeoBox(own.shape, own.affine * Affine.scale(times), own.crs)
+    return times if times > 1 and _aligned(blocks, geobox) is not None else 1
+
+
+def _read_coarser(file: Any, own: GeoBox, geobox: GeoBox, times: int, choice: Choice) -> _Values:
+    """Blocks of ``times`` x ``times`` pixels of the file as one; NaN where a block is not whole."""
+    blocks = GeoBox((own.height // times, own.width // times), own.affine * Affine.scale(times), own.crs)
+    window = _aligned(blocks, geobox)
+    assert window is not None
+    values = np.full((len(choice.bands), *geobox.shape), np.nan, np.float32)
+    inside = _inside((blocks.height, blocks.width), window)
+    if inside is not None:
+        top, left = inside.row - window.row, inside.col - window.col
+        part = _read_blocks(file, inside, (times, times), choice)
+        values[:, top : top + inside.height, left : left + inside.width] = part
+    return values
 
 
 def _aligned(own: GeoBox, geobox: GeoBox) -> Window | None:

@@ -3,6 +3,7 @@
 Hides who has which layer, the order of recipes, halos and masks.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -15,10 +16,12 @@ from odc.geo.xr import xr_coords
 
 from thawmap.data.derive import RECIPES, halo, obtainable, order
 from thawmap.data.sources.base import Scene, Source
+from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.grid import Window
 from thawmap.layers import LAYERS, Layer
 
+_PART_ROWS = 256  # of a preview that one thread reads at a time
 _RANGE_FACTOR = 1.5  # how far beyond its range a layer's median may lie (law 14)
 _SETTINGS = {
     **dict.fromkeys(("blue", "green", "red", "nir", "swir1", "swir2"), "'scenes.offset' of Sentinel-2"),
@@ -104,15 +107,26 @@ def preview(
     size: int = 512,
     optional: frozenset[str] = frozenset(),
 ) -> xr.Dataset:
-    """The stack of the whole scene, coarsened to at most ``size`` pixels a side.
+    """The stack of the whole scene, coarsened to at most ``size`` pixels a side; the last may reach beyond the scene.
 
     Raises:
         DataError: As `assemble`.
     """
-    factor = max(1.0, max(scene.geobox.shape) / size)
-    rows, cols = (max(1, round(side / factor)) for side in scene.geobox.shape)
-    geobox = scene.geobox if factor == 1 else scene.geobox.zoom_to((rows, cols))
-    return assemble(scene, layers, geobox, sources, optional=optional)
+    factor = math.ceil(max(scene.geobox.shape) / size)  # whole, so that files' overviews fit
+    rows, cols = (math.ceil(side / factor) for side in scene.geobox.shape)
+    geobox = GeoBox((rows, cols), scene.geobox.affine * Affine.scale(factor), scene.geobox.crs)
+    parts = [
+        Window(row=first, col=0, height=min(_PART_ROWS, rows - first), width=cols)
+        for first in range(0, rows, _PART_ROWS)
+    ]
+
+    def read(part: Window) -> xr.Dataset:
+        return assemble(scene, layers, window_geobox(geobox, part), sources, optional=optional)
+
+    stacks = list(in_order(read, parts, threads=2, ahead=len(parts)))
+    values = {str(name): np.concatenate([stack[name].to_numpy() for stack in stacks]) for name in stacks[0].data_vars}
+    variables = {name: (("y", "x"), array) for name, array in values.items()}
+    return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
 
 
 def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:

@@ -7,10 +7,9 @@ have seen it, a row when no later window touches it.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +17,12 @@ import xarray as xr
 
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
-from thawmap.data.stack import assemble, check_ranges, preview, window_geobox
+from thawmap.data.stack import assemble, window_geobox
 from thawmap.engine import in_order
-from thawmap.errors import ConfigError, DataError
+from thawmap.errors import DataError
 from thawmap.grid import Window, ramp
-from thawmap.infer.plan import ROWS_PX, STRIP_PX, Cut, Tile, plan
-from thawmap.layers import Layer
-
-if TYPE_CHECKING:
-    from thawmap.model.bundle import Bundle
-
-Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""Probability (N, H, W) of images (N, C, H, W), physical units, NaN = missing: a `thawmap.model.backends.Backend`."""
-
-NETWORK_BYTES = 1200
-"""Bytes of activations per pixel: UNet++ with ResNet-34 in float32, the hungriest of the usual networks."""
+from thawmap.infer.members import Asked, Member, Network, check_symmetries, look_over, plan_scene
+from thawmap.infer.plan import ROWS_PX, STRIP_PX, Cut, Tile
 
 _WAITING = 1  # windows that are ready before the networks ask for them
 _SYMMETRIES = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
@@ -40,48 +30,6 @@ _SYMMETRIES = tuple((quarters, mirrored) for mirrored in (False, True) for quart
 _log = logging.getLogger(__name__)
 
 _Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A network that is ready to run, and what it must be fed.
-
-    Attributes:
-        layers: Inputs in the network's order.
-        optional: Names of layers that it was trained to do without.
-        tile: Side of the tiles that it was trained with, in pixels.
-        stride: Sides of an input must be multiples of it.
-        fixed_tile: Whether an answer depends on the whole input, so that inputs must be of ``tile`` px.
-        bytes_per_pixel: Memory that it takes for each pixel of a batch.
-        readers: Windows that are read at a time while it computes.
-        network: Any function from images to probabilities.
-    """
-
-    layers: tuple[Layer, ...]
-    optional: frozenset[str] = frozenset()
-    tile: int
-    stride: int = 1
-    fixed_tile: bool = False
-    bytes_per_pixel: int = NETWORK_BYTES
-    readers: int = 2
-    network: Network
-
-    @classmethod
-    def of(cls, bundle: "Bundle", backend: Network) -> Self:
-        """A bundle and the backend that runs it."""
-        return cls(
-            layers=bundle.layers,
-            optional=bundle.optional,
-            tile=bundle.tile,
-            stride=bundle.stride,
-            fixed_tile=bundle.fixed_tile,
-            network=backend,
-        )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
-        return tuple(layer.name for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +58,7 @@ def predict(
     settings: InferenceSettings,
     *,
     further: Sequence[str] = (),
+    overview: xr.Dataset | None = None,
 ) -> Iterator[Rows]:
     """Probabilities of a scene, row by row from the top; every row once.
 
@@ -123,6 +72,7 @@ def predict(
         sources: Where layers come from.
         settings: Tile, overlap, weights, symmetries, batch and memory.
         further: Names of layers that are handed on beside the probabilities.
+        overview: The scene on a coarser grid, where it was read already (`look_over`).
 
     Raises:
         ConfigError: If the tile or a layer does not suit a network or the settings.
@@ -130,8 +80,11 @@ def predict(
             file fails, memory does not suffice, or a network answers with what is no probability: while the rows are
             taken.
     """
-    asked = _Asked.of(members, further)
-    cut = plan_scene(scene, members, sources, settings, further=further)
+    check_symmetries(members, settings)
+    asked = Asked.of(members, further)
+    if overview is None:
+        overview = look_over(scene, members, sources, further=further)
+    cut = plan_scene(scene, members, settings, overview, further=len(further))
 
     def read(tile: Tile) -> _Piece:
         return _read(scene, tile, asked, sources)
@@ -140,47 +93,6 @@ def predict(
     pieces = in_order(read, cut.tiles, threads=readers, ahead=settings.batch_size - 1 + max(_WAITING, readers - 1))
     answers = _Asking(scene, members, asked, settings).answers(pieces)
     return _blend(answers, cut, settings, number=len(members), further=further)
-
-
-def plan_scene(
-    scene: Scene,
-    members: Sequence[Member],
-    sources: Sequence[Source],
-    settings: InferenceSettings,
-    *,
-    further: Sequence[str] = (),
-) -> Cut:
-    """How `predict` would cut the scene, after a look at a coarse picture of it.
-
-    Raises:
-        ConfigError: If the tile or a layer does not suit a network or the settings.
-        DataError: If a layer is missing, or its values lie outside of what a network knows (law 14).
-    """
-    _check_symmetries(members, settings)
-    asked = _Asked.of(members, further)
-    overview = preview(scene, asked.names, sources, optional=asked.optional)
-    for member in members:
-        check_ranges(overview, member.layers, scene_id=scene.id)
-    shape = (scene.geobox.height, scene.geobox.width)
-    return plan(shape, members, settings, valid=overview["valid"].to_numpy(), further=len(further))
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Which layers are read: their names, those that may be missing, and which of them each member sees."""
-
-    names: tuple[str, ...]
-    optional: frozenset[str]
-    seen: tuple[tuple[int, ...], ...]
-    further: tuple[int, ...]
-
-    @classmethod
-    def of(cls, members: Sequence[Member], further: Sequence[str]) -> Self:
-        """What these networks need, and what is handed on."""
-        needed = {name for member in members for name in member.names if name not in member.optional}
-        names = tuple(dict.fromkeys([*(name for member in members for name in member.names), *further]))
-        seen = tuple(tuple(map(names.index, member.names)) for member in members)
-        return cls(names, frozenset(names) - needed, seen, tuple(map(names.index, further)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +111,7 @@ class _Answer:
     layers: _Floats
 
 
-def _read(scene: Scene, tile: Tile, asked: _Asked, sources: Sequence[Source]) -> _Piece:
+def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source]) -> _Piece:
     """The tile's layers, missing beyond the scene; where nothing of its own part is valid, only that part is read."""
     size, window = scene.geobox.shape, tile.window
     inside = replace(
@@ -238,7 +150,7 @@ class _Asking:
         settings: Batch and symmetries.
     """
 
-    def __init__(self, scene: Scene, members: Sequence[Member], asked: _Asked, settings: InferenceSettings) -> None:
+    def __init__(self, scene: Scene, members: Sequence[Member], asked: Asked, settings: InferenceSettings) -> None:
         self._scene = scene
         self._members = members
         self._asked = asked
@@ -322,13 +234,6 @@ def _mean_seen(network: Network, images: _Floats, symmetries: Sequence[tuple[int
         total += np.rot90(answer[..., ::-1] if mirrored else answer, -quarters, axes=(1, 2))
     total /= len(symmetries)
     return total
-
-
-def _check_symmetries(members: Sequence[Member], settings: InferenceSettings) -> None:
-    turned = [layer.name for member in members for layer in member.layers if layer.directional]
-    if turned and settings.symmetries > 1:
-        msg = f"layer {turned[0]!r} has a direction, which turns would falsify; set inference.symmetries to 1"
-        raise ConfigError(msg)
 
 
 def _check_answer(answers: _Floats, scene: Scene) -> None:

@@ -15,10 +15,9 @@ from thawmap import __version__
 from thawmap.config import Config, InferenceSettings
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
-from thawmap.data.stack import preview
 from thawmap.infer.export import Provenance, export
+from thawmap.infer.members import Member, look_over, plan_scene
 from thawmap.infer.plan import memory
-from thawmap.infer.predict import Member, plan_scene
 from thawmap.infer.predict import predict as stream
 from thawmap.model import bundle as files
 from thawmap.model.backends import open_backend
@@ -34,12 +33,14 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
     if config.engine.workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.engine.workers))
     members = [member_of(model, config.inference) for model in models]
-    rows = stream(scene, members, project.sources, config.inference, further=config.polygons.layers)
+    further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
+    overview = look_over(scene, members, project.sources, further=further, picture=picture)
+    rows = stream(scene, members, project.sources, config.inference, further=further, overview=overview)
     export(
         scene,
         rows,
         out,
-        picture=preview(scene, _picture_layers(project, bundles[0]), project.sources, size=1024),
+        picture=overview[[*picture, "valid"]],
         polygons=config.polygons,
         outputs=config.outputs,
         provenance=made_from(scene, config, bundles),
@@ -85,7 +86,9 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     config = project.config
     here = config.inference.model_copy(update={"device": "cpu"})  # plans for a GPU are made where there is none
     members = [_member(load_bundle(model), here, ready=False) for model in models]
-    cut = plan_scene(scene, members, project.sources, config.inference, further=config.polygons.layers)
+    further = config.polygons.layers
+    overview = look_over(scene, members, project.sources, further=further, size=512)
+    cut = plan_scene(scene, members, config.inference, overview, further=len(further))
     rasters = (4 if config.outputs.probability == "float32" else 1) + 1
     return Cost(
         scene=scene.id,
