@@ -6,12 +6,13 @@ python benchmarks/inference.py --work /tmp/inference --side 16000 --no-reference
 python benchmarks/inference.py --work /tmp/inference --side 8000 --half --no-reference
 
 A scene of ten layers on one grid is made in the work folder when it is not there: smooth random fields with noise,
-stored as Cloud-Optimised GeoTIFFs, as images are delivered. The network has the size of a trained one, and random weights; where it sees a slump
-is of no meaning. The reference reads the whole scene as float32, asks the network (PyTorch, eager) for one patch after
-the other, with a step of patch less margin and the last patch moved back, adds the answers up with weights that rise
-over the margin, and writes probability, mask and polygons. Both run in processes of their own, in turn; seconds are
-from the first byte read to the last file written, after libraries and network are loaded and one small window is
-computed. Memory is the peak of the process. What is printed is the median of `--repeats`.
+stored as Cloud-Optimised GeoTIFFs, as images are delivered. The network has the size of a trained one, and random
+weights; where it sees a slump is of no meaning. The reference reads the whole scene as float32, asks the network
+(PyTorch, eager) for one patch after the other, with a step of patch less margin and the last patch moved back, adds
+the answers up with weights that rise over the margin, and writes probability, mask and polygons. Both run in
+processes of their own, in turn; seconds are from the first byte read to the last file written, after libraries and
+network are loaded and one small window is computed. Memory is the peak of the process. What is printed is the median
+of `--repeats`.
 """
 
 import argparse

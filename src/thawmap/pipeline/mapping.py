@@ -66,6 +66,8 @@ def predict(
     kept = len(chosen) - len(todo)
     if dry_run:
         return _planned(todo, project, models, out, kept=kept, failed=failed, progress=progress)
+    for line in work.choose_backends(models, project, todo):
+        (progress or Silence()).say(line)
     mapping = partial(work.map_scene, project=project, models=models, out=out)
     _, broken = run_all(mapping, todo, config, progress, "mapping")
     line = f"{len(chosen) - len(broken)} scenes are mapped, {kept} of them before: {out}"
@@ -90,9 +92,11 @@ def _planned(
     table = pd.DataFrame([cost.row() for cost in costs])
     windows, pixels, stored = (sum(getattr(cost, name) for cost in costs) for name in ("windows", "computed", "stored"))
     peak = max((cost.memory for cost in costs), default=0)
+    seconds = [cost.seconds for cost in costs]
+    minutes = "" if None in seconds or not costs else f", {sum(filter(None, seconds)) / 60:.0f} minutes of the networks"
     line = (
         f"would map {len(costs)} scenes into {out}: {pixels / 1e6:.1f} million pixels in {windows} windows, at most "
-        f"{stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory; {kept} are finished"
+        f"{stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory{minutes}; {kept} are finished"
     )
     return Summary(lines=(line,), skipped=kept, failed={**failed, **faults}, table=table)
 

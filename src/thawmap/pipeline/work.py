@@ -30,8 +30,7 @@ from thawmap.pipeline.cut import how_read, identity, inputs
 def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
     """Map one scene with one bundle, or with the mean of several."""
     config, bundles = project.config, [load_bundle(model) for model in models]
-    if config.engine.workers > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.engine.workers))
+    _share_processors(config.engine.workers)
     members = [member_of(model, config.inference) for model in models]
     further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
     overview = look_over(scene, members, project.sources, further=further, picture=picture)
@@ -47,6 +46,26 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
     )
 
 
+def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:
+    """Measure once which backend is the fastest for each bundle, where that is asked for and worth it; what came out.
+
+    Workers then find the answer, so this is done before they begin.
+    """
+    config = project.config
+    if config.inference.backend != "auto":
+        return []
+    _share_processors(config.engine.workers)
+    pixels = config.inference.symmetries * sum(scene.geobox.height * scene.geobox.width for scene in scenes)
+    device, precision = config.inference.device, config.inference.precision
+    choices = [choose(load_bundle(model), device=device, precision=precision, pixels=pixels) for model in models]
+    return [choice.line for choice in choices if choice.line]
+
+
+def _share_processors(workers: int) -> None:
+    if workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """What mapping a scene takes.
@@ -59,6 +78,7 @@ class Cost:
         computed: Pixels that networks compute.
         stored: Bytes of the rasters before they are compressed.
         memory: Bytes of the process.
+        seconds: What the networks take, as measured once on this machine; None where it was not.
     """
 
     scene: str
@@ -68,6 +88,7 @@ class Cost:
     computed: int
     stored: int
     memory: float
+    seconds: float | None
 
     def row(self) -> dict[str, str]:
         """What a person reads of it."""
@@ -78,6 +99,7 @@ class Cost:
             "largest": "x".join(map(str, self.tile)),
             "computed Mpx": f"{self.computed / 1e6:.1f}",
             "memory GB": f"{self.memory / 1e9:.1f}",
+            "minutes": "" if self.seconds is None else f"{self.seconds / 60:.1f}",
         }
 
 
@@ -89,15 +111,19 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     further = config.polygons.layers
     overview = look_over(scene, members, project.sources, further=further, size=512)
     cut = plan_scene(scene, members, config.inference, overview, further=len(further))
+    asked = config.inference
+    known = [choose(load_bundle(one), device=asked.device, precision=asked.precision, pixels=0) for one in models]
+    rates = [choice.seconds.get(choice.chosen) for choice in known] if asked.backend == "auto" else [None]
     rasters = (4 if config.outputs.probability == "float32" else 1) + 1
     return Cost(
         scene=scene.id,
         shape=cut.shape,
         tile=cut.largest,
         windows=sum(len(band) for band in cut.bands),
-        computed=cut.pixels * len(models) * config.inference.symmetries,
+        computed=cut.pixels * len(models) * asked.symmetries,
         stored=cut.shape[0] * cut.shape[1] * rasters,
-        memory=memory(cut.largest, members, config.inference, width=cut.shape[1]),
+        memory=memory(cut.largest, members, asked, width=cut.shape[1], further=len(further)),
+        seconds=None if None in rates else cut.pixels * asked.symmetries / 1e6 * sum(filter(None, rates)),
     )
 
 
