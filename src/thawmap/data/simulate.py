@@ -31,9 +31,11 @@ tiles: {{size: 128, overlap: 16}}
 model: {{architecture: unet, encoder: resnet18}}
 training:
   batch_size: 4
+  schedule: cosine
+  ema: 0.95
   phases:
-    - {{name: sparse, epochs: 10, tiles: positive}}
-    - {{name: full, epochs: 4, tiles: all}}
+    - {{name: sparse, epochs: 14, tiles: positive}}
+    - {{name: full, epochs: 6, tiles: all, lr: 0.0003}}
 split: {{by: region, validation: [{validation}], test: [{test}]}}
 inference: {{overlap: 64}}
 """

@@ -161,8 +161,9 @@ def photograph(
     for band in range(len(image)):
         spread = 0.0012 + 0.012 * image[band]
         image[band] += country.plane.white(f"sensor {sky.name} {band}", lattice) * spread
+    whitened = ndimage.maximum_filter(snow, 3)  # by the blur
     shown, sure = _classes(
-        snow[view], None if shade is None else shade[view], None if opacity is None else opacity[view]
+        whitened[view], None if shade is None else shade[view], None if opacity is None else opacity[view]
     )
     return image, shown, sure
 
@@ -185,7 +186,7 @@ def _classes(
     """What each pixel shows, and how sure that is in percent."""
     shown = np.full(snow.shape, CLEAR, np.uint8)
     sure = np.full(snow.shape, 92, np.uint8)
-    shown[snow > 0.15] = SNOW
+    shown[snow > 0.1] = SNOW
     if shade is not None and opacity is not None:
         shown[shade > 0.06] = SHADOW
         for above, what in ((0.07, LIGHT_HAZE), (0.18, HEAVY_HAZE), (0.34, CLOUD)):
