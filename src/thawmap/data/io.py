@@ -5,12 +5,12 @@ Reading: the destination grid is an argument, missing is NaN, nodata numbers sta
 
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from threading import Lock
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ import rasterio.shutil
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window as FileWindow
@@ -51,7 +52,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        room = Path(mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose another place or free some room"
         raise DataError(msg) from error
@@ -290,11 +291,7 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
         "bigtiff": "if_safer", "dtype": encoding.dtype, "count": encoding.bands, "nodata": encoding.nodata,
         "width": geobox.width, "height": geobox.height, "crs": crs_of(geobox), "transform": geobox.affine,
     }  # fmt: skip
-    with (
-        atomic(path) as draft,
-        tempfile.TemporaryDirectory(dir=draft.parent) as room,
-        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
-    ):
+    with atomic(path) as draft, TemporaryDirectory(dir=draft.parent) as room, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         plain = Path(room) / "plain.tif"
         try:
             with rasterio.open(plain, "w+", **profile) as file:
@@ -305,7 +302,7 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
                 plain, draft, driver="COG", compress="deflate", predictor=predictor, blocksize=512,
                 bigtiff="if_safer", overview_resampling=encoding.overviews,
             )  # fmt: skip
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:  # the latter where the disk filled up when the file was closed
             msg = f"{path} cannot be written ({_reason(error)}); free some room or choose another place"
             raise DataError(msg) from error
 
