@@ -319,7 +319,7 @@ def _begin(country: Country, slumps: Slumps, trial: _Trial) -> Scar:
         radius_px=_outline(trial.length_px, trial.elongation, rng),
         toe_m=0.3 if slumps.at_shore else _height(country, trial, x, y),
         floor_slope=float(np.tan(np.radians(rng.uniform(2.5, 6)))),
-        deepest_m=float(np.clip(0.018 * length_m * rng.uniform(0.5, 1.6), 1.0, 6.0)),
+        deepest_m=float(np.clip(0.012 * length_m * rng.uniform(0.5, 1.6), 1.0, 5.0)),
         born=0.0 if long_ago else REFERENCE_YEAR - float(rng.uniform(-0.02, 0.8)) / retreat,
         ended=float(ended),
         retreat=0.0 if long_ago else retreat,

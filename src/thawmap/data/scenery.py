@@ -86,15 +86,6 @@ REGIONS = (
         dense=(0.025, 0.050, 0.035, 0.320), sparse=(0.041, 0.066, 0.060, 0.240),
         soil=(0.062, 0.081, 0.090, 0.160), cover=0.62, rugged=0.02, silty=0.35,
     ),
-    Region(  # Kolguev Island: steep bluffs above the sea with large slumps
-        name="coast", epsg=32639, lon=49.3, lat=69.1,
-        relief=Relief(
-            hills_m=1.5, wavelength_m=500, gully_m=1.8, sea=True, lakes=0.01, bank_m=12, bank_width_m=100, heading=-35,
-        ),
-        slumps=Slumps(area_m2=12500, per_km2=250, elongation=1.0, at_shore=True, crowded=0.4, old=0.3),
-        dense=(0.030, 0.055, 0.043, 0.275), sparse=(0.050, 0.072, 0.075, 0.195),
-        soil=(0.072, 0.088, 0.098, 0.160), cover=0.50, rugged=0.04, silty=0.5,
-    ),
     Region(  # Herschel Island: hills with many small valleys, slumps on slopes near the sea, shrubs
         name="island", epsg=32607, lon=-139.6, lat=69.5,
         relief=Relief(
@@ -103,6 +94,15 @@ REGIONS = (
         slumps=Slumps(area_m2=5200, per_km2=15, elongation=1.2, at_shore=False, crowded=0.22, old=0.3),
         dense=(0.028, 0.056, 0.036, 0.345), sparse=(0.045, 0.070, 0.065, 0.250),
         soil=(0.070, 0.086, 0.093, 0.170), cover=0.60, rugged=0.04, silty=0.8,
+    ),
+    Region(  # Kolguev Island: steep bluffs above the sea with large slumps
+        name="coast", epsg=32639, lon=49.3, lat=69.1,
+        relief=Relief(
+            hills_m=1.5, wavelength_m=500, gully_m=1.8, sea=True, lakes=0.01, bank_m=12, bank_width_m=100, heading=-35,
+        ),
+        slumps=Slumps(area_m2=12500, per_km2=250, elongation=1.0, at_shore=True, crowded=0.4, old=0.3),
+        dense=(0.030, 0.055, 0.043, 0.275), sparse=(0.050, 0.072, 0.075, 0.195),
+        soil=(0.072, 0.088, 0.098, 0.160), cover=0.50, rugged=0.04, silty=0.5,
     ),
     Region(  # Horton Delta: high bare cliffs above the sea, deep valleys, slumps at the cliffs' tops
         name="cliffs", epsg=32609, lon=-126.7, lat=69.7,
@@ -146,7 +146,7 @@ def surface(region: Region, country: Country, ground: Land, *, green: float) -> 
     paint(image, 0.6 * ground.old * np.clip(0.8 + 0.3 * fine, 0, 1) * green, _SHRUB)
     dry = ground.shore_m > 0
     _paint_shore(region, ground, dry, fine, image)
-    wet = 0.6 + 0.6 * plane.noise("wet floors", lattice, longest_m=900, shortest_m=450)
+    wet = 0.75 + 0.6 * plane.noise("wet floors", lattice, longest_m=900, shortest_m=450)
     paint(image, ground.floor * np.clip(0.88 + 0.12 * fine, 0, 1), region.soil)
     paint(image, ground.floor * np.clip(wet, 0, 1), _MUD)
     image *= np.exp(0.25 * ground.floor * plane.noise("pale floors", lattice, longest_m=700, shortest_m=350))
