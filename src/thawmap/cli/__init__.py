@@ -63,7 +63,7 @@ def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, dates: int = 1,
         regions: Number of regions that look different, 2 to 6.
         scenes: Places in each region, 1 to 20.
         dates: Images of each place, 1 to 10, a year apart: slumps grow, begin and end.
-        size: Side of an image in pixels of 3 m, 96 to 20000; memory does not grow with it.
+        size: Side of an image in pixels of 3 m, 96 to 20000; made strip by strip.
         seed: Another number, another Arctic.
     """
     from thawmap import pipeline  # noqa: PLC0415
