@@ -27,6 +27,7 @@ from thawmap.data.scenery import REGIONS, trends
 from thawmap.data.simulate import Simulation, simulate
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble, check_ranges
+from thawmap.data.terrain import shores
 from thawmap.data.weather import draw_sky, photograph
 from thawmap.errors import ConfigError
 
@@ -174,6 +175,15 @@ def test_slumps_do_not_lie_on_each_other(region):
     np.fill_diagonal(apart, np.inf)
     assert (apart >= 0.5 * (lengths[:, None] + lengths[None])).all()
     assert len(found) > 20
+
+
+@pytest.mark.parametrize("region", [LAKE_PLAIN, RIVER_TERRACE], ids=lambda region: region.name)
+def test_slumps_lie_on_land(region):
+    country = region.country(0)
+    for scar in slumps_of(region, side=3400):
+        around = Lattice(row=scar.row - 124, col=scar.col - 124, height=125, width=125, step=2)
+        inside = covers(scar.outline(2019.0), around)
+        assert (shores(country, around)[0][inside] > 0).mean() > 0.65
 
 
 @pytest.mark.parametrize("year", [2016.0, 2019.0, 2024.0])
