@@ -177,13 +177,13 @@ def test_slumps_do_not_lie_on_each_other(region):
     assert len(found) > 20
 
 
-@pytest.mark.parametrize("region", [LAKE_PLAIN, RIVER_TERRACE], ids=lambda region: region.name)
-def test_slumps_lie_on_land(region):
-    country = region.country(0)
-    for scar in slumps_of(region, side=3400):
+@pytest.mark.parametrize(("region", "seed"), [(LAKE_PLAIN, 0), (RIVER_TERRACE, 3)])
+def test_slumps_lie_on_land(region, seed):
+    begun = [scar for scar in slumps_of(region, seed, side=3400) if scar.size(2019.0)]
+    for scar in begun:
         around = Lattice(row=scar.row - 124, col=scar.col - 124, height=125, width=125, step=2)
         inside = covers(scar.outline(2019.0), around)
-        assert (shores(country, around)[0][inside] > 0).mean() > 0.65
+        assert (shores(region.country(seed), around)[0][inside] > 0).mean() > 0.7
 
 
 @pytest.mark.parametrize("year", [2016.0, 2019.0, 2024.0])
