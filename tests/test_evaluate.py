@@ -6,7 +6,6 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from itertools import product
 
 import geopandas as gpd
@@ -19,6 +18,7 @@ from scipy.ndimage import binary_dilation
 from shapely.geometry import box
 from sklearn.metrics import precision_recall_curve
 
+from pages import Page
 from thawmap.config import LabelSettings
 from thawmap.data.io import Encoding, read_raster, write_raster, write_vector
 from thawmap.data.labels import open_labels
@@ -410,22 +410,6 @@ def test_a_place_shows_the_pixels_of_its_scene(world, evaluation):
     assert place.pixel_m == 10
     np.testing.assert_array_equal(place.target, world.targets[scene.id])
     np.testing.assert_array_equal(np.isnan(place.probability), world.stored[scene.id] == 255)
-
-
-class Page(HTMLParser):
-    """Tags of a page with their attributes, checked for balance."""
-
-    def __init__(self):
-        super().__init__()
-        self.tags, self.open = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "link", "br", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_stands_alone(world, evaluation, tmp_path):

@@ -65,39 +65,21 @@ def same(one, other):
 
 
 KILLED = """
-    import os, signal, sys, time
+    import sys
     from pathlib import Path
     import torch
-    from toy_training import configuration, run
+    from killing import killed_again_and_again
+    from toy_training import run
     from thawmap.train.tiles import TileStore
 
     torch.set_num_threads(1)
     tiles, out, *chosen = sys.argv[1:]
-    names = []
 
-    def attempt(last):
-        renames = 0
-
-        def watch(event, _):
-            nonlocal renames
-            renames += event == "os.rename"
-            if event == "os.rename" and renames > last:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
+    def attempt():
         run(TileStore.open(Path(tiles)), Path(out), *chosen, resume=True)
 
-    # each run is killed somewhat later than the one before: within a bundle, between bundles and log, before the state
-    for last in (2, 4, 9, 11, 7, 17, 1000):
-        child = os.fork()
-        if not child:
-            attempt(last)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        names.append(status)
-        if status == 0:
-            break
-    print(names)
+    # within a bundle, between bundles and log, before the state
+    print(killed_again_and_again(attempt, (2, 4, 9, 11, 7, 17, 1000)))
 """
 
 

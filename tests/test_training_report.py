@@ -4,7 +4,6 @@ import json
 import math
 import re
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
+from pages import Page
 from thawmap.cli import _run as thawmap
 from thawmap.model.bundle import load
 from thawmap.model.metrics import Counts, counts, scores
@@ -114,22 +114,6 @@ def test_tiles_add_up_to_the_whole_the_worst_first(trained):
     assert (tiles["fp"] + tiles["fn"]).is_monotonic_decreasing
     log = pd.read_csv(model / "metrics.csv").query("split == 'validation'").iloc[-1]
     assert summed.total == log[["tp", "fp", "fn", "tn"]].sum() < len(mine) * 32 * 32  # what is not known is in no score
-
-
-class Page(HTMLParser):
-    """Tags of a page, checked for balance."""
-
-    def __init__(self):
-        super().__init__()
-        self.tags, self.open = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "link", "br", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_stands_alone_and_says_the_numbers(trained):

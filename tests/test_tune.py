@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -181,37 +182,17 @@ def test_what_is_labelled_in_the_test_part_changes_nothing(unbroken, tmp_path):
 # interruptions
 
 KILLED = """
-    import os, signal, sys
+    import sys
     import optuna, torch
+    from killing import killed_again_and_again
     from thawmap import pipeline
     from thawmap.cli import _run
     from thawmap.report import tuning as _
     from thawmap.train import tuning as _
 
     torch.set_num_threads(1)
-    statuses = []
-
-    def attempt(last):
-        renames = 0
-
-        def watch(event, _):
-            nonlocal renames
-            renames += event == "os.rename"
-            if event == "os.rename" and renames > last:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
-        return _run(["tune", *sys.argv[1:], "--resume"])
-
-    # within tiles, trials, epochs and bundles: each run gets somewhat further than the one before
-    for last in (4, 9, 14, 26, 0, 10_000):
-        child = os.fork()
-        if not child:
-            os._exit(attempt(last))
-        _, status = os.waitpid(child, 0)
-        statuses.append(status)
-        if status == 0:
-            break
+    # within tiles, trials, epochs and bundles
+    statuses = killed_again_and_again(lambda: _run(["tune", *sys.argv[1:], "--resume"]), (4, 9, 14, 26, 0, 10_000))
     print(statuses, file=sys.__stdout__)
 """
 
@@ -220,7 +201,7 @@ KILLED = """
 def test_tuning_killed_again_and_again_gives_the_same(project, unbroken, tmp_path):
     out = tmp_path / "tune"
     words = [sys.executable, "-c", textwrap.dedent(KILLED), str(project), "--out", str(out)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
     statuses = json.loads(done.stdout.splitlines()[-1])
     assert statuses[-1] == 0
     assert statuses.count(signal.SIGKILL) == len(statuses) - 1 == 5

@@ -201,17 +201,17 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
             "a low probability, and they alone decide the calibration error.",
         )
     )
-    if training is not None and len(training):
-        pictures.append(
-            picture(
-                "How it learned",
-                training_curves(training),
-                "Loss, IoU, precision and recall of each epoch, for the training and the validation regions.",
-                "Loss and scores of each epoch, as training logs them: at a threshold of 0.5. A gap between the "
-                "lines that widens is overfitting.",
-            )
-        )
-    return pictures
+    return pictures + ([_learning(training)] if training is not None and len(training) else [])
+
+
+def _learning(training: pd.DataFrame) -> Picture:
+    return picture(
+        "How it learned",
+        training_curves(training),
+        "Loss, IoU, precision and recall of each epoch, for the training and the validation regions.",
+        "Loss and scores of each epoch, as training logs them: at a threshold of 0.5. A gap between the lines that "
+        "widens is overfitting.",
+    )
 
 
 def _shape_pictures(members: Sequence[Scored], name: str, where: str, thresholds: Mapping[str, float]) -> list[Picture]:
