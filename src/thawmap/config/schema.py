@@ -26,7 +26,7 @@ from thawmap.layers import PAPER_LAYERS, Layer, layer
 
 
 def _weights(name: str, info: ValidationInfo) -> str:
-    return str(from_folder(Path(name), info)) if name.endswith(".safetensors") else name
+    return str(from_folder(Path(name), info)) if name.endswith(".safetensors") or "/" in name else name
 
 
 class ModelSettings(Settings):
@@ -37,8 +37,14 @@ class ModelSettings(Settings):
     encoder: str = "resnet34"
     """Any encoder of segmentation_models.pytorch."""
     weights: Annotated[str, AfterValidator(_weights)] | None = None
-    """Pre-trained encoder weights: a .safetensors file, or a name such as imagenet, which the library fetches;
-    unset: random, as in the paper."""
+    """What training begins from: a bundle's folder such as models/first, whose whole network is trained on; or for the
+    encoder alone a .safetensors file, or a name such as imagenet, which the library fetches; unset: random numbers, as
+    in the paper."""
+
+    @property
+    def begins_from_a_bundle(self) -> bool:
+        """Whether ``weights`` is the folder of a bundle: it has a slash, as names of weights have none."""
+        return self.weights is not None and "/" in self.weights and not self.weights.endswith(".safetensors")
 
 
 class SplitSettings(Settings):

@@ -49,14 +49,14 @@ def train(
         TrainingError: If the training cannot go on.
     """
     from thawmap.model.backends import find_device  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.model.network import build  # noqa: PLC0415
     from thawmap.pipeline import tiles  # noqa: PLC0415 - the verb of the corridor
     from thawmap.train.augment import check as check_augmentation  # noqa: PLC0415
     from thawmap.train.fit import fit  # noqa: PLC0415
+    from thawmap.train.start import start  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
 
     progress = progress or Silence()
-    build(config.model, channels=len(config.input_layers))  # what is wrong should not cost an hour of cutting
+    start(config)  # what is wrong should not cost an hour of cutting
     check_augmentation(config.augment, config.input_layers)
     find_device(config.training.device)
     scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)

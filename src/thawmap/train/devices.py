@@ -78,6 +78,7 @@ def fabric_of(settings: TrainingSettings) -> Fabric:
     Raises:
         ConfigError: If there are no such devices.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets with the precision
     device, number = find_device(settings.device), settings.devices
     if device.type == "cuda" and number > torch.cuda.device_count():
         msg = (

@@ -96,6 +96,7 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
     folds, config, out = job.folds, job.config, job.out
     with _prepared(config.training):
         learner = Learner.of(job.store, config, fabric)
+        learner.begun.check(folds)
         for line in folds.lines():
             report(line)
         made = state.made_from(config, folds, job.store.identity)
@@ -205,6 +206,7 @@ def _describe(learner: Learner, folds: Folds, results: Sequence[Result], epoch: 
         provenance={
             "made_by": "thawmap train",
             "from": str(epoch),
+            **learner.begun.provenance(),
             "config": config.as_json(),
             "tile_store": learner.store.identity,
             "versions": library_versions(),

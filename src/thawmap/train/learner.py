@@ -19,12 +19,13 @@ from torch import Generator, Tensor, nn
 from thawmap.config import Config, Phase
 from thawmap.errors import ConfigError
 from thawmap.model.losses import Loss, objective, usable
-from thawmap.model.network import Traits, build, logits, traits
+from thawmap.model.network import Traits, logits, traits
 from thawmap.train import schedule
 from thawmap.train.augment import augment
 from thawmap.train.log import Result, Sums, threshold_of
 from thawmap.train.sampling import batches, draw, seed_of, seeded
 from thawmap.train.schedule import Moment
+from thawmap.train.start import Start, start
 from thawmap.train.tiles import Batch, TileStore, derive
 
 _ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # what is random in an epoch
@@ -91,6 +92,7 @@ class Learner:
         store: The tiles.
         config: All settings.
         fabric: Devices and precision.
+        begun: What it begins from.
         network: The network on its device.
         model: The same network, as it is trained: in the chosen precision, compiled, on several devices.
         about: Stride and whether the network sees its whole tile.
@@ -101,6 +103,7 @@ class Learner:
     store: TileStore
     config: Config
     fabric: Fabric
+    begun: Start
     network: nn.Module
     model: _FabricModule
     about: Traits
@@ -116,8 +119,8 @@ class Learner:
         Raises:
             ConfigError: If network, device and tiles do not suit each other.
         """
-        channels, settings = len(config.input_layers), config.training
-        network = build(config.model, channels=channels)
+        channels, settings, begun = len(config.input_layers), config.training, start(config)
+        network = begun.network
         about = traits(network, channels=channels)
         _check_size(network, config, channels=channels, size=store.size)
         if fabric.world_size > 1:
@@ -127,7 +130,14 @@ class Learner:
         model = fabric.setup_module(trained)
         average = None if settings.ema is None else _average(network, settings.ema)
         return cls(
-            store=store, config=config, fabric=fabric, network=network, model=model, about=about, average=average
+            store=store,
+            config=config,
+            fabric=fabric,
+            begun=begun,
+            network=network,
+            model=model,
+            about=about,
+            average=average,
         )
 
     @property

@@ -35,11 +35,12 @@ from thawmap.errors import ConfigError
 from thawmap.model.backends import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.metrics import Histogram, histogram
-from thawmap.model.network import build, probability
+from thawmap.model.network import probability
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.fit import fit as train
 from thawmap.train.folds import Fold, deal, split
 from thawmap.train.grid import Setting, folder_name, settings
+from thawmap.train.start import start
 from thawmap.train.state import DECIDING, differences
 from thawmap.train.tiles import TileStore, derive
 
@@ -111,7 +112,7 @@ def check(config: Config) -> None:
     """
     for one in settings(config):
         applied = one.apply(config)
-        build(applied.model, channels=len(applied.input_layers))
+        start(applied)
         check_augmentation(applied.augment, applied.input_layers)
         find_device(applied.training.device)
 

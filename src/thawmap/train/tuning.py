@@ -26,10 +26,10 @@ from thawmap.config import Config, Range, TuneSettings
 from thawmap.data.io import write_text
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.backends import find_device
-from thawmap.model.network import build
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.fit import Report, fit
 from thawmap.train.folds import Folds
+from thawmap.train.start import start
 from thawmap.train.state import DECIDING, differences
 from thawmap.train.tiles import TileStore
 from thawmap.train.trials import ENDED, LOG, Trial, applied, keep, trials
@@ -70,7 +70,7 @@ def check(config: Config) -> None:
     for place, one in enumerate((config, *_alone(config))):
         check_augmentation(one.augment, one.input_layers)
         if not place or (one.model, one.layers) != (config.model, config.layers):
-            build(one.model, channels=len(one.input_layers))
+            start(one)
 
 
 def space(config: Config) -> "dict[str, BaseDistribution]":
