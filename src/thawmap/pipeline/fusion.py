@@ -13,6 +13,7 @@ from thawmap import __version__
 from thawmap.config import Config, OutputSettings, PolygonSettings
 from thawmap.config.inputs import Settings
 from thawmap.data.io import crs_of
+from thawmap.data.locks import alone
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble
@@ -203,16 +204,20 @@ def _write(
     provenances: Mapping[str, Provenance],
     project: Project | None,
 ) -> None:
-    """Fuse one place: an item of the engine."""
-    fusing.write(
-        place,
-        out,
-        recipe,
-        picture=fusing.preview(place) if project is None else _picture(place, project),
-        polygons=settings[0],
-        outputs=settings[1],
-        provenance=provenances[place.id],
-    )
+    """Fuse one place: an item of the engine; another process that fuses it is waited for."""
+    provenance = provenances[place.id]
+    with alone(out / place.id):
+        if is_finished(out, place.scene, provenance.fingerprint):
+            return
+        fusing.write(
+            place,
+            out,
+            recipe,
+            picture=fusing.preview(place) if project is None else _picture(place, project),
+            polygons=settings[0],
+            outputs=settings[1],
+            provenance=provenance,
+        )
 
 
 def _picture(place: Place, project: Project) -> xr.Dataset:

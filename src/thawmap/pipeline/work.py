@@ -13,9 +13,10 @@ import torch
 
 from thawmap import __version__
 from thawmap.config import Config, InferenceSettings
+from thawmap.data.locks import alone
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
-from thawmap.infer.export import Provenance, export
+from thawmap.infer.export import Provenance, export, is_finished
 from thawmap.infer.members import Member, look_over, plan_scene
 from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
@@ -28,22 +29,25 @@ from thawmap.pipeline.cut import how_read, identity, inputs
 
 
 def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
-    """Map one scene with one bundle, or with the mean of several."""
+    """Map one scene with one bundle, or with the mean of several; another process that maps it is waited for."""
     config, bundles = project.config, [load_bundle(model) for model in models]
-    _share_processors(config.engine.workers)
-    members = [member_of(model, config.inference) for model in models]
-    further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
-    overview = look_over(scene, members, project.sources, further=further, picture=picture)
-    rows = stream(scene, members, project.sources, config.inference, further=further, overview=overview)
-    export(
-        scene,
-        rows,
-        out,
-        picture=overview[[*picture, "valid"]],
-        polygons=config.polygons,
-        outputs=config.outputs,
-        provenance=made_from(scene, config, bundles),
-    )
+    provenance = made_from(scene, config, bundles)
+    with alone(out / scene.id):
+        if is_finished(out, scene, provenance.fingerprint):
+            return
+        _share_processors(config.engine.workers)
+        members = [member_of(model, config.inference) for model in models]
+        further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
+        overview = look_over(scene, members, project.sources, further=further, picture=picture)
+        export(
+            scene,
+            stream(scene, members, project.sources, config.inference, further=further, overview=overview),
+            out,
+            picture=overview[[*picture, "valid"]],
+            polygons=config.polygons,
+            outputs=config.outputs,
+            provenance=provenance,
+        )
 
 
 def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:
@@ -114,14 +118,15 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     asked = config.inference
     known = [choose(load_bundle(one), device=asked.device, precision=asked.precision, pixels=0) for one in models]
     rates = [choice.seconds.get(choice.chosen) for choice in known] if asked.backend == "auto" else [None]
-    rasters = (4 if config.outputs.probability == "float32" else 1) + 1
+    number = 4 if config.outputs.probability == "float32" else 1
+    pixel = number + 1 if len(models) == 1 else 2 * number + 1  # probability, of several bundles their spread, mask
     return Cost(
         scene=scene.id,
         shape=cut.shape,
         tile=cut.largest,
         windows=sum(len(band) for band in cut.bands),
         computed=cut.pixels * len(models) * asked.symmetries,
-        stored=cut.shape[0] * cut.shape[1] * rasters,
+        stored=cut.shape[0] * cut.shape[1] * pixel,
         memory=memory(cut.largest, members, asked, width=cut.shape[1], further=len(further)),
         seconds=None if None in rates else cut.pixels * asked.symmetries / 1e6 * sum(filter(None, rates)),
     )

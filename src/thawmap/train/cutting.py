@@ -8,15 +8,8 @@ A tile's number is its place among the windows of its scene, row by row. How a s
 alone, so its tiles do too, whoever cuts it. The folder takes its name when it is whole.
 """
 
-import errno
-import fcntl
-import glob
 import json
-import logging
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +26,7 @@ from zarr.codecs import BloscCodec
 from thawmap.config import Config, TileSettings
 from thawmap.data.io import atomic, crs_of, read_vector, write_vector
 from thawmap.data.labels import IGNORE, Labels
+from thawmap.data.locks import alone
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, check_ranges, preview, window_geobox
 from thawmap.engine import in_order
@@ -50,13 +44,10 @@ _BLOCK_PX = 1280  # side of what is read at once; a tile that is larger is read 
 _OVERVIEW_PX = 256  # side of what a scene's values are judged by
 _THREADS = 2  # that read blocks while tiles are written
 _COMPRESSED = 0.6  # share that is left of codes on disk
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _COLUMNS = {
     "tile_id": "object", "scene": "object", "region": "object", "acquired": "datetime64[us, UTC]", "number": "int64",
     "row": "int64", "col": "int64", "positive": "bool", "positive_pixels": "int64", "valid_share": "float64",
 }  # fmt: skip
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +104,7 @@ def write_tiles(
         DataError: If the scene cannot be read, or a layer's values are not in its units (law 14).
     """
     place = store / f"{scene.id}.zarr"
-    with _alone(place):
+    with alone(place):
         if is_finished(store, scene, fingerprint):
             return len(scene_index(store, scene.id))
         inputs = config.input_layers
@@ -311,56 +302,3 @@ def _frame(rows: Sequence[dict[str, Any]], geobox: GeoBox) -> gpd.GeoDataFrame:
     table["acquired"] = pd.to_datetime(table["acquired"], utc=True)
     frame = gpd.GeoDataFrame(table.astype(_COLUMNS), geometry="geometry", crs=crs_of(geobox))
     return frame.to_crs(FOOTPRINT_CRS)
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Hold the right to write a scene's folder, once no other process has it, and clear what killed ones left of it.
-
-    The right is a lock on a file beside the folder: the system takes it back from a process that dies, so that a
-    draft which is found by the one who holds it belongs to nobody. A disk without locks is written to without.
-
-    Raises:
-        DataError: If the place cannot be written to.
-    """
-    lock = place.with_name(f".{place.name}.lock")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _hold(lock)
-    except OSError as error:
-        msg = f"{place} cannot be written ({error.strerror}); choose another place or free some room"
-        raise DataError(msg) from error
-    try:
-        if descriptor is not None:
-            random = "[a-z0-9_]" * 8  # as the drafts of `atomic` are called
-            for draft in place.parent.glob(f".{glob.escape(place.name)}.{random}.tmp"):
-                shutil.rmtree(draft, ignore_errors=True)
-        yield
-    finally:
-        if descriptor is not None:
-            lock.unlink(missing_ok=True)
-            os.close(descriptor)
-
-
-def _hold(lock: Path) -> int | None:
-    """The open lock file, waited for; None where the disk knows no locks."""
-    while True:
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
-        try:
-            _wait(descriptor, lock)
-            if lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor)):
-                return descriptor
-            os.close(descriptor)  # who held it has taken it away: there may be a new one
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in _NO_LOCKS:
-                return None
-            raise
-
-
-def _wait(descriptor: int, lock: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.warning("another process holds %s; waiting for it to end", lock)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
