@@ -37,6 +37,7 @@ app = App(
     help="Map retrogressive thaw slumps, or any other object, from satellite scenes.\n\n"
     "Start with 'thawmap demo', then 'thawmap init' in a folder of your own.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `_run` says what then
 )
 app.command(labels_app)
 app.command(model_app)
