@@ -95,7 +95,7 @@ def test_a_compiled_network_answers_as_pytorch():
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
 def test_bfloat16_is_near(backend):
     bundle, images = seeded("pixel", 3), scenes(2)
-    answer = open_backend(bundle, backend=backend, precision="bfloat16", image=images[0])(images)
+    answer = open_backend(bundle, backend=backend, precision="bfloat16", image=lambda _: images[0])(images)
     assert disagreement(answer, open_backend(bundle)(images), precision="bfloat16", threshold=0.5) is None
 
 
@@ -176,7 +176,7 @@ def test_little_work_is_not_measured():
 @pytest.mark.slow
 def test_candidates_that_agree_are_all_timed_on_the_image_that_is_given():
     bundle = seeded("pixel", 3)
-    choice = choose(bundle, image=scenes(1, side=80)[0])
+    choice = choose(bundle, image=lambda _: scenes(1, side=80)[0])
     assert set(choice.seconds) == {"eager", "compile", "openvino"}
     assert choice.seconds[choice.chosen] == min(choice.seconds.values()) > 0
     assert not choice.refused
@@ -354,7 +354,7 @@ def test_backends_on_a_gpu_answer_as_the_processor():
     for backend in ("eager", "compile"):
         answer = open_backend(bundle, device="cuda", backend=backend)(images)
         np.testing.assert_allclose(answer, expected, atol=1e-3)
-    answer = open_backend(bundle, device="cuda", precision="bfloat16", image=images[0])(images)
+    answer = open_backend(bundle, device="cuda", precision="bfloat16", image=lambda _: images[0])(images)
     assert disagreement(answer, expected, precision="bfloat16", threshold=0.5) is None
 
 

@@ -24,6 +24,7 @@ class Net:
     stride: int = 32
     fixed_tile: bool = False
     bytes_per_pixel: int = 500
+    base_bytes: int = 0
     readers: int = 2
 
 
@@ -163,3 +164,16 @@ def test_networks_together_keep_to_what_each_of_them_needs():
 def test_a_tile_that_does_not_suit_is_refused_with_its_remedy(network, inference, sentence):
     with pytest.raises(ConfigError, match=sentence):
         plan((5000, 5000), [Net(**network)], InferenceSettings(**inference))
+
+
+def test_what_a_backend_takes_in_any_case_is_left_free():
+    """A library that takes half a gigabyte leaves tiles as half a gigabyte less of memory does."""
+    tight, roomy = InferenceSettings(memory_gb=2), InferenceSettings(memory_gb=2.5)
+    shape = (5000, 5000)
+    assert (
+        plan(shape, [Net(base_bytes=500_000_000)], roomy) == plan(shape, [Net()], tight) != plan(shape, [Net()], roomy)
+    )
+    both = [Net(base_bytes=200_000_000), Net(base_bytes=300_000_000)]  # each holds its own copy of its weights
+    assert memory((512, 512), both, tight, width=5000) == memory((512, 512), [Net(), Net()], roomy, width=5000) + 5e8
+    with pytest.raises(ConfigError, match="allow more memory"):
+        plan(shape, [Net(base_bytes=10**9)], tight)

@@ -36,6 +36,7 @@ class Member:
         stride: Sides of an input must be multiples of it.
         fixed_tile: Whether an answer depends on the whole input, so that inputs must be of ``tile`` px.
         bytes_per_pixel: Memory that it takes for each pixel of a batch.
+        base_bytes: Memory that its backend takes whatever the size of a batch.
         readers: Windows that are read at a time while it computes.
         network: Any function from images to probabilities.
     """
@@ -46,6 +47,7 @@ class Member:
     stride: int = 1
     fixed_tile: bool = False
     bytes_per_pixel: int = NETWORK_BYTES
+    base_bytes: int = 0
     readers: int = 2
     network: Network
 

@@ -67,6 +67,11 @@ class Runs(Protocol):
         ...
 
     @property
+    def base_bytes(self) -> int:
+        """Memory that its backend takes whatever the size of a batch."""
+        ...
+
+    @property
     def readers(self) -> int:
         """Windows that are read at a time while it computes."""
         ...
@@ -150,8 +155,8 @@ def memory(
 ) -> float:
     """Bytes of a process that maps a scene of ``width`` px with tiles of these rows and columns.
 
-    It is about `BASE_GB`, what the hungriest network takes for a batch, the layers of every window that is in the
-    batch, waits or is being read, and the rows that are not finished.
+    It is about `BASE_GB`, what backends take in any case, what the hungriest network takes for a batch, the layers of
+    every window that is in the batch, waits or is being read, and the rows that are not finished.
     """
     fixed, per_row, per_pixel = _needs(members, settings, width=width, further=further)
     return fixed + per_row * tile[0] + per_pixel * tile[0] * tile[1]
@@ -165,7 +170,8 @@ def _needs(
     stacks = 2 * settings.batch_size + max(one.readers for one in members)
     network = settings.batch_size * max(one.bytes_per_pixel for one in members)
     assembled = _ASSEMBLED_BYTES * layers * STRIP_PX * max(one.readers for one in members)
-    fixed = BASE_GB * 1e9 + _HANDED_BYTES * ROWS_PX + assembled
+    backends = sum(one.base_bytes for one in members)
+    fixed = BASE_GB * 1e9 + backends + _HANDED_BYTES * ROWS_PX + assembled
     return fixed, _STRIP_BYTES * (1 + len(members) + further) * width, network + stacks * 4 * layers
 
 

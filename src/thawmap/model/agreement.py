@@ -1,7 +1,9 @@
 """Whether a backend's answers are PyTorch's, within stated bounds, and on what that is seen."""
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +14,55 @@ from thawmap.layers import Layer
 
 Precision = Literal["float32", "bfloat16"]
 
+RealImage = Callable[[int], npt.NDArray[np.float32]]
+"""Gives a real image (C, H, W) in physical units, NaN = missing, of about so many pixels a side; asked when needed."""
+
 TOLERANCE = 1e-3
 """Largest difference in probability from PyTorch in float32 that a float32 backend may have."""
 
 BFLOAT16_TOLERANCE, BFLOAT16_SHARE, BFLOAT16_IOU = 0.02, 0.999, 0.99
 """In bfloat16: so large a difference for all but so few pixels, and masks of at least this intersection over union."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How near a backend's answer is to PyTorch's in float32.
+
+    Attributes:
+        worst: Largest difference in probability; NaN where an answer is no number.
+        near: Share of the pixels that differ by at most `BFLOAT16_TOLERANCE`.
+        overlap: Intersection over union of the two masks; 1 where both are empty.
+    """
+
+    worst: float
+    near: float
+    overlap: float
+
+    @classmethod
+    def of(cls, answer: npt.NDArray[np.float32], truth: npt.NDArray[np.float32], *, threshold: float) -> Self:
+        """Of an answer (N, H, W) and PyTorch's in float32, with the probability above which a pixel is an object."""
+        difference = np.abs(answer - truth)
+        ours, theirs = answer > threshold, truth > threshold
+        union = int((ours | theirs).sum())
+        return cls(
+            worst=float(difference.max()),
+            near=float((difference <= BFLOAT16_TOLERANCE).mean()),
+            overlap=int((ours & theirs).sum()) / union if union else 1.0,
+        )
+
+    def fault(self, precision: Precision) -> str | None:
+        """By what it differs more than a backend of this precision may, in words; None where it does not."""
+        if not math.isfinite(self.worst):
+            return "answers that are not numbers"
+        if precision == "float32":
+            if self.worst <= TOLERANCE:
+                return None
+            return f"probabilities that differ by up to {self.worst:.2g}, allowed {TOLERANCE:g}"
+        if self.near < BFLOAT16_SHARE:
+            return (
+                f"{self.near:.2%} of pixels within {BFLOAT16_TOLERANCE:g} of its probability, due {BFLOAT16_SHARE:.1%}"
+            )
+        return None if self.overlap >= BFLOAT16_IOU else f"masks of IoU {self.overlap:.3f}, due {BFLOAT16_IOU:g}"
 
 
 def disagreement(
@@ -30,19 +76,12 @@ def disagreement(
         precision: Of the backend; decides the bounds.
         threshold: Probability above which a pixel is an object.
     """
-    difference = np.abs(answer - truth)
-    if not np.isfinite(difference).all():
-        return "answers that are not numbers"
-    if precision == "float32":
-        worst = float(difference.max())
-        return None if worst <= TOLERANCE else f"probabilities that differ by up to {worst:.2g}, allowed {TOLERANCE:g}"
-    near = float((difference <= BFLOAT16_TOLERANCE).mean())
-    if near < BFLOAT16_SHARE:
-        return f"{near:.2%} of pixels within {BFLOAT16_TOLERANCE:g} of its probability, due {BFLOAT16_SHARE:.1%}"
-    ours, theirs = answer > threshold, truth > threshold
-    union = int((ours | theirs).sum())
-    overlap = int((ours & theirs).sum()) / union if union else 1.0
-    return None if overlap >= BFLOAT16_IOU else f"masks of IoU {overlap:.3f}, due {BFLOAT16_IOU:g}"
+    return Agreement.of(answer, truth, threshold=threshold).fault(precision)
+
+
+def seen(layers: Sequence[Layer], side: int, image: RealImage | None) -> npt.NDArray[np.float32]:
+    """What backends are compared on (1, C, side, side): the middle of a real image, or one made up."""
+    return plausible(layers, side) if image is None else middle(image(side), side)
 
 
 def plausible(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from thawmap.errors import ConfigError
-from thawmap.model.agreement import Precision, disagreement, middle, plausible
+from thawmap.model.agreement import Precision, RealImage, disagreement, seen
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import PROBE_PX, probability
 
@@ -70,7 +70,7 @@ def open_backend(
     device: str = "auto",
     backend: str = "eager",
     precision: Precision = "float32",
-    image: npt.NDArray[np.float32] | None = None,
+    image: RealImage | None = None,
 ) -> Backend:
     """The bundle, ready to run; every backend but PyTorch's own in float32 has shown that it agrees with that.
 
@@ -81,8 +81,8 @@ def open_backend(
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         backend: One of `BACKENDS`.
         precision: Of multiplications.
-        image: A real one (C, H, W) in physical units, NaN = missing, in whose middle answers are compared; None: one
-            made up. What bfloat16 loses depends on the image.
+        image: Gives a real one, on a tile of which answers are compared; it is asked only where there is something to
+            compare. None: a small one, made up. What bfloat16 loses depends on the image.
 
     Raises:
         ConfigError: If there is no such device or backend, its library is missing, it does not work here, or it
@@ -107,7 +107,7 @@ def open_backend(
     else:
         msg = f"backend {backend!r} does not exist; use {', '.join(BACKENDS)}"
         raise ConfigError(msg)
-    sample = plausible(bundle.layers, PROBE_PX) if image is None else middle(image, PROBE_PX)
+    sample = seen(bundle.layers, PROBE_PX if image is None else bundle.tile, image)
     answer, truth = _tried(opened, sample, backend), eager(sample)
     wrong = disagreement(answer, truth, precision=precision, threshold=bundle.threshold)
     if wrong is not None:

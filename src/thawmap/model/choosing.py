@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import platform
+import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from thawmap.errors import ConfigError
-from thawmap.model.agreement import Precision, disagreement, middle, plausible
+from thawmap.model.agreement import Agreement, Precision, RealImage, seen
 from thawmap.model.aside import (
     AsideError,
     bundle_of,
@@ -47,9 +48,9 @@ TILE_PX = 1024
 LIMIT_S = 300.0
 """Seconds after which a candidate is given up."""
 
-_REPEATS, _ENOUGH_S = 5, 10.0  # timed runs after the first, and when fewer do
+_REPEATS, _ENOUGH_S = (3, 7), 10.0  # timed runs after the first: at least, at most, and when no more are needed
 
-_IMAGE, _ANSWER, _SECONDS = "image.npy", "answer.npy", "seconds.txt"
+_IMAGE, _TRUTH, _ANSWER, _SECONDS = "image.npy", "truth.npy", "answer.npy", "seconds.txt"
 
 _log = logging.getLogger(__name__)
 
@@ -78,13 +79,32 @@ class Choice:
         return f"backend {self.chosen}{taken}{beside}{refused}" if self.seconds or self.refused else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """How a backend did on one image.
+
+    Attributes:
+        backend: Its name.
+        precision: Of its multiplications.
+        seconds: What it takes for a million pixels, the median of some runs; None where it gave no answer.
+        agreement: With PyTorch in float32; None where it gave no answer.
+        refused: Why it may not be used; None where it may.
+    """
+
+    backend: str
+    precision: Precision
+    seconds: float | None = None
+    agreement: Agreement | None = None
+    refused: str | None = None
+
+
 def choose(
     bundle: Bundle,
     *,
     device: str = "auto",
     precision: Precision = "float32",
     pixels: float = np.inf,
-    image: npt.NDArray[np.float32] | None = None,
+    image: RealImage | None = None,
     limit_s: float = LIMIT_S,
 ) -> Choice:
     """The fastest backend for a bundle on this machine, at this number of PyTorch's threads.
@@ -95,8 +115,8 @@ def choose(
         precision: Of multiplications; only candidates of that precision compete.
         pixels: How many are to be computed; for fewer than `WORTH_PX` nothing is measured, and PyTorch as it is taken
             unless an answer is remembered.
-        image: A real one (C, H, W) in physical units, NaN = missing; as large a part of it is used as is needed, by
-            mirroring where it is smaller. None: one made up.
+        image: Gives a real one, mirrored where it is smaller than what is timed; it is asked only where something is
+            measured. None: one made up.
         limit_s: Seconds that each candidate is given.
 
     Raises:
@@ -104,7 +124,7 @@ def choose(
         BundleError: If the network's answers are not numbers.
     """
     where = find_device(device)
-    side = bundle.tile if bundle.fixed_tile else TILE_PX
+    side = timed_side(bundle)
     question = _question(bundle, where, precision, side)
     kept = cache_folder() / "choices" / f"{digest(question)}.json"
     remembered = _recall(kept, question)
@@ -112,53 +132,94 @@ def choose(
         return remembered
     if pixels < WORTH_PX[where.type]:
         return Choice(chosen="eager")
-    sample = plausible(bundle.layers, side) if image is None else middle(image, side)
     try:
-        found = _measure(bundle, sample, where, precision, limit_s)
+        found = _fastest(
+            trials(bundle, seen(bundle.layers, side, image), device=where, precisions=(precision,), limit_s=limit_s),
+            precision,
+        )
     except ConfigError as error:
         return Choice(chosen="eager", refused={"any other": str(error)})
     _remember(kept, question, found)
     return found
 
 
-def _candidates(device: torch.device) -> list[str]:
+def timed_side(bundle: Bundle) -> int:
+    """Side in pixels of the image that candidates are timed on."""
+    return bundle.tile if bundle.fixed_tile else TILE_PX
+
+
+def trials(
+    bundle: Bundle,
+    sample: npt.NDArray[np.float32],
+    *,
+    device: torch.device,
+    precisions: Sequence[Precision],
+    limit_s: float = LIMIT_S,
+) -> Iterator[Trial]:
+    """PyTorch in float32, then every other candidate, compared with it; one after the other as they are asked for.
+
+    Args:
+        bundle: The model.
+        sample: The image (1, C, H, W) that they are timed and compared on, physical units, NaN = missing.
+        device: Where.
+        precisions: Those that compete. PyTorch in float32 is timed in any case; where it fails nothing else is.
+        limit_s: Seconds that each candidate is given.
+
+    Raises:
+        ConfigError: If the cache folder cannot be written.
+        BundleError: If the network's answers are not numbers.
+    """
+    wanted: list[tuple[str, Precision]] = [(name, one) for one in precisions for name in candidates(device)]
+    with room(bundle) as folder:
+        np.save(folder / _IMAGE, sample)
+        common = {"device": str(device), "threads": torch.get_num_threads()}
+        first = _try("eager", "float32", bundle, folder, common, limit_s)
+        yield first
+        if first.refused is None:
+            (folder / _ANSWER).replace(folder / _TRUTH)
+            for name, precision in wanted:
+                if (name, precision) != ("eager", "float32"):
+                    yield _try(name, precision, bundle, folder, common, limit_s)
+
+
+def candidates(device: torch.device) -> list[str]:
     """Names of the backends that a device may run; PyTorch as it is first."""
     if device.type == "cpu" and find_spec("openvino") is not None:
         return ["eager", "compile", "openvino"]
     return ["eager", "compile"]
 
 
-def _measure(
-    bundle: Bundle, sample: npt.NDArray[np.float32], device: torch.device, precision: Precision, limit_s: float
-) -> Choice:
-    """Candidates one after the other, each in a process of its own, compared with PyTorch in float32."""
-    seconds: dict[str, float] = {}
-    refused: dict[str, str] = {}
-    with room(bundle) as folder:
-        np.save(folder / _IMAGE, sample)
+def _try(
+    name: str, precision: Precision, bundle: Bundle, folder: Path, common: Mapping[str, Any], limit_s: float
+) -> Trial:
+    """One candidate in a process of its own, compared with PyTorch's answer in ``folder`` where that is known."""
+    try:
+        if name == "openvino":
+            convert(bundle, limit_s=limit_s)
+        task = {"backend": name, "precision": precision, **common}
+        run_aside("thawmap.model.choosing", folder, task, limit_s=limit_s)
+    except (AsideError, ConfigError) as error:
+        return Trial(backend=name, precision=precision, refused=str(error))
+    answer = np.load(folder / _ANSWER)
+    truth = np.load(folder / _TRUTH) if (folder / _TRUTH).exists() else answer
+    agreement = Agreement.of(answer, truth, threshold=bundle.threshold)
+    return Trial(
+        backend=name,
+        precision=precision,
+        seconds=float((folder / _SECONDS).read_text()) / answer.size * 1e6,
+        agreement=agreement,
+        refused=agreement.fault(precision),
+    )
 
-        def attempt(name: str, precision: str) -> tuple[float, npt.NDArray[np.float32]]:
-            if name == "openvino":
-                convert(bundle, limit_s=limit_s)
-            task = {"backend": name, "precision": precision, "device": str(device), "threads": torch.get_num_threads()}
-            run_aside("thawmap.model.choosing", folder, task, limit_s=limit_s)
-            return float((folder / _SECONDS).read_text()) / sample[0, 0].size * 1e6, np.load(folder / _ANSWER)
 
-        try:
-            first, truth = attempt("eager", "float32")
-        except AsideError as error:
-            return Choice(chosen="eager", refused={"eager": str(error)})
-        for name in _candidates(device):
-            try:
-                found = (first, truth) if (name, precision) == ("eager", "float32") else attempt(name, precision)
-            except (AsideError, ConfigError) as error:
-                refused[name] = str(error)
-                continue
-            wrong = disagreement(found[1], truth, precision=precision, threshold=bundle.threshold)
-            if wrong is None:
-                seconds[name] = found[0]
-            else:
-                refused[name] = wrong
+def _fastest(tried: Iterator[Trial], precision: Precision) -> Choice:
+    """Of the candidates of a precision that agree."""
+    first = next(tried)
+    if first.refused is not None:
+        return Choice(chosen="eager", refused={"eager": first.refused})
+    competing = [one for one in (first, *tried) if one.precision == precision]
+    seconds = {one.backend: one.seconds for one in competing if one.refused is None and one.seconds is not None}
+    refused = {one.backend: one.refused for one in competing if one.refused is not None}
     chosen = min(seconds, key=seconds.__getitem__, default="eager")
     return Choice(chosen=chosen, seconds=seconds, refused=refused)
 
@@ -169,23 +230,28 @@ def _question(bundle: Bundle, device: torch.device, precision: Precision, side: 
         "network": identity(bundle),
         "tile": side,
         "precision": precision,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": device_name(device) if device.type == "cuda" else " ".join(_processor()),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "candidates": _candidates(device),
+        "candidates": candidates(device),
         "versions": versions(),
     }
 
 
-def _processor(place: Path = Path("/proc/cpuinfo")) -> str:
-    """Its name and what it can do."""
+def device_name(device: torch.device) -> str:
+    """What the maker calls it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()[0]
+
+
+def _processor(place: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
+    """Its name, and a hash of what it can do."""
     try:
         lines = dict(line.split(":", 1) for line in place.read_text().split("\n\n")[0].splitlines() if ":" in line)
     except OSError:
-        return platform.processor() or platform.machine()
+        return platform.processor() or platform.machine(), ""
     said = {key.strip(): value.strip() for key, value in lines.items()}
     flags = hashlib.sha256(said.get("flags", "").encode()).hexdigest()[:8]
-    return f"{said.get('model name', platform.machine())} {flags}"
+    return said.get("model name", platform.machine()), flags
 
 
 def _recall(path: Path, question: Mapping[str, Any]) -> Choice | None:
@@ -215,13 +281,13 @@ def _remember(path: Path, question: Mapping[str, Any], choice: Choice) -> None:
 
 
 def _seconds(backend: Backend, image: npt.NDArray[np.float32]) -> float:
-    """The shortest of some runs."""
+    """The median of some runs."""
     taken: list[float] = []
-    while len(taken) < 2 or (len(taken) < _REPEATS and sum(taken) < _ENOUGH_S):
+    while len(taken) < _REPEATS[0] or (len(taken) < _REPEATS[1] and sum(taken) < _ENOUGH_S):
         begin = time.perf_counter()
         backend(image)
         taken.append(time.perf_counter() - begin)
-    return min(taken)
+    return statistics.median(taken)
 
 
 def main(folder: Path) -> None:
@@ -229,7 +295,8 @@ def main(folder: Path) -> None:
     with task_of(folder) as task:
         torch.set_num_threads(task["threads"])
         wanted = {name: task[name] for name in ("backend", "precision", "device")}
-        backend, image = open_backend(bundle_of(folder), **wanted), np.load(folder / _IMAGE)
+        image = np.load(folder / _IMAGE)
+        backend = open_backend(bundle_of(folder), image=lambda _: image[0], **wanted)
         np.save(folder / _ANSWER, backend(image))
         (folder / _SECONDS).write_text(str(_seconds(backend, image)))
 

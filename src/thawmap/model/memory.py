@@ -27,7 +27,7 @@ lets what is never alive together share memory.
 """
 
 BASE_BYTES = {"eager": 0, "compile": 400_000_000, "openvino": 200_000_000}
-"""What a process holds beside PyTorch and the network, whatever the size of the images, by backend."""
+"""What a process holds for each network beside PyTorch and that, whatever the size of the images, by backend."""
 
 
 def bytes_per_pixel(bundle: Bundle, backend: str, precision: Precision = "float32") -> int:

@@ -3,29 +3,35 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import xarray as xr
 
 from thawmap import __version__
 from thawmap.config import Config, InferenceSettings
-from thawmap.data.locks import alone
+from thawmap.data.drafts import alone
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.infer.export import Provenance, export, is_finished
 from thawmap.infer.members import Member, look_over, plan_scene
 from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
+from thawmap.infer.sample import cut_out, first_cut_out
 from thawmap.model import bundle as files
+from thawmap.model.agreement import RealImage, plausible
 from thawmap.model.backends import open_backend
 from thawmap.model.bundle import Bundle
 from thawmap.model.choosing import choose
-from thawmap.model.memory import bytes_per_pixel
+from thawmap.model.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.pipeline.cut import how_read, identity, inputs
+
+_MOST_OPEN = 16  # bundles that a process holds ready
+_opened: dict[tuple[Path, InferenceSettings, int], Member] = {}
 
 
 def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
@@ -36,9 +42,13 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
         if is_finished(out, scene, provenance.fingerprint):
             return
         _share_processors(config.engine.workers)
-        members = [member_of(model, config.inference) for model in models]
         further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
-        overview = look_over(scene, members, project.sources, further=further, picture=picture)
+        blank = [Member.of(bundle, _unready) for bundle in bundles]
+        overview = look_over(scene, blank, project.sources, further=further, picture=picture)
+        members = [
+            member_of(model, config.inference, partial(_part, scene, bundle, project, overview))
+            for model, bundle in zip(models, bundles, strict=True)
+        ]
         export(
             scene,
             stream(scene, members, project.sources, config.inference, further=further, overview=overview),
@@ -61,8 +71,23 @@ def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[S
     _share_processors(config.engine.workers)
     pixels = config.inference.symmetries * sum(scene.geobox.height * scene.geobox.width for scene in scenes)
     device, precision = config.inference.device, config.inference.precision
-    choices = [choose(load_bundle(model), device=device, precision=precision, pixels=pixels) for model in models]
-    return [choice.line for choice in choices if choice.line]
+    lines = []
+    for bundle in map(load_bundle, models):
+        image = partial(_first_part, scenes, bundle, project)
+        lines.append(choose(bundle, device=device, precision=precision, pixels=pixels, image=image).line)
+    return [line for line in lines if line]
+
+
+def _first_part(scenes: Sequence[Scene], bundle: Bundle, project: Project, side: int) -> npt.NDArray[np.float32]:
+    """What backends are timed and compared on: of the first scene that has something valid, else made up."""
+    found = first_cut_out(scenes, bundle, project.sources, side)
+    return plausible(bundle.layers, side)[0] if found is None else found[1]
+
+
+def _part(scene: Scene, bundle: Bundle, project: Project, overview: xr.Dataset, side: int) -> npt.NDArray[np.float32]:
+    """What a backend is compared on before it maps: of this scene, else made up."""
+    found = cut_out(scene, bundle, project.sources, side, overview=overview)
+    return plausible(bundle.layers, side)[0] if found is None else found
 
 
 def _share_processors(workers: int) -> None:
@@ -160,22 +185,43 @@ def load_bundle(model: Path) -> Bundle:
     return _load_once(model, _stamp_of_bundle(model))
 
 
-def member_of(model: Path, settings: InferenceSettings) -> Member:
-    """A bundle that is ready to run, once in a process; `backend: auto` takes what was measured, and measures nothing.
+def member_of(model: Path, settings: InferenceSettings, image: RealImage | None = None) -> Member:
+    """A bundle that is ready to run, opened once in a process.
+
+    `backend: auto` takes what was measured, and measures nothing. The first scene's ``image`` shows whether a backend
+    agrees with PyTorch; PyTorch itself in float32 needs none, and what is open is not compared again.
 
     Raises:
         ConfigError: If there is no such device, or the backend does not work here.
     """
-    return _open_once(model, settings, _stamp_of_bundle(model))
+    asked = (model, settings, _stamp_of_bundle(model))
+    if asked not in _opened:
+        while len(_opened) >= _MOST_OPEN:
+            _opened.pop(next(iter(_opened)))
+        _opened[asked] = _member(load_bundle(model), settings, image=image)
+    return _opened[asked]
 
 
-def _member(bundle: Bundle, settings: InferenceSettings, *, ready: bool = True) -> Member:
+def unready_member(bundle: Bundle, settings: InferenceSettings) -> Member:
+    """A bundle with the memory that its backend takes; good for plans, not for computing."""
+    return _member(bundle, settings, ready=False)
+
+
+def _member(
+    bundle: Bundle, settings: InferenceSettings, *, ready: bool = True, image: RealImage | None = None
+) -> Member:
     """A bundle with the memory that its backend takes; one that is not ready is good for plans."""
     device, precision, chosen = settings.device, settings.precision, str(settings.backend)
     if chosen == "auto":
         chosen = choose(bundle, device=device, precision=precision, pixels=0).chosen
-    opened = open_backend(bundle, device=device, backend=chosen, precision=precision) if ready else _unready
-    return replace(Member.of(bundle, opened), bytes_per_pixel=bytes_per_pixel(bundle, chosen, precision))
+    opened = (
+        open_backend(bundle, device=device, backend=chosen, precision=precision, image=image) if ready else _unready
+    )
+    return replace(
+        Member.of(bundle, opened),
+        bytes_per_pixel=bytes_per_pixel(bundle, chosen, precision),
+        base_bytes=BASE_BYTES[chosen],
+    )
 
 
 def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -186,11 +232,6 @@ def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 @lru_cache(maxsize=16)
 def _load_once(model: Path, _stamp: int) -> Bundle:
     return files.load(model)
-
-
-@lru_cache(maxsize=16)
-def _open_once(model: Path, settings: InferenceSettings, _stamp: int) -> Member:
-    return _member(load_bundle(model), settings)
 
 
 def _stamp_of_bundle(model: Path) -> int:

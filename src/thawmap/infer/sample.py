@@ -1,0 +1,73 @@
+"""A real part of a scene, on which backends are compared and timed."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from thawmap.data.sources.base import Scene, Source
+from thawmap.data.stack import as_array, assemble, preview, window_geobox
+from thawmap.errors import DataError
+from thawmap.grid import Window
+
+if TYPE_CHECKING:
+    from thawmap.model.bundle import Bundle
+
+_COARSE_PX = 256  # side of the look that tells where a scene is valid
+
+
+def cut_out(
+    scene: Scene, bundle: "Bundle", sources: Sequence[Source], side: int, *, overview: xr.Dataset | None = None
+) -> npt.NDArray[np.float32] | None:
+    """The middle of what is valid of a scene, as a bundle sees it; None where nothing is valid.
+
+    Args:
+        scene: What is going to be mapped.
+        bundle: Its layers are read, at full resolution.
+        sources: Where layers come from.
+        side: Most rows and columns.
+        overview: The scene on a coarser grid, where it was read already.
+
+    Returns:
+        Image (C, H, W) float32, physical units, NaN = missing; smaller than ``side`` only where the scene is.
+
+    Raises:
+        DataError: If a layer is missing, or cannot be read.
+    """
+    names = [layer.name for layer in bundle.layers]
+    if overview is None:
+        overview = preview(scene, names, sources, size=_COARSE_PX, optional=bundle.optional)
+    valid = overview["valid"].to_numpy()
+    if not valid.any():
+        return None
+    factor = math.ceil(max(scene.geobox.shape) / max(valid.shape))
+    cells = np.argwhere(valid)
+    central = cells[((cells - cells.mean(axis=0)) ** 2).sum(axis=1).argmin()]  # the mean itself may lie in a gap
+    height, width = (min(side, length) for length in scene.geobox.shape)
+    row, col = (
+        min(max(int((cell + 0.5) * factor) - extent // 2, 0), length - extent)
+        for cell, extent, length in zip(central, (height, width), scene.geobox.shape, strict=True)
+    )
+    part = window_geobox(scene.geobox, Window(row=row, col=col, height=height, width=width))
+    stack = assemble(scene, names, part, sources, optional=bundle.optional)
+    return as_array(stack, names) if stack["valid"].to_numpy().any() else None
+
+
+def first_cut_out(
+    scenes: Iterable[Scene], bundle: "Bundle", sources: Sequence[Source], side: int
+) -> tuple[Scene, npt.NDArray[np.float32]] | None:
+    """The first scene that has something valid, with the middle of that; None where none has.
+
+    A scene that cannot be read is passed over: whoever maps it will say so (law 9).
+    """
+    for scene in scenes:
+        try:
+            found = cut_out(scene, bundle, sources, side)
+        except DataError:
+            continue
+        if found is not None:
+            return scene, found
+    return None
