@@ -3,14 +3,12 @@
 Reading: the destination grid is an argument, missing is NaN, nodata numbers stay in here. Writing: whole or not at all.
 """
 
-import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, Literal
 
@@ -28,6 +26,8 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window as FileWindow
 
+from thawmap.data.drafts import atomic as atomic  # noqa: PLC0414 - for who writes files of other kinds
+from thawmap.data.drafts import sync, unwritable
 from thawmap.data.regrid import Choice, read
 from thawmap.errors import DataError
 from thawmap.grid import Window
@@ -39,42 +39,6 @@ _OPENING = Lock()  # the filters of warnings belong to the whole process
 # rasterio silences this one while it burns polygons, which threads undo for each other; `_grid` refuses such files
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 _VECTOR_DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON"}
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes when not.
-
-    For a file or a whole folder; what stood at ``path`` is replaced. Missing parent folders are made.
-
-    Raises:
-        DataError: If the place cannot be written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror}); choose another place or free some room"
-        raise DataError(msg) from error
-    draft = room / path.name
-    try:
-        yield draft
-        _take_place(draft, path, room)
-    except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror or error}); choose another place or free some room"
-        raise DataError(msg) from error
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def _take_place(draft: Path, path: Path, room: Path) -> None:
-    """Rename the draft to its name; files of one stem (a Shapefile's) follow, the named one last."""
-    for part in sorted(room.iterdir()):
-        if part != draft:
-            part.replace(path.with_name(part.name))
-    if draft.is_dir() and path.exists():
-        path.replace(room / "replaced")
-    draft.replace(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,8 +267,7 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
                 bigtiff="if_safer", overview_resampling=encoding.overviews,
             )  # fmt: skip
         except (RasterioError, CPLE_BaseError) as error:  # the latter where the disk filled up when the file was closed
-            msg = f"{path} cannot be written ({_reason(error)}); free some room or choose another place"
-            raise DataError(msg) from error
+            raise unwritable(path, _reason(error)) from error
 
 
 def _describe(file: Any, encoding: Encoding) -> None:
@@ -370,9 +333,8 @@ def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str | None = Non
         try:
             kind = "Polygon" if frame.empty else None  # else as the features are
             pyogrio.write_dataframe(frame, draft, layer=layer or path.stem, driver=driver, geometry_type=kind)
-        except pyogrio.errors.DataSourceError as error:
-            msg = f"{path} cannot be written ({_reason(error)}); free some room or choose another place"
-            raise DataError(msg) from error
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            raise unwritable(path, _reason(error)) from error
 
 
 def write_png(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
@@ -387,13 +349,4 @@ def write_text(path: Path, text: str) -> None:
     """Write a text in UTF-8."""
     with atomic(path) as draft:
         draft.write_text(text, encoding="utf-8")
-        _sync(draft)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold the file before it takes its name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(draft)

@@ -197,23 +197,23 @@ class _Asking:
         done = 0
         while done < len(images):
             part = images[done : done + self._batch]
-            batch = part[0][None] if len(part) == 1 else np.stack(part)
-            batch = batch if seen == tuple(range(len(self._asked.names))) else batch[:, list(seen)]
             try:
+                batch = part[0][None] if len(part) == 1 else np.stack(part)
+                batch = batch if seen == tuple(range(len(self._asked.names))) else batch[:, list(seen)]
                 answers.append(_mean_seen(member.network, batch, self._symmetries))
                 done += len(part)
             except MemoryError as error:
-                self._ask_less(batch, error)
+                self._ask_less(part, error)
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
-    def _ask_less(self, batch: _Floats, error: MemoryError) -> None:
+    def _ask_less(self, batch: Sequence[_Floats], error: MemoryError) -> None:
         """Ask for half of the batch from here on.
 
         Raises:
             DataError: If it was one image.
         """
         if len(batch) == 1:
-            rows, cols = batch.shape[2:]
+            rows, cols = batch[0].shape[1:]
             msg = (
                 f"scene {self._scene.id}: the memory does not hold a tile of {rows} x {cols} px; lower "
                 f"inference.memory_gb, or set a smaller inference.tile"

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from thawmap import __version__
 from thawmap.config import Config, OutputSettings, PolygonSettings
 from thawmap.config.inputs import Settings
+from thawmap.data.drafts import alone
 from thawmap.data.io import crs_of
-from thawmap.data.locks import alone
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble

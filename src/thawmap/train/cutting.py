@@ -24,9 +24,9 @@ from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec
 
 from thawmap.config import Config, TileSettings
+from thawmap.data.drafts import alone
 from thawmap.data.io import atomic, crs_of, read_vector, write_vector
 from thawmap.data.labels import IGNORE, Labels
-from thawmap.data.locks import alone
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, check_ranges, preview, window_geobox
 from thawmap.engine import in_order
