@@ -13,13 +13,19 @@ from matplotlib.figure import Figure
 
 _OUTLINE = "#56b4e9"  # as predictions in the reports
 _PICTURE_PX = 1024  # longer side of a quicklook
+_WIDTH_PX = 1.8  # of an outline
+_RIM_PX = 1.0  # black, on either side of it: seen on snow and bare ground too
+_MISSING = 0.35  # grey that neither water nor clouds have
+_VEIL = 0.55  # grey over what is seen but was not mapped
+_VEILED = 0.6  # its share
 
 
 def quicklook(picture: xr.Dataset, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]:
     """The scene (y, x, 3), uint8, in false colour (NIR, red, green), with the slumps' outlines.
 
-    Each layer is stretched between its 2nd and 98th percentile; missing pixels are dark. Without these three
-    layers the first layer is shown in grey.
+    Each layer is stretched between the 2nd and 98th percentile of what is valid, so that masked clouds and snow do not
+    darken the rest. What is seen but not valid, and so not mapped, lies under a veil; missing pixels are grey. Without
+    these three layers the first layer is shown in grey.
     """
     geobox = picture.odc.geobox
     height, width = geobox.shape
@@ -27,11 +33,12 @@ def quicklook(picture: xr.Dataset, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.u
     canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.imshow(_false_colour(picture), extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
+    axes.imshow(_false_colour(picture), extent=(0, width, height, 0), aspect="auto", interpolation="antialiased")
     points, ring = shapely.get_coordinates(shapely.get_rings(slumps.geometry.to_numpy()), return_index=True)
     pixels = np.column_stack(~geobox.transform * tuple(points.T))
     rings = np.split(pixels, np.flatnonzero(np.diff(ring)) + 1) if len(ring) else []
-    axes.add_collection(LineCollection(rings, colors=_OUTLINE, linewidths=2.2 * 72 / _PICTURE_PX))
+    for colour, width_px in (("black", _WIDTH_PX + 2 * _RIM_PX), (_OUTLINE, _WIDTH_PX)):
+        axes.add_collection(LineCollection(rings, colors=colour, linewidths=width_px * 72 / _PICTURE_PX))
     axes.set(xlim=(0, width), ylim=(height, 0))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
@@ -42,13 +49,12 @@ def _false_colour(picture: xr.Dataset) -> npt.NDArray[np.float32]:
     names = ["nir", "red", "green"]
     if not set(names) <= set(picture.data_vars):
         names = [next(str(name) for name in picture.data_vars if name != "valid")] * 3
-    return np.stack([_stretched(picture[name].to_numpy()) for name in names], axis=-1)
-
-
-def _stretched(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    known = np.isfinite(values)
-    if not known.any():
-        return np.full(values.shape, 0.1, np.float32)
-    low, high = np.percentile(values[known], [2, 98])
-    stretched = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    return np.where(known, stretched, 0.1).astype(np.float32)
+    layers = np.stack([picture[name].to_numpy() for name in names], axis=-1)
+    known, valid = np.isfinite(layers).all(axis=-1, keepdims=True), picture["valid"].to_numpy()[..., np.newaxis] == 1
+    seen = layers[(known & valid if (known & valid).any() else known)[..., 0]]
+    if not len(seen):
+        return np.full(layers.shape, _MISSING, np.float32)
+    low, high = np.percentile(seen, [2, 98], axis=0).astype(np.float32)
+    colours = np.clip((layers - low) / np.maximum(high - low, 1e-6), 0, 1)
+    veiled = np.where(valid, colours, (1 - _VEILED) * colours + _VEILED * _VEIL)
+    return np.where(known, veiled, _MISSING).astype(np.float32)
