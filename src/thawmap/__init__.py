@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from thawmap.config import Config
     from thawmap.pipeline import (
         Summary,
+        bench,
         check_labels,
         convert_labels,
         crossval,
@@ -52,6 +53,7 @@ __all__ = [
     "Summary",
     "ThawmapError",
     "TrainingError",
+    "bench",
     "check_labels",
     "convert_labels",
     "crossval",

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Never
 from cyclopts import App, CycloptsError, Parameter
 
 from thawmap import __version__
+from thawmap.cli.bench import bench
 from thawmap.cli.labels import labels_app
 from thawmap.cli.model import model_app
 from thawmap.cli.options import (
@@ -41,6 +42,7 @@ app = App(
 )
 app.command(labels_app)
 app.command(model_app)
+app.command(bench)
 
 
 @app.command

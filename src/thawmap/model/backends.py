@@ -89,32 +89,55 @@ def open_backend(
             disagrees with PyTorch.
     """
     where = find_device(device)
-    # torch's stubs know `to` with a memory format only together with other arguments
-    bundle.network.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bundle.network.eval()
-    network = partial(probability, bundle.network, layers=bundle.layers)
-    eager = TorchBackend(network, where)
+    opened = open_unchecked(bundle, where, backend, precision)
     if (backend, precision) == ("eager", "float32"):
-        return eager
-    if backend == "openvino":
-        from thawmap.model.openvino import open_openvino  # noqa: PLC0415 - an optional library, and a slow one
-
-        opened: Backend = open_openvino(bundle, where, precision)
-    elif backend == "compile":
-        opened = _compiled(network, where, precision)
-    elif backend == "eager":
-        opened = TorchBackend(network, where, precision)
-    else:
-        msg = f"backend {backend!r} does not exist; use {', '.join(BACKENDS)}"
-        raise ConfigError(msg)
+        return opened
     sample = seen(bundle.layers, PROBE_PX if image is None else bundle.tile, image)
-    answer, truth = _tried(opened, sample, backend), eager(sample)
+    answer, truth = first_answer(opened, sample, backend), open_unchecked(bundle, where, "eager", "float32")(sample)
     wrong = disagreement(answer, truth, precision=precision, threshold=bundle.threshold)
     if wrong is not None:
         advice = "inference.backend to eager" if precision == "float32" else "inference.precision to float32"
         msg = f"backend {backend} in {precision} disagrees with PyTorch in float32: {wrong}; set {advice}"
         raise ConfigError(msg)
     return opened
+
+
+def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision: Precision) -> Backend:
+    """The bundle, ready to run on a device that it is moved to; whether it agrees with PyTorch is not known.
+
+    Raises:
+        ConfigError: If there is no such backend, or its library is missing.
+    """
+    # torch's stubs know `to` with a memory format only together with other arguments
+    bundle.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bundle.network.eval()
+    network = partial(probability, bundle.network, layers=bundle.layers)
+    if backend == "eager":
+        return TorchBackend(network, device, precision)
+    if backend == "compile":
+        return _compiled(network, device, precision)
+    if backend == "openvino":
+        from thawmap.model.openvino import open_openvino  # noqa: PLC0415 - an optional library, and a slow one
+
+        return open_openvino(bundle, device, precision)
+    msg = f"backend {backend!r} does not exist; use {', '.join(BACKENDS)}"
+    raise ConfigError(msg)
+
+
+def first_answer(opened: Backend, images: npt.NDArray[np.float32], backend: str) -> npt.NDArray[np.float32]:
+    """A backend's first answer, at which compilers work, and may fail.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # compilers' remarks on what they could not make faster
+            return opened(images)
+    except (RuntimeError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        msg = f"backend {backend} does not work here ({reason}); set inference.backend to eager"
+        raise ConfigError(msg) from error
 
 
 def find_device(name: str) -> torch.device:
@@ -169,15 +192,3 @@ def _compiled(answer: Callable[[Tensor], Tensor], device: torch.device, precisio
     on_gpu = device.type == "cuda"
     compiled = torch.compile(answer, dynamic=not on_gpu, mode="reduce-overhead" if on_gpu else None)
     return TorchBackend(compiled, device, precision)
-
-
-def _tried(opened: Backend, images: npt.NDArray[np.float32], backend: str) -> npt.NDArray[np.float32]:
-    """Its first answer: compilers work now, and may fail."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # compilers' remarks on what they could not make faster
-            return opened(images)
-    except (RuntimeError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        msg = f"backend {backend} does not work here ({reason}); set inference.backend to eager"
-        raise ConfigError(msg) from error

@@ -35,7 +35,7 @@ from thawmap.model.aside import (
     task_of,
     versions,
 )
-from thawmap.model.backends import BACKENDS, Backend, find_device, open_backend
+from thawmap.model.backends import BACKENDS, Backend, find_device, first_answer, open_unchecked
 from thawmap.model.bundle import Bundle
 from thawmap.model.openvino import convert
 
@@ -294,10 +294,9 @@ def main(folder: Path) -> None:
     """In a process of its own: time one candidate on the image in ``folder``."""
     with task_of(folder) as task:
         torch.set_num_threads(task["threads"])
-        wanted = {name: task[name] for name in ("backend", "precision", "device")}
-        image = np.load(folder / _IMAGE)
-        backend = open_backend(bundle_of(folder), image=lambda _: image[0], **wanted)
-        np.save(folder / _ANSWER, backend(image))
+        image, name = np.load(folder / _IMAGE), task["backend"]
+        backend = open_unchecked(bundle_of(folder), torch.device(task["device"]), name, task["precision"])
+        np.save(folder / _ANSWER, first_answer(backend, image, name))  # whoever asked compares it
         (folder / _SECONDS).write_text(str(_seconds(backend, image)))
 
 

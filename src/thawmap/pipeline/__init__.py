@@ -20,6 +20,7 @@ from thawmap.data.simulate import Simulation
 from thawmap.data.simulate import simulate as make_project
 from thawmap.errors import ConfigError, DataError
 from thawmap.pipeline import look, origin
+from thawmap.pipeline.benching import bench as bench
 from thawmap.pipeline.fusion import fuse as fuse
 from thawmap.pipeline.inventories import check_labels as check_labels
 from thawmap.pipeline.inventories import convert_labels as convert_labels

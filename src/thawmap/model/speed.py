@@ -1,0 +1,39 @@
+"""What a machine could do at best: its rate of matrix products, and the operations that a network asks for."""
+
+import time
+from copy import deepcopy
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from thawmap.model.bundle import Bundle
+
+_SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices: large enough that reading them takes no time
+
+_REPEATS = 10
+
+
+def operations_per_pixel(bundle: Bundle) -> float:
+    """Multiplications and additions of a network's products and convolutions, for each pixel of a tile.
+
+    They are counted in a run that computes nothing.
+    """
+    network = deepcopy(bundle.network).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, len(bundle.layers), bundle.tile, bundle.tile, device="meta"))
+    return float(counter.get_total_flops() / bundle.tile**2)
+
+
+def product_rate(device: torch.device) -> float:
+    """Operations a second of a large matrix product in float32, PyTorch's, at its present number of threads.
+
+    The best of several, as it is a limit: in float32 no network computes faster.
+    """
+    side = _SIDES[device.type]
+    left, right = (torch.rand(side, side, device=device) for _ in range(2))
+    taken = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        (left @ right)[0, 0].item()  # which waits for the device
+        taken.append(time.perf_counter() - begin)
+    return 2 * side**3 / min(taken)
