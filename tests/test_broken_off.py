@@ -7,13 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from dataclasses import replace
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import torch
 import yaml
 from affine import Affine
@@ -64,7 +68,7 @@ def project(tmp_path_factory):
     return folder
 
 
-def red_or_not(weight=40.0, **layers):
+def red_or_not(weight=40.0):
     """A network that knows bright red from the rest."""
     bundle = a_bundle()
     with torch.no_grad():
@@ -222,3 +226,114 @@ def test_a_file_that_vanishes_midway_costs_its_scene(project, unbroken, tmp_path
     check_maps = content(out)
     assert cli._run(words(copy, out)) == 0
     assert check_maps.items() <= content(out).items()
+
+
+def test_a_killed_fusing_is_cleared_up_by_the_next(project, unbroken, tmp_path, capsys):
+    maps, out = tmp_path / "maps", tmp_path / "fused"
+    assert cli._run(words(project, maps)) == 0
+    fuse = ["fuse", str(maps), "--out", str(out)]
+    killed = """
+        import sys
+        from killing import killed_again_and_again
+        from thawmap.cli import _run
+        print(killed_again_and_again(lambda: _run(sys.argv[1:]), (3, 12, 30)), file=sys.__stdout__)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(killed), *fuse]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert json.loads(done.stdout.splitlines()[-1]) == [signal.SIGKILL] * 3
+    assert [name for name in hidden(out) if name.endswith(".tmp")]
+    assert cli._run(fuse) == 0
+    assert hidden(out) == []
+    assert {path.name for path in out.iterdir()} == set(SHAPES)
+
+
+# What a scene or a network may be like
+
+
+def alone_in(project, folder, values, bundle=None):
+    """A project with one scene only."""
+    shutil.copytree(project, folder)
+    write_scene(folder, "s0", values)
+    (folder / "scenes.csv").write_text("id,path\ns0,scenes/s0\n")
+    if bundle is not None:
+        save(bundle, folder / "model")
+    return folder
+
+
+@pytest.mark.parametrize("shape", [(1, 70), (70, 1), (1, 1)])
+def test_a_scene_of_one_pixels_width(project, tmp_path, shape):
+    out = tmp_path / "maps"
+    values = np.broadcast_to(np.array([2200, 2100], np.uint16)[:, None, None], (2, *shape)).copy()
+    assert cli._run(words(alone_in(project, tmp_path / "project", values), out)) == 0
+    with rasterio.open(out / "s0" / "mask.tif") as file:
+        assert (file.read(1) == np.ones(shape)).all()
+    assert list(gpd.read_file(out / "s0" / "slumps.gpkg")["pixels"]) == [max(shape)]
+
+
+def test_a_hole_as_large_as_tiles_stays_a_hole(project, unbroken, tmp_path):
+    out = tmp_path / "maps"
+    values = stored((160, 170))
+    whole = values.copy()
+    values[:, 40:120, 50:150] = 0
+    found = {}
+    for name, image in (("whole", whole), ("holed", values)):
+        assert cli._run(words(alone_in(project, tmp_path / name, image), out / name)) == 0
+        with rasterio.open(out / name / "s0" / "probability.tif") as file:
+            found[name] = file.read(1)
+    hole = np.zeros((160, 170), np.bool_)
+    hole[40:120, 50:150] = True
+    assert (found["holed"][hole] == 255).all()
+    np.testing.assert_array_equal(found["holed"][~hole], found["whole"][~hole])
+
+
+def test_a_network_that_answers_nan_is_named(project, tmp_path, capsys):
+    bundle = red_or_not(weight=1e6)  # times values beyond all bounds: infinite, less infinite
+    bundle = replace(bundle, layers=tuple(replace(one, clip=False) for one in bundle.layers))
+    values = stored((60, 70)).astype(np.float32)
+    values[:, 30, 40] = 3e38
+    assert cli._run(words(alone_in(project, tmp_path / "project", values, bundle), tmp_path / "maps")) == 1
+    said = capsys.readouterr().err
+    assert "thawmap: s0 failed: scene s0: the network answers nan where a probability from 0 to 1 is due" in said
+    assert list((tmp_path / "maps").iterdir()) == []
+
+
+LITTLE_MEMORY = """
+    import resource, sys, torch
+    from dataclasses import replace
+    from thawmap import cli
+    from thawmap.pipeline import work
+
+    torch.set_num_threads(1)
+    member_of = work.member_of
+
+    def with_little_memory(*words):
+        member = member_of(*words)
+
+        def network(images):
+            pages = int(open("/proc/self/statm").read().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 60 * 2**20, -1))
+            try:
+                return member.network(images)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+
+        return replace(member, network=network)
+
+    work.member_of = with_little_memory
+    sys.exit(cli._run(sys.argv[1:]))
+"""
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(project, tmp_path):
+    folder = alone_in(project, tmp_path / "project", stored((1100, 1100)))
+    tile = ("--set", "inference.tile=512")
+    little = words(folder, tmp_path / "little", *tile, "--set", "inference.batch_size=8")
+    command = [sys.executable, "-c", textwrap.dedent(LITTLE_MEMORY), *little]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "memory" in line]
+    assert said[0] == "memory does not hold 8 tiles at once; from here on 4"
+    assert len(said) == len(set(said)) <= 3
+    assert cli._run(words(folder, tmp_path / "enough", *tile)) == 0
+    rasters = [(tmp_path / name / "s0" / "probability.tif").read_bytes() for name in ("little", "enough")]
+    assert rasters[0] == rasters[1]
