@@ -17,9 +17,11 @@ import rasterio
 import thawmap
 from thawmap import cli, pipeline
 from thawmap.config import load
+from thawmap.data.project import Project
 from thawmap.errors import BundleError
 from thawmap.model.bundle import load as load_bundle
 from thawmap.model.bundle import save
+from thawmap.pipeline import work
 
 QUICK = (
     "--set", "model={architecture: pixel}",
@@ -276,6 +278,22 @@ def test_a_dry_run_writes_nothing(project: Path, tmp_path: Path) -> None:
     assert run("train", project, "--out", out, "--dry-run", *QUICK) == 0
     assert run("tiles", project, "--out", out, "--dry-run") == 0
     assert not out.exists()
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_a_dry_run_counts_every_raster(mapped: Path, project: Path, tmp_path: Path, models: int) -> None:
+    chosen = [mapped / "model", mapped / "model" / "last"][:models]
+    words = ("--split", "test", *(word for model in chosen for word in ("--model", model)), "--out", tmp_path / "maps")
+    assert run("predict", project, *words, "--set", "outputs.probability=float32") == 0
+    config = load(project, overrides=("outputs.probability=float32",))
+    named = {scene.id: scene for scene in Project(config).candidates()}
+    (folder,) = scene_folders(tmp_path / "maps")
+    counted = work.cost(Project(config).open(named[folder.name], labelled=False), Project(config), chosen)
+    stored = 0
+    for path in folder.glob("*.tif"):
+        with rasterio.open(path) as file:
+            stored += file.width * file.height * np.dtype(file.dtypes[0]).itemsize
+    assert counted.stored == stored
 
 
 def test_scenes_named_one_by_one(mapped: Path, project: Path, tmp_path: Path) -> None:
