@@ -15,7 +15,8 @@ from thawmap.infer.plan import plan
 from thawmap.model import choosing
 from thawmap.model.bundle import save
 from thawmap.model.speed import operations_per_pixel
-from thawmap.pipeline import simulate, work
+from thawmap.pipeline import benching, simulate, work
+from thawmap.pipeline.speeds import Speed
 
 torch.set_num_threads(1)
 
@@ -145,6 +146,15 @@ def test_wrong_requests_measure_nothing(words, said, capsys):
 def test_help_says_what_is_measured(capsys):
     assert run("bench", "--help") == 0
     assert "random weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("precision", "of_limit", "busy"), [("float32", 1.2, 1), ("float32", 0.9, 0), ("bfloat16", 2, 0)]
+)
+def test_more_than_the_limit_is_explained(precision, of_limit, busy):
+    speed = Speed(model="m", backend="eager", precision=precision, seconds_per_mpx=1.0, of_limit=of_limit)
+    notes = benching._notes([speed], real=True, settings=InferenceSettings())
+    assert sum("other work kept the machine busy" in note for note in notes) == busy
 
 
 @pytest.mark.parametrize("architecture", ["unet", "pixel"])
