@@ -83,7 +83,9 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         "tune",
         "model",
         "predict",
+        "fuse",
         "evaluate",
+        "bench",
     )
     for verb in verbs:
         assert run(verb, "--help") == 0

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from thawmap.config import Config, json_schema, load, parse
+from thawmap.config import AugmentSettings, Config, TrainingSettings, json_schema, load, parse
+from thawmap.config.recipes import RECIPES, Name
 from thawmap.errors import ConfigError
 from thawmap.layers import LAYERS, PAPER_LAYERS
 
@@ -40,8 +41,8 @@ def refusal(*more: str, overrides: tuple[str, ...] = ()) -> str:
     return message
 
 
-def test_the_minimal_configuration_has_the_papers_defaults():
-    config = read()
+def test_the_papers_recipe_has_the_papers_values():
+    config = read("recipe: nitze2021")
     assert [layer.name for layer in config.input_layers] == list(PAPER_LAYERS)
     assert (config.model.architecture, config.model.encoder) == ("unetplusplus", "resnet34")
     assert ([(loss.name, loss.weight) for loss in config.training.loss], config.training.batch_size) == (
@@ -54,6 +55,36 @@ def test_the_minimal_configuration_has_the_papers_defaults():
     ]
     assert (config.tiles.size, config.tiles.overlap, config.inference.overlap) == (256, 25, 128)
     assert config.training.optimiser.betas == (0.9, 0.999)
+    assert config.training.schedule.name == "constant"
+    assert config.training == TrainingSettings()
+    assert config.augment == AugmentSettings()
+
+
+def test_a_recipe_lies_under_what_the_yaml_says_and_is_resolved_key_by_key():
+    config = read()
+    assert config.recipe == "thawmap2026"
+    assert config.training.loss != TrainingSettings().loss
+    assert parse(config.as_yaml(), name="resolved.yaml", folder=Path()) == config
+    for recipe in ("thawmap2026", "nitze2021"):
+        said = read(f"recipe: {recipe}", "training: {loss: focal, schedule: constant}", "augment: {}")
+        assert said.training == TrainingSettings()
+    own = read("training: {batch_size: 3}", overrides=["training.loss=lovasz"])
+    assert (own.training.batch_size, own.training.schedule) == (3, config.training.schedule)
+    assert [loss.name for loss in own.training.loss] == ["lovasz"]
+
+
+def test_every_recipe_is_a_configuration():
+    assert set(RECIPES) == set(Name.__args__)
+    for recipe, sections in RECIPES.items():
+        resolved = read(f"recipe: {recipe}").as_json()
+        plain = read("recipe: nitze2021").as_json()
+        differs = {
+            (part, key)
+            for part in ("training", "augment")
+            for key in plain[part]
+            if resolved[part][key] != plain[part][key]
+        }
+        assert differs == {(part, key) for part, keys in sections.items() for key in keys}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +107,9 @@ def test_a_loss_is_a_name_its_settings_or_a_sum_and_is_resolved_to_a_list(line, 
 @pytest.mark.parametrize(
     ("lines", "place", "said"),
     [
+        (["recipe: paper"], LINES + 1, "'recipe' is 'paper'"),
+        (["recipe: [nitze2021]"], LINES + 1, "recipe"),
+        (["training: 5"], LINES + 1, "training"),
         (["tile: {size: 64}"], LINES + 1, "unknown key 'tile'; did you mean 'tiles'?"),
         (
             ["", "training:", "  batchsize: 8"],
@@ -352,7 +386,7 @@ def test_the_schema_allows_no_other_key_anywhere():
 
 def test_every_default_of_the_schema_is_what_an_empty_section_gives():
     schema = json.loads(json_schema())
-    resolved = read().as_json()
+    resolved = read("recipe: nitze2021").as_json()
     for name in ("tiles", "training", "inference", "split"):
         section = schema["$defs"][schema["properties"][name]["$ref"].rsplit("/", 1)[-1]]
         for key, field in section["properties"].items():

@@ -21,6 +21,7 @@ REGIONS = ("Lena", "Horton", "Yamal")
 
 def configuration(*overrides, size=32, layers="[red, nir, ndvi]"):
     text = f"""
+recipe: nitze2021
 scenes: {{kind: rasters, path: any, files: {{a.tif: {{red: {{band: 1}}}}}}}}
 layers: {layers}
 labels: {{path: any.gpkg}}

@@ -129,11 +129,11 @@ def executor(workers: int, address: str | None = None) -> Iterator[Executor | No
         msg = "engine.kind is dask, but its library is not installed; pip install 'thawmap[cluster]'"
         raise ConfigError(msg) from error
     try:
-        client = Client(address, timeout=_PATIENCE_S)
+        client = Client(address, timeout=_PATIENCE_S)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as error:
         msg = f"no Dask scheduler answers at {address} within {_PATIENCE_S} s; start one, or correct engine.address"
         raise ConfigError(msg) from error
-    with client, client.get_executor(pure=False) as pool:
+    with client, client.get_executor(pure=False) as pool:  # type: ignore[no-untyped-call]
         yield pool
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from thawmap.config import recipes
 from thawmap.config.crossval import CrossvalSettings
 from thawmap.config.inputs import (
     LabelSettings,
@@ -119,6 +120,9 @@ class Config(Settings):
 
     project: str = "thawmap"
     """Name of the project, kept with every result."""
+    recipe: recipes.Name = recipes.DEFAULT
+    """How a network learns where keys of `training` and `augment` are not given: nitze2021 is the paper's way, and the
+    defaults shown here; thawmap2026 has another loss and schedule, and did better on regions that were left out."""
     scenes: SceneSettings
     """Which scenes there are, and how they are read."""
     sources: SourceSettings = SourceSettings()
@@ -150,14 +154,14 @@ class Config(Settings):
     def input_layers(self) -> tuple[Layer, ...]:
         """The model's inputs with their ranges and how they are made, in order."""
         return tuple(
-            replace(one, recipe=self.recipe(one.name))
+            replace(one, recipe=self.made_as(one.name))
             for one in (
                 layer(item) if isinstance(item, str) else layer(item.name, low=item.low, high=item.high, clip=item.clip)
                 for item in self.layers
             )
         )
 
-    def recipe(self, name: str) -> str:
+    def made_as(self, name: str) -> str:
         """How a layer is made from elevation, such as "circle of 100 m"; "" where nothing is known of it."""
         elevation = self.sources.elevation
         if elevation is None or elevation.path is None or elevation.made_before(name):

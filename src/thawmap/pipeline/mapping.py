@@ -108,7 +108,7 @@ def _check_recipes(config: Config, bundle: "Bundle") -> None:
         BundleError: If a layer is.
     """
     for layer in bundle.layers:
-        recipe = config.recipe(layer.name)
+        recipe = config.made_as(layer.name)
         if recipe and layer.recipe and recipe != layer.recipe:
             msg = (
                 f"bundle {bundle.id} was trained on {layer.name} made with {layer.recipe!r}, the configuration makes "
