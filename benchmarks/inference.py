@@ -1,6 +1,6 @@
 """Mapping a scene, from files to finished maps: the published algorithm written down plainly, against thawmap.
 
-python benchmarks/inference.py --work /tmp/inference --side 3333 --json inference.json
+python benchmarks/inference.py --work /tmp/inference --side 3333 --memory 3 6 --backends eager openvino
 python benchmarks/inference.py --work /tmp/inference --side 3333 --architecture unetplusplus --memory 6
 python benchmarks/inference.py --work /tmp/inference --side 16000 --no-reference --repeats 1
 python benchmarks/inference.py --work /tmp/inference --side 8000 --half --no-reference
@@ -24,6 +24,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,7 @@ def main() -> None:
     parser.add_argument("--architecture", default="unet")
     parser.add_argument("--encoder", default="resnet34")
     parser.add_argument("--memory", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--backends", nargs="+", default=["auto"], help="inference.backend of ours")
     parser.add_argument("--set", action="append", default=[], dest="sets", help="put over the YAML of ours")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-reference", action="store_true")
@@ -296,8 +298,9 @@ def main() -> None:
     sets = [word for one in options.sets for word in ("--set", one)]
     margins = () if options.no_reference else MARGINS
     ways = {f"reference, margin {margin}": [*same, "--run", "reference", "--margin", str(margin)] for margin in margins}
-    for gb in options.memory:
-        ways[f"thawmap, {gb:g} GB"] = [*same, "--run", "ours", "--set", f"inference.memory_gb={gb:g}", *sets]
+    for backend, gb in product(options.backends, options.memory):
+        asked = ("--set", f"inference.memory_gb={gb:g}", "--set", f"inference.backend={backend}")
+        ways[f"thawmap, {backend}, {gb:g} GB"] = [*same, "--run", "ours", *asked, *sets]
     report(options, compare(options, ways), in_a_process(*same, "--run", "limit")["seconds"])
 
 
