@@ -342,7 +342,7 @@ def write_png(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
     from PIL import Image  # noqa: PLC0415 - only pictures need it
 
     with atomic(path) as draft:
-        Image.fromarray(rgb).save(draft, format="PNG", optimize=True)
+        Image.fromarray(rgb).save(draft, format="PNG", compress_level=4)
 
 
 def write_text(path: Path, text: str) -> None:

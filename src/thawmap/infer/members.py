@@ -37,7 +37,7 @@ class Member:
         fixed_tile: Whether an answer depends on the whole input, so that inputs must be of ``tile`` px.
         bytes_per_pixel: Memory that it takes for each pixel of a batch.
         base_bytes: Memory that its backend takes whatever the size of a batch.
-        readers: Windows that are read at a time while it computes.
+        readers: Parts of a window that are read at a time while it computes.
         network: Any function from images to probabilities.
     """
 

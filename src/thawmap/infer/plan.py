@@ -73,7 +73,7 @@ class Runs(Protocol):
 
     @property
     def readers(self) -> int:
-        """Windows that are read at a time while it computes."""
+        """Parts of a window that are read at a time while it computes."""
         ...
 
 
@@ -167,7 +167,7 @@ def _needs(
 ) -> tuple[float, float, float]:
     """Bytes in any case, for each row of a tile, and for each pixel of a tile."""
     layers = len({name for one in members for name in one.names})
-    stacks = 2 * settings.batch_size + max(one.readers for one in members)
+    stacks = 2 * settings.batch_size + 1
     network = settings.batch_size * max(one.bytes_per_pixel for one in members)
     assembled = _ASSEMBLED_BYTES * layers * STRIP_PX * max(one.readers for one in members)
     backends = sum(one.base_bytes for one in members)

@@ -7,6 +7,7 @@ have seen it, a row when no later window touches it.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -24,7 +25,6 @@ from thawmap.grid import Window, ramp
 from thawmap.infer.members import Asked, Member, Network, check_symmetries, look_over, plan_scene
 from thawmap.infer.plan import ROWS_PX, STRIP_PX, Cut, Tile
 
-_WAITING = 1  # windows that are ready before the networks ask for them
 _SYMMETRIES = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
 
 _log = logging.getLogger(__name__)
@@ -86,11 +86,12 @@ def predict(
         overview = look_over(scene, members, sources, further=further)
     cut = plan_scene(scene, members, settings, overview, further=len(further))
 
-    def read(tile: Tile) -> _Piece:
-        return _read(scene, tile, asked, sources)
-
     readers = max(member.readers for member in members)
-    pieces = in_order(read, cut.tiles, threads=readers, ahead=settings.batch_size - 1 + max(_WAITING, readers - 1))
+
+    def read(tile: Tile) -> _Piece:
+        return _read(scene, tile, asked, sources, readers)
+
+    pieces = in_order(read, cut.tiles, threads=1, ahead=settings.batch_size - 1)
     answers = _Asking(scene, members, asked, settings).answers(pieces)
     return _blend(answers, cut, settings, number=len(members), further=further)
 
@@ -111,8 +112,12 @@ class _Answer:
     layers: _Floats
 
 
-def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source]) -> _Piece:
-    """The tile's layers, missing beyond the scene; where nothing of its own part is valid, only that part is read."""
+def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], readers: int) -> _Piece:
+    """The tile's layers, missing beyond the scene; where nothing of its own part is valid, only that part is read.
+
+    So many readers share one window, and not each has its own: the networks wait for the first, and for memory's sake
+    few should wait for them.
+    """
     size, window = scene.geobox.shape, tile.window
     inside = replace(
         window, height=min(window.height, size[0] - window.row), width=min(window.width, size[1] - window.col)
@@ -125,17 +130,19 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source]) -> 
         return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
     image = np.full((len(asked.names), window.height, window.width), np.nan, np.float32)
     valid = np.zeros((inside.height, inside.width), np.bool_)
-    for strip in _strips(inside):
-        stack, here = assembled(strip), slice(strip.row - inside.row, strip.row - inside.row + strip.height)
+    strips = list(_strips(inside, together=readers))
+    for strip, stack in zip(strips, in_order(assembled, strips, threads=readers, ahead=readers - 1), strict=True):
+        here = slice(strip.row - inside.row, strip.row - inside.row + strip.height)
         valid[here] = stack["valid"].to_numpy()
         for number, name in enumerate(asked.names):
             image[number, here, : strip.width] = stack[name].to_numpy()
     return _Piece(image=image, valid=valid) if valid.any() else _Piece(image=image[:, :0, :0].copy())
 
 
-def _strips(window: Window) -> Iterator[Window]:
-    """A window in parts that are assembled at once, so that only what is kept takes memory."""
-    step = max(STRIP_PX // window.width, 1)
+def _strips(window: Window, *, together: int = 1) -> Iterator[Window]:
+    """A window in parts, a multiple of ``together``, that are assembled at once; only what is kept takes memory."""
+    rounds = math.ceil(window.height * window.width / STRIP_PX / together)
+    step = max(min(math.ceil(window.height / (rounds * together)), STRIP_PX // window.width), 1)
     for first in range(0, window.height, step):
         yield replace(window, row=window.row + first, height=min(step, window.height - first))
 
@@ -158,34 +165,47 @@ class _Asking:
         self._batch = settings.batch_size
 
     def answers(self, pieces: Iterable[_Piece]) -> Iterator[_Answer | None]:
-        """One answer per piece, in order; None where nothing is valid."""
+        """One answer per piece, in order; None where nothing is valid.
+
+        The networks run in a thread, so that they need not wait until an answer is blended and written.
+        """
+        for found in in_order(self._answer, self._batches(pieces), threads=1, ahead=1):
+            yield from found
+
+    def _batches(self, pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+        """Pieces that are computed together, and those among them that need not be computed."""
         waiting: list[_Piece] = []
         for piece in pieces:
-            shapes = [one.image.shape for one in waiting if one.valid is not None]
-            if shapes and (len(shapes) >= self._batch or (piece.valid is not None and piece.image.shape != shapes[0])):
-                yield from self._answer(waiting)
-                waiting = []
+            shapes = [one.image.shape for one in (*waiting, piece) if one.valid is not None]
+            if len(set(shapes)) > 1:
+                yield waiting
+                waiting, shapes = [], shapes[-1:]
             waiting.append(piece)
-        yield from self._answer(waiting)
+            if len(shapes) >= self._batch:  # without waiting for the next window to be read
+                yield waiting
+                waiting = []
+        yield waiting
 
-    def _answer(self, pieces: Sequence[_Piece]) -> Iterator[_Answer | None]:
+    def _answer(self, pieces: Sequence[_Piece]) -> list[_Answer | None]:
         images = [piece.image for piece in pieces if piece.valid is not None]
         found = iter(
             np.stack([self._ask(*each, images) for each in zip(self._members, self._asked.seen, strict=True)], 1)
             if images
             else ()
         )
+        answers: list[_Answer | None] = []
         for piece in pieces:
             if piece.valid is None:
-                yield None
+                answers.append(None)
                 continue
             height, width = piece.valid.shape
             probability: _Floats = next(found)[:, :height, :width]
             _check_answer(probability[:, piece.valid], self._scene)
-            yield _Answer(
-                probability=np.where(piece.valid, probability, np.float32(np.nan)),
-                layers=piece.image[list(self._asked.further), :height, :width],
+            probability[:, ~piece.valid] = np.nan
+            answers.append(
+                _Answer(probability=probability, layers=piece.image[list(self._asked.further), :height, :width])
             )
+        return answers
 
     def _ask(self, member: Member, seen: tuple[int, ...], images: Sequence[_Floats]) -> _Floats:
         """Probability (N, H, W) of a network for images of all layers, the mean over the symmetries.

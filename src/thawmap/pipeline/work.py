@@ -24,12 +24,13 @@ from thawmap.infer.predict import predict as stream
 from thawmap.infer.sample import cut_out, first_cut_out
 from thawmap.model import bundle as files
 from thawmap.model.agreement import RealImage, plausible
-from thawmap.model.backends import open_backend
+from thawmap.model.backends import find_device, open_backend
 from thawmap.model.bundle import Bundle
 from thawmap.model.choosing import choose
 from thawmap.model.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.pipeline.cut import how_read, identity, inputs
 
+_MOST_READERS = 8  # threads that keep a GPU fed; on a CPU the network needs the processors
 _MOST_OPEN = 16  # bundles that a process holds ready
 _opened: dict[tuple[Path, InferenceSettings, int], Member] = {}
 
@@ -221,6 +222,7 @@ def _member(
         Member.of(bundle, opened),
         bytes_per_pixel=bytes_per_pixel(bundle, chosen, precision),
         base_bytes=BASE_BYTES[chosen],
+        readers=2 if find_device(device).type == "cpu" else min(max(2, os.cpu_count() or 2), _MOST_READERS),
     )
 
 
