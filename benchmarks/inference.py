@@ -4,6 +4,7 @@ python benchmarks/inference.py --work /tmp/inference --side 3333 --memory 3 6 --
 python benchmarks/inference.py --work /tmp/inference --side 3333 --architecture unetplusplus --memory 6
 python benchmarks/inference.py --work /tmp/inference --side 16000 --no-reference --repeats 1
 python benchmarks/inference.py --work /tmp/inference --side 8000 --half --no-reference
+python benchmarks/inference.py --work /tmp/inference --side 3333 --delivery
 
 A scene of ten layers on one grid is made in the work folder when it is not there: smooth random fields with noise,
 stored as Cloud-Optimised GeoTIFFs, as images are delivered. The network has the size of a trained one, and random
@@ -12,7 +13,7 @@ weights; where it sees a slump is of no meaning. The reference reads the whole s
 the answers up with weights that rise over the margin, and writes probability, mask and polygons. Both run in
 processes of their own, in turn; seconds are from the first byte read to the last file written, after libraries and
 network are loaded and one small window is computed. Memory is the peak of the process. What is printed is the median
-of `--repeats`.
+of `--repeats`. With `--delivery` the scene is a simulated PlanetScope delivery, whose elevation layers are made from a DEM.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from thawmap.config import ModelSettings, load
 from thawmap.data.project import Project
+from thawmap.data.simulate import Simulation, simulate
 from thawmap.layers import layer
 from thawmap.model import bundle as bundles
 from thawmap.model.bundle import Bundle
@@ -113,6 +115,14 @@ def make_project(folder: Path, side: int, *, half: bool) -> Path:
     path = place / "thawmap.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def make_delivery(folder: Path, side: int) -> Path:
+    """The YAML of a simulated PlanetScope delivery of 3 m with its DEM of 2 m and trends of 30 m."""
+    place = folder / f"{side}-delivery"
+    if not (place / "thawmap.yaml").exists():
+        simulate(place, Simulation(regions=2, scenes_per_region=1, size=side))
+    return place / "thawmap.yaml"
 
 
 def make_bundle(folder: Path, architecture: str, encoder: str) -> Path:
@@ -268,6 +278,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--side", type=int, default=3333)
     parser.add_argument("--half", action="store_true", help="a diagonal half of the scene is nodata")
+    parser.add_argument("--delivery", action="store_true", help="as PlanetScope delivers it; thawmap alone")
     parser.add_argument("--architecture", default="unet")
     parser.add_argument("--encoder", default="resnet34")
     parser.add_argument("--memory", type=float, nargs="+", default=[3.0])
@@ -280,7 +291,12 @@ def main() -> None:
     parser.add_argument("--margin", type=int, default=128)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    project = make_project(options.work, options.side, half=options.half)
+    alone = options.no_reference or options.delivery
+    project = (
+        make_delivery(options.work, options.side)
+        if options.delivery
+        else make_project(options.work, options.side, half=options.half)
+    )
     model = make_bundle(options.work, options.architecture, options.encoder)
     if options.run == "limit":
         print(json.dumps({"seconds": limit(model)}))
@@ -294,9 +310,9 @@ def main() -> None:
         print(json.dumps({**work(project, model, options.out), "memory_gb": peak_gb()}))
         return
     same = ["--work", str(options.work), "--side", str(options.side), "--architecture", options.architecture,
-            "--encoder", options.encoder, *(["--half"] if options.half else [])]  # fmt: skip
+            "--encoder", options.encoder, *(["--half"] if options.half else []), *(["--delivery"] if options.delivery else [])]  # fmt: skip
     sets = [word for one in options.sets for word in ("--set", one)]
-    margins = () if options.no_reference else MARGINS
+    margins = () if alone else MARGINS
     ways = {f"reference, margin {margin}": [*same, "--run", "reference", "--margin", str(margin)] for margin in margins}
     for backend, gb in product(options.backends, options.memory):
         asked = ("--set", f"inference.memory_gb={gb:g}", "--set", f"inference.backend={backend}")
@@ -307,7 +323,7 @@ def main() -> None:
 def report(options: argparse.Namespace, found: dict[str, dict[str, float]], limit_s: float) -> None:
     """The table."""
     area = options.side**2 / 1e6
-    print(f"{options.architecture} + {options.encoder}, {options.side} px{', half nodata' * options.half}, "
+    print(f"{options.architecture} + {options.encoder}, {options.side} px{', half nodata' * options.half}{', PlanetScope' * options.delivery}, "
           f"{options.repeats} repeats; arithmetic limit {limit_s:.2f} s for a million pixels\n")  # fmt: skip
     columns = [name for name in found if name.startswith("reference")]
     print(
