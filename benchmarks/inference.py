@@ -13,7 +13,7 @@ weights; where it sees a slump is of no meaning. The reference reads the whole s
 the answers up with weights that rise over the margin, and writes probability, mask and polygons. Both run in
 processes of their own, in turn; seconds are from the first byte read to the last file written, after libraries and
 network are loaded and one small window is computed. Memory is the peak of the process. What is printed is the median
-of `--repeats`. With `--delivery` the scene is a simulated PlanetScope delivery, whose elevation layers are made from a DEM.
+of `--repeats`. With `--delivery` the scene is a simulated PlanetScope delivery, with a DEM instead of elevation layers.
 """
 
 import argparse
@@ -309,8 +309,9 @@ def main() -> None:
         )
         print(json.dumps({**work(project, model, options.out), "memory_gb": peak_gb()}))
         return
-    same = ["--work", str(options.work), "--side", str(options.side), "--architecture", options.architecture,
-            "--encoder", options.encoder, *(["--half"] if options.half else []), *(["--delivery"] if options.delivery else [])]  # fmt: skip
+    kinds = [f"--{kind}" for kind in ("half", "delivery") if getattr(options, kind)]
+    same = ["--work", str(options.work), "--side", str(options.side), *kinds]
+    same += ["--architecture", options.architecture, "--encoder", options.encoder]
     sets = [word for one in options.sets for word in ("--set", one)]
     margins = () if alone else MARGINS
     ways = {f"reference, margin {margin}": [*same, "--run", "reference", "--margin", str(margin)] for margin in margins}
@@ -323,8 +324,9 @@ def main() -> None:
 def report(options: argparse.Namespace, found: dict[str, dict[str, float]], limit_s: float) -> None:
     """The table."""
     area = options.side**2 / 1e6
-    print(f"{options.architecture} + {options.encoder}, {options.side} px{', half nodata' * options.half}{', PlanetScope' * options.delivery}, "
-          f"{options.repeats} repeats; arithmetic limit {limit_s:.2f} s for a million pixels\n")  # fmt: skip
+    kind = f"{', half nodata' * options.half}{', a PlanetScope delivery' * options.delivery}"
+    print(f"{options.architecture} + {options.encoder}, {options.side} px{kind}, {options.repeats} repeats")
+    print(f"arithmetic limit {limit_s:.2f} s for a million pixels\n")
     columns = [name for name in found if name.startswith("reference")]
     print(
         "| | s | s/Mpx | of the limit | outside the network | GB |", *(f" times {name} |" for name in columns), sep=""
