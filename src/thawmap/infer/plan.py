@@ -29,6 +29,7 @@ STRIP_PX = 2**20
 """Pixels that are assembled at once."""
 
 _STRIP_BYTES = 4  # per pixel of the rows that are not finished, for weights, each network and each further layer
+_WIDE_BYTES = 8  # per pixel of these rows, beside that: measured on scenes of 4000 to 16 000 px
 _HANDED_BYTES = 24  # per pixel that is handed on at once
 _ASSEMBLED_BYTES = 8  # per pixel that is assembled at once, for each layer
 _GRAIN_PX = 64  # where something is valid is known so coarsely, so that a missing pixel seldom moves a seam
@@ -172,7 +173,8 @@ def _needs(
     assembled = _ASSEMBLED_BYTES * layers * STRIP_PX * max(one.readers for one in members)
     backends = sum(one.base_bytes for one in members)
     fixed = BASE_GB * 1e9 + backends + _HANDED_BYTES * ROWS_PX + assembled
-    return fixed, _STRIP_BYTES * (1 + len(members) + further) * width, network + stacks * 4 * layers
+    per_row = (_STRIP_BYTES * (1 + len(members) + further) + _WIDE_BYTES) * width
+    return fixed, per_row, network + stacks * 4 * layers
 
 
 class _Ground:
