@@ -25,6 +25,7 @@ from thawmap.grid import Window, ramp
 from thawmap.infer.members import Asked, Member, Network, check_symmetries, look_over, plan_scene
 from thawmap.infer.plan import ROWS_PX, STRIP_PX, Cut, Tile
 
+_SHARED_PX = 2**18  # pixels of a window from which on readers share it: below, each part costs more than it saves
 _SYMMETRIES = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
 
 _log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
         return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
     image = np.full((len(asked.names), window.height, window.width), np.nan, np.float32)
     valid = np.zeros((inside.height, inside.width), np.bool_)
-    strips = list(_strips(inside, together=readers))
+    strips = list(_strips(inside, together=readers if inside.height * inside.width > _SHARED_PX else 1))
     for strip, stack in zip(strips, in_order(assembled, strips, threads=readers, ahead=readers - 1), strict=True):
         here = slice(strip.row - inside.row, strip.row - inside.row + strip.height)
         valid[here] = stack["valid"].to_numpy()
