@@ -36,7 +36,7 @@ MIDWAY = ".s1.*.tmp/s1/.probability.tif.*.tmp/*/plain.tif"
 
 def write_scene(folder, name, values):
     """An image (band, y, x) of stored red and near infrared, where its scene lies."""
-    geobox = GeoBox(values.shape[1:], Affine(3, 0, 570_000 + 1000 * int(name[1:]), 0, -3, 7_720_000), "EPSG:32608")
+    geobox = GeoBox(values.shape[1:], Affine(3, 0, 570_000 + 5000 * int(name[1:]), 0, -3, 7_720_000), "EPSG:32608")
     encoding = Encoding(dtype=str(values.dtype), bands=2, nodata=0)
     write_raster(folder / "scenes" / name / "image.tif", values, geobox, encoding=encoding)
 
@@ -236,7 +236,7 @@ def test_a_killed_fusing_is_cleared_up_by_the_next(project, unbroken, tmp_path, 
         import sys
         from killing import killed_again_and_again
         from thawmap.cli import _run
-        print(killed_again_and_again(lambda: _run(sys.argv[1:]), (3, 6, 9)), file=sys.__stdout__)
+        print(killed_again_and_again(lambda: _run(sys.argv[1:]), (3, 12, 30)), file=sys.__stdout__)
     """
     command = [sys.executable, "-c", textwrap.dedent(killed), *fuse]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
