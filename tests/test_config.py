@@ -73,6 +73,12 @@ def test_a_recipe_lies_under_what_the_yaml_says_and_is_resolved_key_by_key():
     assert [loss.name for loss in own.training.loss] == ["lovasz"]
 
 
+def test_a_configuration_from_python_has_the_recipe_that_it_says():
+    scenes = read().as_json()["scenes"]
+    assert Config.model_validate({"scenes": scenes}).training == read().training
+    assert Config.model_validate({"scenes": scenes, "recipe": "nitze2021"}).training == TrainingSettings()
+
+
 def test_every_recipe_is_a_configuration():
     assert set(RECIPES) == set(Name.__args__)
     for recipe, sections in RECIPES.items():

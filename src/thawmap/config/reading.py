@@ -10,7 +10,6 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from thawmap.config import recipes
 from thawmap.config.schema import Config
 from thawmap.errors import ConfigError
 
@@ -54,7 +53,7 @@ def parse(text: str, *, name: str, folder: Path, overrides: Sequence[str] = ()) 
     for override in overrides:
         _override(raw, places, override)
     try:
-        return Config.model_validate(recipes.under(raw), context={"folder": folder})
+        return Config.model_validate(raw, context={"folder": folder})
     except ConfigError as error:
         msg = f"{places.get(('layers',), name)}: {error}"
         raise ConfigError(msg) from error

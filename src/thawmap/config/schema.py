@@ -141,6 +141,11 @@ class Config(Settings):
     outputs: OutputSettings = OutputSettings()
     engine: EngineSettings = EngineSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lie_on_recipe(cls, raw: Any) -> Any:
+        return recipes.under(raw) if isinstance(raw, dict) else raw
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = [item.name for item in self.input_layers]

@@ -309,10 +309,11 @@ class TrainingSettings(Settings):
     """How the network learns."""
 
     loss: LossSum = (FocalLoss(),)
-    """Loss over usable and labelled pixels only: a name, {name: tversky, alpha: 0.3}, or a list to be summed."""
+    """Loss over usable and labelled pixels only: a name, {name: tversky, alpha: 0.3}, or a list to be summed; where it
+    is not given, that of `recipe`."""
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: Schedule = ConstantSchedule()
-    """Learning rate within a phase: a name, or {name: cosine, warmup: 0.1}."""
+    """Learning rate within a phase: a name, or {name: cosine, warmup: 0.1}; where it is not given, that of `recipe`."""
     batch_size: Positive = 6
     """Tiles in a batch, on all devices together."""
     accumulate: Positive = 1
