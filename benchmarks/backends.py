@@ -23,40 +23,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from thawmap.config import ModelSettings
 from thawmap.layers import PAPER_LAYERS, layer
 from thawmap.model.agreement import plausible
 from thawmap.model.backends import open_backend
 from thawmap.model.bundle import Bundle
 from thawmap.model.memory import bytes_per_pixel
-from thawmap.model.network import build, traits
 from thawmap.model.openvino import convert, import_openvino
+from thawmap.model.speed import operations_per_pixel
+from thawmap.pipeline.speeds import random_bundle
 
 LAYERS = tuple(layer(name) for name in PAPER_LAYERS)
 MATRIX = 4096
 WAYS = ("eager", "compile", "openvino", "eager bfloat16", "openvino bfloat16")
 
 
-def make(architecture: str) -> Bundle:
-    """A network with weights that are always the same."""
-    torch.manual_seed(0)
-    network = build(ModelSettings(architecture=architecture, encoder="resnet34"), channels=len(LAYERS)).eval()
-    found = traits(network, channels=len(LAYERS))
-    return Bundle(
-        architecture=architecture,
-        encoder="resnet34",
-        layers=LAYERS,
-        tile=256,
-        stride=found.stride,
-        fixed_tile=found.fixed_tile,
-        network=network,
-    )
-
-
 def opened(bundle: Bundle, way: str) -> Callable[[Any], Any]:
-    """A backend by name and precision; bfloat16 is not checked, for random weights answer near one half everywhere."""
+    """A backend by name and precision; bfloat16 is not checked: random weights answer nearly one thing."""
     backend, _, precision = way.partition(" ")
     if not precision:
         return open_backend(bundle, device="cpu", backend=backend)
@@ -78,16 +61,9 @@ def products() -> dict[str, Callable[[], Any]]:
     return {"matrix product, torch": lambda: left @ right, "matrix product, openvino": lambda: compiled(left.numpy())}
 
 
-def operations(bundle: Bundle) -> float:
-    """Operations per pixel."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        bundle.network(torch.zeros(1, len(LAYERS), 512, 512))
-    return counter.get_total_flops() / 512**2
-
-
 def times(architecture: str, side: int, ways: list[str], repeats: int) -> dict[str, Any]:
     """Median seconds and processor seconds of every way, in turns."""
-    bundle, image = make(architecture), plausible(LAYERS, side)
+    bundle, image = random_bundle(architecture), plausible(LAYERS, side)
     backends = {way: opened(bundle, way) for way in ways}
     tasks = {way: lambda one=one: one(image) for way, one in backends.items()} | products()
     truth = open_backend(bundle, device="cpu")(image)
@@ -101,12 +77,12 @@ def times(architecture: str, side: int, ways: list[str], repeats: int) -> dict[s
             if repeat:
                 runs[name].append((time.perf_counter() - begin, time.process_time() - worked))
     medians = {name: [statistics.median(found) for found in zip(*each, strict=True)] for name, each in runs.items()}
-    return {"operations": operations(bundle), "runs": medians}
+    return {"operations": operations_per_pixel(bundle), "runs": medians}
 
 
 def peak(architecture: str, side: int, way: str) -> dict[str, float]:
     """Bytes per pixel and MB of this process."""
-    backend = opened(make(architecture), way)
+    backend = opened(random_bundle(architecture), way)
     backend(plausible(LAYERS, 128))
     image = np.random.default_rng(0).random((1, len(LAYERS), side, side), np.float32)  # and nothing beside it
     before = memory("VmRSS") - image.nbytes
@@ -138,7 +114,7 @@ def show(architecture: str, side: int, found: dict[str, Any], peaks: dict[str, A
     rated = ", ".join(f"{rate / 1e9:.0f} GFLOP/s by {name.split()[-1]}" for name, rate in rates.items())
     print(f"\n{architecture}, {side} px: {found['operations'] / 1e3:.0f} thousand operations per pixel; {rated}")
     print(f"{'':20}{'s/Mpx':>8}{'cpu s/Mpx':>11}{'of limit':>10}{'B/px':>7}{'planned':>9}{'MB':>7}")
-    bundle = make(architecture)
+    bundle = random_bundle(architecture)
     for way, (wall, cpu) in found["runs"].items():
         if way in rates:
             continue

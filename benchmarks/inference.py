@@ -38,19 +38,18 @@ import torch
 from rasterio.features import shapes
 from rasterio.windows import Window as FileWindow
 from shapely.geometry import shape
-from torch.utils.flop_counter import FlopCounterMode
 
-from thawmap.config import ModelSettings, load
+from thawmap.config import load
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation, simulate
-from thawmap.layers import layer
+from thawmap.layers import PAPER_LAYERS
 from thawmap.model import bundle as bundles
-from thawmap.model.bundle import Bundle
-from thawmap.model.network import build, probability, traits
+from thawmap.model.network import probability
+from thawmap.model.speed import operations_per_pixel, product_rate
 from thawmap.pipeline import work
+from thawmap.pipeline.speeds import random_bundle
 
 OPTICAL = ("blue", "green", "red", "nir")
-LAYERS = (*OPTICAL, "ndvi", "relative_elevation", "slope", "tc_brightness", "tc_greenness", "tc_wetness")
 STORED = {
     "optical.tif": (OPTICAL, "uint16", 1e-4, 0.0),
     "elevation.tif": (("relative_elevation", "slope"), "uint16", 0.01, 0.0),
@@ -111,7 +110,7 @@ def make_project(folder: Path, side: int, *, half: bool) -> Path:
             f"      {layer}: {{band: {band}, scale: {scale}, offset: {offset}}}"
             for band, layer in enumerate(layers, start=1)
         ]
-    lines.append(f"layers: [{', '.join(LAYERS)}]")
+    lines.append(f"layers: [{', '.join(PAPER_LAYERS)}]")
     path = place / "thawmap.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -129,23 +128,7 @@ def make_bundle(folder: Path, architecture: str, encoder: str) -> Path:
     """A bundle with random weights, which sees few slumps."""
     place = folder / f"{architecture}-{encoder}"
     if not (place / "bundle.json").exists():
-        torch.manual_seed(0)
-        settings = ModelSettings(architecture=architecture, encoder=encoder)
-        network = build(settings, channels=len(LAYERS)).eval()
-        about = traits(network, channels=len(LAYERS))
-        heads = [
-            one for name, one in network.named_parameters() if name.startswith("segmentation_head") and one.ndim == 1
-        ]
-        torch.nn.init.constant_(heads[-1], -3.0)
-        layers = tuple(layer(name) for name in LAYERS)
-        bundles.save(
-            Bundle(
-                layers=layers, architecture=architecture, encoder=encoder, tile=PATCH if about.fixed_tile else 256,
-                stride=about.stride, fixed_tile=about.fixed_tile, thresholds={"paper": 0.5}, metrics={}, provenance={},
-                network=network,
-            ),
-            place,
-        )  # fmt: skip
+        bundles.save(random_bundle(architecture, encoder), place)
     return place
 
 
@@ -154,7 +137,7 @@ def reference(project: Path, model: Path, out: Path, margin: int) -> dict[str, f
     bundle = bundles.load(model)
     network = bundle.network.eval()
     with torch.inference_mode():
-        probability(network, torch.zeros(1, len(LAYERS), 64, 64), bundle.layers)
+        probability(network, torch.zeros(1, len(PAPER_LAYERS), 64, 64), bundle.layers)
     begin = time.perf_counter()
     image, profile = _whole(project.parent / "scene")
     known = np.isfinite(image).all(axis=0)
@@ -195,7 +178,7 @@ def _whole(scene: Path) -> tuple[Floats, dict[str, Any]]:
         for one, band in zip(layers, stored, strict=True):
             found[one] = np.where(band == 0, np.nan, band * np.float32(scale) + np.float32(offset)).astype(np.float32)
     found["ndvi"] = (found["nir"] - found["red"]) / (found["nir"] + found["red"])
-    return np.stack([found[name] for name in LAYERS]), profile
+    return np.stack([found[name] for name in PAPER_LAYERS]), profile
 
 
 def _firsts(length: int, patch: int, margin: int) -> list[int]:
@@ -210,7 +193,7 @@ def ours(project: Path, model: Path, out: Path, sets: list[str]) -> dict[str, fl
     opened = Project(config)
     scene = opened.open(opened.candidates()[0], labelled=False)
     member = work.member_of(model, config.inference)
-    member.network(np.full((1, len(LAYERS), member.tile, member.tile), 0.1, np.float32))
+    member.network(np.full((1, len(PAPER_LAYERS), member.tile, member.tile), 0.1, np.float32))
     timed = _Timed(member.network)
     work.member_of = lambda *_: replace(member, network=timed)
     begin = time.perf_counter()
@@ -236,17 +219,7 @@ class _Timed:
 
 def limit(model: Path) -> float:
     """Seconds for a million pixels, each once, if the network were nothing but matrix products of the best speed."""
-    bundle = bundles.load(model)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        probability(bundle.network.eval(), torch.zeros(1, len(LAYERS), 256, 256), bundle.layers)
-    one, other = torch.rand(4096, 4096), torch.rand(4096, 4096)
-    seconds = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        one @ other
-        seconds.append(time.perf_counter() - begin)
-    rate = 2 * 4096**3 / statistics.median(seconds)
-    return float(counter.get_total_flops() / 256**2 * 1e6 / rate)
+    return operations_per_pixel(bundles.load(model)) * 1e6 / product_rate(torch.device("cpu"))
 
 
 def in_a_process(*words: str) -> dict[str, float]:

@@ -76,6 +76,7 @@ def test_traits_leave_the_network_as_it_was():
         ("deeplabv3", "vgg11", None, "cannot be built on encoder 'vgg11'"),
         ("dpt", "resnet34", None, "Only Timm encoders"),
         ("unet", "resnet18", "imagnet", "with weights 'imagnet'"),
+        ("unet", "resnet18", "first", "if first is a bundle's folder, say ./first"),
         ("unet", "resnet18", "missing.safetensors", "cannot be read"),
         ("pixel", "resnet18", "imagenet", "leave it unset"),
     ],

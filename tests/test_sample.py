@@ -203,3 +203,19 @@ def test_plans_leave_room_for_what_a_backend_takes_in_any_case(steep, backend):
     members = {name: work.unready_member(bundle, InferenceSettings(backend=name)) for name in ("eager", backend)}
     needs = {name: memory((0, 0), [one], InferenceSettings(), width=3000) for name, one in members.items()}
     assert needs[backend] == needs["eager"] + BASE_BYTES[backend] > needs["eager"]
+
+
+def test_a_dry_run_tells_the_minutes_of_the_backend_that_will_map(project, steep, monkeypatch):
+    remembered = choosing.Choice(chosen="openvino", seconds={"eager": 60.0, "openvino": 6.0})
+    monkeypatch.setattr(work, "choose", lambda *_, **__: remembered)
+
+    def seconds(backend):
+        config = load(project, overrides=[f"inference.backend={backend}"])
+        opened = Project(config)
+        found = work.cost(opened.open(opened.candidates()[0], labelled=False), opened, [steep])
+        return found.seconds, found.computed / 1e6
+
+    for backend, each in (("auto", 6.0), ("eager", 60.0), ("openvino", 6.0)):
+        found, computed = seconds(backend)
+        assert found == pytest.approx(each * computed)
+    assert seconds("compile")[0] is None

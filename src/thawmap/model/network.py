@@ -180,9 +180,10 @@ def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> n
         raise ConfigError(msg) from error
     except _REFUSALS as error:
         with_weights = f" with weights {weights!r}" if weights else ""
+        folder = f"; if {weights} is a bundle's folder, say ./{weights}" if weights else ""
         msg = (
             f"architecture {architecture!r} cannot be built on encoder {encoder!r}{with_weights} "
-            f"({_first_line(error)}); choose another combination, such as unet on resnet34"
+            f"({_first_line(error)}); choose another combination, such as unet on resnet34{folder}"
         )
         raise ConfigError(msg) from error
     return network

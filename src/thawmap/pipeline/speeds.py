@@ -20,7 +20,7 @@ from thawmap.infer.sample import first_cut_out
 from thawmap.layers import PAPER_LAYERS, layer
 from thawmap.model.agreement import Precision, middle, plausible
 from thawmap.model.bundle import Bundle
-from thawmap.model.choosing import Trial, candidates, device_name, timed_side, trials
+from thawmap.model.choosing import TILE_PX, Trial, candidates, device_name, timed_side, trials
 from thawmap.model.network import build, traits
 from thawmap.model.speed import operations_per_pixel, product_rate
 from thawmap.pipeline.work import load_bundle, unready_member
@@ -145,20 +145,20 @@ class Speed:
         }
 
 
-def paper_bundle() -> Bundle:
-    """U-Net with ResNet-34 that sees the paper's layers, with random weights, always the same."""
+def random_bundle(architecture: str = "unet", encoder: str = "resnet34") -> Bundle:
+    """A network that sees the paper's layers, with random weights, always the same; it finds few slumps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        settings = ModelSettings(architecture="unet", encoder="resnet34")
+        settings = ModelSettings(architecture=architecture, encoder=encoder)
         network = build(settings, channels=len(PAPER_LAYERS)).eval()
     heads = [one for name, one in network.named_parameters() if name.startswith("segmentation_head") and one.ndim == 1]
     torch.nn.init.constant_(heads[-1], _FEW)
     about = traits(network, channels=len(PAPER_LAYERS))
     return Bundle(
-        architecture="unet",
-        encoder="resnet34",
+        architecture=architecture,
+        encoder=encoder,
         layers=tuple(map(layer, PAPER_LAYERS)),
-        tile=256,
+        tile=TILE_PX if about.fixed_tile else 256,
         stride=about.stride,
         fixed_tile=about.fixed_tile,
         network=network,
@@ -166,14 +166,14 @@ def paper_bundle() -> Bundle:
 
 
 def subject(model: Path | None, config: Config | None) -> Subject:
-    """A bundle, or the paper's network with random weights, and an image for it.
+    """A bundle, or U-Net with ResNet-34 and random weights, and an image for it.
 
     Raises:
         BundleError: If the bundle is damaged.
         ConfigError: If the configuration has no scenes.
         DataError: If nothing of its scenes is valid, or none can be read.
     """
-    bundle = paper_bundle() if model is None else load_bundle(model)
+    bundle = random_bundle() if model is None else load_bundle(model)
     name = "random weights" if model is None else str(model)
     side, operations = timed_side(bundle), operations_per_pixel(bundle)
     if config is None:

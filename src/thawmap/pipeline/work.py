@@ -143,7 +143,7 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     cut = plan_scene(scene, members, config.inference, overview, further=len(further))
     asked = config.inference
     known = [choose(load_bundle(one), device=asked.device, precision=asked.precision, pixels=0) for one in models]
-    rates = [choice.seconds.get(choice.chosen) for choice in known] if asked.backend == "auto" else [None]
+    rates = [one.seconds.get(one.chosen if asked.backend == "auto" else asked.backend) for one in known]
     number = 4 if config.outputs.probability == "float32" else 1
     pixel = number + 1 if len(models) == 1 else 2 * number + 1  # probability, of several bundles their spread, mask
     return Cost(
