@@ -84,9 +84,13 @@ def words(project, out, *more):
 def begun(project, out, *more):
     """The command in a process and a session of its own, as soon as it writes the second scene."""
     command = [sys.executable, "-m", "thawmap", *words(project, out, *more)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that a shell runs in the background ignore Ctrl-C
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
     while not list(out.glob(MIDWAY)):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
