@@ -22,6 +22,7 @@ import torch
 
 from thawmap.errors import ConfigError, ThawmapError
 from thawmap.model import bundle as bundles
+from thawmap.model import folding
 from thawmap.model.bundle import Bundle
 
 LIMIT_S = 600.0
@@ -59,11 +60,12 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that a kept answer depends on."""
+    """Versions of the libraries that a kept answer depends on, and of our own rewriting of networks."""
+    ours = bundles.library_versions() | {"folding": folding.VERSION}
     try:
-        return bundles.library_versions() | {"openvino": version("openvino")}
+        return ours | {"openvino": version("openvino")}
     except PackageNotFoundError:
-        return bundles.library_versions()
+        return ours
 
 
 @contextmanager

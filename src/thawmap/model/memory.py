@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from thawmap.model.agreement import Precision
 from thawmap.model.bundle import Bundle
+from thawmap.model.folding import folded
 from thawmap.model.network import PROBE_PX
 
 FACTORS = {
@@ -36,7 +37,7 @@ def bytes_per_pixel(bundle: Bundle, backend: str, precision: Precision = "float3
     Of a batch, PyTorch holds all images at once, OpenVINO one. The tensors that live at the same time are counted in a
     run that computes nothing, so that every architecture and encoder has its own number.
     """
-    network = deepcopy(bundle.network).to("meta").eval()
+    network = folded(deepcopy(bundle.network).to("meta").eval(), channels=len(bundle.layers))
     watch = _Living()
     with torch.no_grad(), watch:
         network(torch.zeros(1, len(bundle.layers), PROBE_PX, PROBE_PX, device="meta"))

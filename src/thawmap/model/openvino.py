@@ -32,6 +32,7 @@ from thawmap.model.aside import (
     versions,
 )
 from thawmap.model.bundle import Bundle
+from thawmap.model.folding import folded
 from thawmap.model.network import PROBE_PX, probability
 
 _MODEL = "network.xml"
@@ -167,10 +168,9 @@ def _export(bundle: Bundle, path: Path) -> None:
         for axis, name in ((2, "rows"), (3, "columns"))
     }
     example = torch.zeros(1, len(bundle.layers), PROBE_PX, PROBE_PX * 3 // 2)
+    network = folded(bundle.network, channels=len(bundle.layers))
     with torch.no_grad():
-        traced = torch.export.export(
-            _Probability(bundle.network, bundle.layers).eval(), (example,), dynamic_shapes=(sides,)
-        )
+        traced = torch.export.export(_Probability(network, bundle.layers).eval(), (example,), dynamic_shapes=(sides,))
     path.parent.mkdir()
     openvino.save_model(openvino.convert_model(traced), path, compress_to_fp16=False)
 
