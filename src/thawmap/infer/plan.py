@@ -28,6 +28,9 @@ ROWS_PX = 2**22
 STRIP_PX = 2**20
 """Pixels that are assembled at once."""
 
+_IDLE_SHARE = 0.3  # of the time for a window, in which the network waits for the first, and the last is written
+_NEW_WIDTH_PX = 1_000_000  # that are computed while a backend gets ready for windows of another width
+
 _STRIP_BYTES = 4  # per pixel of the rows that are not finished, for weights, each network and each further layer
 _WIDE_BYTES = 8  # per pixel of these rows, beside that: measured on scenes of 4000 to 16 000 px
 _HANDED_BYTES = 24  # per pixel that is handed on at once
@@ -116,7 +119,18 @@ class Cut:
     @property
     def largest(self) -> tuple[int, int]:
         """Rows and columns of the largest window."""
-        return self.height, max(tile.window.width for tile in self.tiles)
+        return self.height, max(self.widths)
+
+    @property
+    def widths(self) -> set[int]:
+        """Those that windows have; the same in one row of them."""
+        return {band[0].window.width for band in self.bands}
+
+    @property
+    def cost(self) -> float:
+        """What it takes, as a number of pixels that a network computes in that time."""
+        rows, cols = self.largest
+        return self.pixels + _IDLE_SHARE * rows * cols + _NEW_WIDTH_PX * len(self.widths)
 
 
 def plan(
@@ -292,7 +306,7 @@ def _narrowest(length: int, most: int, *, overlap: int, align: int) -> int:
 
 
 def _cheapest(ground: _Ground, members: Sequence[Runs], settings: InferenceSettings, further: int) -> Cut:
-    """The cut that computes the fewest pixels; among equals the one with the fewest windows.
+    """The cut that costs the least; among equals the one with the fewest rows of windows.
 
     Raises:
         ConfigError: If the memory allows none.
@@ -307,7 +321,7 @@ def _cheapest(ground: _Ground, members: Sequence[Runs], settings: InferenceSetti
         most = int(min(free / per_pixel, LARGEST_PX) / height) // align * align
         if most >= align and (most > overlap or most >= ground.shape[1]):
             cut = ground.cut(height, None, most=most, align=align)
-            if best is None or (cut.pixels, len(cut.bands)) < (best.pixels, len(best.bands)):
+            if best is None or (cut.cost, len(cut.bands)) < (best.cost, len(best.bands)):
                 best = cut
     if best is None:
         msg = (

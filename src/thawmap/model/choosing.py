@@ -37,6 +37,7 @@ from thawmap.model.aside import (
 )
 from thawmap.model.backends import BACKENDS, Backend, find_device, first_answer, open_unchecked
 from thawmap.model.bundle import Bundle
+from thawmap.model.memory import keep_freed_memory
 from thawmap.model.openvino import convert
 
 WORTH_PX = {"cpu": 50_000_000, "cuda": 5_000_000_000}
@@ -292,6 +293,7 @@ def _seconds(backend: Backend, image: npt.NDArray[np.float32]) -> float:
 
 def main(folder: Path) -> None:
     """In a process of its own: time one candidate on the image in ``folder``."""
+    keep_freed_memory()
     with task_of(folder) as task:
         torch.set_num_threads(task["threads"])
         image, name = np.load(folder / _IMAGE), task["backend"]
