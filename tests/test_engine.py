@@ -1,6 +1,10 @@
 """The engine: failures are values, work is drawn as it is needed, and a dead worker costs what it held."""
 
 import os
+import platform
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -183,3 +187,38 @@ def test_a_part_that_fails_is_the_failure_of_the_whole() -> None:
     assert next(results) == 1
     with pytest.raises(DataError, match="scene 13"):
         next(results)
+
+
+FAULTS = """
+    import sys
+    from thawmap.engine import keep_freed_memory
+
+    if "keep" in sys.argv:
+        keep_freed_memory()
+    import resource, threading, torch
+
+    def work():
+        global faults
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        for _ in range(4):
+            torch.ones(20_000_000)
+        faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+    for _ in range(12):  # of which the last counts
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    print(faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is for the allocator of Linux")
+def test_memory_that_is_freed_is_handed_out_again_without_the_kernel():
+    faults = {}
+    for word in ("keep", "plain"):
+        command = [sys.executable, "-c", textwrap.dedent(FAULTS), word]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        faults[word] = int(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout)
+    if faults["plain"] < 10_000:
+        pytest.skip("this kernel hands memory over in huge pages")
+    assert faults["keep"] < 0.1 * faults["plain"]

@@ -80,7 +80,7 @@ def test_an_automatic_cut_covers_the_scene_within_the_memory(shape, overlap, str
 )
 @settings(deadline=None, max_examples=40)
 def test_a_tile_that_is_set_is_obeyed_and_shifted_where_the_scene_ends(shape, tile, overlap):
-    overlap = min(overlap, tile - 1)
+    overlap = min(overlap, tile - 8)  # or there are millions of windows
     cut = plan(shape, [Net(stride=1)], InferenceSettings(tile=tile, overlap=overlap))
     rows, widths, columns = axes(cut)
     assert (cut.height, set(widths)) == (tile, {tile})
@@ -122,24 +122,42 @@ def test_a_swath_edge_costs_little_more_than_what_is_valid():
         assert plan((8000, 8000), [Net()], InferenceSettings(), valid=valid).pixels < 0.6 * whole
 
 
-def test_no_cheaper_cut_with_one_width_is_overlooked():
-    """Against every height and width, for scenes without gaps."""
+def test_windows_along_a_diagonal_seldom_change_their_width(monkeypatch):
+    """Each change costs a backend some time, as much as a million pixels."""
+    cells, inference = np.arange(400), InferenceSettings(memory_gb=3)
+    valid = cells[:, None] <= cells
+    found = plan((8000, 8000), [Net()], inference, valid=valid)
+    monkeypatch.setattr("thawmap.infer.plan._OTHER_WIDTH_PX", 0)
+    other = plan((8000, 8000), [Net()], inference, valid=valid)
+    saved = changes(other) - changes(found)
+    assert saved >= 4
+    assert 0 < found.pixels - other.pixels < saved * 1e6
+
+
+def changes(cut):
+    return sum(one != other for one, other in pairwise(cut.widths))
+
+
+def test_no_cut_with_one_width_is_much_cheaper():
+    """Against every height and width, for scenes without gaps; three tenths of a window nothing else is done."""
     inference = InferenceSettings(memory_gb=2, overlap=64)
     for shape in ((700, 1900), (1333, 1333), (3000, 500)):
         found = plan(shape, [Net()], inference)
         costs = [
-            height * width * math.prod(len(starts(length, tile=side, overlap=64)) if length > side else 1
-                                       for length, side in zip(shape, (height, width), strict=True))
+            height * width * (0.3 + math.prod(len(starts(length, tile=side, overlap=64)) if length > side else 1
+                                       for length, side in zip(shape, (height, width), strict=True)))
             for height in range(96, 2048, 32) for width in range(96, 2048, 32)
             if memory((height, width), [Net()], inference, width=shape[1]) <= 2e9
         ]  # fmt: skip
-        assert found.pixels == min(costs)
+        cheapest = min(costs) + 1e6  # to get ready for the one width
+        assert cheapest <= found.cost < 1.02 * cheapest
 
 
-def test_more_memory_never_computes_more():
-    pixels = [plan((8000, 8000), [Net()], InferenceSettings(memory_gb=gb)).pixels for gb in (1.5, 2, 3, 6, 16)]
-    assert pixels == sorted(pixels, reverse=True)
-    assert pixels[-1] < 1.1 * 8000**2
+def test_more_memory_never_costs_more():
+    cuts = [plan((8000, 8000), [Net()], InferenceSettings(memory_gb=gb)) for gb in (1.5, 2, 3, 6, 16)]
+    costs = [cut.cost for cut in cuts]
+    assert costs == sorted(costs, reverse=True)
+    assert cuts[-1].pixels < 1.1 * 8000**2
 
 
 def test_networks_together_keep_to_what_each_of_them_needs():

@@ -261,6 +261,9 @@ def predict(
         dry_run: Say what would be mapped, and map nothing.
         set_: KEY=VALUE put over the YAML.
     """
+    from thawmap.engine import keep_freed_memory  # noqa: PLC0415
+
+    keep_freed_memory()
     from thawmap import pipeline  # noqa: PLC0415
 
     if config is None and (len(paths) != 1 or not is_yaml(paths[0])):

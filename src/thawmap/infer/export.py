@@ -68,6 +68,7 @@ _PROBABILITY = {
 _SPREAD = {name: replace(encoding, descriptions=("spread",)) for name, encoding in _PROBABILITY.items()}
 _MASK = Encoding(dtype="uint8", nodata=NODATA, descriptions=("slump",), colours=_MASK_COLOURS, overviews="nearest")
 _MASK_LABELS = {0: "no slump", 1: "slump"}
+_HUNDREDTHS = np.where(np.arange(256) == NODATA, np.nan, np.arange(256) / 100)  # what each stored byte is
 _STRIP = 512  # rows of a mask that are corrected at a time: those of its blocks
 
 
@@ -154,10 +155,9 @@ def as_written(rows: Rows, storage: Literal["uint8", "float32"]) -> tuple[Rows, 
     """
     if storage == "float32":
         return rows, rows.probability.astype(np.float32)
-    missing = np.isnan(rows.probability)
-    hundredths = np.rint(np.where(missing, 0, rows.probability).astype(np.float64) * 100)
-    known = replace(rows, probability=np.where(missing, np.nan, hundredths / 100))
-    return known, np.where(missing, NODATA, hundredths).astype(np.uint8)
+    hundredths = np.rint(np.multiply(rows.probability, 100, dtype=np.float64))
+    stored = np.where(np.isnan(rows.probability), NODATA, hundredths).astype(np.uint8)
+    return replace(rows, probability=_HUNDREDTHS[stored]), stored
 
 
 def _write_rasters(

@@ -7,6 +7,7 @@ windows that cost nothing but reading as long as nothing valid is found there.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ STRIP_PX = 2**20
 """Pixels that are assembled at once."""
 
 _IDLE_SHARE = 0.3  # of the time for a window, in which the network waits for the first, and the last is written
-_NEW_WIDTH_PX = 1_000_000  # that are computed while a backend gets ready for windows of another width
+_OTHER_WIDTH_PX = 1_000_000  # that are computed while a backend gets ready for windows of another width
 
 _STRIP_BYTES = 4  # per pixel of the rows that are not finished, for weights, each network and each further layer
 _WIDE_BYTES = 8  # per pixel of these rows, beside that: measured on scenes of 4000 to 16 000 px
@@ -122,15 +123,16 @@ class Cut:
         return self.height, max(self.widths)
 
     @property
-    def widths(self) -> set[int]:
-        """Those that windows have; the same in one row of them."""
-        return {band[0].window.width for band in self.bands}
+    def widths(self) -> list[int]:
+        """Of the windows in each row of them."""
+        return [band[0].window.width for band in self.bands]
 
     @property
     def cost(self) -> float:
         """What it takes, as a number of pixels that a network computes in that time."""
         rows, cols = self.largest
-        return self.pixels + _IDLE_SHARE * rows * cols + _NEW_WIDTH_PX * len(self.widths)
+        changes = 1 + sum(one != other for one, other in pairwise(self.widths))
+        return self.pixels + _IDLE_SHARE * rows * cols + _OTHER_WIDTH_PX * changes
 
 
 def plan(
@@ -320,9 +322,11 @@ def _cheapest(ground: _Ground, members: Sequence[Runs], settings: InferenceSetti
         free = settings.memory_gb * 1e9 - fixed - per_row * height
         most = int(min(free / per_pixel, LARGEST_PX) / height) // align * align
         if most >= align and (most > overlap or most >= ground.shape[1]):
-            cut = ground.cut(height, None, most=most, align=align)
-            if best is None or (cut.cost, len(cut.bands)) < (best.cost, len(best.bands)):
-                best = cut
+            cuts = [ground.cut(height, None, most=most, align=align)]
+            widths = set(cuts[0].widths)
+            if len(widths) > 1 and (best is None or cuts[0].pixels < best.cost):
+                cuts += [ground.cut(height, width) for width in widths]
+            best = min(filter(None, (best, *cuts)), key=lambda cut: (cut.cost, len(cut.bands)))
     if best is None:
         msg = (
             f"inference.memory_gb is {settings.memory_gb:g}, which allows no tile here that is larger than the overlap "

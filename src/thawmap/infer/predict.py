@@ -19,7 +19,7 @@ import xarray as xr
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, window_geobox
-from thawmap.engine import in_order
+from thawmap.engine import in_order, release_freed_memory
 from thawmap.errors import DataError
 from thawmap.grid import Window, ramp
 from thawmap.infer.members import Asked, Member, Network, check_symmetries, look_over, plan_scene
@@ -164,6 +164,7 @@ class _Asking:
         self._asked = asked
         self._symmetries = _SYMMETRIES[: settings.symmetries]
         self._batch = settings.batch_size
+        self._shape: tuple[int, ...] = ()
 
     def answers(self, pieces: Iterable[_Piece]) -> Iterator[_Answer | None]:
         """One answer per piece, in order; None where nothing is valid.
@@ -189,6 +190,9 @@ class _Asking:
 
     def _answer(self, pieces: Sequence[_Piece]) -> list[_Answer | None]:
         images = [piece.image for piece in pieces if piece.valid is not None]
+        if images and images[0].shape != self._shape:
+            release_freed_memory()
+            self._shape = images[0].shape
         found = iter(
             np.stack([self._ask(*each, images) for each in zip(self._members, self._asked.seen, strict=True)], 1)
             if images

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from thawmap.engine import keep_freed_memory
 from thawmap.errors import ConfigError
 from thawmap.model.agreement import Agreement, Precision, RealImage, seen
 from thawmap.model.aside import (
@@ -37,7 +38,6 @@ from thawmap.model.aside import (
 )
 from thawmap.model.backends import BACKENDS, Backend, find_device, first_answer, open_unchecked
 from thawmap.model.bundle import Bundle
-from thawmap.model.memory import keep_freed_memory
 from thawmap.model.openvino import convert
 
 WORTH_PX = {"cpu": 50_000_000, "cuda": 5_000_000_000}

@@ -1,7 +1,5 @@
-"""How much memory a network takes for each pixel of an image, before it is run; and who keeps it between images."""
+"""How much memory a network takes for each pixel of an image, before it is run."""
 
-import ctypes
-import platform
 import weakref
 from copy import deepcopy
 from typing import Any
@@ -16,24 +14,21 @@ from thawmap.model.folding import folded
 from thawmap.model.network import PROBE_PX
 
 FACTORS = {
-    ("eager", "float32"): 1.5,
-    ("eager", "bfloat16"): 0.9,
-    ("compile", "float32"): 1.5,
-    ("compile", "bfloat16"): 0.9,
+    ("eager", "float32"): 2.4,
+    ("eager", "bfloat16"): 1.4,
+    ("compile", "float32"): 2.4,
+    ("compile", "bfloat16"): 1.4,
     ("openvino", "float32"): 0.75,
     ("openvino", "bfloat16"): 0.4,
 }
 """Peak of a process over that of its tensors, by backend and precision.
 
-Measured at 1024 to 2048 px (docs/performance.md). PyTorch copies what it multiplies; OpenVINO merges operations and
-lets what is never alive together share memory.
+Measured at 1024 to 2048 px (docs/performance.md). PyTorch copies what it multiplies, and what it frees is kept
+in pieces that do not always fit; OpenVINO merges operations and lets what is never alive together share memory.
 """
 
 BASE_BYTES = {"eager": 0, "compile": 400_000_000, "openvino": 200_000_000}
 """What a process holds for each network beside PyTorch and that, whatever the size of the images, by backend."""
-
-
-_KEEP = ((-1, -1), (-4, 0), (-8, 1))  # M_TRIM_THRESHOLD: none; M_MMAP_MAX: none; M_ARENA_MAX: one for all threads
 
 
 def bytes_per_pixel(bundle: Bundle, backend: str, precision: Precision = "float32") -> int:
@@ -47,20 +42,6 @@ def bytes_per_pixel(bundle: Bundle, backend: str, precision: Precision = "float3
     with torch.no_grad(), watch:
         network(torch.zeros(1, len(bundle.layers), PROBE_PX, PROBE_PX, device="meta"))
     return round(watch.peak / PROBE_PX**2 * FACTORS[backend, precision])
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, where it is Linux's allocator that gives it away.
-
-    PyTorch allocates what it computes anew for every image. Each time the kernel hands it over in pages that it clears
-    one by one, which takes a fifth of the time of a network on a processor. To be called before PyTorch computes for
-    the first time: its threads would else have memory of their own that cannot be kept.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    allocator = ctypes.CDLL(None)
-    for parameter, value in _KEEP:
-        allocator.mallopt(parameter, value)
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -27,7 +27,7 @@ from thawmap.model.agreement import RealImage, plausible
 from thawmap.model.backends import find_device, open_backend
 from thawmap.model.bundle import Bundle
 from thawmap.model.choosing import choose
-from thawmap.model.memory import BASE_BYTES, bytes_per_pixel, keep_freed_memory
+from thawmap.model.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.pipeline.cut import how_read, identity, inputs
 
 _MOST_READERS = 8  # threads that keep a GPU fed; on a CPU the network needs the processors
@@ -233,7 +233,6 @@ def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=16)
 def _load_once(model: Path, _stamp: int) -> Bundle:
-    keep_freed_memory()
     return files.load(model)
 
 
