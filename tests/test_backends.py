@@ -9,7 +9,7 @@ from thawmap.errors import ConfigError
 from thawmap.layers import layer
 from thawmap.model.backends import find_device, open_backend
 from thawmap.model.bundle import Bundle
-from thawmap.model.network import build
+from thawmap.model.network import build, probability
 
 torch.set_num_threads(1)
 
@@ -46,6 +46,17 @@ def test_logistic_regression_by_hand_is_the_oracle():
     answer = open_backend(bundle, device="cpu")(images)
     assert answer.dtype == np.float32
     np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "unetplusplus", "fpn"])
+def test_answers_are_those_of_the_network_as_it_was_trained(architecture):
+    bundle, images = make(architecture), scenes(2, 128)
+    before = {name: value.clone() for name, value in bundle.network.state_dict().items()}
+    answer = open_backend(bundle, device="cpu")(images)
+    with torch.no_grad():
+        truth = probability(bundle.network, torch.from_numpy(images), bundle.layers).numpy()
+    np.testing.assert_allclose(answer, truth, atol=1e-5)
+    assert all(torch.equal(before[name], value) for name, value in bundle.network.state_dict().items())
 
 
 def test_an_answer_does_not_depend_on_the_batch():
