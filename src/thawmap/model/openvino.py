@@ -160,7 +160,7 @@ class _Probability(nn.Module):
         return probability(self._network, images, self._layers)
 
 
-def _export(bundle: Bundle, path: Path) -> None:
+def trace(bundle: Bundle, path: Path) -> None:
     """Trace with a small image of which no side is fixed, and save in float32."""
     openvino = import_openvino()
     sides = {
@@ -188,7 +188,7 @@ def _publish(made: Path, folder: Path) -> None:
 def main(folder: Path) -> None:
     """In a process of its own: convert the bundle in ``folder``."""
     with task_of(folder):
-        _export(bundle_of(folder), folder / "converted" / _MODEL)
+        trace(bundle_of(folder), folder / "converted" / _MODEL)
 
 
 if __name__ == "__main__":
