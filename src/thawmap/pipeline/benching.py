@@ -82,7 +82,7 @@ def _notes(found: Sequence["Speed"], *, real: bool, settings: InferenceSettings)
     if not real and any(one.precision == "bfloat16" for one in found):
         notes.append("what bfloat16 loses depends on the image: name your scenes with --config")
     if any(one.precision == "float32" and (one.of_limit or 0) > 1 for one in found):
-        notes.append("above 100 % in float32: folding saves products; far above, other work slowed what the limit is from")
+        notes.append("above 100 % in float32: folding saves products; far above, other work slowed the limit")
     several = len({one.model for one in found}) > 1
     for one in found:
         if one.refused and not _is_reference(one):
