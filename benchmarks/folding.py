@@ -71,7 +71,7 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(options.repeats):
         for name, (_, _, memory) in WAYS.items():
-            keep = "from thawmap.engine import keep_freed_memory; keep_freed_memory(); " if memory == "kept" else ""
+            keep = "from thawmap.allocation import keep_freed_memory; keep_freed_memory(); " if memory == "kept" else ""
             script = (
                 f"import sys; {keep}import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
             )

@@ -224,7 +224,7 @@ def limit(model: Path) -> float:
 
 def in_a_process(*words: str) -> dict[str, float]:
     """What one way of doing it took, in a process of its own, which begins as thawmap's command line does if it is."""
-    begin = "from thawmap.engine import keep_freed_memory; keep_freed_memory(); " if "ours" in words else ""
+    begin = "from thawmap.allocation import keep_freed_memory; keep_freed_memory(); " if "ours" in words else ""
     script = f"import runpy, sys; {begin}runpy.run_path(sys.argv[0], run_name='__main__')"
     script = f"import sys; sys.argv = sys.argv[1:]; {script}"
     command = [sys.executable, "-c", script, str(Path(__file__)), *words]

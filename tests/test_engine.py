@@ -191,7 +191,7 @@ def test_a_part_that_fails_is_the_failure_of_the_whole() -> None:
 
 FAULTS = """
     import sys
-    from thawmap.engine import keep_freed_memory
+    from thawmap.allocation import keep_freed_memory
 
     if "keep" in sys.argv:
         keep_freed_memory()

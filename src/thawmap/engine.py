@@ -3,10 +3,8 @@
 The only place that catches every exception: one broken scene costs one scene (law 9).
 """
 
-import ctypes
 import logging
 import os
-import sys
 import time
 import traceback
 from collections import deque
@@ -29,6 +27,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, ParamSpec, TypeVar
 
+from thawmap.allocation import keep_freed_memory
 from thawmap.errors import ConfigError, ThawmapError
 
 Item = TypeVar("Item")
@@ -37,8 +36,6 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _PATIENCE_S = 10  # for a cluster to answer
-
-_KEEP = ((-1, -1), (-4, 0), (-8, 1))  # M_TRIM_THRESHOLD: none; M_MMAP_MAX: none; M_ARENA_MAX: one for all threads
 
 _log = logging.getLogger(__name__)
 
@@ -139,24 +136,6 @@ def executor(workers: int, address: str | None = None) -> Iterator[Executor | No
         raise ConfigError(msg) from error
     with client, client.get_executor(pure=False) as pool:  # type: ignore[no-untyped-call]
         yield pool
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, where it is Linux's allocator that gives it away.
-
-    PyTorch allocates what it computes anew for every image, and each time the kernel hands it over in pages that it
-    clears one by one: a fifth of the time of a network on a processor. To be called before numpy or PyTorch are loaded,
-    as their threads would have memory of their own that cannot be kept.
-    """
-    if sys.platform == "linux" and hasattr(allocator := ctypes.CDLL(None), "mallopt"):
-        for parameter, value in _KEEP:
-            allocator.mallopt(parameter, value)
-
-
-def release_freed_memory() -> None:
-    """Give back what is kept, as before images of another size, for which the pieces do not fit."""
-    if sys.platform == "linux" and hasattr(allocator := ctypes.CDLL(None), "malloc_trim"):
-        allocator.malloc_trim(0)
 
 
 def processes(workers: int) -> Executor | None:

@@ -261,7 +261,7 @@ def predict(
         dry_run: Say what would be mapped, and map nothing.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap.engine import keep_freed_memory  # noqa: PLC0415
+    from thawmap.allocation import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     from thawmap import pipeline  # noqa: PLC0415

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thawmap.allocation import release_freed_memory
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, window_geobox
-from thawmap.engine import in_order, release_freed_memory
+from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.grid import Window, ramp
 from thawmap.infer.members import Asked, Member, Network, check_symmetries, look_over, plan_scene

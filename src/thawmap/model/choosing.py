@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from thawmap.engine import keep_freed_memory
+from thawmap.allocation import keep_freed_memory
 from thawmap.errors import ConfigError
 from thawmap.model.agreement import Agreement, Precision, RealImage, seen
 from thawmap.model.aside import (
