@@ -86,6 +86,8 @@ class _Watch:
 
     def _see(self, part: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
         name = self._names[part]
+        if not given or not isinstance(answer, Tensor):  # called by keywords alone, or answering with several
+            return
         if isinstance(part, nn.Conv2d):
             self._made[id(answer)] = name, answer  # which is kept, so that no other tensor is taken for it
         elif type(part) is nn.BatchNorm2d and part.running_mean is not None and id(given[0]) in self._made:
