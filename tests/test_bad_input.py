@@ -20,7 +20,8 @@ from odc.geo.geobox import GeoBox
 
 from thawmap import cli
 from thawmap.config import ModelSettings
-from thawmap.data.io import Encoding, write_raster, write_vector
+from thawmap.data.io import Encoding, write_raster
+from thawmap.data.vectors import write_vector
 from thawmap.layers import layer
 from thawmap.model.bundle import Bundle, save
 from thawmap.model.network import build, traits

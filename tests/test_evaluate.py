@@ -20,10 +20,11 @@ from sklearn.metrics import precision_recall_curve
 
 from pages import Page
 from thawmap.config import LabelSettings
-from thawmap.data.io import Encoding, read_raster, write_raster, write_vector
+from thawmap.data.io import Encoding, read_raster, write_raster
 from thawmap.data.labels import open_labels
 from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Reading, Scene
+from thawmap.data.vectors import write_vector
 from thawmap.errors import DataError
 from thawmap.model.boundaries import boundary_counts
 from thawmap.model.metrics import SCORES, Counts, calibration_error, histogram, scores

@@ -18,8 +18,8 @@ from shapely.affinity import translate
 from thawmap.config import LabelSettings
 from thawmap.data.examine import SAME
 from thawmap.data.faults import KINDS, Footprint, check, footprint, repaired, summary
-from thawmap.data.io import read_vector, write_vector
 from thawmap.data.sources.base import Scene
+from thawmap.data.vectors import read_vector, write_vector
 from thawmap.errors import LabelError
 
 UTM = "EPSG:32608"

@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 from pyproj import Geod
 
 from thawmap.data.inventory import ARTS_CRS, REQUIRED, Columns, area_m2, columns_of, from_arts, table2, to_arts
-from thawmap.data.io import read_vector, write_vector
+from thawmap.data.vectors import read_vector, write_vector
 from thawmap.errors import LabelError
 
 law = settings(deadline=None, max_examples=30)

@@ -16,10 +16,11 @@ from odc.geo.geobox import GeoBox
 from shapely.affinity import affine_transform, translate
 
 from thawmap.config import LabelSettings
-from thawmap.data.io import Encoding, write_raster, write_vector
+from thawmap.data.io import Encoding, write_raster
 from thawmap.data.labels import IGNORE, PolygonLabels, open_labels
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import window_geobox
+from thawmap.data.vectors import write_vector
 from thawmap.errors import LabelError
 from thawmap.grid import Window
 

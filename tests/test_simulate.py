@@ -18,7 +18,7 @@ from thawmap import cli
 from thawmap.config import Config, load
 from thawmap.data import delivery, places, scars
 from thawmap.data import simulate as simulating
-from thawmap.data.io import raster_info, read_raster, read_vector
+from thawmap.data.io import raster_info, read_raster
 from thawmap.data.labels import open_labels
 from thawmap.data.land import heights, land, visible
 from thawmap.data.noise import Lattice
@@ -28,6 +28,7 @@ from thawmap.data.simulate import Simulation, simulate
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble, check_ranges
 from thawmap.data.terrain import shores
+from thawmap.data.vectors import read_vector
 from thawmap.data.weather import draw_sky, photograph
 from thawmap.errors import ConfigError
 

@@ -23,10 +23,11 @@ from odc.geo.geobox import GeoBox
 
 from thawmap import pipeline
 from thawmap.config import SplitSettings, load, parse
-from thawmap.data.io import Encoding, write_raster, write_text, write_vector
+from thawmap.data.io import Encoding, write_raster, write_text
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble, window_geobox
+from thawmap.data.vectors import write_vector
 from thawmap.errors import DataError
 from thawmap.grid import Window, starts
 from thawmap.layers import LAYERS

@@ -21,8 +21,9 @@ from odc.geo.geobox import GeoBox
 
 from thawmap.config import LabelSettings
 from thawmap.data.attributes import day_of, numbers, period, scene_id, texts
-from thawmap.data.io import crs_of, raster_info, read_raster, read_vector
+from thawmap.data.io import crs_of, raster_info, read_raster
 from thawmap.data.sources.base import Scene
+from thawmap.data.vectors import read_vector
 from thawmap.errors import DataError, LabelError
 
 _log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from thawmap.data import io
 from thawmap.data.delivery import digitise, take, write_elevation, write_image, write_trends
 from thawmap.data.places import find_place
 from thawmap.data.scenery import REGIONS, Region
+from thawmap.data.vectors import write_vector
 from thawmap.errors import ConfigError
 
 _FIRST_SATELLITE = 0x1001
@@ -104,7 +105,7 @@ def simulate(folder: Path, settings: Simulation, *, made: Callable[[int, int], N
             drawn += _write_place(partial, region, number, settings)
             if made is not None:
                 made(done, len(numbered))
-        io.write_vector(partial / "labels.gpkg", _one_table(drawn))
+        write_vector(partial / "labels.gpkg", _one_table(drawn))
         io.write_text(partial / "thawmap.yaml", _yaml([region.name for region in regions]))
     return folder / "thawmap.yaml"
 

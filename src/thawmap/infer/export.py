@@ -21,8 +21,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from thawmap.config import OutputSettings, PolygonSettings
-from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer, write_png, write_text, write_vector
+from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer, write_png, write_text
 from thawmap.data.sources.base import Scene
+from thawmap.data.vectors import write_vector
 from thawmap.infer.ground import pixel_m
 from thawmap.infer.item import NODATA, Provenance, assets, stac_item
 from thawmap.infer.masks import Disc, masks

@@ -9,10 +9,10 @@ import numpy as np
 
 from thawmap.config import Config, LabelSettings
 from thawmap.data import faults, inventory
-from thawmap.data.io import read_vector, write_vector
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Candidate
 from thawmap.data.stack import preview
+from thawmap.data.vectors import read_vector, write_vector
 from thawmap.errors import ConfigError
 from thawmap.pipeline.progress import Progress, Summary, run_all
 

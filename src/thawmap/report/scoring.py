@@ -21,10 +21,11 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
-from thawmap.data.io import raster_info, read_raster, read_vector
+from thawmap.data.io import raster_info, read_raster
 from thawmap.data.labels import IGNORE, Labels
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import window_geobox
+from thawmap.data.vectors import read_vector
 from thawmap.errors import DataError
 from thawmap.grid import Window, blocks
 from thawmap.model.boundaries import boundary_counts

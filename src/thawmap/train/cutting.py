@@ -25,10 +25,11 @@ from zarr.codecs import BloscCodec
 
 from thawmap.config import Config, TileSettings
 from thawmap.data.drafts import alone
-from thawmap.data.io import atomic, crs_of, read_vector, write_vector
+from thawmap.data.io import atomic, crs_of
 from thawmap.data.labels import IGNORE, Labels
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, check_ranges, preview, window_geobox
+from thawmap.data.vectors import read_vector, write_vector
 from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.grid import Window, starts

@@ -26,7 +26,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from thawmap.data.derive import RECIPES, order
-from thawmap.data.io import read_vector, write_text, write_vector
+from thawmap.data.io import write_text
+from thawmap.data.vectors import read_vector, write_vector
 from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.layers import Layer
