@@ -293,11 +293,15 @@ def test_a_hole_as_large_as_tiles_stays_a_hole(project, unbroken, tmp_path):
 
 
 def test_a_network_that_answers_nan_is_named(project, tmp_path, capsys):
-    bundle = red_or_not(weight=1e6)  # times values beyond all bounds: infinite, less infinite
+    """One pixel's red is infinite in network range; zero times that is NaN, whatever kernel adds the products."""
+    bundle = red_or_not(weight=0.0)
     bundle = replace(bundle, layers=tuple(replace(one, clip=False) for one in bundle.layers))
-    values = stored((60, 70)).astype(np.float32)
-    values[:, 30, 40] = 3e38
-    assert cli._run(words(alone_in(project, tmp_path / "project", values, bundle), tmp_path / "maps")) == 1
+    values = stored((60, 70)).astype(np.float32) / 10_000
+    values[0, 30, 40] = 3e38  # still a number; divided by the width of the range, 0.6, it is none
+    folder = alone_in(project, tmp_path / "project", values, bundle)
+    yaml_file = folder / "thawmap.yaml"
+    yaml_file.write_text(yaml_file.read_text().replace("scale: 0.0001", "scale: 1"))
+    assert cli._run(words(folder, tmp_path / "maps")) == 1
     said = capsys.readouterr().err
     assert "thawmap: s0 failed: scene s0: the network answers nan where a probability from 0 to 1 is due" in said
     assert list((tmp_path / "maps").iterdir()) == []
