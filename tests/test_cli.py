@@ -16,12 +16,14 @@ import rasterio
 
 import thawmap
 from thawmap import cli, pipeline
+from thawmap.cli import options
 from thawmap.config import load
 from thawmap.data.project import Project
 from thawmap.errors import BundleError
 from thawmap.model.bundle import load as load_bundle
 from thawmap.model.bundle import save
-from thawmap.pipeline import work
+from thawmap.pipeline import Summary, work
+from thawmap.terminal import Terminal
 
 QUICK = (
     "--set", "model={architecture: pixel}",
@@ -66,6 +68,55 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_help_lists_every_verb_once_in_the_order_of_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    lines = [line.strip("│ ").split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    verbs = [verb for group in cli._IN_ORDER.values() for verb in group]
+    assert [line for line in lines if line in set(verbs)] == verbs
+    assert sorted(verbs) == sorted(verb for verb in cli.app if not verb.startswith("-"))
+
+
+@pytest.mark.parametrize("words", [(), ("predict",), ("labels", "check"), ("model",)])
+def test_help_is_a_word_too(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("help", *words) == 0
+    said = capsys.readouterr().out
+    assert run(*words, "--help") == 0
+    assert said == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pedict",), "there is no verb 'pedict' (did you mean 'predict'?); see 'thawmap --help'"),
+        (("model", "inf"), "there is no verb 'inf' (did you mean 'info'?); see 'thawmap model --help'"),
+        (("model", "zzz"), "there is no verb 'zzz'; there are export, import, info; see 'thawmap model --help'"),
+        (("help", "trian"), "there is no verb 'trian' (did you mean 'train'?); see 'thawmap --help'"),
+        (("predict",), "see 'thawmap predict --help'"),
+        (("labels", "convert"), "see 'thawmap labels convert --help'"),
+        (("train", "t.yaml", "--otu", "x"), "see 'thawmap train --help'"),
+    ],
+)
+def test_a_mistake_names_the_page_that_helps(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    assert capsys.readouterr().err.strip().endswith(said)
+
+
+def test_names_from_strangers_cannot_command_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An id with escape codes and a line break stays on its line, in tables, in failures and in mistakes."""
+    name = "a\x1b[2J\u202e\nb"
+    table = pd.DataFrame({"scene": [name], name: [1]})
+    assert options.finish(Summary(lines=(name,), failed={name: name}, table=table)) == 1
+    assert run(name) == 2
+    assert run("scenes", tmp_path / name) == 2
+    Terminal().say(name)
+    out, err = capfd.readouterr()
+    assert not set("\x1b\u202e") & set(out + err)
+    assert len(out.splitlines()) == 3
+    assert out.count("a\\x1b[2J\\u202e\\nb") == 3
 
 
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:

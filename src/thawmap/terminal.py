@@ -4,6 +4,8 @@ import os
 import sys
 import time
 
+from thawmap.text import printable
+
 _QUIET_S = 10.0  # a batch log gets a line about every so many seconds
 
 
@@ -20,7 +22,7 @@ class Terminal:
         """One line."""
         self._end_line()
         seconds = int(time.monotonic() - self._begin)
-        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {message}", file=sys.stderr, flush=True)
+        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {printable(message)}", file=sys.stderr, flush=True)
 
     def step(self, title: str, done: int, total: int) -> None:
         """One item of a long verb is done."""

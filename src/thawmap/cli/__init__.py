@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, Never
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from thawmap import __version__
 from thawmap.cli.bench import bench
 from thawmap.cli.labels import labels_app
+from thawmap.cli.mistakes import sentence
 from thawmap.cli.model import model_app
 from thawmap.cli.options import (
     ConfigFile,
@@ -31,18 +32,31 @@ from thawmap.cli.options import (
 )
 from thawmap.errors import ConfigError, ThawmapError
 from thawmap.terminal import Terminal
+from thawmap.text import printable
 
 app = App(
     name="thawmap",
     version=__version__,
     help="Map retrogressive thaw slumps, or any other object, from satellite scenes.\n\n"
-    "Start with 'thawmap demo', then 'thawmap init' in a folder of your own.",
+    "See the whole flow on simulated scenes with 'thawmap demo'; begin your own with 'thawmap init', which writes a "
+    "commented YAML. Then, in this order: scenes, labels check, train, predict, evaluate.\n\n"
+    "'thawmap help VERB' says what a verb does and takes.",
     help_format="plaintext",
+    group_commands=Group("Options", sort_key=99),  # --help and --version; every verb has a group of `_IN_ORDER`
     suppress_keyboard_interrupt=False,  # `_run` says what then
 )
 app.command(labels_app)
 app.command(model_app)
 app.command(bench)
+
+_IN_ORDER = {
+    "Begin": ("demo", "simulate", "init"),
+    "Look at the data": ("config", "scenes", "labels"),
+    "Train": ("tiles", "train", "crossval", "tune"),
+    "Map and score": ("predict", "fuse", "evaluate"),
+    "Models and this machine": ("model", "bench", "doctor"),
+}
+"""The verbs as the help lists them, in the order of work."""
 
 
 @app.command
@@ -338,22 +352,39 @@ def evaluate(
     return finish(pipeline.evaluate(load_config(config, set_), maps, out, model=model, progress=Terminal()))
 
 
+for _place, (_title, _verbs) in enumerate(_IN_ORDER.items()):
+    _group = Group(_title, sort_key=_place)
+    for _number, _verb in enumerate(_verbs):
+        app[_verb].group, app[_verb].sort_key = (_group,), _number
+
+
 def main() -> Never:
     """Run the command line and leave with its exit status."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)  # libraries raise their own loggers' levels when they are imported
-    logging.basicConfig(format="%(message)s", handlers=[handler])
+    handler.setFormatter(_Printable())
+    logging.basicConfig(handlers=[handler])
     sys.exit(_run(sys.argv[1:]))
 
 
+class _Printable(logging.Formatter):
+    """Messages of libraries, which name files as they find them, fit for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).splitlines()))
+
+
 def _run(words: list[str]) -> int:
+    """Run one command line; the exit status. ``help VERB`` is another way to say ``VERB --help``."""
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        print(f"thawmap: {_one_line(error)}; see 'thawmap --help'", file=sys.stderr)
+        print(printable(f"thawmap: {sentence(error)}"), file=sys.stderr)
         return 2
     except ThawmapError as error:
-        print(f"thawmap: {error}", file=sys.stderr)
+        print(printable(f"thawmap: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nthawmap: stopped; what is finished stays, run the same command to go on", file=sys.stderr)
@@ -362,8 +393,3 @@ def _run(words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return int(result or 0)
-
-
-def _one_line(error: CycloptsError) -> str:
-    text = " ".join(str(error).split())
-    return text if text.endswith("...") else text.rstrip(".")

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from thawmap.errors import ConfigError
+from thawmap.text import printable
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from thawmap.config import Config
     from thawmap.pipeline import Summary
 
@@ -51,11 +54,16 @@ def config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
 def finish(summary: "Summary") -> int:
     """Print what came out; the exit status."""
     if summary.table is not None and len(summary.table):
-        print(summary.table.to_string(index=False))
+        print(_readable(summary.table).to_string(index=False))
     for line in summary.lines:
-        print(line)
+        print(printable(line))
     for name, error in summary.failed.items():
-        print(f"thawmap: {name} failed: {error}", file=sys.stderr)
+        print(printable(f"thawmap: {name} failed: {error}"), file=sys.stderr)
     if summary.failed:
         print(f"thawmap: {len(summary.failed)} failed, {summary.done} done", file=sys.stderr)
     return 1 if summary.failed else 0
+
+
+def _readable(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with texts that can be shown."""
+    return table.rename(columns=printable).map(lambda cell: printable(cell) if isinstance(cell, str) else cell)

@@ -1,0 +1,29 @@
+"""Small pieces of sentences: numbers with their nouns, and names from strangers made fit to be shown."""
+
+import unicodedata
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories that move, colour or hide what a terminal shows
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and emoji
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Number with its noun, in the singular for one.
+
+    >>> counted(1, "scene"), counted(0, "scene"), counted(2, "slump of one date", "slumps of one date")
+    ('1 scene', '0 scenes', '2 slumps of one date')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def printable(text: str) -> str:
+    r"""Text on one line whose control characters are written out, so that a name cannot command a terminal.
+
+    >>> printable("Lena\x1b[2J\n")
+    'Lena\\x1b[2J\\n'
+    """
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    hidden = unicodedata.category(character) in _HIDDEN and character not in _JOINERS
+    return ascii(character)[1:-1] if hidden else character
