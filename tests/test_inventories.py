@@ -129,3 +129,25 @@ def test_mistakes_are_one_sentence(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_layer_is_chosen_and_a_file_without_rows_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = gpd.GeoDataFrame(
+        {"image_date": ["2019-07-14"] * 2, "region": "Lena"}, geometry=[square(1, 1, 5), square(9, 9, 5)], crs=GRID.crs
+    )
+    path, out = tmp_path / "a.gpkg", tmp_path / "out.gpkg"
+    write_vector(path, shapes, layer="rts")
+    write_vector(path, shapes.iloc[:1], layer="lakes", append=True)
+    write_vector(path, shapes.iloc[:0], layer="nothing", append=True)
+    arts = ("--to", "arts", "--creator", "X", "--image", "P", "--resolution", 3)
+    for words in (("check", path), ("stats", path), ("convert", path, out, *arts)):
+        assert run("labels", *words) == 2
+        assert "several layers with polygons: 'rts', 'lakes'; say which" in capsys.readouterr().err
+        assert run("labels", *words, "--layer", "nothing") == 2
+        assert "holds no polygon" in capsys.readouterr().err
+        assert run("labels", *words, "--layer", "lakes") == 0
+        capsys.readouterr()
+    assert len(read_vector(out)) == 1
+    (tmp_path / "thawmap.yaml").write_text(YAML)
+    assert run("labels", "stats", tmp_path / "thawmap.yaml", "--layer", "rts") == 2
+    assert "labels.layer" in capsys.readouterr().err

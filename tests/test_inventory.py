@@ -16,7 +16,7 @@ from pyproj import Geod
 
 from thawmap.data.inventory import ARTS_CRS, REQUIRED, Columns, area_m2, columns_of, from_arts, table2, to_arts
 from thawmap.data.vectors import read_vector, write_vector
-from thawmap.errors import LabelError
+from thawmap.errors import DataError, LabelError
 
 law = settings(deadline=None, max_examples=30)
 WHO = {"creator": "A. Person, A Lab", "source": "PlanetScope", "resolution": 3}
@@ -257,6 +257,17 @@ def test_files_keep_what_was_said(tmp_path, suffix):
     back = from_arts(read_vector(tmp_path / f"arts{suffix}"))
     for name in ("image_id", "region", "start", "end", "label"):
         assert back[name].where(back[name].notna(), None).tolist() == labels[name].tolist()
+
+
+def test_names_that_a_shapefile_cut_are_whole_again(tmp_path):
+    labels, path = frame(3, start=["2019-07-14"] * 3), tmp_path / "arts.shp"
+    arts = to_arts(labels, **WHO)
+    with pytest.raises(DataError, match="at most 10 letters"):
+        write_vector(path, arts)
+    write_vector(path, arts.rename(columns=lambda name: name[:10]))  # as other programs do
+    back = from_arts(read_vector(path))
+    assert back["start"].tolist() == labels["start"].tolist()
+    assert set(to_arts(back)) == set(arts)
 
 
 @pytest.mark.realdata

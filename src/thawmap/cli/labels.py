@@ -25,11 +25,20 @@ def labels(path: Path, /, *, set_: Sets = ()) -> int:
 
 
 @labels_app.command(name="check")
-def check_labels(path: Path, /, *, out: OptionalOut = None, repaired: Path | None = None, set_: Sets = ()) -> int:
+def check_labels(
+    path: Path,
+    /,
+    *,
+    layer: str | None = None,
+    out: OptionalOut = None,
+    repaired: Path | None = None,
+    set_: Sets = (),
+) -> int:
     """Say what is wrong with digitised polygons: geometry, duplicates, overlaps, scenes, dates, sizes.
 
     Args:
         path: The YAML, whose scenes the polygons are compared with; or only a vector file.
+        layer: Of a vector file with several layers, the one that is meant.
         out: File of the faults to write, a polygon for each, such as faults.gpkg.
         repaired: File of a repaired copy to write, such as repaired.gpkg.
         set_: KEY=VALUE put over the YAML.
@@ -37,21 +46,23 @@ def check_labels(path: Path, /, *, out: OptionalOut = None, repaired: Path | Non
     from thawmap import pipeline  # noqa: PLC0415
 
     source = config_or_file(path, set_)
-    return finish(pipeline.check_labels(source, out=out, repaired=repaired, progress=Terminal()))
+    made = pipeline.check_labels(source, layer=layer, out=out, repaired=repaired, progress=Terminal())
+    return finish(made)
 
 
 @labels_app.command(name="stats")
-def label_stats(path: Path, /, *, by: str | None = None, set_: Sets = ()) -> int:
+def label_stats(path: Path, /, *, layer: str | None = None, by: str | None = None, set_: Sets = ()) -> int:
     """Say what an inventory holds, as the paper's Table 2: objects, objects of a date, median area.
 
     Args:
         path: The YAML, or a vector file.
+        layer: Of a vector file with several layers, the one that is meant.
         by: Column of sites; by default that of regions.
         set_: KEY=VALUE put over the YAML.
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    return finish(pipeline.label_stats(config_or_file(path, set_), by=by))
+    return finish(pipeline.label_stats(config_or_file(path, set_), layer=layer, by=by))
 
 
 @labels_app.command(name="convert")
@@ -61,6 +72,7 @@ def convert_labels(
     /,
     *,
     to: Literal["arts", "thawmap"],
+    layer: str | None = None,
     creator: str | None = None,
     image: str | None = None,
     resolution: float | None = None,
@@ -71,11 +83,12 @@ def convert_labels(
         source: Vector file to read.
         out: Vector file to write.
         to: The columns to write.
+        layer: Of a vector file with several layers, the one that is meant.
         creator: Who digitised, for ARTS, where the labels do not say it.
         image: What it was digitised on, such as PlanetScope, where they do not say it.
         resolution: Resolution of that in m, where they do not say it.
     """
     from thawmap import pipeline  # noqa: PLC0415
 
-    made = pipeline.convert_labels(source, out, to=to, creator=creator, image=image, resolution=resolution)
+    made = pipeline.convert_labels(source, out, to=to, layer=layer, creator=creator, image=image, resolution=resolution)
     return finish(made)

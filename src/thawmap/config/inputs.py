@@ -225,7 +225,7 @@ class LabelSettings(Settings):
     path: RelativePath | None = None
     """Vector file of polygons."""
     layer: str | None = None
-    """Layer of the vector file; unset: its first."""
+    """Layer of the vector file; unset: the only one that can hold polygons, or the one named as the file."""
     scene: str | None = None
     """Column that names the scene a polygon was digitised on: its id, or for PlanetScope the name of its file, which
     begins with it; unset: every polygon counts for every scene, or for those of its period."""

@@ -91,10 +91,15 @@ def unwritable(path: Path, reason: str) -> DataError:
     Of a full disk libraries say what it led them to; here that is said of every disk with hardly any room.
     """
     final = re.sub(rf"(?:\.([^/]+)\.{_RANDOM}\.tmp/)+\1(?=/|$)", r"\1", str(path))
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if shutil.disk_usage(place).free < _FULL:
+    if no_room(path):
         reason = os.strerror(errno.ENOSPC)
     return DataError(f"{final} cannot be written ({reason}); choose another place or free some room")
+
+
+def no_room(path: Path) -> bool:
+    """Whether the disk that a file is to lie on is as good as full."""
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(place).free < _FULL
 
 
 def _take_place(draft: Path, path: Path, room: Path) -> None:

@@ -171,13 +171,16 @@ def from_arts(frame: gpd.GeoDataFrame, *, columns: Columns | None = None) -> gpd
     """An ARTS inventory in the columns of thawmap's labels and its own CRS, losing nothing.
 
     BaseMapID, RegionName, BaseMapDate and TrainClass become a scene, a region, a first and a last day (none where it
-    is a single date) and a target (1 or 0); all other columns stay.
+    is a single date) and a target (1 or 0); all other columns stay. Names that a Shapefile has cut to 10 letters are
+    whole again.
 
     Raises:
         LabelError: If it has none of these columns, holds a date or class that is not of ARTS, or two columns that
             say the same disagree.
     """
     names = columns or Columns()
+    cut = {name[:10]: name for name in (*REQUIRED, *_FURTHER) if name not in frame}
+    frame = frame.rename(columns=cut)
     if frame.columns.intersection(list(_FORMS)).empty:
         msg = f"the file has none of the columns {', '.join(_FORMS)}, so it is no ARTS inventory; convert another"
         raise LabelError(msg)

@@ -13,7 +13,7 @@ from thawmap.data.project import Project
 from thawmap.data.sources.base import Candidate
 from thawmap.data.stack import preview
 from thawmap.data.vectors import read_vector, write_vector
-from thawmap.errors import ConfigError
+from thawmap.errors import ConfigError, LabelError
 from thawmap.pipeline.progress import Progress, Summary, run_all
 
 _COARSE = 256  # pixels of a scene's longer side, in which the ground that it shows is measured
@@ -22,6 +22,7 @@ _COARSE = 256  # pixels of a scene's longer side, in which the ground that it sh
 def check_labels(
     labels: Config | Path,
     *,
+    layer: str | None = None,
     out: Path | None = None,
     repaired: Path | None = None,
     progress: Progress | None = None,
@@ -30,6 +31,7 @@ def check_labels(
 
     Args:
         labels: A configuration, whose scenes the polygons are compared with; or only a vector file.
+        layer: Of a vector file with several, the one that is meant; a configuration says it itself.
         out: File of the faults, one polygon a row, as .gpkg.
         repaired: File of a copy in which what a machine can mend is mended.
         progress: Is told what happens.
@@ -39,7 +41,7 @@ def check_labels(
         DataError: If the file cannot be read.
         LabelError: If it lacks a column that the configuration names.
     """
-    frame, settings = _polygons(labels, needs_crs=False)
+    frame, settings = _polygons(labels, layer, needs_crs=False)
     _check_not_the_same(settings, out, repaired)
     seen: dict[str, faults.Footprint] = {}
     failed: dict[str, str] = {}
@@ -60,11 +62,12 @@ def check_labels(
     return Summary(lines=tuple(lines), done=len(frame), failed=failed, table=faults.summary(found))
 
 
-def label_stats(labels: Config | Path, *, by: str | None = None) -> Summary:
+def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | None = None) -> Summary:
     """What an inventory holds, as the paper's Table 2: objects, objects of a date, median area.
 
     Args:
         labels: A configuration, or a vector file.
+        layer: Of a vector file with several, the one that is meant; a configuration says it itself.
         by: Column of sites; unset: that of regions, where there is one.
 
     Raises:
@@ -72,7 +75,7 @@ def label_stats(labels: Config | Path, *, by: str | None = None) -> Summary:
         DataError: If the file cannot be read.
         LabelError: If it has no column ``by``.
     """
-    frame, settings = _polygons(labels, needs_crs=True)
+    frame, settings = _polygons(labels, layer, needs_crs=True)
     known = inventory.columns_of(frame)
     table = inventory.table2(frame, by=by or settings.region, scene=settings.scene, date=known.start)
     for column in ("median_m2", "total_m2"):
@@ -85,6 +88,7 @@ def convert_labels(
     out: Path,
     *,
     to: Literal["arts", "thawmap"],
+    layer: str | None = None,
     creator: str | None = None,
     image: str | None = None,
     resolution: float | None = None,
@@ -95,6 +99,7 @@ def convert_labels(
         source: Vector file; it is not changed.
         out: Vector file to write.
         to: Columns of ARTS, or those of thawmap.
+        layer: Of a file with several, the one that is meant.
         creator: Who digitised, where the labels do not say it.
         image: What it was digitised on, such as PlanetScope, where they do not say it.
         resolution: Of that in m, where they do not say it.
@@ -105,7 +110,7 @@ def convert_labels(
         LabelError: If a required field is nowhere, or a date or class has no form there.
     """
     _check_not_the_same(LabelSettings(path=source), out)
-    frame = read_vector(source)
+    frame = _read(source, layer, needs_crs=True)
     if to == "arts":
         made = inventory.to_arts(frame, creator=creator, source=image, resolution=resolution)
     else:
@@ -114,18 +119,34 @@ def convert_labels(
     return Summary(lines=(f"{len(made)} polygons in the columns of {to}: {out}",), done=len(made))
 
 
-def _polygons(labels: Config | Path, *, needs_crs: bool) -> tuple[gpd.GeoDataFrame, LabelSettings]:
+def _polygons(labels: Config | Path, layer: str | None, *, needs_crs: bool) -> tuple[gpd.GeoDataFrame, LabelSettings]:
     """The polygons, and what their columns mean: as settings say, else by the names that are usual."""
     if isinstance(labels, Config):
         if labels.labels is None or labels.labels.path is None:
             msg = "the configuration has no polygons; name their file in 'labels.path'"
             raise ConfigError(msg)
-        return read_vector(labels.labels.path, layer=labels.labels.layer, needs_crs=needs_crs), labels.labels
-    frame = read_vector(labels, needs_crs=needs_crs)
+        if layer is not None:
+            msg = f"the configuration says which layer its labels are; change 'labels.layer', and leave out {layer!r}"
+            raise ConfigError(msg)
+        return _read(labels.labels.path, labels.labels.layer, needs_crs=needs_crs), labels.labels
+    frame = _read(labels, layer, needs_crs=needs_crs)
     known = inventory.columns_of(frame)
     named = {"scene": known.scene, "region": known.region}
     said = {role: column for role, column in named.items() if column is not None and frame[column].notna().any()}
     return frame, LabelSettings(path=labels, **said)
+
+
+def _read(path: Path, layer: str | None, *, needs_crs: bool) -> gpd.GeoDataFrame:
+    """The rows of a file of labels.
+
+    Raises:
+        LabelError: If there is none.
+    """
+    frame = read_vector(path, layer=layer, needs_crs=needs_crs)
+    if frame.empty:
+        msg = f"{path} holds no polygon; digitise some, or name another file"
+        raise LabelError(msg)
+    return frame
 
 
 def _look(candidate: Candidate, project: Project) -> tuple[str, faults.Footprint]:

@@ -320,7 +320,7 @@ def _whole(window: Window, shape: tuple[int, int]) -> Window:
 
 
 def _polygons(path: Path) -> int | None:
-    return len(read_vector(path)) if path.exists() else None
+    return len(read_vector(path, layer=path.stem)) if path.exists() else None
 
 
 def _item(folder: Path) -> dict[str, Any]:
