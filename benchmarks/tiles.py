@@ -32,7 +32,7 @@ import rasterio
 import torch
 from rasterio.windows import Window as FileWindow
 
-from thawmap import pipeline
+import thawmap
 from thawmap.config import Config, load
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
@@ -55,7 +55,7 @@ def main() -> None:
         return
     yaml = options.project or options.work / "project" / "thawmap.yaml"
     if not yaml.exists():
-        pipeline.simulate(yaml.parent, regions=2, scenes=options.scenes, size=options.size)
+        thawmap.simulate(yaml.parent, regions=2, scenes=options.scenes, size=options.size)
     config = load(yaml, overrides=[TILES])
     scenes = [Project(config).open(one) for one in Project(config).candidates()]
     found: dict[str, Any] = {"scene_mpx": sum(scene.geobox.height * scene.geobox.width for scene in scenes) / 1e6}
@@ -88,7 +88,7 @@ def cut(yaml: Path, store: Path, workers: int) -> dict[str, float | None]:
     """Cut a project in this process; seconds, and the peak of memory in GB."""
     config = load(yaml, overrides=[TILES, f"engine.workers={workers}"])
     begin = time.perf_counter()
-    pipeline.tiles(config, store)
+    thawmap.tiles(config, store)
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "peak_gb": _peak_gb() if workers == 1 else None}
 

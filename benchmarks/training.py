@@ -41,7 +41,7 @@ import torch
 from rasterio.windows import Window
 from scipy.ndimage import gaussian_filter
 
-from thawmap import pipeline
+import thawmap
 from thawmap.config import Config, load
 from thawmap.data.project import Project
 from thawmap.data.stack import assemble
@@ -69,12 +69,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     yaml = options.work / "project" / "thawmap.yaml"
     if not yaml.exists():
-        pipeline.simulate(yaml.parent, regions=2, scenes=1, size=options.size)
+        thawmap.simulate(yaml.parent, regions=2, scenes=1, size=options.size)
     if options.peak is not None:
         print(json.dumps(peak(_config(yaml, options, options.peak), options.work / "tiles")))
         return
     config = _config(yaml, options, SPEED[0])
-    pipeline.tiles(config, options.work / "tiles")
+    thawmap.tiles(config, options.work / "tiles")
     write_scenes(Project(config), options.work / "scenes")
     found: dict[str, Any] = {"threads": options.threads, "precision": options.precision, "torch": torch.__version__}
     found["speed"] = {name: compare(_config(yaml, options, name), options) for name in options.architectures}

@@ -15,7 +15,8 @@ from thawmap.infer.plan import plan
 from thawmap.model import choosing
 from thawmap.model.bundle import save
 from thawmap.model.speed import operations_per_pixel
-from thawmap.pipeline import benching, simulate, work
+from thawmap.pipeline import benching, work
+from thawmap.pipeline.simulate import simulate
 from thawmap.pipeline.speeds import Speed
 
 torch.set_num_threads(1)

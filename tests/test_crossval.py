@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from scipy.stats import bootstrap
 
-from thawmap import pipeline
 from thawmap.cli import _run as thawmap
 from thawmap.config import load, parse
 from thawmap.errors import DataError
+from thawmap.pipeline.tiles import tiles
+from thawmap.pipeline.validation import crossval_report
 from thawmap.report import crossval as said
 from thawmap.report import crossval_figures as draw
 from thawmap.train import search
@@ -688,7 +689,7 @@ def test_all_54_trainings_of_the_paper_take_a_step_on_a_small_arctic(tmp_path):
     }
     sets = [f"{key}={json.dumps(value)}" for key, value in places.items()]
     config, out = load(NITZE, overrides=sets), tmp_path / "cv"
-    pipeline.tiles(search.to_cut(config), out / "tiles")
+    tiles(search.to_cut(config), out / "tiles")
     store = one_tile_each(TileStore.open(out / "tiles"))
     search.begin(out, config, store.identity)
     planned = search.fits(config, store.index)
@@ -698,7 +699,7 @@ def test_all_54_trainings_of_the_paper_take_a_step_on_a_small_arctic(tmp_path):
         search.run(fit, config=config, store=store.path, scenes=scenes, out=out)
         (out / fit.folder / "weights.safetensors").unlink()
     search.gather(out, planned)
-    pipeline.crossval_report(out)
+    crossval_report(out)
     table = tidy(out)
     assert len(table[(table["metric"] == "loss") & (table["split"] == "train")]) == 54
     assert len(pd.read_csv(out / "report" / "tables" / "compute.csv")) == 9

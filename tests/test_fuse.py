@@ -642,7 +642,7 @@ def test_fused_by_scene_is_scored_against_each_scenes_labels(maps, project, tmp_
 PEAK = """
 import sys
 from pathlib import Path
-from thawmap.pipeline import fuse
+from thawmap import fuse
 fuse([Path(sys.argv[1])], Path(sys.argv[2]))
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from thawmap import pipeline
+import thawmap
 from thawmap.config import Config, EngineSettings, PlanetScopeScenes
 from thawmap.data.project import Project
 from thawmap.data.sources import planetscope
@@ -413,7 +413,7 @@ class Spoilt:
 
     def failed(self, **options):
         """The sentence on the spoilt scene; the other three are listed."""
-        summary = pipeline.scenes(project(self.folder, **options).config)
+        summary = thawmap.scenes(project(self.folder, **options).config)
         assert summary.done == 3
         assert list(summary.failed) == [NEW]
         (sentence,) = summary.failed.values()
@@ -435,7 +435,7 @@ def delivery(tmp_path):
 
 
 def test_a_whole_delivery_has_nothing_to_name(delivery):
-    summary = pipeline.scenes(project(delivery.folder).config)
+    summary = thawmap.scenes(project(delivery.folder).config)
     assert (summary.done, summary.failed) == (4, {})
 
 
@@ -502,7 +502,7 @@ def test_broken_metadata_are_named_and_silent_ones_are_not(delivery, text):
 
 
 def scene_ids(delivery):
-    return pipeline.scenes(project(delivery.folder).config).done
+    return thawmap.scenes(project(delivery.folder).config).done
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '"text"', "\x00"])

@@ -26,7 +26,9 @@ from thawmap.model.backends import open_backend
 from thawmap.model.bundle import Bundle, save
 from thawmap.model.memory import BASE_BYTES
 from thawmap.model.network import build
-from thawmap.pipeline import predict, simulate, work
+from thawmap.pipeline import work
+from thawmap.pipeline.mapping import predict
+from thawmap.pipeline.simulate import simulate
 
 torch.set_num_threads(1)
 

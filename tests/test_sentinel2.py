@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from thawmap import pipeline
+import thawmap
 from thawmap.config import Config, EngineSettings, Sentinel2Scenes
 from thawmap.data.project import Project
 from thawmap.data.sources.bands import BandSource
@@ -379,7 +379,7 @@ def delivery(tmp_path):
 
 
 def listed(folder):
-    summary = pipeline.scenes(project(folder).config)
+    summary = thawmap.scenes(project(folder).config)
     return summary.done, dict(summary.failed)
 
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from thawmap import pipeline
+import thawmap
 from thawmap.config import SplitSettings, load, parse
 from thawmap.data.io import Encoding, write_raster, write_text
 from thawmap.data.sources.arrays import ArraySource
@@ -371,13 +371,13 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(project):
     """The store of an unbroken run in one process."""
-    pipeline.tiles(load(project / "thawmap.yaml"), project / "store")
+    thawmap.tiles(load(project / "thawmap.yaml"), project / "store")
     return content(TileStore.open(project / "store"))
 
 
 def test_resampled_layers_are_the_same_cut_in_blocks_or_one_by_one(project, whole, tmp_path):
     with patch.object(cutting, "_BLOCK_PX", 1):
-        pipeline.tiles(load(project / "thawmap.yaml"), tmp_path / "store")
+        thawmap.tiles(load(project / "thawmap.yaml"), tmp_path / "store")
     blocks, alone = TileStore.open(project / "store"), TileStore.open(tmp_path / "store")
     assert blocks.index["tile_id"].tolist() == alone.index["tile_id"].tolist()
     one, other = blocks.read(blocks.index), alone.read(alone.index)
@@ -390,14 +390,14 @@ def test_resampled_layers_are_the_same_cut_in_blocks_or_one_by_one(project, whol
 
 def test_two_processes_cut_what_one_does(project, whole, tmp_path):
     config = load(project / "thawmap.yaml", overrides=["engine.workers=2"])
-    pipeline.tiles(config, tmp_path / "store")
+    thawmap.tiles(config, tmp_path / "store")
     assert content(TileStore.open(tmp_path / "store")) == whole
 
 
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from thawmap import pipeline
+import thawmap
 from thawmap.config import load
 from thawmap.data.labels import PolygonLabels
 from thawmap.train import cutting
@@ -414,7 +414,7 @@ def burn_until_killed(labels, scene, geobox):
     return burn(labels, scene, geobox)
 
 PolygonLabels.burn = burn_until_killed
-pipeline.tiles(load(project / "thawmap.yaml"), store)
+thawmap.tiles(load(project / "thawmap.yaml"), store)
 """
 
 
@@ -428,7 +428,7 @@ def test_a_run_that_was_killed_goes_on_to_what_an_unbroken_one_makes(project, wh
     with pytest.raises(DataError, match="no whole tile store"):
         TileStore.open(store)
     first = {path: path.stat().st_mtime_ns for path in (store / "s0.zarr").rglob("*")}
-    summary = pipeline.tiles(load(project / "thawmap.yaml"), store)
+    summary = thawmap.tiles(load(project / "thawmap.yaml"), store)
     assert (summary.done, summary.skipped) == (2, 1)
     assert content(TileStore.open(store)) == whole
     assert first == {path: path.stat().st_mtime_ns for path in (store / "s0.zarr").rglob("*")}
@@ -516,7 +516,7 @@ def test_places_are_scenes_that_share_more_than_half_of_the_smaller_whatever_the
 
 def test_the_plan_says_what_will_be_cut_and_what_is_wrong(project, whole, tmp_path):
     out = tmp_path / "store"
-    plan = pipeline.tiles(load(project / "thawmap.yaml"), out, dry_run=True)
+    plan = thawmap.tiles(load(project / "thawmap.yaml"), out, dry_run=True)
     assert not out.exists()
     assert plan.table[["scene", "tiles", "usable"]].values.tolist() == [[f"s{n}", 9, "81%"] for n in range(3)]
     assert "3 scenes of 0.1 million pixels: at most 27 tiles" in plan.lines[0]
@@ -525,7 +525,7 @@ def test_the_plan_says_what_will_be_cut_and_what_is_wrong(project, whole, tmp_pa
     assert kept < 27
     assert plan.table["MB"].sum() / 27 == pytest.approx(real / kept, rel=0.5)
     wrong = load(project / "thawmap.yaml", overrides=["scenes.files={a.tif: {red: {band: 1}}}", "layers=[red]"])
-    plan = pipeline.tiles(wrong, out, dry_run=True)
+    plan = thawmap.tiles(wrong, out, dry_run=True)
     assert sorted(plan.failed) == ["s0", "s1", "s2"]
     assert all("far outside of its range" in why for why in plan.failed.values())
     assert plan.table.empty

@@ -185,8 +185,8 @@ KILLED = """
     import sys
     import optuna, torch
     from killing import killed_again_and_again
-    from thawmap import pipeline
     from thawmap.cli import _run
+    from thawmap.pipeline import tuning as _
     from thawmap.report import tuning as _
     from thawmap.train import tuning as _
 

@@ -10,37 +10,31 @@ The command line's verbs as functions, imported when they are first used:
 """
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from thawmap.errors import BundleError, ConfigError, DataError, LabelError, ThawmapError, TrainingError
 
 if TYPE_CHECKING:
-    from thawmap.config import Config
-    from thawmap.pipeline import (
-        Summary,
-        bench,
-        check_labels,
-        convert_labels,
-        crossval,
-        demo,
-        doctor,
-        evaluate,
-        export_model,
-        fuse,
-        import_model,
-        init,
-        label_stats,
-        labels,
-        load,
-        model_info,
-        predict,
-        scenes,
-        simulate,
-        tiles,
-        train,
-        tune,
-    )
+    from thawmap.config import Config, load
+    from thawmap.pipeline.benching import bench
+    from thawmap.pipeline.demo import demo
+    from thawmap.pipeline.doctor import doctor
+    from thawmap.pipeline.evaluate import evaluate
+    from thawmap.pipeline.fusion import fuse
+    from thawmap.pipeline.init import init
+    from thawmap.pipeline.inventories import check_labels, convert_labels, label_stats
+    from thawmap.pipeline.labels import labels
+    from thawmap.pipeline.mapping import predict
+    from thawmap.pipeline.models import export_model, import_model, model_info
+    from thawmap.pipeline.progress import Summary
+    from thawmap.pipeline.scenes import scenes
+    from thawmap.pipeline.simulate import simulate
+    from thawmap.pipeline.tiles import tiles
+    from thawmap.pipeline.training import train
+    from thawmap.pipeline.tuning import tune
+    from thawmap.pipeline.validation import crossval
 
 __version__ = "0.1.0"
 
@@ -77,14 +71,40 @@ __all__ = [
 ]
 
 
+_MODULES = {
+    "Config": "thawmap.config",
+    "Summary": "thawmap.pipeline.progress",
+    "bench": "thawmap.pipeline.benching",
+    "check_labels": "thawmap.pipeline.inventories",
+    "convert_labels": "thawmap.pipeline.inventories",
+    "crossval": "thawmap.pipeline.validation",
+    "demo": "thawmap.pipeline.demo",
+    "doctor": "thawmap.pipeline.doctor",
+    "evaluate": "thawmap.pipeline.evaluate",
+    "export_model": "thawmap.pipeline.models",
+    "fuse": "thawmap.pipeline.fusion",
+    "import_model": "thawmap.pipeline.models",
+    "init": "thawmap.pipeline.init",
+    "label_stats": "thawmap.pipeline.inventories",
+    "labels": "thawmap.pipeline.labels",
+    "load": "thawmap.config",
+    "model_info": "thawmap.pipeline.models",
+    "predict": "thawmap.pipeline.mapping",
+    "scenes": "thawmap.pipeline.scenes",
+    "simulate": "thawmap.pipeline.simulate",
+    "tiles": "thawmap.pipeline.tiles",
+    "train": "thawmap.pipeline.training",
+    "tune": "thawmap.pipeline.tuning",
+}
+"""Where each name of this package is, which is imported when it is first used."""
+
+
 def __getattr__(name: str) -> Any:
-    """Import the verbs when they are first used, so that `import thawmap` stays quick."""
-    if name not in __all__:
+    """Import a verb, and only it, when it is first used, so that `import thawmap` stays quick."""
+    if name not in _MODULES:
         msg = f"module 'thawmap' has no attribute {name!r}"
         raise AttributeError(msg)
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return getattr(pipeline, name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 class _Package(ModuleType):

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Never
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
+import thawmap
 from thawmap import __version__
 from thawmap.cli.bench import bench
 from thawmap.cli.labels import labels_app
@@ -66,9 +67,7 @@ def demo(*, out: Out = Path("demo")) -> int:
     Args:
         out: Folder for everything that the demo makes; what is already there and still true is kept.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.demo(out, progress=Terminal()))
+    return finish(thawmap.demo(out, progress=Terminal()))
 
 
 @app.command
@@ -83,11 +82,7 @@ def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, dates: int = 1,
         size: Side of an image in pixels of 3 m, 96 to 20000; made strip by strip.
         seed: Another number, another Arctic.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    path = pipeline.simulate(
-        out, regions=regions, scenes=scenes, dates=dates, size=size, seed=seed, progress=Terminal()
-    )
+    path = thawmap.simulate(out, regions=regions, scenes=scenes, dates=dates, size=size, seed=seed, progress=Terminal())
     print(f"{path} is ready; next: thawmap train {path} --out {out / 'model'}")
     return 0
 
@@ -99,9 +94,7 @@ def init(folder: Path = Path(), /) -> int:
     Args:
         folder: Where to write it.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    path = pipeline.init(folder)
+    path = thawmap.init(folder)
     print(f"{path} is written; name your files in it, then: thawmap scenes {path}")
     return 0
 
@@ -109,9 +102,7 @@ def init(folder: Path = Path(), /) -> int:
 @app.command
 def doctor() -> int:
     """Tell what this machine has: processors, memory, GPU, libraries, optional parts."""
-    from thawmap import pipeline  # noqa: PLC0415
-
-    for name, value in pipeline.doctor().items():
+    for name, value in thawmap.doctor().items():
         print(f"{name:<28} {value}")
     return 0
 
@@ -145,9 +136,8 @@ def scenes(path: Path, /, *, set_: Sets = ()) -> int:
         path: The YAML.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.scenes(load_config(path, set_), progress=Terminal()))
+    settings = load_config(path, set_)
+    return finish(thawmap.scenes(settings, progress=Terminal()))
 
 
 @app.command
@@ -160,9 +150,8 @@ def tiles(path: Path, /, *, out: Out, dry_run: DryRun = False, set_: Sets = ()) 
         dry_run: Say what would be made, and make nothing.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.tiles(load_config(path, set_), out, dry_run=dry_run, progress=Terminal()))
+    settings = load_config(path, set_)
+    return finish(thawmap.tiles(settings, out, dry_run=dry_run, progress=Terminal()))
 
 
 @app.command
@@ -186,10 +175,8 @@ def train(
         dry_run: Say what would be trained on, and train nothing.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
     settings, terminal = load_config(path, set_), Terminal()
-    return finish(pipeline.train(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
+    return finish(thawmap.train(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
 
 
 @app.command
@@ -216,10 +203,9 @@ def crossval(
         dry_run: Say what would be trained, and train nothing.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
     begin = {"resume": resume, "report_only": report_only, "dry_run": dry_run}
-    return finish(pipeline.crossval(load_config(path, set_), out, store=tiles, progress=Terminal(), **begin))
+    settings = load_config(path, set_)
+    return finish(thawmap.crossval(settings, out, store=tiles, progress=Terminal(), **begin))
 
 
 @app.command
@@ -245,11 +231,9 @@ def tune(
         dry_run: Say what would be searched, and train nothing.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
     more = () if trials is None else (f"tune.trials={trials}",)
     settings, terminal = load_config(path, (*set_, *more)), Terminal()
-    return finish(pipeline.tune(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
+    return finish(thawmap.tune(settings, out, store=tiles, resume=resume, dry_run=dry_run, progress=terminal))
 
 
 @app.command
@@ -278,15 +262,13 @@ def predict(
     from thawmap.allocation import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
-    from thawmap import pipeline  # noqa: PLC0415
-
     if config is None and (len(paths) != 1 or not is_yaml(paths[0])):
         msg = f"{paths[0]} is not a YAML; name one, or say with --config how scenes are read"
         raise ConfigError(msg)
     settings = load_config(config or paths[0], set_)
     places = paths if config is not None else ()
     return finish(
-        pipeline.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
+        thawmap.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
     )
 
 
@@ -317,15 +299,14 @@ def fuse(  # noqa: PLR0913 - a parameter for each option
         dry_run: Say what would be fused, and fuse nothing.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-    from thawmap.infer.fuse import Recipe  # noqa: PLC0415
-
     if config is None and set_:
         msg = f"--set {set_[0]} puts a value over a YAML; name it with --config"
         raise ConfigError(msg)
-    recipe = Recipe(how=how, by=by, min_dates=min_dates, spread=spread)
     settings = None if config is None else load_config(config, set_)
-    return finish(pipeline.fuse(maps, out, recipe, config=settings, dry_run=dry_run, progress=Terminal()))
+    from thawmap.infer.fuse import Recipe  # noqa: PLC0415 - after the configuration is checked, as it loads slowly
+
+    recipe = Recipe(how=how, by=by, min_dates=min_dates, spread=spread)
+    return finish(thawmap.fuse(maps, out, recipe, config=settings, dry_run=dry_run, progress=Terminal()))
 
 
 @app.command
@@ -347,9 +328,8 @@ def evaluate(
         model: Folder of the bundle, to show how it was trained.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.evaluate(load_config(config, set_), maps, out, model=model, progress=Terminal()))
+    settings = load_config(config, set_)
+    return finish(thawmap.evaluate(settings, maps, out, model=model, progress=Terminal()))
 
 
 for _place, (_title, _verbs) in enumerate(_IN_ORDER.items()):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+import thawmap
 from thawmap.cli.options import Models, OptionalConfigFile, Sets, finish, load_config
 from thawmap.errors import ConfigError
 from thawmap.terminal import Terminal
@@ -33,12 +34,10 @@ def bench(
         json: File for all of it.
         set_: KEY=VALUE put over the YAML, such as inference.memory_gb=6.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
     if config is None and set_:
         msg = f"--set {set_[0]} puts a value over a YAML; name it with --config"
         raise ConfigError(msg)
     settings, terminal = None if config is None else load_config(config, set_), Terminal()
     return finish(
-        pipeline.bench(model, config=settings, precisions=precision, device=device, json=json, progress=terminal)
+        thawmap.bench(model, config=settings, precisions=precision, device=device, json=json, progress=terminal)
     )

@@ -5,6 +5,7 @@ from typing import Literal
 
 from cyclopts import App
 
+import thawmap
 from thawmap.cli.options import OptionalOut, Sets, config_or_file, finish, load_config
 from thawmap.terminal import Terminal
 
@@ -19,9 +20,8 @@ def labels(path: Path, /, *, set_: Sets = ()) -> int:
         path: The YAML.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.labels(load_config(path, set_), progress=Terminal()))
+    settings = load_config(path, set_)
+    return finish(thawmap.labels(settings, progress=Terminal()))
 
 
 @labels_app.command(name="check")
@@ -43,10 +43,8 @@ def check_labels(
         repaired: File of a repaired copy to write, such as repaired.gpkg.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
     source = config_or_file(path, set_)
-    made = pipeline.check_labels(source, layer=layer, out=out, repaired=repaired, progress=Terminal())
+    made = thawmap.check_labels(source, layer=layer, out=out, repaired=repaired, progress=Terminal())
     return finish(made)
 
 
@@ -60,9 +58,8 @@ def label_stats(path: Path, /, *, layer: str | None = None, by: str | None = Non
         by: Column of sites; by default that of regions.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.label_stats(config_or_file(path, set_), layer=layer, by=by))
+    source = config_or_file(path, set_)
+    return finish(thawmap.label_stats(source, layer=layer, by=by))
 
 
 @labels_app.command(name="convert")
@@ -88,7 +85,5 @@ def convert_labels(
         image: What it was digitised on, such as PlanetScope, where they do not say it.
         resolution: Resolution of that in m, where they do not say it.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    made = pipeline.convert_labels(source, out, to=to, layer=layer, creator=creator, image=image, resolution=resolution)
+    made = thawmap.convert_labels(source, out, to=to, layer=layer, creator=creator, image=image, resolution=resolution)
     return finish(made)

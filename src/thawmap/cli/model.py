@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+import thawmap
 from thawmap.cli.options import Out, finish
 
 model_app = App(name="model", help="Describe bundles; bring other people's models in, and take bundles out.")
@@ -17,9 +18,7 @@ def model_info(bundle: Path, /) -> int:
     Args:
         bundle: Folder of the bundle.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.model_info(bundle))
+    return finish(thawmap.model_info(bundle))
 
 
 @model_app.command(name="import")
@@ -41,10 +40,10 @@ def import_model(
         range_: BAND=LOW:HIGH, the physical values that the network sees as 0 and as 1, where the file does not say.
         tile: Side in pixels of the tiles that it was trained with, where the file does not say.
     """
-    from thawmap import pipeline  # noqa: PLC0415
+    from thawmap.pipeline.models import read_ranges  # noqa: PLC0415
 
-    ranges = pipeline.read_ranges(range_)
-    return finish(pipeline.import_model(source, out, window_m=window_m, ranges=ranges, tile=tile))
+    ranges = read_ranges(range_)
+    return finish(thawmap.import_model(source, out, window_m=window_m, ranges=ranges, tile=tile))
 
 
 @model_app.command(name="export")
@@ -64,6 +63,4 @@ def export_model(
         to: onnx: for QGIS (the plugin Deepness) and others, scaling and sigmoid inside; darts: a .pt for DARTS.
         pixel_m: Side in metres of the pixels that the model was trained on; onnx only.
     """
-    from thawmap import pipeline  # noqa: PLC0415
-
-    return finish(pipeline.export_model(bundle, out, to=to, pixel_m=pixel_m))
+    return finish(thawmap.export_model(bundle, out, to=to, pixel_m=pixel_m))

@@ -12,8 +12,8 @@ from thawmap.text import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from thawmap import Summary
     from thawmap.config import Config
-    from thawmap.pipeline import Summary
 
 Sets = Annotated[tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=False)]
 DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]

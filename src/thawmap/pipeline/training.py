@@ -49,7 +49,7 @@ def train(
         TrainingError: If the training cannot go on.
     """
     from thawmap.model.backends import find_device  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.pipeline import tiles  # noqa: PLC0415 - the verb of the corridor
+    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train.augment import check as check_augmentation  # noqa: PLC0415
     from thawmap.train.fit import fit  # noqa: PLC0415
     from thawmap.train.start import start  # noqa: PLC0415

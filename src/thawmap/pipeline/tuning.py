@@ -39,7 +39,8 @@ def tune(
             another tuning.
         LabelError: If the labels cannot be used.
     """
-    from thawmap.pipeline import cut, tiles  # noqa: PLC0415 - the verb of the corridor
+    from thawmap.pipeline import cut  # noqa: PLC0415
+    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train import trials, tuning  # noqa: PLC0415 - torch loads slowly, here and below
     from thawmap.train.folds import split  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
@@ -108,7 +109,7 @@ def _report(out: Path) -> Summary:
 
 def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary:
     """What would be cut and trained."""
-    from thawmap.pipeline import tiles  # noqa: PLC0415
+    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train import trials, tuning  # noqa: PLC0415
 
     cut = tiles(tuning.to_cut(config), store, dry_run=True, progress=progress)

@@ -45,7 +45,8 @@ def crossval(
         ConfigError: If a setting does not exist, there are too few folds, or ``out`` holds another cross-validation.
         LabelError: If the labels cannot be used.
     """
-    from thawmap.pipeline import cut, tiles  # noqa: PLC0415 - the verb of the corridor
+    from thawmap.pipeline import cut  # noqa: PLC0415
+    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train import search  # noqa: PLC0415 - torch loads slowly, here and below
     from thawmap.train.folds import notes  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
@@ -105,7 +106,7 @@ def _report(config: Config, out: Path, store: Path) -> Summary:
 
 def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary:
     """What would be cut and trained; until tiles are cut, scenes stand for them."""
-    from thawmap.pipeline import tiles  # noqa: PLC0415
+    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train import search  # noqa: PLC0415
     from thawmap.train.folds import notes  # noqa: PLC0415
 

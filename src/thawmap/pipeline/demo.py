@@ -1,0 +1,32 @@
+"""The verb demo: the whole flow on simulated scenes."""
+
+from pathlib import Path
+
+from thawmap.config import load
+from thawmap.pipeline.evaluate import evaluate
+from thawmap.pipeline.mapping import predict
+from thawmap.pipeline.progress import Progress, Silence, Summary
+from thawmap.pipeline.simulate import simulate
+from thawmap.pipeline.training import train
+
+
+def demo(out: Path, *, progress: Progress | None = None) -> Summary:
+    """The whole flow on simulated scenes: train, map a region that was left out, score it.
+
+    What is there and still true is kept, so that a second run takes seconds.
+
+    Raises:
+        ThawmapError: If the folder holds something else.
+    """
+    progress = progress or Silence()
+    yaml = out / "project" / "thawmap.yaml"
+    if not yaml.exists():
+        progress.say("simulating scenes in four regions")
+        simulate(out / "project", progress=progress)
+    config = load(yaml)
+    model, maps, report = out / "model", out / "maps", out / "report"
+    train(config, model, resume=True, progress=progress)
+    mapped = predict(config, model, maps, part="test", progress=progress)
+    scored = evaluate(config, maps, report, model=model, progress=progress)
+    lines = (*mapped.lines, *scored.lines, f"Open {(report / 'index.html').resolve()} in a browser.")
+    return Summary(lines=lines, done=mapped.done, skipped=mapped.skipped, failed={**mapped.failed, **scored.failed})

@@ -1,0 +1,20 @@
+"""The verb init: a commented YAML to start from."""
+
+from pathlib import Path
+
+from thawmap.data.io import write_text
+from thawmap.errors import ConfigError
+
+
+def init(folder: Path) -> Path:
+    """Write a commented YAML to start from; its path.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    path = folder / "thawmap.yaml"
+    if path.exists():
+        msg = f"{path} exists; edit it, or name another folder"
+        raise ConfigError(msg)
+    write_text(path, (Path(__file__).parents[1] / "template.yaml").read_text(encoding="utf-8"))
+    return path

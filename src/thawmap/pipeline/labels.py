@@ -1,0 +1,26 @@
+"""The verb labels: what is labelled in every scene."""
+
+from functools import partial
+
+import pandas as pd
+
+from thawmap.config import Config
+from thawmap.data.project import Project
+from thawmap.pipeline import look
+from thawmap.pipeline.progress import Progress, Summary, run_all
+
+
+def labels(config: Config, *, progress: Progress | None = None) -> Summary:
+    """What is labelled in every scene, and what is wrong with it.
+
+    Raises:
+        ConfigError: If the configuration has no labels, or no scene is found.
+        LabelError: If the labels cannot be used.
+    """
+    project = Project(config)
+    values, failed = run_all(
+        partial(look.count_labels, project=project), project.labelled_candidates(), config, progress, "labels"
+    )
+    table = pd.DataFrame(values)
+    lines = (f"{table['object px'].sum() if values else 0} object pixels in {len(values)} scenes",)
+    return Summary(lines=lines, done=len(values), failed=failed, table=table)

@@ -1,0 +1,41 @@
+"""The verb tiles: cut the labelled scenes into a tile store."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from thawmap.config import Config
+from thawmap.data.project import Project
+from thawmap.errors import DataError
+from thawmap.pipeline import cut, look
+from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.train.tiles import collect, is_finished
+
+
+def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
+    """Cut the labelled scenes into a tile store; only what is missing or made from something else is cut.
+
+    Raises:
+        ConfigError: If the configuration has no labels, or no scene is found.
+        LabelError: If the labels cannot be used.
+    """
+    project = Project(config)
+    opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
+    todo = [scene for scene in opened if not is_finished(out, scene, cut.tiles_from(scene, config))]
+    kept = len(opened) - len(todo)
+    if dry_run:
+        plan, wrong = run_all(partial(look.plan_tiles, project=project), todo, config, progress, "plan")
+        failed |= wrong
+        line = f"would cut {look.total(plan)} into {out}; {kept} are there, {len(failed)} cannot be used"
+        return Summary(lines=(line,), skipped=kept, failed=failed, table=pd.DataFrame(plan))
+    _, broken = run_all(partial(cut.cut, project=project, out=out), todo, config, progress, "tiles")
+    failed |= broken
+    whole = [scene.id for scene in opened if scene.id not in broken]
+    if not whole:
+        msg = f"none of {len(failed)} scenes could be cut; the first: {next(iter(failed.values()))}"
+        raise DataError(msg)
+    index = collect(out, whole, config.input_layers)
+    of = f"of {index['scene'].nunique()} scenes at {index['place'].nunique()} places"
+    line = f"{len(index)} tiles, {index['positive'].sum()} with objects, {of}: {out}"
+    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed=failed)
