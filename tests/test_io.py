@@ -686,7 +686,8 @@ def test_the_block_cache_holds_blocks(tmp_path):
                "transform": Affine(3, 0, 5e5, 0, -3, 7e6)}  # fmt: skip
     with rasterio.open(path, "w", **profile) as file:
         file.write(values, 1)
-    with io._open(path) as file:
+    with io._open(path) as opened:
+        file = opened.file
         file.read(1, window=((0, 128), (0, 2048)))
         path.write_bytes(b"")  # from here on only what is kept can be read
         np.testing.assert_array_equal(file.read(1, window=((512, 640), (0, 2048))), values[512:640])

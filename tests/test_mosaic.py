@@ -232,8 +232,8 @@ def spoil(path, how):
         write(path, numbers((20, 20)), crs=None)
     elif how == "text":
         path.write_text("404 not found")
-    elif how == "rows run north":
-        write(path, numbers((20, 20)), transform=Affine(2, 0, -2_000_000, 0, 2, 500_000))
+    elif how == "no place":
+        write(path, numbers((20, 20)), crs='LOCAL_CS["site",UNIT["metre",1]]')
 
 
 FAULTS = {
@@ -242,7 +242,7 @@ FAULTS = {
     "beside": "b.tif.part lies beside",
     "no CRS": "b.tif has no CRS",
     "text": "b.tif is not a raster",
-    "rows run north": "b.tif cannot be used: its rows run north",
+    "no place": "b.tif lies in site, which has no place on Earth",
 }
 
 

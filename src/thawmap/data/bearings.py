@@ -9,6 +9,7 @@ import pyproj
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
+from thawmap.data.earth import crs_name
 from thawmap.data.relief import GRID_NORTH, North
 from thawmap.errors import DataError
 from thawmap.grid import Window
@@ -69,8 +70,8 @@ def check_metres(grid: GeoBox, window: Window, *, name: str) -> None:
     wrong = np.asarray(far, np.float64) / _FAR_PX / np.array([wide, tall])
     if (abs(wrong - 1) > _MOST_OFF).any():
         msg = (
-            f"{name} is in {_short(crs)}, where a metre is {wrong.min():.2g} m on the ground; slopes would be wrong by "
-            f"as much: warp it to another CRS, such as EPSG:3413 or UTM"
+            f"{name} is in {crs_name(crs)}, where a metre is {wrong.min():.2g} m on the ground; slopes would be wrong "
+            f"by as much: warp it to another CRS, such as EPSG:3413 or UTM"
         )
         raise DataError(msg)
 
@@ -127,7 +128,3 @@ def _horizontal(crs: CRS) -> pyproj.CRS:
 def widest_side(grid: GeoBox, rows: slice) -> float:
     """The longer side of the largest pixel in the rows, in metres."""
     return max(float(np.max(side)) for side in pixel_metres(grid, rows))
-
-
-def _short(crs: CRS) -> str:
-    return f"EPSG:{crs.epsg}" if crs.epsg else str(crs.proj.name)

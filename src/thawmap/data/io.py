@@ -20,13 +20,15 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window as FileWindow
 
 from thawmap.data.drafts import atomic as atomic  # noqa: PLC0414 - for who writes files of other kinds
 from thawmap.data.drafts import sync, unwritable
-from thawmap.data.regrid import Choice, read
+from thawmap.data.earth import crs_text, unplaced
+from thawmap.data.regrid import Choice, read, read_blocks
+from thawmap.data.upright import Upright
 from thawmap.errors import DataError
 from thawmap.grid import Window
 
@@ -34,7 +36,7 @@ CACHE_BYTES = 128 * 2**20
 """Memory of GDAL's block cache, which takes bytes by this road; its own default is 5 % of the machine's."""
 
 _OPENING = Lock()  # the filters of warnings belong to the whole process
-# rasterio silences this one while it burns polygons, which threads undo for each other; `_grid` refuses such files
+# rasterio silences this one while it burns polygons, which threads undo for each other; `_open` refuses such files
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
@@ -44,7 +46,7 @@ class RasterInfo:
 
     Attributes:
         path: The file.
-        geobox: Its grid.
+        geobox: Its grid, as near to north-up as mirrors and quarter turns of its pixels can make it.
         count: Number of bands.
         dtype: Type of the stored numbers.
         nodata: Stored number that means missing; None where the file names none.
@@ -98,10 +100,11 @@ def raster_info(path: Path) -> RasterInfo:
     Raises:
         DataError: If it is missing, not a raster, or says nothing of where it lies.
     """
-    with _open(path) as file:
+    with _open(path) as opened:
+        file = opened.file
         return RasterInfo(
             path=path,
-            geobox=_grid(file),
+            geobox=_grid(opened),
             count=file.count,
             dtype=file.dtypes[0],
             nodata=file.nodata,
@@ -151,66 +154,68 @@ def read_values(
         DataError: If the file is missing, damaged, without CRS, or has no such band.
     """
     with _open(path) as file:
-        absent = [band for band in bands if not 1 <= band <= file.count]
+        count = file.file.count
+        absent = [band for band in bands if not 1 <= band <= count]
         if absent:
-            msg = f"{path} has no band {absent[0]}; it has 1 to {file.count}, correct its 'band' in the YAML"
+            msg = f"{path} has no band {absent[0]}; it has 1 to {count}, correct its 'band' in the YAML"
             raise DataError(msg)
-        own = _grid(file)
-        try:
-            return read(file, own, geobox, Choice(bands=tuple(bands), resampling=resampling, nodata=nodata))
-        except (RasterioError, OSError) as error:
-            msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
-            raise DataError(msg) from error
+        choice = Choice(bands=tuple(bands), resampling=resampling, nodata=nodata)
+        with _to_its_end(path):
+            return read(file, _grid(file), geobox, choice)
 
 
 def read_means(path: Path, window: Window, shape: tuple[int, int], *, bands: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Means (band, y, x) of ``shape`` (rows, columns) of a window of the file's own pixels, float32, unscaled.
+    """Means (band, y, x) of ``shape`` (rows, columns) of equal blocks of the file's own pixels, float32, unscaled.
 
     NaN where all is missing. From the file's overviews where it has some, rounded to its type.
 
     Raises:
         DataError: If the file is missing or damaged.
     """
-    place = FileWindow(window.col, window.row, window.width, window.height)
-    with _open(path) as file:
-        try:
-            means = file.read(
-                list(bands), window=place, out_shape=(len(bands), *shape), masked=True, resampling=Resampling.average
-            )
-        except (RasterioError, OSError) as error:
-            msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
-            raise DataError(msg) from error
-    return np.asarray(np.ma.filled(means.astype(np.float32), np.nan))
+    with _open(path) as file, _to_its_end(path):
+        return read_blocks(file, window, shape, Choice(bands=tuple(bands), resampling="average"))
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _to_its_end(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (RasterioError, OSError) as error:
+        msg = f"{path} cannot be read to its end ({_reason(error)}); fetch or copy it again"
+        raise DataError(msg) from error
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Upright]:
     if not path.exists():
         msg = f"{path} does not exist; correct the name, or the folder it counts from"
         raise DataError(msg)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         try:
             with _OPENING, warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a file is refused by `_grid`
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a file is refused below
                 file = rasterio.open(path)
         except RasterioIOError as error:
             msg = f"{path} is not a raster that can be read ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
         with file:
-            yield file
+            fault = unplaced(file) or _unreal(file)
+            if fault is not None:
+                msg = f"{path} {fault}"
+                raise DataError(msg)
+            yield Upright(file)
 
 
-def _grid(file: Any) -> GeoBox:
-    if file.crs is None:
-        msg = f"{file.name} has no CRS, so nobody knows where it lies; write one into it, such as with gdal_edit -a_srs"
-        raise DataError(msg)
-    if file.transform.is_identity:
-        msg = (
-            f"{file.name} has a CRS but no transform, so nobody knows where it lies; write one into it, or a world file"
-        )
-        raise DataError(msg)
-    code = file.crs.to_epsg()
-    return GeoBox(file.shape, file.transform, f"EPSG:{code}" if code else file.crs.to_wkt())
+def _unreal(file: Any) -> str | None:
+    """Why a file's numbers cannot be used; None where they can."""
+    strange = next((dtype for dtype in file.dtypes if dtype.startswith("complex")), None)
+    if strange is None:
+        return None
+    return f"holds complex numbers ({strange}), and layers are real ones; write their intensity or real part to a file"
+
+
+def _grid(file: Upright) -> GeoBox:
+    return GeoBox(file.shape, file.transform, crs_text(file.file))
 
 
 def crs_of(geobox: GeoBox) -> str:

@@ -13,6 +13,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as FileWindow
 
+from thawmap.data.upright import Upright
 from thawmap.grid import Window
 
 _Values = npt.NDArray[np.float32]
@@ -60,11 +61,11 @@ class _Footprint:
         return "average" if self.rows * self.cols > 1.2**2 else "cubic"
 
 
-def read(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
-    """Numbers (band, y, x) of an open rasterio file on ``geobox``, float32, unscaled; NaN where missing or outside.
+def read(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+    """Numbers (band, y, x) of an open raster on ``geobox``, float32, unscaled; NaN where missing, infinite or outside.
 
     Args:
-        file: The open file.
+        file: The open raster.
         own: Its grid.
         geobox: The grid to read onto; a part of the file's own grid is read without resampling.
         choice: Which bands, and how.
@@ -83,7 +84,7 @@ def _times(own: GeoBox, geobox: GeoBox) -> int:
     return times if times > 1 and _aligned(blocks, geobox) is not None else 1
 
 
-def _read_coarser(file: Any, own: GeoBox, geobox: GeoBox, times: int, choice: Choice) -> _Values:
+def _read_coarser(file: Upright, own: GeoBox, geobox: GeoBox, times: int, choice: Choice) -> _Values:
     """Blocks of ``times`` x ``times`` pixels of the file as one; NaN where a block is not whole."""
     blocks = GeoBox((own.height // times, own.width // times), own.affine * Affine.scale(times), own.crs)
     window = _aligned(blocks, geobox)
@@ -92,7 +93,7 @@ def _read_coarser(file: Any, own: GeoBox, geobox: GeoBox, times: int, choice: Ch
     inside = _inside((blocks.height, blocks.width), window)
     if inside is not None:
         top, left = inside.row - window.row, inside.col - window.col
-        part = _read_blocks(file, inside, (times, times), choice)
+        part = read_blocks(file, _pixels(inside, (times, times)), (inside.height, inside.width), choice)
         values[:, top : top + inside.height, left : left + inside.width] = part
     return values
 
@@ -109,7 +110,7 @@ def _aligned(own: GeoBox, geobox: GeoBox) -> Window | None:
     return Window(row=row, col=col, height=geobox.shape[0], width=geobox.shape[1])
 
 
-def _read_window(file: Any, window: Window, choice: Choice) -> _Values:
+def _read_window(file: Upright, window: Window, choice: Choice) -> _Values:
     """A window of the file's own pixels; NaN where missing or outside."""
     inside = _inside(file.shape, window)
     if inside == window:
@@ -121,20 +122,23 @@ def _read_window(file: Any, window: Window, choice: Choice) -> _Values:
     return values
 
 
-def _read_inside(file: Any, window: Window, choice: Choice) -> _Values:
+def _read_inside(file: Upright, window: Window, choice: Choice) -> _Values:
     """A window that the file has; NaN where missing.
 
     Where a whole number is all that says what is missing, comparing here takes a fifth of the time of GDAL's masks.
     """
     bands, place = list(choice.bands), _file_window(window)
-    named = {file.nodatavals[band - 1] for band in bands}
-    flags = {flag for band in bands for flag in file.mask_flag_enums[band - 1]}
-    if flags == {MaskFlags.nodata} and len(named) == 1 and all(file.dtypes[band - 1] in _WHOLE for band in bands):
+    header = file.file
+    named = {header.nodatavals[band - 1] for band in bands}
+    flags = {flag for band in bands for flag in header.mask_flag_enums[band - 1]}
+    if flags == {MaskFlags.nodata} and len(named) == 1 and all(header.dtypes[band - 1] in _WHOLE for band in bands):
         return _as_float(file.read(bands, window=place), (*named, choice.nodata))
     return _unmasked(file.read(bands, window=place, masked=True), choice.nodata)
 
 
-def _unmasked(stored: np.ma.MaskedArray[Any, Any], nodata: float | None) -> _Values:
+def _unmasked(stored: npt.NDArray[Any], nodata: float | None) -> _Values:
+    """Stored numbers under a mask as float32; NaN where masked or ``nodata``."""
+    assert isinstance(stored, np.ma.MaskedArray)
     values = _as_float(stored.data, (nodata,))
     if np.ma.is_masked(stored):
         values[stored.mask] = np.nan
@@ -142,8 +146,14 @@ def _unmasked(stored: np.ma.MaskedArray[Any, Any], nodata: float | None) -> _Val
 
 
 def _as_float(stored: npt.NDArray[Any], missing: Iterable[float | None]) -> _Values:
-    """Stored numbers as float32; NaN where they are one of ``missing``."""
-    values = stored.astype(np.float32)
+    """Stored numbers as float32; NaN where they are one of ``missing``, or no finite number.
+
+    The one definition of missing: what is infinite here, or beyond float32, is nothing that a sensor has measured.
+    """
+    with np.errstate(over="ignore"):
+        values = stored.astype(np.float32)
+    if stored.dtype.kind == "f":
+        values[~np.isfinite(values)] = np.nan
     for number in missing:
         if number is not None:
             values[stored == number] = np.nan
@@ -162,7 +172,7 @@ def _file_window(window: Window) -> FileWindow:
     return FileWindow(window.col, window.row, window.width, window.height)
 
 
-def _read_warped(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+def _read_warped(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
     """The bands warped onto another grid, from just the pixels of the file that it needs."""
     missing = np.full((len(choice.bands), *geobox.shape), np.nan, np.float32)
     under = _footprint(own, geobox)
@@ -178,12 +188,12 @@ def _read_warped(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Val
         return missing
     if needed.height * needed.width * len(choice.bands) > _MOST and max(geobox.shape) > 1:
         return _read_halves(file, own, geobox, choice)
-    values = _read_blocks(file, needed, step, choice)
+    values = read_blocks(file, _pixels(needed, step), (needed.height, needed.width), choice)
     part = GeoBox(values.shape[1:], blocks.affine * Affine.translation(needed.col, needed.row), own.crs)
     return warp(values, part, geobox, resampling=choice.resampling)
 
 
-def _read_halves(file: Any, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+def _read_halves(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
     """As `_read_warped`, one half after the other, so that memory stays bounded."""
     rows, cols = geobox.shape
     if rows >= cols:
@@ -198,32 +208,34 @@ def _step(pixels: float, length: int) -> int:
     return min(max(int(pixels / _FINEST), 1), length)
 
 
-def _read_blocks(file: Any, window: Window, step: tuple[int, int], choice: Choice) -> _Values:
-    """A window of blocks of ``step`` pixels (rows, columns), in bounded memory: their means, or middles for nearest.
+def read_blocks(file: Upright, pixels: Window, shape: tuple[int, int], choice: Choice) -> _Values:
+    """A window as ``shape`` (rows, columns) of equal blocks, in bounded memory: their means, or middles for nearest.
 
     Means come from the file's overviews where it has some, rounded to its type.
     """
-    tall, wide = step
-    pixels = Window(
-        row=window.row * tall, col=window.col * wide, height=window.height * tall, width=window.width * wide
-    )
-    if step == (1, 1):
+    tall, wide = pixels.height // shape[0], pixels.width // shape[1]
+    if (tall, wide) == (1, 1):
         return _read_window(file, pixels, choice)
     bands, nearest = list(choice.bands), choice.resampling == "nearest"
     if choice.nodata is None and not nearest:
-        shape = (len(bands), window.height, window.width)
-        part = _file_window(pixels)
-        return _unmasked(
-            file.read(bands, window=part, out_shape=shape, masked=True, resampling=Resampling.average), None
-        )
-    values = np.empty((len(bands), window.height, window.width), np.float32)
+        window, how = _file_window(pixels), Resampling.average
+        means = file.read(bands, window=window, out_shape=shape, masked=True, resampling=how)
+        if means.dtype.kind != "f" or np.isfinite(np.ma.filled(means, 0)).all():
+            return _unmasked(means, None)  # else one number that is not finite has spoilt all of its block
+    values = np.empty((len(bands), *shape), np.float32)
     lines = max(1, _STRIP_PX // tall)
-    for first in range(0, window.height, lines):
-        strip = replace(pixels, row=pixels.row + first * tall, height=min(lines, window.height - first) * tall)
+    for first in range(0, shape[0], lines):
+        strip = replace(pixels, row=pixels.row + first * tall, height=min(lines, shape[0] - first) * tall)
         read = _read_window(file, strip, choice)
         middles = read[:, tall // 2 :: tall, wide // 2 :: wide]
         values[:, first : first + lines] = middles if nearest else _mean(read, tall, wide)
     return values
+
+
+def _pixels(blocks: Window, step: tuple[int, int]) -> Window:
+    """The pixels of a window of blocks of ``step`` (rows, columns)."""
+    tall, wide = step
+    return Window(row=blocks.row * tall, col=blocks.col * wide, height=blocks.height * tall, width=blocks.width * wide)
 
 
 def _mean(values: _Values, tall: int, wide: int) -> _Values:

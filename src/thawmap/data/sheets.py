@@ -244,8 +244,8 @@ def _fault(path: Path) -> str | None:
     """Why a file cannot be part of a sheet; None where it can."""
     try:
         why = half_written(path)
-        if why is None and _header(path).geobox.affine.determinant > 0:
-            why = "its rows run north; turn it, such as with gdalwarp"
+        if why is None:
+            _header(path)
     except DataError as error:
         return str(error)
     except OSError as error:

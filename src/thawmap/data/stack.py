@@ -58,7 +58,8 @@ def assemble(
     for name in makes:
         recipe = RECIPES[name]
         with np.errstate(divide="ignore", invalid="ignore"):
-            values[name] = recipe.function(*(values[need] for need in recipe.needs)).astype(np.float32, copy=False)
+            made = recipe.function(*(values[need] for need in recipe.needs))
+        values[name] = _missing_is_nan(made.astype(np.float32, copy=False))
     rows, cols = (slice(border, border + side) for side in geobox.shape)
     values |= {name: np.full(tuple(geobox.pad(border).shape), np.nan, np.float32) for name in absent}
     stack = {name: values[name][rows, cols] for name in layers}
@@ -83,8 +84,14 @@ def _read(
         part = source.read(scene, geobox, mine)
         if "valid" in part:
             usable &= part["valid"].to_numpy()
-        values |= {name: part[name].to_numpy() for name in mine if name in part}
+        values |= {name: _missing_is_nan(part[name].to_numpy()) for name in mine if name in part}
     return values, usable
+
+
+def _missing_is_nan(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values with NaN for those that are infinite, as where an index divides by zero: they are missing too."""
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, np.float32(np.nan))
 
 
 def _lacking(scene: Scene, name: str, shape: tuple[int, ...], *, optional: frozenset[str]) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from thawmap.data.earth import crs_name
 from thawmap.data.io import crs_of
 from thawmap.data.labels import IGNORE
 from thawmap.data.project import Project
@@ -41,7 +42,7 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
         "part": project.part(scene),
         "acquired": f"{scene.acquired:%Y-%m-%d}" if scene.acquired else "",
         "px": f"{cols}x{rows}",
-        "crs": crs_of(scene.geobox),
+        "crs": crs_name(crs_of(scene.geobox)),
         "usable": f"{usable:.0%}",
         "notes": (*scene.notes, *_gaps(overview, project.layers)),
     }

@@ -9,12 +9,13 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from thawmap.data.earth import crs_name
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 
 
 class ArraySource:
-    """Layers (y, x) in physical units, NaN = missing, on one grid.
+    """Layers (y, x) in physical units, on one grid; what is not finite is missing.
 
     Args:
         values: Layer name to its values.
@@ -55,7 +56,8 @@ class ArraySource:
         place, inside = self._under(scene, geobox)
         stack = xr.Dataset(coords=xr_coords(geobox))
         for name in layers:
-            values = np.where(inside, self._values[name][place], np.nan)
+            values = self._values[name][place]
+            values = np.where(inside & np.isfinite(values), values, np.nan)
             stack[name] = (geobox.dims, values.astype(np.float32))
         if self._valid is not None:
             stack["valid"] = (geobox.dims, inside & self._valid[place])
@@ -71,10 +73,9 @@ class ArraySource:
         """Rows and columns of the arrays under each pixel centre, and which centres lie inside of them."""
         to_pixels = ~self._geobox.transform * geobox.transform
         if geobox.crs != self._geobox.crs or to_pixels.b or to_pixels.d:
-            msg = (
-                f"scene {scene.id}: arrays on {self._geobox.crs} cannot be read on a turned grid or on {geobox.crs}; "
-                f"use a grid like theirs"
-            )
+            crs = str(self._geobox.crs), str(geobox.crs)
+            what = "a turned grid" if crs[0] == crs[1] else crs_name(crs[1])
+            msg = f"scene {scene.id}: arrays on {crs_name(crs[0])} cannot be read on {what}; use a grid like theirs"
             raise DataError(msg)
         height, width = self._geobox.shape
         rows = np.floor(to_pixels.e * (np.arange(geobox.shape[0]) + 0.5) + to_pixels.f).astype(np.intp)

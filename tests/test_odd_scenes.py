@@ -1,0 +1,168 @@
+"""Scenes stored as few are: one definition of missing, one map of one ground, a sentence for what cannot be read."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+import yaml
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+
+from thawmap import cli
+from thawmap.config import ModelSettings
+from thawmap.layers import layer
+from thawmap.model.bundle import Bundle, save
+from thawmap.model.network import build, traits
+
+torch.set_num_threads(1)
+
+UTM, GRID = "EPSG:32608", Affine(3, 0, 570_000, 0, -3, 7_720_000)
+BANDS = {"red": {"band": 1, "scale": 0.0001}, "nir": {"band": 2, "scale": 0.0001}}
+SHAPE = (48, 64)
+
+
+def image(*, seed=1, shape=SHAPE):
+    """Stored numbers (band, y, x) of red and near infrared, never 0."""
+    return np.random.default_rng(seed).integers(300, 3000, (2, *shape)).astype(np.uint16)
+
+
+def write(path, values=None, *, crs=UTM, transform=GRID, tags=None, scales=None, offsets=None, **profile):
+    values = image() if values is None else values
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(values), height=values.shape[1], width=values.shape[2],
+        dtype=values.dtype, crs=crs, transform=transform, **profile,
+    ) as file:  # fmt: skip
+        file.write(values)
+        file.update_tags(**(tags or {}))
+        if scales is not None:
+            file.scales, file.offsets = [scales] * len(values), [offsets or 0.0] * len(values)
+    return path
+
+
+def configure(folder, *, bands=BANDS, **changes):
+    """The YAML of a folder whose scenes are the files in `scenes`."""
+    content = {
+        "scenes": {"kind": "rasters", "path": "scenes/*.tif", "files": {"{name}.tif": bands}},
+        "layers": ["red", "nir", "ndvi"],
+        "inference": {"overlap": 16, "backend": "eager"},
+    }
+    (folder / "t.yaml").write_text(yaml.safe_dump(content | changes))
+    return folder / "t.yaml"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A network that looks far around each pixel, and knows up from down; nobody trained it."""
+    torch.manual_seed(0)
+    network = build(ModelSettings(architecture="unet", encoder="resnet18"), channels=3).eval()
+    found = traits(network, channels=3)
+    bundle = Bundle(
+        layers=(layer("red"), layer("nir"), layer("ndvi")),
+        architecture="unet",
+        encoder="resnet18",
+        tile=64,
+        stride=found.stride,
+        fixed_tile=found.fixed_tile,
+        network=network,
+    )
+    folder = tmp_path_factory.mktemp("far") / "model"
+    save(bundle, folder)
+    return folder
+
+
+def mapped(folder, model, capsys, **changes):
+    """Map all scenes of a folder; where the maps lie."""
+    assert (
+        cli._run(["predict", str(configure(folder, **changes)), "--model", str(model), "--out", str(folder / "maps")])
+        == 0
+    )
+    capsys.readouterr()
+    return folder / "maps"
+
+
+def listed(folder, capsys, **changes):
+    """What `scenes` says: exit status, table with notes, and the sentences of failures."""
+    status = cli._run(["scenes", str(configure(folder, **changes))])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return status, said.out, said.err
+
+
+def test_infinite_is_as_missing_as_nan(tmp_path, model, capsys):
+    for name, number in (("nan", np.nan), ("inf", np.inf), ("minus", -np.inf)):
+        values = image().astype(np.float32)
+        values[:, 10:30, 5:40] = number
+        values[1, 40, 60] = number
+        write(tmp_path / "scenes" / f"{name}.tif", values)
+    maps = mapped(tmp_path, model, capsys)
+    for file in ("probability.tif", "mask.tif", "quicklook.png"):
+        expected = (maps / "nan" / file).read_bytes()
+        assert (maps / "inf" / file).read_bytes() == expected
+        assert (maps / "minus" / file).read_bytes() == expected
+    with rasterio.open(maps / "inf" / "probability.tif") as file:
+        missing = file.read(1) == 255
+    assert missing.sum() == 20 * 35 + 1
+    assert missing[40, 60]
+
+
+@pytest.mark.parametrize("mirror", [Affine(1, 0, 0, 0, -1, 48), Affine(-1, 0, 64, 0, 1, 0), Affine(0, 1, 0, 1, 0, 0)])
+def test_a_scene_stored_upside_down_mirrored_or_transposed_gets_the_same_map(tmp_path, model, capsys, mirror):
+    values = image()
+    values[:, :9, :30] = 0
+    col, row = np.meshgrid(np.arange(64) + 0.5, np.arange(48) + 0.5)
+    new_col, new_row = (np.floor(axis).astype(int) for axis in ~mirror * (col, row))
+    turned = np.empty((2, new_row.max() + 1, new_col.max() + 1), np.uint16)
+    turned[:, new_row, new_col] = values
+    write(tmp_path / "scenes" / "plain.tif", values, nodata=0)
+    write(tmp_path / "scenes" / "turned.tif", turned, transform=GRID * mirror, nodata=0)
+    maps = mapped(tmp_path, model, capsys)
+    for file in ("probability.tif", "mask.tif", "quicklook.png"):
+        assert (maps / "turned" / file).read_bytes() == (maps / "plain" / file).read_bytes(), file
+    items = [json.loads((maps / name / "item.json").read_text()) for name in ("turned", "plain")]
+    assert items[0]["properties"]["proj:transform"] == items[1]["properties"]["proj:transform"]
+
+
+POINTS = [GroundControlPoint(row, col, 570_000 + 3 * col, 7_720_000 - 3 * row) for row in (0, 40) for col in (0, 60)]
+RPCS = RPC(
+    height_off=0.0, height_scale=1.0, lat_off=69.0, lat_scale=1.0, line_den_coeff=[1.0] * 20, line_num_coeff=[1.0] * 20,
+    line_off=0.0, line_scale=1.0, long_off=-133.0, long_scale=1.0, samp_den_coeff=[1.0] * 20,
+    samp_num_coeff=[1.0] * 20, samp_off=0.0, samp_scale=1.0,
+)  # fmt: skip
+SITE = 'LOCAL_CS["site",UNIT["metre",1]]'
+NOWHERE = {
+    "site": ({"crs": SITE}, "lies in site, which has no place on Earth; warp it"),
+    "geocentric": ({"crs": "EPSG:4978"}, "lies in EPSG:4978, which has no place on Earth"),
+    "heights": ({"crs": "EPSG:5773"}, "lies in .*, which has no place on Earth"),
+    "moon": ({"crs": "IAU_2015:30110"}, "which has no place on Earth"),
+    "metres_as_degrees": (
+        {"crs": "EPSG:4326"},
+        "lies at x 570096, y .*, which is no place on Earth in EPSG:4326",
+    ),
+    "points": (
+        {"transform": None, "gcps": POINTS},
+        "has ground control points and no .*gdalwarp -tps",
+    ),
+    "rpcs": ({"crs": None, "transform": None, "rpcs": RPCS}, "has RPCs and no .*gdalwarp -rpc"),
+    "no_crs": ({"crs": None}, "has no CRS.*gdal_edit -a_srs"),
+    "no_size": ({"transform": Affine(3, 3, 570_000, 3, 3, 7_720_000)}, "gives its pixels no size"),
+    "not_a_number": ({"transform": Affine(np.nan, 0, 570_000, 0, -3, 7_720_000)}, "gives its pixels no size"),
+    "complex": ({"values": image().astype(np.complex64)}, r"holds complex numbers \(complex64\), and layers are real"),
+}
+
+
+def test_what_lies_nowhere_or_holds_no_real_numbers_is_named_with_the_remedy(tmp_path, capsys):
+    for name, (how, _) in NOWHERE.items():
+        write(tmp_path / "scenes" / f"{name}.tif", **how)
+    write(tmp_path / "scenes" / "sound.tif")
+    status, out, error = listed(tmp_path, capsys)
+    assert status == 1
+    assert f"1 of {len(NOWHERE) + 1} scenes can be used" in out
+    for name, (_, said) in NOWHERE.items():
+        assert re.search(rf"^thawmap: {name} failed: scene {name}: [^ ]*{name}\.tif .*{said}", error, re.MULTILINE), (
+            name
+        )
