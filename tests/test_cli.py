@@ -22,7 +22,8 @@ from thawmap.data.project import Project
 from thawmap.errors import BundleError
 from thawmap.model.bundle import load as load_bundle
 from thawmap.model.bundle import save
-from thawmap.pipeline import Summary, work
+from thawmap.pipeline import work
+from thawmap.pipeline.progress import Summary
 from thawmap.terminal import Terminal
 
 QUICK = (
