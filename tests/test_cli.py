@@ -1,10 +1,12 @@
 """The command line as a user meets it: help, mistakes, and the whole flow on simulated scenes."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from thawmap.data.project import Project
 from thawmap.errors import BundleError
 from thawmap.model.bundle import load as load_bundle
 from thawmap.model.bundle import save
-from thawmap.pipeline import work
+from thawmap.pipeline import doctor, work
 from thawmap.pipeline.progress import Summary
 from thawmap.terminal import Terminal
 
@@ -463,6 +465,48 @@ def test_doctor_names_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "GDAL" in said
     assert "torch" in said
+    assert "optional: tune" in said
+
+
+def test_a_missing_part_says_how_to_get_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor.EXTRAS, "tune", ("no_such_library", "'thawmap tune'"))
+    assert run("doctor") == 0
+    assert "missing: pip install thawmap[tune]" in capsys.readouterr().out
+
+
+def test_every_optional_part_is_told_and_used() -> None:
+    """An extra that nothing imports is weight without use."""
+    root = Path(thawmap.__file__).parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) - {"dev", "docs"} == set(doctor.EXTRAS)
+    files = set((root / "src").rglob("*.py")) - {Path(doctor.__file__)}  # where the list itself stands
+    sources = "".join(path.read_text() for path in files)
+    for library, _ in doctor.EXTRAS.values():
+        assert re.search(rf"(import|from) {library}\b|\"{library}\"", sources), library
+
+
+def test_a_bundle_named_twice_is_no_ensemble(
+    mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = mapped / "maps" / ".." / "model"
+    words = ("predict", project, "--model", mapped / "model", "--model", again, "--out", tmp_path / "maps")
+    assert run(*words) == 2
+    assert "is named twice" in capsys.readouterr().err
+    assert not (tmp_path / "maps").exists()
+
+
+def test_predict_says_what_to_open_and_what_to_run(
+    mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("predict", project, "--split", "test", "--model", mapped / "model", "--out", tmp_path / "maps")
+    assert run(*words) == 0
+    first, look, run_next = capsys.readouterr().out.strip().splitlines()
+    assert first == f"1 scene is mapped: {tmp_path / 'maps'}"
+    opened = [word.rstrip(";") for word in look.split()][2:4]
+    assert (picture := Path(opened[0])).is_file()
+    assert (picture.parent / opened[1]).is_file()
+    assert run(*run_next.removeprefix("next: thawmap ").split()[:-1], tmp_path / "report") == 0
+    assert (tmp_path / "report" / "index.html").is_file()
 
 
 def test_verbs_are_functions_of_the_package_though_halls_have_their_names() -> None:

@@ -84,11 +84,17 @@ def test_scenes_can_be_left_out_by_name():
 def test_what_is_dropped_is_said():
     folds = split(frame([("a", 0, 0, 5), ("a", 20, 0, 5), ("b", 1, 1, 5)]), SplitSettings(validation=("b",)))
     assert folds.lines() == (
-        "train: 1 tiles, 1 with objects, from a",
-        "validation: 1 tiles, 0 with objects, from b",
-        "test: 0 tiles, 0 with objects, from nowhere named",
-        "dropped: 1 tiles that overlap tiles of validation or test",
+        "train: 1 tile, 1 with objects, from a",
+        "validation: 1 tile, 0 with objects, from b",
+        "test: 0 tiles, 0 with objects",
+        "dropped: 1 tile that overlaps tiles of validation or test",
     )
+
+
+def test_tiles_without_a_region_are_from_scenes():
+    index = frame([(None, 0, 0, 5), (None, 9, 9, 5), (None, 20, 20, 5)]).assign(scene=["a", "a", "b"])
+    first = split(index, SplitSettings(by="scene", validation=("b",))).lines()[0]
+    assert first == "train: 2 tiles, 1 with objects, from 1 scene"
 
 
 def test_a_name_without_tiles_is_refused_and_the_known_ones_named():

@@ -433,7 +433,7 @@ def test_a_rerun_fuses_only_what_changed(maps, tmp_path, capsys):
     assert run("fuse", maps, "--out", out) == 0
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     assert run("fuse", maps, "--out", out) == 0
-    assert "2 of them from before" in said(capsys)
+    assert "2 of them before" in said(capsys)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/*")} == stamps
     made(maps, "c", hills(GRIDS["c"], 99), GRIDS["c"], july(3))
     (out / "far" / "count.tif").unlink()
@@ -443,7 +443,7 @@ def test_a_rerun_fuses_only_what_changed(maps, tmp_path, capsys):
     assert {path.stat().st_mtime_ns for path in out.glob("*/*")}.isdisjoint(stamps.values())
     assert run("fuse", maps, "--out", out, "--how", "maximum") == 0
     assert "maximum of dates in" in (words := said(capsys))
-    assert ", 0 of them from before" in words.split("maximum of dates")[1]
+    assert "before" not in words.split("maximum of dates")[1]
     shutil.rmtree(maps / "c")
     assert run("fuse", maps, "--out", out) == 0
     assert "holds 1 more that are not of these maps, such as a+2" in said(capsys)

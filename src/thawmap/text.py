@@ -15,6 +15,15 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def before(number: int) -> str:
+    """Rest of a sentence about finished items: how many of them an earlier run had finished.
+
+    >>> "3 scenes are mapped" + before(2), "3 scenes are mapped" + before(0)
+    ('3 scenes are mapped, 2 of them before', '3 scenes are mapped')
+    """
+    return f", {number} of them before" if number else ""
+
+
 def printable(text: str) -> str:
     r"""Text on one line whose control characters are written out, so that a name cannot command a terminal.
 

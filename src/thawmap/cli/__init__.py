@@ -267,9 +267,11 @@ def predict(
         raise ConfigError(msg)
     settings = load_config(config or paths[0], set_)
     places = paths if config is not None else ()
-    return finish(
-        thawmap.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
-    )
+    made = thawmap.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
+    status = finish(made)
+    if made.done and not places and settings.labels is not None:
+        print(printable(f"next: thawmap evaluate {out} --config {paths[0]} --out report"))
+    return status
 
 
 @app.command

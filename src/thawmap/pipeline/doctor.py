@@ -11,6 +11,14 @@ import torch
 
 from thawmap import __version__
 
+EXTRAS = {
+    "openvino": ("openvino", "maps in less time on processors"),
+    "onnx": ("onnx", "'thawmap model export'"),
+    "tune": ("optuna", "'thawmap tune'"),
+    "cluster": ("distributed", "many machines at once, 'engine.kind: dask'"),
+}
+"""The optional parts: the library that each is for, and what it gives."""
+
 
 def doctor() -> dict[str, str]:
     """What this machine has, by name, for a person to read."""
@@ -24,19 +32,11 @@ def doctor() -> dict[str, str]:
         "processors": str(os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
         "disk free here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB",
-        "optional parts": ", ".join(_installed_extras()) or "none",
+        **{f"optional: {name}": _about_extra(name) for name in EXTRAS},
     }
 
 
-def _installed_extras() -> list[str]:
-    """The optional parts (extras) whose library is there."""
-    libraries = {
-        "openvino": "openvino",
-        "cluster": "distributed",
-        "acquire": "pystac_client",
-        "earthengine": "ee",
-        "onnx": "onnx",
-        "review": "nicegui",
-        "tune": "optuna",
-    }
-    return [extra for extra, library in libraries.items() if find_spec(library) is not None]
+def _about_extra(name: str) -> str:
+    """What an optional part gives, and how to get it where it is missing."""
+    library, gives = EXTRAS[name]
+    return f"{gives}; {'is there' if find_spec(library) else f'missing: pip install thawmap[{name}]'}"

@@ -9,6 +9,7 @@ from thawmap.pipeline import origin
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.report import evaluate as scoring
 from thawmap.report import gallery, page
+from thawmap.text import counted
 
 
 def evaluate(
@@ -54,9 +55,10 @@ def evaluate(
     ]
     page.write_page(out / "index.html", evaluation, about, places=places, training=origin.training(model))
     unmapped = len(project.candidates()) - len(mapped)
+    aside = f"not scored, having no map in {maps}: {counted(unmapped, 'scene')} of the configuration"
     lines = (
         *page.summary(evaluation, about),
-        *([f"{unmapped} scenes of the configuration have no map in {maps} and are not scored"] if unmapped else []),
+        *([aside] if unmapped else []),
         f"page: {out / 'index.html'}; table: {out / 'scores.csv'}",
     )
     return Summary(lines=lines, done=len(evaluation.scenes), failed={**failed, **evaluation.left_out})

@@ -23,6 +23,7 @@ from thawmap.infer.export import Provenance, is_finished
 from thawmap.infer.fuse import Recipe
 from thawmap.infer.places import Map, Place, open_map, places
 from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.text import before, counted
 
 Section = TypeVar("Section", bound=Settings)
 
@@ -72,7 +73,7 @@ def fuse(
             kept += 1
         else:
             todo.append((place, provenance))
-    what = f"{_counted(len(found), 'map')} on {_counted(len(grounds), recipe.by)}"
+    what = f"{counted(len(found), 'map')} on {counted(len(grounds), recipe.by)}"
     if dry_run:
         pixels = sum(place.geobox.height * place.geobox.width for place, _ in todo)
         line = f"would fuse {what} into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
@@ -86,8 +87,7 @@ def fuse(
         project=None if config is None else Project(config),
     )
     _, broken = run_all(work, [place for place, _ in todo], config, progress, "fusing")
-    left = f", {len(broken)} of them not" if broken else ""
-    lines = (f"{what}: {recipe.how} of dates in {out}, {kept} of them from before{left}", *_notes(grounds, out, recipe))
+    lines = (f"{what}: {recipe.how} of dates in {out}{before(kept)}", *_notes(grounds, out, recipe))
     return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
 
 
@@ -267,15 +267,11 @@ def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]
     """What a user should know of the places, and of others that an earlier run has left in the folder."""
     alone = sum(len(place.dates) == 1 for place in grounds)
     if alone:
-        yield f"{_counted(alone, recipe.by)} with one date only: nothing is fused there"
+        yield f"{counted(alone, recipe.by)} with one date only: nothing is fused there"
     warped = sum(place.warped for place in grounds)
     if warped:
-        yield f"{_counted(warped, 'map')} on other pixels than the {recipe.by}'s: warped, bilinear"
+        yield f"{counted(warped, 'map')} on other pixels than the {recipe.by}'s: warped, bilinear"
     now = {place.id for place in grounds}
     others = [path.parent.name for path in sorted(out.glob("*/item.json")) if path.parent.name not in now]
     if others:
         yield f"{out} holds {len(others)} more that are not of these maps, such as {others[0]}; delete the outdated"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -15,6 +15,7 @@ from thawmap.data.stack import preview
 from thawmap.data.vectors import read_vector, write_vector
 from thawmap.errors import ConfigError, LabelError
 from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.text import counted
 
 _COARSE = 256  # pixels of a scene's longer side, in which the ground that it shows is measured
 
@@ -51,7 +52,7 @@ def check_labels(
         seen = dict(values)
     found = faults.check(frame, settings=settings, scenes=seen)
     found = found[~((found["kind"] == "unknown scene") & found["scene"].isin(failed))]
-    lines = [f"{len(found)} faults in {len(frame)} polygons"]
+    lines = [f"{counted(len(found), 'fault')} in {counted(len(frame), 'polygon')}"]
     if out is not None:
         write_vector(out, found)
         lines.append(f"faults: {out}")
@@ -80,7 +81,9 @@ def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | No
     table = inventory.table2(frame, by=by or settings.region, scene=settings.scene, date=known.start)
     for column in ("median_m2", "total_m2"):
         table[column] = table[column].map("{:,.0f}".format).str.replace(",", " ")
-    return Summary(lines=(f"{len(frame)} polygons; areas in {inventory.EQUAL_AREA}, equal-area",), table=table)
+    return Summary(
+        lines=(f"{counted(len(frame), 'polygon')}; areas in {inventory.EQUAL_AREA}, equal-area",), table=table
+    )
 
 
 def convert_labels(
@@ -116,7 +119,7 @@ def convert_labels(
     else:
         made = inventory.from_arts(frame)
     write_vector(out, made)
-    return Summary(lines=(f"{len(made)} polygons in the columns of {to}: {out}",), done=len(made))
+    return Summary(lines=(f"{counted(len(made), 'polygon')} in the columns of {to}: {out}",), done=len(made))
 
 
 def _polygons(labels: Config | Path, layer: str | None, *, needs_crs: bool) -> tuple[gpd.GeoDataFrame, LabelSettings]:

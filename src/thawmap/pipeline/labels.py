@@ -8,6 +8,7 @@ from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.pipeline import look
 from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.text import counted
 
 
 def labels(config: Config, *, progress: Progress | None = None) -> Summary:
@@ -22,5 +23,5 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
         partial(look.count_labels, project=project), project.labelled_candidates(), config, progress, "labels"
     )
     table = pd.DataFrame(values)
-    lines = (f"{table['object px'].sum() if values else 0} object pixels in {len(values)} scenes",)
+    lines = (f"{table['object px'].sum() if values else 0} object pixels in {counted(len(values), 'scene')}",)
     return Summary(lines=lines, done=len(values), failed=failed, table=table)

@@ -14,6 +14,7 @@ from thawmap.data.sources.base import Candidate, Scene
 from thawmap.data.stack import check_ranges, preview, window_geobox
 from thawmap.errors import DataError
 from thawmap.grid import blocks
+from thawmap.text import counted
 
 _OVERVIEW = 256  # side of what a scene is judged by at first, in pixels
 _MOST_MISSING = 0.25  # share of a scene's ground that a layer may lack without a word
@@ -119,6 +120,6 @@ def total(plan: Sequence[dict[str, Any]]) -> str:
     """What is planned for all scenes together, in words."""
     tiles, megabytes, pixels = (sum(row[name] for row in plan) for name in ("tiles", "MB", "Mpx"))
     return (
-        f"{len(plan)} scenes of {pixels:.1f} million pixels: at most {tiles} tiles, which take about "
-        f"{megabytes / 1000:.2g} GB"
+        f"{counted(len(plan), 'scene')} of {pixels:.1f} million pixels: at most {counted(tiles, 'tile')}, which take "
+        f"about {megabytes / 1000:.2g} GB"
     )

@@ -1,6 +1,6 @@
 """The verb predict: which scenes are mapped, with which bundles, and which need not be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +14,7 @@ from thawmap.data.sources.base import Scene
 from thawmap.errors import BundleError, ConfigError
 from thawmap.pipeline import look
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.text import before, counted
 
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
@@ -48,6 +49,7 @@ def predict(
     from thawmap.pipeline import work  # noqa: PLC0415 - torch loads slowly
 
     models = (model,) if isinstance(model, Path) else tuple(model)
+    check_distinct(models)
     project, bundles = Project(config), [work.load_bundle(one) for one in models]
     for bundle in bundles:
         _check_recipes(config, bundle)
@@ -70,8 +72,34 @@ def predict(
         (progress or Silence()).say(line)
     mapping = partial(work.map_scene, project=project, models=models, out=out)
     _, broken = run_all(mapping, todo, config, progress, "mapping")
-    line = f"{len(chosen) - len(broken)} scenes are mapped, {kept} of them before: {out}"
-    return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+    mapped = [scene.id for scene in chosen if scene.id not in broken]
+    line = f"{counted(len(mapped), 'scene is', 'scenes are')} mapped{before(kept)}: {out}"
+    more = _what_next(out, mapped, config)
+    return Summary(lines=(line, *more), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def _what_next(out: Path, mapped: Sequence[str], config: Config) -> Iterator[str]:
+    """What to open, and what to run, after scenes are mapped."""
+    from thawmap.infer.export import NAMES  # noqa: PLC0415
+
+    if not mapped:
+        return
+    folder, many = out / mapped[0], f" and {len(mapped) - 1} more" if len(mapped) > 1 else ""
+    polygons = f"{NAMES[config.outputs.names]['slumps']}.{config.outputs.vectors[0]}"
+    yield f"look at {folder / 'quicklook.png'}{many}; {polygons} beside it opens in QGIS"
+
+
+def check_distinct(models: Sequence[Path]) -> None:
+    """Refuse a bundle that is named twice: the mean of it with itself says nothing more.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    resolved = [model.resolve() for model in models]
+    for model in models:
+        if resolved.count(model.resolve()) > 1:
+            msg = f"--model {model} is named twice; name each bundle once, two or more for their mean"
+            raise ConfigError(msg)
 
 
 def _planned(
@@ -95,7 +123,8 @@ def _planned(
     seconds = [cost.seconds for cost in costs]
     minutes = "" if None in seconds or not costs else f", {sum(filter(None, seconds)) / 60:.0f} minutes of the networks"
     line = (
-        f"would map {len(costs)} scenes into {out}: {pixels / 1e6:.1f} million pixels in {windows} windows, at most "
+        f"would map {counted(len(costs), 'scene')} into {out}: {pixels / 1e6:.1f} million pixels in "
+        f"{counted(windows, 'window')}, at most "
         f"{stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory{minutes}; {kept} are finished"
     )
     return Summary(lines=(line,), skipped=kept, failed={**failed, **faults}, table=table)

@@ -8,6 +8,7 @@ from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.pipeline import look
 from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.text import counted
 
 
 def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
@@ -19,5 +20,5 @@ def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
     project = Project(config)
     values, failed = run_all(partial(look.describe, project=project), project.candidates(), config, progress, "scenes")
     notes = look.notes({row["scene"]: row.pop("notes") for row in values})
-    lines = (*notes, f"{len(values)} of {len(values) + len(failed)} scenes can be used")
+    lines = (*notes, f"{len(values)} of {counted(len(values) + len(failed), 'scene')} can be used")
     return Summary(lines=lines, done=len(values), failed=failed, table=pd.DataFrame(values))

@@ -24,6 +24,7 @@ from thawmap.model.choosing import TILE_PX, Trial, candidates, device_name, time
 from thawmap.model.network import build, traits
 from thawmap.model.speed import operations_per_pixel, product_rate
 from thawmap.pipeline.work import load_bundle, unready_member
+from thawmap.text import counted
 
 SITE_PX = 8000
 """Side in pixels of a PlanetScope site, some 24 km."""
@@ -88,7 +89,7 @@ class Subject:
     def line(self) -> str:
         """For a person."""
         one, (height, width) = self.bundle, self.image.shape[2:]
-        network = f"{one.architecture} with {one.encoder}, {len(one.layers)} layers"
+        network = f"{one.architecture} with {one.encoder}, {counted(len(one.layers), 'layer')}"
         seen = "a made-up image" if self.scene is None else f"the middle of {self.scene}"
         return (
             f"{self.name}: {network}, {self.operations / 1e3:.0f} thousand operations for a pixel; "

@@ -10,6 +10,7 @@ from thawmap.data.project import Project
 from thawmap.errors import DataError
 from thawmap.pipeline import cut, look
 from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.text import counted
 from thawmap.train.tiles import collect, is_finished
 
 
@@ -33,9 +34,9 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     failed |= broken
     whole = [scene.id for scene in opened if scene.id not in broken]
     if not whole:
-        msg = f"none of {len(failed)} scenes could be cut; the first: {next(iter(failed.values()))}"
+        msg = f"none of {counted(len(failed), 'scene')} could be cut; the first: {next(iter(failed.values()))}"
         raise DataError(msg)
     index = collect(out, whole, config.input_layers)
-    of = f"of {index['scene'].nunique()} scenes at {index['place'].nunique()} places"
-    line = f"{len(index)} tiles, {index['positive'].sum()} with objects, {of}: {out}"
+    of = f"of {counted(index['scene'].nunique(), 'scene')} at {counted(index['place'].nunique(), 'place')}"
+    line = f"{counted(len(index), 'tile')}, {index['positive'].sum()} with objects, {of}: {out}"
     return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed=failed)

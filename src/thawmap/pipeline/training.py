@@ -13,6 +13,7 @@ from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.text import counted
 
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
@@ -65,7 +66,8 @@ def train(
     cut = tiles(config, place, dry_run=dry_run, progress=progress)
     if dry_run:
         epochs = sum(phase.epochs for phase in config.training.phases)
-        line = f"would train {config.model.architecture} with {config.model.encoder} for {epochs} epochs into {out}"
+        network = f"{config.model.architecture} with {config.model.encoder}"
+        line = f"would train {network} for {counted(epochs, 'epoch')} into {out}"
         return Summary(lines=(*cut.lines, line), failed=cut.failed)
     opened = TileStore.open(place)
     there = _trained(out, config, opened.identity)

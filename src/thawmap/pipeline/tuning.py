@@ -8,6 +8,7 @@ from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.pipeline.validation import alone
+from thawmap.text import counted
 
 if TYPE_CHECKING:
     from thawmap.train.trials import Trial
@@ -99,7 +100,7 @@ def _report(out: Path) -> Summary:
     states = " and ".join(f"{number} {state}" for state, number in table["state"].value_counts().items())
     reached = f"validation IoU {chosen.score:.3f} after epoch {chosen.epoch}, with {chosen.said()}"
     lines = (
-        f"best of {len(known)} trials ({states}): trial {chosen.number}, {reached}",
+        f"best of {counted(len(known), 'trial')} ({states}): trial {chosen.number}, {reached}",
         f"table: {out / 'trials.csv'}; figure: {out / 'trials.png'}; its bundle: {out / chosen.folder}",
         f"configuration: {out / 'best.yaml'}; next: thawmap train {out / 'best.yaml'} --out model",
     )
@@ -115,7 +116,8 @@ def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary
     cut = tiles(tuning.to_cut(config), store, dry_run=True, progress=progress)
     todo, epochs = len(trials.missing(out, config)), sum(phase.epochs for phase in config.training.phases)
     line = (
-        f"would train {todo} times, up to {epochs} epochs each, into {out}: trials of {', '.join(config.tune.keys)}; "
+        f"would train {counted(todo, 'time')}, up to {counted(epochs, 'epoch')} each, into {out}: "
+        f"trials of {', '.join(config.tune.keys)}; "
         f"{config.tune.trials - todo} are finished"
     )
     return Summary(lines=(*cut.lines, line), skipped=config.tune.trials - todo, failed=cut.failed)
@@ -124,7 +126,7 @@ def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary
 def _sentence(trial: "Trial", best: "Trial | None") -> str:
     """What became of a trial."""
     reached = f"validation IoU {trial.score:.3f} after epoch {trial.epoch}" if trial.scores else "nothing reached"
-    what = {"pruned": f"given up after {len(trial.scores)} epochs", "failed": f"failed: {trial.reason}"}
+    what = {"pruned": f"given up after {counted(len(trial.scores), 'epoch')}", "failed": f"failed: {trial.reason}"}
     said = f"{trial.id} {what.get(trial.state, 'is finished')}, {reached}"
     if best is not None and trial.number != best.number:
         return f"{said}; the best is {best.id} with {best.score:.3f}"

@@ -14,6 +14,7 @@ from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.errors import ConfigError, DataError
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.text import before, counted
 
 if TYPE_CHECKING:
     from thawmap.train.folds import Fold
@@ -72,7 +73,7 @@ def crossval(
         _, failed = run_all(work, todo, config, progress, "trainings")
         search.gather(out, planned)
     kept, done = len(planned) - len(todo), len(todo) - len(failed)
-    line = f"{done + kept} of {len(planned)} trainings are finished, {kept} of them before: {out}"
+    line = f"{done + kept} of {counted(len(planned), 'training')} are finished{before(kept)}: {out}"
     told = crossval_report(out).lines if done + kept else ()
     return Summary(lines=(*made.lines, line, *told), done=done, skipped=kept, failed={**made.failed, **failed})
 
@@ -117,9 +118,9 @@ def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary
     epochs = sum(phase.epochs for phase in config.training.phases)
     settings = {fit.setting.name for fit in planned}
     line = (
-        f"would train {len(planned) - finished} times, {epochs} epochs each, into {out}: "
-        f"{_many(len(planned) // len(settings) // len(config.crossval.seeds), 'fold')}, "
-        f"{_many(len(settings), 'setting')}, {_many(len(config.crossval.seeds), 'seed')}; {finished} are finished"
+        f"would train {counted(len(planned) - finished, 'time')}, {counted(epochs, 'epoch')} each, into {out}: "
+        f"{counted(len(planned) // len(settings) // len(config.crossval.seeds), 'fold')}, "
+        f"{counted(len(settings), 'setting')}, {counted(len(config.crossval.seeds), 'seed')}; {finished} are finished"
     )
     told = notes(_turns(planned), index)
     return Summary(lines=(*cut.lines, *told, line), skipped=finished, failed=cut.failed, table=_folds(planned))
@@ -147,10 +148,6 @@ def _folds(planned: Sequence["Fit"]) -> pd.DataFrame:
 def _turns(planned: Sequence["Fit"]) -> tuple["Fold", ...]:
     """The folds of trainings, each once."""
     return tuple(dict.fromkeys(fit.fold for fit in planned))
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @contextmanager

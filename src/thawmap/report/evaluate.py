@@ -35,6 +35,7 @@ from thawmap.model.metrics import (
 )
 from thawmap.model.objects import average_precision
 from thawmap.report.scoring import MAIN, Rule, Scored, Shapes, score
+from thawmap.text import counted
 
 ORACLE = "oracle"
 """Name of the threshold with the best IoU on the very pixels that are scored: hindsight, never a result."""
@@ -147,7 +148,7 @@ def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping
             scored.append(outcome.value)
     if not scored:
         first = f"; the first: {next(iter(left_out.values()))}" if left_out else ", because there is none"
-        msg = f"none of {len(left_out)} scenes could be scored{first}"
+        msg = f"none of {counted(len(left_out), 'scene')} could be scored{first}"
         raise DataError(msg)
     scored.sort(key=lambda item: item.scene)
     return Evaluation(

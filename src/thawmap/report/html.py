@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from thawmap.report.figures import png, thousands
+from thawmap.text import counted
 
 _REM_PER_INCH = 6.8  # makes the letters of all figures as large as each other
 
@@ -46,7 +47,7 @@ def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of this folder's templates, which know the filters `score`, `share` and `thousands`."""
+    """A page from one of this folder's templates, with the filters `score`, `share`, `thousands` and `counted`."""
     environment = Environment(
         loader=PackageLoader("thawmap", "report"),
         autoescape=True,
@@ -54,7 +55,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": score, "share": _share, "thousands": thousands}
+    environment.filters |= {"score": score, "share": _share, "thousands": thousands, "counted": counted}
     return environment.get_template(template).render(version=version("thawmap"), **values)
 
 

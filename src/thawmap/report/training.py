@@ -28,6 +28,7 @@ from thawmap.report.diagnostics import reliability_diagram
 from thawmap.report.figures import precision_recall, thousands, training_curves
 from thawmap.report.html import Picture, picture, render, score
 from thawmap.report.training_figures import Shown, tile_sheet
+from thawmap.text import counted
 
 WORST = 12
 """Number of tiles that are shown."""
@@ -177,13 +178,13 @@ def summary(seen: Seen, bundle: Bundle, log: pd.DataFrame) -> list[str]:
     epochs = int((log["split"] == "train").sum())
     origin = str(bundle.provenance.get("from", "an epoch that is not known"))
     if not seen.rows:
-        nothing = f"No tile chose epoch and threshold: the last of {epochs} epochs counts ({origin}), at a threshold of"
-        return [f"{nothing} {bundle.threshold:.2f}."]
+        last = f"the last of {counted(epochs, 'epoch')} counts ({origin})"
+        return [f"No tile chose epoch and threshold: {last}, at a threshold of {bundle.threshold:.2f}."]
     value = seen.thresholds[seen.chosen]
     reached, paper = (scores(seen.together.counts(one)) for one in (value, 0.5))
-    best = f"The best of {epochs} epochs is {origin}: at a threshold of {value:.2f} it reaches a validation IoU of "
+    best = f"The best of {counted(epochs, 'epoch')} is {origin}: at a threshold of {value:.2f} it reaches a "
     numbers = (score(reached[name]) for name in ("iou", "recall", "precision"))
-    said = [best + "{}, with a recall of {} and a precision of {}.".format(*numbers)]
+    said = [best + "validation IoU of {}, with a recall of {} and a precision of {}.".format(*numbers)]
     if value != 0.5:
         said.append(f"At 0.50, the paper's threshold, the IoU would be {score(paper['iou'])}.")
     said.append(
@@ -254,7 +255,7 @@ def _worst(seen: Seen) -> Picture:
             [Shown(_place(tile), _fault(tile, value), tile.image, tile.probability, tile.target) for tile in tiles],
             threshold=value,
         ),
-        f"{len(tiles)} tiles, each as image and as probability, with labelled and predicted outlines.",
+        f"{counted(len(tiles), 'tile')}, each as image and as probability, with labelled and predicted outlines.",
         f"The {len(tiles)} of {thousands(len(seen.rows))} validation tiles with most wrong pixels: {share:.0%} of all "
         "that is wrong. First the image, then the probability. Wrong labels show up here as well: look at the tiles "
         "before you change the network. All tiles are in tiles.csv.",

@@ -12,6 +12,7 @@ import shapely
 
 from thawmap.config import CrossvalSettings, FoldSettings, SplitSettings
 from thawmap.errors import ConfigError, TrainingError
+from thawmap.text import counted
 
 _SLIVER = 1e-6
 """Share of a tile that two tiles may seem to share when their edges touch: rounding of coordinates."""
@@ -62,12 +63,12 @@ class Folds:
     def lines(self) -> tuple[str, ...]:
         """What a person should know, a sentence each."""
         said = [
-            f"{name}: {len(part)} tiles, {int((part['positive_pixels'] > 0).sum())} with objects, "
-            f"from {_listed(part['region'])}"
+            f"{name}: {counted(len(part), 'tile')}, {(part['positive_pixels'] > 0).sum()} with objects{_from(part)}"
             for name, part in self.parts()[:3]
         ]
         if len(self.dropped):
-            said.append(f"dropped: {len(self.dropped)} tiles that overlap tiles of validation or test")
+            dropped = counted(len(self.dropped), "tile that overlaps", "tiles that overlap")
+            said.append(f"dropped: {dropped} tiles of validation or test")
         return tuple(said)
 
 
@@ -202,7 +203,7 @@ def split(
         raise TrainingError(msg)
     if not train.any():
         msg = (
-            f"no tile is left to train on: {len(index)} tiles, {int(test.sum())} for test, "
+            f"no tile is left to train on: {counted(len(index), 'tile')}, {int(test.sum())} for test, "
             f"{int(validation.sum())} for "
             f"validation, {int((leaky | spoilt).sum())} overlap them; leave out fewer {settings.by}s"
         )
@@ -265,4 +266,10 @@ def _overlapping(
 
 def _listed(names: object) -> str:
     unique = sorted({str(name) for name in pd.Series(names).dropna()})
-    return ", ".join(unique) if unique else "nowhere named"
+    return ", ".join(unique)
+
+
+def _from(tiles: pd.DataFrame) -> str:
+    """Where tiles are from: their regions, or the number of their scenes where no region has a name."""
+    where = _listed(tiles["region"]) or counted(tiles["scene"].nunique(), "scene")
+    return f", from {where}" if len(tiles) else ""

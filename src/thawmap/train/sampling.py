@@ -11,6 +11,7 @@ from torch import Generator
 
 from thawmap.config import Phase, SamplerSettings
 from thawmap.errors import TrainingError
+from thawmap.text import counted
 
 
 def seeded(seed: int, *place: int) -> Generator:
@@ -33,7 +34,7 @@ def check(phases: Sequence[Phase], tiles: pd.DataFrame) -> None:
     for phase in phases:
         if not (len(tiles) if phase.tiles == "all" else positive):
             msg = (
-                f"phase {phase.name!r} trains on {phase.tiles} tiles, but of {len(tiles)} training tiles "
+                f"phase {phase.name!r} trains on {phase.tiles} tiles, but of {counted(len(tiles), 'training tile')} "
                 "there is none with an object; label objects in the training regions, or set its 'tiles' to all"
             )
             raise TrainingError(msg)
