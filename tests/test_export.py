@@ -300,6 +300,19 @@ def test_a_footprint_across_the_antimeridian_is_cut_there(tmp_path):
     assert east < -170
 
 
+@pytest.mark.parametrize("lon", [180.0, -180.0, 179.9999, -180.0001])
+def test_a_footprint_of_degrees_beyond_180_is_cut_too(tmp_path, lon):
+    scene = scene_of((10, 10), crs="EPSG:4326", origin=(lon - 0.0005, 69.0), step=0.0001)
+    folder, _ = made(tmp_path, np.ones((10, 10)), scene)
+    item = json.loads((folder / "item.json").read_text())
+    outline = shapely.geometry.shape(item["geometry"])
+    assert outline.geom_type == "MultiPolygon"
+    assert outline.area == pytest.approx(scene.geobox.extent.geom.area)
+    west, _, east, _ = item["bbox"]
+    assert 179 < west < 180
+    assert -180 < east < -179
+
+
 def test_the_quicklook_shows_the_outlines_where_the_slumps_are(tmp_path):
     probability = np.zeros((100, 200))
     probability[40:60, 50:100] = 1

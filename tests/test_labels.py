@@ -143,6 +143,66 @@ def test_labels_of_the_whole_arctic_burn_where_they_lie(tmp_path):
         assert len(labels.outlines(SCENE)) == 1
 
 
+def in_degrees(lon, lat=69.0):
+    return GeoBox((24, 24), Affine(7e-5, 0, lon - 12 * 7e-5, 0, -2.7e-5, lat + 12 * 2.7e-5), "EPSG:4326")
+
+
+@pytest.mark.parametrize("lon", [180, -180, 179.9995, -179.9995, 190])
+@pytest.mark.parametrize("crs", ["EPSG:32601", "EPSG:3413", "EPSG:4326"])
+@pytest.mark.parametrize("what", ["polygons", "extent"])
+def test_grids_of_degrees_are_burnt_across_the_antimeridian(tmp_path, lon, crs, what):
+    """As in a projection without an edge there, however the file counts its degrees."""
+    scene = Scene(id="s1", sensor="test", geobox=in_degrees(lon), files={})
+    ring = shapely.Polygon([(lon + 7.3e-4, 69), (lon, 69.00028), (lon - 7.2e-4, 69), (lon, 68.99971)])
+    shapes = gpd.GeoSeries([ring], crs="EPSG:4326").to_crs("EPSG:3995").segmentize(5)
+    x, y = scene.geobox.affine * tuple(np.meshgrid(np.arange(24) + 0.5, np.arange(24) + 0.5))
+    centres = gpd.GeoSeries(gpd.points_from_xy(x.ravel(), y.ravel()), crs="EPSG:4326").to_crs("EPSG:3995")
+    expected = centres.within(shapes.iloc[0]).to_numpy().reshape(24, 24)
+    assert 200 < expected.sum() < 300
+    drawn = shapes.to_crs(crs)  # which wraps each point of EPSG:4326 by itself
+    if what == "polygons":
+        labels = labels_in(tmp_path, frame(drawn, crs))
+        assert len(labels.outlines(scene)) == 1
+    else:
+        write_vector(tmp_path / "extent.gpkg", frame(drawn, crs))
+        labels = labels_in(tmp_path, frame(drawn, crs), extent=tmp_path / "extent.gpkg")
+    target = labels.burn(scene, scene.geobox)
+    assert ((target == 1) == expected).mean() > 0.99  # straight lines bend by a few centimetres
+    assert ((target == IGNORE) == ((what == "extent") & ~expected)).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "looked",
+    [
+        frame([shapely.Point(0, 0).buffer(3e6)], "EPSG:3413"),
+        frame([shapely.box(-180, 50, 180, 90)], "EPSG:4326"),
+        frame(
+            [shapely.box(-180, 50, -90, 90), shapely.box(90, 50, 180, 90), shapely.box(-90, 50, 90, 89.9)], "EPSG:4326"
+        ),
+        frame([shapely.box(-3e6, -3e6, 3e6, 3e6).difference(shapely.box(-9, -9, 9, 9))], "EPSG:3413"),
+    ],
+)
+@pytest.mark.parametrize(("lon", "lat"), [(180, 69), (-180, 80), (190, 69), (-35, 88), (0, 69)])
+def test_an_extent_around_the_pole_holds_every_scene_there(tmp_path, looked, lon, lat):
+    write_vector(tmp_path / "extent.gpkg", looked)
+    scene = Scene(id="s1", sensor="test", geobox=in_degrees(lon, lat), files={})
+    labels = labels_in(tmp_path, frame([box(1, 1, 2, 2)]), extent=tmp_path / "extent.gpkg")
+    assert (labels.burn(scene, scene.geobox) == 0).all()
+
+
+def test_long_lines_of_an_extent_stay_where_they_are(tmp_path):
+    """A square of 200 km in a polar CRS, whose edge bends in UTM by hundreds of metres."""
+    edge = gpd.GeoSeries([shapely.Point(*GRID.center_pixel.extent.centroid.coords[0])], crs=UTM).to_crs("EPSG:3413")[0]
+    square = shapely.box(edge.x - 1e5, edge.y - 2e5, edge.x + 1e5, edge.y)
+    write_vector(tmp_path / "extent.gpkg", frame([square], "EPSG:3413"))
+    labels = labels_in(tmp_path, frame([box(1, 1, 2, 2)]), extent=tmp_path / "extent.gpkg")
+    x, y = GRID.affine * tuple(np.meshgrid(np.arange(30) + 0.5, np.arange(20) + 0.5))
+    centres = gpd.GeoSeries(gpd.points_from_xy(x.ravel(), y.ravel()), crs=UTM).to_crs("EPSG:3413")
+    inside = centres.within(square).to_numpy().reshape(20, 30)
+    assert 0.2 < inside.mean() < 0.8
+    assert ((labels.burn(SCENE, GRID) != IGNORE) == inside).mean() > 0.98
+
+
 @pytest.mark.parametrize("values", [[1, 0, 7], ["1", "0", "unsure"], [1.0, 0.0, None], [1, 0, None]])
 def test_a_target_column_says_object_no_object_or_ignore_and_object_wins(tmp_path, values):
     shapes = [box(0, 0, 4, 4), box(2, 2, 8, 8), box(6, 6, 12, 12)]

@@ -20,7 +20,7 @@ from thawmap.config import LabelSettings
 from thawmap.data.attributes import Texts, day_of, days, days_in, period, scene_id, texts
 from thawmap.data.inventory import EQUAL_AREA
 from thawmap.data.io import crs_of
-from thawmap.data.labels import Rows, Shapes, areal, finite, made_valid, place
+from thawmap.data.shapes import Rows, Shapes, areal, finite, made_valid, meridian_of, place
 from thawmap.data.sources.base import Scene
 
 SAME = 0.95
@@ -183,7 +183,7 @@ def _misplaced(frame: gpd.GeoDataFrame, shapes: Shapes) -> Bools:
         return np.zeros(len(frame), np.bool_)
     reach = np.abs(shapely.bounds(shapes))  # NaN where there is no shape
     x, y = np.maximum(reach[:, 0], reach[:, 2]), np.maximum(reach[:, 1], reach[:, 3])
-    found: Bools = (x > 180) | (y > 90) if frame.crs.is_geographic else (x <= 180) & (y <= 90)
+    found: Bools = (x > 360) | (y > 90) if frame.crs.is_geographic else (x <= 180) & (y <= 90)
     return found & finite(shapes)
 
 
@@ -301,7 +301,8 @@ def _scenes(case: Case) -> Iterator[Found]:
 def _outside(case: Case, rows: Rows, scene: Footprint) -> Iterator[Found]:
     """What of one scene's polygons lies beyond its pixels, by at least a pixel."""
     drawn = case.frame.geometry.iloc[rows]
-    shapes = place(drawn.to_frame(), scene.crs).shapes
+    meridian = meridian_of(scene.crs, scene.outline.centroid.x)
+    shapes = place(drawn.to_frame(), scene.crs, meridian=meridian).shapes
     shapely.prepare(scene.outline)
     beyond = ~shapely.covers(scene.outline, shapes)
     rows, shapes = rows[beyond], shapes[beyond]

@@ -12,7 +12,8 @@ import shapely
 from thawmap.config import LabelSettings
 from thawmap.data.attributes import Texts, texts
 from thawmap.data.examine import TESTS, Case, Footprint, Found, case_of, competing, corners, flat, footprint
-from thawmap.data.labels import check_columns, finite, made_valid
+from thawmap.data.labels import check_columns
+from thawmap.data.shapes import finite, made_valid
 
 __all__ = ["KINDS", "Footprint", "Repaired", "check", "footprint", "repaired", "summary"]
 

@@ -61,8 +61,9 @@ def columns_of(frame: gpd.GeoDataFrame) -> Columns:
 
 
 def area_m2(frame: gpd.GeoDataFrame) -> npt.NDArray[np.float64]:
-    """Area of each polygon in m2, in `EQUAL_AREA`; NaN where there is no geometry."""
-    area: npt.NDArray[np.float64] = frame.geometry.to_crs(EQUAL_AREA).area.to_numpy(np.float64)
+    """Area of each polygon in m2, in `EQUAL_AREA`; NaN where there is no geometry, or it is nowhere there."""
+    with np.errstate(invalid="ignore"):  # of coordinates that are nowhere in it
+        area: npt.NDArray[np.float64] = frame.geometry.to_crs(EQUAL_AREA).area.to_numpy(np.float64)
     return area
 
 

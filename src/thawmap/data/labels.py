@@ -22,14 +22,14 @@ from odc.geo.geobox import GeoBox
 from thawmap.config import LabelSettings
 from thawmap.data.attributes import day_of, numbers, period, scene_id, texts
 from thawmap.data.io import crs_of, raster_info, read_raster
+from thawmap.data.shapes import Placed, Rows, Shapes, finite, meridian_of, place
 from thawmap.data.sources.base import Scene
 from thawmap.data.vectors import read_vector
 from thawmap.errors import DataError, LabelError
 
 _log = logging.getLogger(__name__)
 
-Shapes = npt.NDArray[np.object_]
-Rows = npt.NDArray[np.intp]
+_ZONES = 8  # placements that are kept
 
 IGNORE = 255
 """Target of a pixel that is neither trained on nor scored."""
@@ -206,15 +206,16 @@ class PolygonLabels:
         return period(self.polygons, self.settings)
 
     @cached_property
-    def _places(self) -> dict[tuple[str, str], "Placed"]:
+    def _places(self) -> dict[tuple[str, str, float], Placed]:
         return {}
 
-    def _placed(self, what: str, frame: gpd.GeoDataFrame, geobox: GeoBox) -> "Placed":
+    def _placed(self, what: str, frame: gpd.GeoDataFrame, geobox: GeoBox) -> Placed:
         """Polygons in a grid's CRS, made once; a few of these are kept, as scenes come zone by zone."""
-        key = (what, crs_of(geobox))
+        crs = crs_of(geobox)
+        key = (what, crs, meridian_of(crs, geobox.extent.geom.centroid.x))
         placed = self._places.get(key)
         if placed is None:
-            placed = place(frame, key[1])
+            placed = place(frame, crs, meridian=key[2])
             if len(self._places) >= _ZONES:
                 self._places.clear()
             self._places[key] = placed
@@ -240,61 +241,6 @@ class PolygonLabels:
             mine = np.ones(len(rows), np.bool_)
         found: Rows = rows[mine]
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """Shapes in one CRS, valid, and a tree that finds them; those that have no place there are empty."""
-
-    shapes: Shapes
-    tree: shapely.STRtree
-
-    def over(self, geobox: GeoBox) -> Rows:
-        """Rows of the shapes that touch a grid of their CRS, in order."""
-        rows: Rows = np.sort(self.tree.query(geobox.extent.geom, predicate="intersects"))
-        return rows
-
-
-_ZONES = 8  # placements that are kept
-
-
-def place(frame: gpd.GeoDataFrame, crs: str) -> Placed:
-    """Polygons in another CRS; those too far away for it are empty."""
-    shapes = made_valid(np.asarray(frame.geometry.to_crs(crs).values))
-    return Placed(shapes, shapely.STRtree(shapes))
-
-
-def made_valid(shapes: Shapes) -> Shapes:
-    """Polygons without crossings, by `shapely.make_valid` for each part; what has no area goes.
-
-    Ground on which two parts lie stays; what one boundary encloses twice is outside, as for a rasteriser. Those with
-    coordinates that are not finite become empty, the missing stay missing. (GEOS' other method, "structure", keeps
-    what is enclosed twice, and loses other ground.)
-    """
-    made = shapes.copy()
-    made[~finite(shapes)] = shapely.Polygon()
-    wrong = np.flatnonzero(~(shapely.is_valid(made) | shapely.is_missing(made)))
-    for row in wrong:
-        made[row] = shapely.union_all(areal(shapely.make_valid(shapely.get_parts(made[row]))))
-        made[row] = shapely.Polygon() if shapely.is_empty(made[row]) else made[row]
-    return made
-
-
-def areal(shapes: Shapes) -> Shapes:
-    """The polygons among the parts of each shape, as one; None where there is none."""
-    parts, owner = shapely.get_parts(shapes, return_index=True)
-    parts, part = shapely.get_parts(parts, return_index=True)  # a collection may hold polygons of several parts
-    flat = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
-    none = np.full(len(shapes), None, object)
-    return np.asarray(shapely.multipolygons(parts[flat], indices=owner[part][flat], out=none))
-
-
-def finite(shapes: Shapes) -> npt.NDArray[np.bool_]:
-    """Which shapes have no coordinate that is missing or infinite; True for those without any coordinate."""
-    points, owner = shapely.get_coordinates(shapes, return_index=True)
-    fine = np.ones(len(shapes), np.bool_)
-    fine[owner[~np.isfinite(points).all(axis=1)]] = False
-    return fine
 
 
 def _day(scene: Scene) -> np.datetime64:

@@ -34,8 +34,8 @@ _DRIVERS = {
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 _READ_AGAIN = "use GPKG, Shapefile or GeoParquet"
 _FAILURES = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
-    ValueError, ProjError, shapely.errors.ShapelyError, pyarrow.ArrowException,
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, OSError, RuntimeError,
+    TypeError, ValueError, ProjError, shapely.errors.ShapelyError, pyarrow.ArrowException,
 )  # fmt: skip
 """What pyogrio, geopandas, pandas, pyarrow, shapely and pyproj raise on files and features that they do not foresee."""
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +15,8 @@ from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from thawmap.config import OutputSettings
+from thawmap.data.io import crs_of
+from thawmap.data.shapes import in_degrees
 from thawmap.data.sources.base import Scene
 
 NODATA = 255
@@ -106,10 +107,7 @@ def _crs(scene: Scene) -> dict[str, Any]:
 
 def _footprint(scene: Scene) -> BaseGeometry:
     """The scene's outline in degrees, cut at the antimeridian."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # odc-geo calls what shapely 2.2 wants to drop
-        outline = scene.geobox.extent.to_crs("EPSG:4326", resolution="auto", wrapdateline=True)
-    return shapely.orient_polygons(outline.geom)
+    return shapely.orient_polygons(in_degrees(scene.geobox.extent.geom, crs_of(scene.geobox)))
 
 
 def _bbox(footprint: BaseGeometry) -> list[float]:
