@@ -17,14 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import rasterio
-import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import load
 from thawmap.data.project import Project
 from thawmap.data.simulate import Simulation, simulate
 from thawmap.data.sources.base import Scene
-from thawmap.data.stack import assemble
+from thawmap.data.stack import Stack, assemble
 
 COARSER = 3
 OPTICAL = ("blue", "green", "red", "nir")
@@ -67,9 +66,9 @@ def write(path: Path, grid: GeoBox, bands: list[npt.NDArray[Any]], dtype: str, n
         file.write(np.stack(bands).astype(dtype))
 
 
-def stored(stack: xr.Dataset, name: str, scale: float, offset: float) -> npt.NDArray[Any]:
+def stored(stack: Stack, name: str, scale: float, offset: float) -> npt.NDArray[Any]:
     """A layer as whole numbers from 1, 0 = missing."""
-    values, usable = stack[name].values, stack["valid"].values
+    values, usable = stack[name], stack["valid"]
     numbers = np.clip(np.round((values - offset) / scale), 1, 65535)
     return np.where(np.isfinite(values) & usable, numbers, 0)
 

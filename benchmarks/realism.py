@@ -98,18 +98,15 @@ def _of_scene(project: Project, scene: Scene) -> Iterator[dict[str, float]]:
     geobox = scene.geobox.zoom_to(resolution=COARSE_M)
     stack = assemble(scene, tuple(LAYERS), geobox, project.sources)
     labels = project.labels.burn(scene, geobox)
-    land = stack["valid"].values & (stack["ndvi"].values > 0)
+    land = stack["valid"] & (stack["ndvi"] > 0)
     slumps, count = ndimage.label(labels == 1)
     away = labels == 0
     for number in range(1, count + 1):
         inside = slumps == number
         near, far = (ndimage.binary_dilation(inside, iterations=px) for px in RING_PX)
-        ring, inside = far & ~near & away & land, inside & stack["valid"].values
+        ring, inside = far & ~near & away & land, inside & stack["valid"]
         if min(inside.sum(), ring.sum()) >= SMALLEST_PX:
-            yield {
-                name: float(np.median(stack[name].values[inside]) - np.median(stack[name].values[ring]))
-                for name in LAYERS
-            }
+            yield {name: float(np.median(stack[name][inside]) - np.median(stack[name][ring])) for name in LAYERS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +133,7 @@ def looks(config: Config) -> list[Look]:
         labels = project.labels.burn(scene, scene.geobox) == 1
         stack = assemble(scene, ("red",), scene.geobox, project.sources)
         corner = (slice(-CUT_PX, None), slice(-CUT_PX, None))
-        score = float(stack["valid"].values[corner].mean()) + min(float(labels[corner].mean()), 0.08)
+        score = float(stack["valid"][corner].mean()) + min(float(labels[corner].mean()), 0.08)
         best[str(scene.region)] = max(
             best.get(str(scene.region), (-1.0, scene)), (score, scene), key=lambda one: one[0]
         )
@@ -144,7 +141,7 @@ def looks(config: Config) -> list[Look]:
     for region in REGIONS:
         scene = best[region.name][1]
         stack = assemble(scene, ("red", "green", "blue"), scene.geobox, project.sources)
-        colour = np.stack([stack[band].values for band in ("red", "green", "blue")], axis=-1)[-CUT_PX:, -CUT_PX:]
+        colour = np.stack([stack[band] for band in ("red", "green", "blue")], axis=-1)[-CUT_PX:, -CUT_PX:]
         slumps = (project.labels.burn(scene, scene.geobox) == 1)[-CUT_PX:, -CUT_PX:]
         found.append(Look(name=region.name, colour=colour, slumps=slumps))
     return found

@@ -208,7 +208,7 @@ def assembled(path: Path, *, side: int, threads: int) -> Iterator[int]:
         stack = assemble(scene, LAYERS, geobox, sources)
         if (window.row, window.col) == (0, 0):
             check_ranges(stack, [layer(name) for name in LAYERS], scene_id=scene.id)
-        return int((stack["valid"].to_numpy() & (labels.burn(scene, geobox) <= 1)).sum())
+        return int((stack["valid"] & (labels.burn(scene, geobox) <= 1)).sum())
 
     yield from in_order(read, blocks(scene.geobox.shape, side=side), threads=threads, ahead=threads)
 

@@ -114,7 +114,7 @@ class Windows:
         size = self.config.tiles.size
         geobox = window_geobox(scene.geobox, Window(row=row.row, col=row.col, height=size, width=size))
         stack = assemble(scene, names, geobox, self.project.sources)
-        return as_array(stack, names), stack["valid"].to_numpy(), self.project.labels.burn(scene, geobox)
+        return as_array(stack, names), stack["valid"], self.project.labels.burn(scene, geobox)
 
     def bare(self) -> None:
         """The scene's own bands under every tile, from files that stay open."""

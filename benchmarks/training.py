@@ -124,9 +124,9 @@ def write_scenes(project: Project, folder: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         stack = assemble(scene, list(layers), scene.geobox, project.sources)
         for file, names in FILES.items():
-            planes = [_encoded(stack[name].to_numpy(), layers[name]) for name in names]
+            planes = [_encoded(stack[name], layers[name]) for name in names]
             _write(place / f"{file}.tif", np.stack(planes), scene.geobox)
-        _write(place / "valid.tif", stack["valid"].to_numpy().astype(np.uint8)[np.newaxis], scene.geobox)
+        _write(place / "valid.tif", stack["valid"].astype(np.uint8)[np.newaxis], scene.geobox)
         _write(place / "target.tif", project.labels.burn(scene, scene.geobox)[np.newaxis], scene.geobox)
 
 

@@ -93,7 +93,7 @@ def source(path, **more):
 
 def read(path, layers, geobox=SCENE.geobox, scene=SCENE, **more):
     stack = source(path, **more).read(scene, geobox, layers)
-    return np.stack([stack[name].values for name in layers])
+    return np.stack([stack[name] for name in layers])
 
 
 # What it is
@@ -304,8 +304,8 @@ def test_a_preview_shows_nearly_the_means_of_what_it_previews(large):
     tolerances = {"elevation": 0.25, "relative_elevation": 0.25, "slope": 1.0, "hillshade": 0.02, "curvature": 2e-3}
     for name, values in zip(names, full, strict=True):
         means = values.reshape(50, 16, 50, 16).mean(axis=(1, 3))
-        assert np.abs(shown[name].values - means).max() < tolerances[name], name
-        assert np.corrcoef(shown[name].values.flat, means.flat)[0, 1] > 0.97, name
+        assert np.abs(shown[name] - means).max() < tolerances[name], name
+        assert np.corrcoef(shown[name].flat, means.flat)[0, 1] > 0.97, name
 
 
 def test_a_preview_reads_a_coarser_dem_and_a_coarse_scene_does_not(large, monkeypatch):
@@ -344,8 +344,8 @@ def test_a_dem_mostly_void_gives_what_it_has(tmp_path):
     values[middle[0] - 20 : middle[0] + 20, middle[1] - 20 : middle[1] + 20] = 42
     write(tmp_path / "void.tif", values, grid)
     stack = assemble(SCENE, ["elevation", "slope"], SCENE.geobox, [source(tmp_path)])
-    assert 0 < stack["valid"].values.mean() < 0.4
-    np.testing.assert_allclose(stack["elevation"].values[stack["valid"].values], 42, atol=1e-4)
+    assert 0 < stack["valid"].mean() < 0.4
+    np.testing.assert_allclose(stack["elevation"][stack["valid"]], 42, atol=1e-4)
 
 
 def test_no_dem_under_the_scene_is_said_with_scene_and_folder(tmp_path):
@@ -507,7 +507,7 @@ def test_the_published_encodings_are_read_as_they_are(tmp_path, name, key, dtype
     write(tmp_path / "a.tif", (np.round(stored) if dtype[0] != "f" else stored).astype(dtype), grid, nodata=None)
     reader = ElevationSource(ElevationSettings(**{key: Precomputed(path=tmp_path)}))
     on_own = Scene(id="own", sensor="test", geobox=grid, files={})
-    made = reader.read(on_own, grid, [name])[name].values
+    made = reader.read(on_own, grid, [name])[name]
     np.testing.assert_allclose(made, values, atol=tolerance)
     assert reader.files(on_own) == [tmp_path / "a.tif"]
 

@@ -490,7 +490,7 @@ def test_a_map_beside_the_scenes_grid_is_scored_on_its_own_grid(tmp_path):
     inner = world.stored[scene.id][10:50, 5:40]
     write_raster(world.maps / scene.id / "probability.tif", inner, part, encoding=BYTES)
     found = evaluate(world.maps, world.scenes, world.labels, thresholds={"paper": 0.5})
-    target = read_raster(scene.files["labels"], part, bands=[1]).values[0]
+    target = read_raster(scene.files["labels"], part, bands=[1])[0]
     row = row_of(found.table, scope="scene", threshold_name="paper")
     assert counts_in(row) == slow_counts(inner, target, 0.5)
 

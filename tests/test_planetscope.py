@@ -126,7 +126,7 @@ def reflectance(path, bands, factors=(1e-4,) * 4):
 
 def assert_reads(scene, expected):
     stack = read(scene)
-    np.testing.assert_allclose([stack[name].values for name in FOUR], expected, rtol=1e-6)
+    np.testing.assert_allclose([stack[name] for name in FOUR], expected, rtol=1e-6)
 
 
 # Names and folders
@@ -633,8 +633,8 @@ def test_real_side_files_give_time_coefficients_clouds_and_mask(real):
     assert "its metadata tell 1% cloud cover" in scene.notes
     stack = read(scene)
     expected = (0.024368314353231946, 0.052276341551391092, 0.08682509013166449, 0.17732873260499032)
-    np.testing.assert_allclose([stack[name].values[0, 0] for name in FOUR], expected, rtol=1e-6)
-    assert (bands[0] == 1).sum() == stack["valid"].values.sum() == 2084145
+    np.testing.assert_allclose([stack[name][0, 0] for name in FOUR], expected, rtol=1e-6)
+    assert (bands[0] == 1).sum() == stack["valid"].sum() == 2084145
 
 
 @pytest.mark.realdata
@@ -642,7 +642,7 @@ def test_in_a_real_udm2_clear_is_all_classes_and_the_old_bits_at_once(real):
     folder, bands = real
     assert ((bands[0] == 1) == ((bands[1:6] == 0).all(axis=0) & (bands[7] == 0))).all()
     classes = ("cloud", "shadow", "snow")
-    some = read(scene_of(folder, top_of_atmosphere=True, unusable=classes))["valid"].values
+    some = read(scene_of(folder, top_of_atmosphere=True, unusable=classes))["valid"]
     np.testing.assert_array_equal(some, (bands[[1, 2, 5]] == 0).all(axis=0) & (bands[7] == 0))
 
 

@@ -3,11 +3,10 @@
 import geopandas as gpd
 import numpy as np
 import shapely
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
+from thawmap.data.stack import Stack
 from thawmap.infer.quicklook import quicklook
 
 SIDE = 64  # of the scene, 16 pixels of the picture each
@@ -24,8 +23,8 @@ def scene(*, cloud=False, masked=True, swath=0):
         valid[40:] = not masked
     ground[:, :swath] = np.nan
     valid[:, :swath] = False
-    layers = {name: (("y", "x"), ground + shift) for name, shift in (("nir", 0.1), ("red", 0.0), ("green", 0.02))}
-    return xr.Dataset({**layers, "valid": (("y", "x"), valid)}, coords=xr_coords(GEOBOX, dims=("y", "x")))
+    layers = {name: ground + shift for name, shift in (("nir", 0.1), ("red", 0.0), ("green", 0.02))}
+    return Stack(GEOBOX, {**layers, "valid": valid})
 
 
 def shown(picture, slumps=NOTHING):

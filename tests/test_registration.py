@@ -146,13 +146,13 @@ def test_every_layer_of_a_stack_lies_where_it_belongs(tmp_path):
     """To a twentieth of the scene's pixel, 15 cm, though the files' own reach from 2 m to 30 m."""
     stack = read(tmp_path, list(LAYERS))
     for name in LAYERS:
-        assert np.hypot(*shift_px(name, stack[name].to_numpy())) < CLOSE_PX, name
+        assert np.hypot(*shift_px(name, stack[name])) < CLOSE_PX, name
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_half_a_pixel_beside_is_seen(tmp_path, name):
     """The test above fails for a file that says it lies half of its pixels beside; and this says which way."""
     step = scene_px_of_a_pixel(name)
-    moved = shift_px(name, read(tmp_path, [name], moved_px=0.5)[name].to_numpy())
+    moved = shift_px(name, read(tmp_path, [name], moved_px=0.5)[name])
     assert np.hypot(*moved) > CLOSE_PX
     np.testing.assert_allclose(moved, 0.5 * step, atol=0.05 * np.hypot(*step))

@@ -305,7 +305,7 @@ def mosaic(project: Path, region: str, geobox: GeoBox) -> np.ndarray:
     """Elevation on a grid, from all tiles; NaN in gaps."""
     height = np.full(geobox.shape, np.nan, np.float32)
     for tile in sorted(project.parent.glob(f"aux/arcticdem/{region}*.tif")):
-        part = read_raster(tile, geobox, bands=[1], resampling="bilinear").values[0]
+        part = read_raster(tile, geobox, bands=[1], resampling="bilinear")[0]
         height = np.where(np.isfinite(part), part, height)
     return height
 
@@ -343,7 +343,7 @@ def test_trends_cover_the_scenes_in_another_projection(project):
         info = raster_info(path)
         assert (info.count, info.dtype, info.nodata, info.geobox.crs.epsg) == (3, "uint8", None, 3413)
         assert info.geobox.resolution.x == 30
-        values = read_raster(path, raster_info(image).geobox, bands=[1, 2, 3]).values
+        values = read_raster(path, raster_info(image).geobox, bands=[1, 2, 3])
         assert np.isfinite(values).all()
         assert 90 < np.median(values) < 165
 
@@ -395,7 +395,7 @@ def test_the_configuration_runs_as_it_is(project):
         assert 6 <= scene.acquired.month <= 9
         stack = assemble(scene, [one.name for one in config.input_layers], scene.geobox, Project(config).sources)
         check_ranges(stack, config.input_layers, scene_id=scene.id)
-        assert stack["valid"].values.mean() > 0.6
+        assert stack["valid"].mean() > 0.6
         assert (labels.burn(scene, scene.geobox) == 1).any()
 
 
@@ -412,12 +412,12 @@ def inside_and_around(project: Path) -> dict[str, dict[str, tuple[float, float]]
     found = {}
     for scene in scenes:
         stack = assemble(scene, [one.name for one in config.input_layers], scene.geobox, Project(config).sources)
-        usable, slump = stack["valid"].values, labels.burn(scene, scene.geobox) == 1
+        usable, slump = stack["valid"], labels.burn(scene, scene.geobox) == 1
         ring = ndimage.binary_dilation(slump, iterations=20) & ~ndimage.binary_dilation(slump, iterations=4)
-        ring &= usable & (stack["ndvi"].values > 0)
+        ring &= usable & (stack["ndvi"] > 0)
         found[scene.region] = {
-            name: (float(stack[name].values[slump & usable].mean()), float(stack[name].values[ring].mean()))
-            for name in stack.data_vars
+            name: (float(stack[name][slump & usable].mean()), float(stack[name][ring].mean()))
+            for name in stack
             if name != "valid"
         }
     return found

@@ -9,7 +9,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import Config, ElevationSettings, LabelSettings, RasterScenes
-from thawmap.data.io import raster_info, read_means, read_values
+from thawmap.data.io import raster_info, read_means, read_raster
 from thawmap.data.labels import open_labels
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
@@ -69,7 +69,7 @@ def test_a_turned_file_is_read_as_its_north_up_copy(tmp_path, order):
     ]
     for geobox in places:
         for how in (None, "nearest"):
-            read = [read_values(path, geobox, bands=[2, 1], resampling=how) for path in (turned, plain)]
+            read = [read_raster(path, geobox, bands=[2, 1], resampling=how) for path in (turned, plain)]
             assert np.isfinite(read[0]).any()
             np.testing.assert_array_equal(*read)
     means = [read_means(path, Window(row=4, col=8, height=20, width=16), (5, 8), bands=[1]) for path in (turned, plain)]
@@ -83,7 +83,7 @@ def test_every_pixel_lies_where_gdal_finds_it_and_north_is_above(tmp_path, degre
     affine = GRID.affine * Affine.rotation(degrees) * Affine.shear(skew) * Affine.scale(1, mirror)
     path = write(tmp_path / "a.tif", numbers(1), grid=GeoBox(GRID.shape, affine, GRID.crs))
     geobox = raster_info(path).geobox
-    read = read_values(path, geobox, bands=[1])[0]
+    read = read_raster(path, geobox, bands=[1])[0]
     col, row = np.meshgrid(np.arange(geobox.width) + 0.5, np.arange(geobox.height) + 0.5)
     with rasterio.open(path) as file:
         there = [value for (value,) in file.sample(zip(*(geobox.affine * (col.ravel(), row.ravel())), strict=True))]

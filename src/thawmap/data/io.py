@@ -16,9 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
@@ -117,23 +115,6 @@ def raster_info(path: Path) -> RasterInfo:
 
 
 def read_raster(
-    path: Path,
-    geobox: GeoBox,
-    *,
-    bands: Sequence[int],
-    resampling: str | None = None,
-    nodata: float | None = None,
-) -> xr.DataArray:
-    """As `read_values`, with coordinates.
-
-    Raises:
-        DataError: As `read_values`.
-    """
-    values = read_values(path, geobox, bands=bands, resampling=resampling, nodata=nodata)
-    return xr.DataArray(values, dims=("band", "y", "x"), coords=xr_coords(geobox, dims=("y", "x")))
-
-
-def read_values(
     path: Path,
     geobox: GeoBox,
     *,

@@ -79,7 +79,7 @@ class RasterLabels:
             msg = f"scene {scene.id} has no label raster {settings.raster!r}; add it, or leave the scene out"
             raise LabelError(msg)
         _check_nodata(scene.files["labels"], settings)
-        stored = read_raster(scene.files["labels"], geobox, bands=[settings.band], resampling="nearest").values[0]
+        stored = read_raster(scene.files["labels"], geobox, bands=[settings.band], resampling="nearest")[0]
         ignore = settings.ignore if isinstance(settings.ignore, tuple) else (settings.ignore,)
         target = np.full(stored.shape, IGNORE, np.uint8)
         target[np.isin(stored, settings.negative)] = 0

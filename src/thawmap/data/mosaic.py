@@ -223,7 +223,7 @@ def _read_pixels(tile: Tile, part: Window, content: Content) -> Values:
     """Stored numbers (band, y, x) of a tile in a part of its sheet's grid."""
     row, col = part.row - tile.window.row, part.col - tile.window.col
     own = window_geobox(tile.info.geobox, Window(row=row, col=col, height=part.height, width=part.width))
-    values: Values = read_raster(tile.info.path, own, bands=content.bands, nodata=content.nodata).values
+    values: Values = read_raster(tile.info.path, own, bands=content.bands, nodata=content.nodata)
     return values
 
 

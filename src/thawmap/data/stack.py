@@ -5,14 +5,14 @@ Hides who has which layer, the order of recipes, halos and masks.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from thawmap.data.derive import RECIPES, halo, obtainable, order
 from thawmap.data.sources.base import Scene, Source
@@ -31,6 +31,31 @@ _SETTINGS = {
 """What tells how a layer is read, beside 'scale' and 'offset' in 'scenes.files'."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack(Mapping[str, npt.NDArray[Any]]):
+    """Layers (y, x) by name, float32 in physical units, NaN = missing, and `valid` (y, x), bool, True = usable.
+
+    Attributes:
+        geobox: The grid of all of them.
+        layers: Name to values, `valid` among them.
+    """
+
+    geobox: GeoBox
+    layers: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Return the values of a layer."""
+        return self.layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the layers."""
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        """Count the layers."""
+        return len(self.layers)
+
+
 def assemble(
     scene: Scene,
     layers: Sequence[str],
@@ -38,7 +63,7 @@ def assemble(
     sources: Sequence[Source],
     *,
     optional: frozenset[str] = frozenset(),
-) -> xr.Dataset:
+) -> Stack:
     """The stack: every layer (y, x) float32 in physical units, NaN where missing, and `valid` (y, x) bool.
 
     `valid` is the sensor's mask and every layer finite, except those in ``optional``, which may be missing
@@ -67,8 +92,7 @@ def assemble(
     for name in layers:
         if name not in optional:
             usable &= np.isfinite(stack[name])
-    variables = {name: (("y", "x"), array) for name, array in {**stack, "valid": usable}.items()}
-    return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
+    return Stack(geobox, {**stack, "valid": usable})
 
 
 def _read(
@@ -83,8 +107,8 @@ def _read(
             continue
         part = source.read(scene, geobox, mine)
         if "valid" in part:
-            usable &= part["valid"].to_numpy()
-        values |= {name: _missing_is_nan(part[name].to_numpy()) for name in mine if name in part}
+            usable &= np.asarray(part["valid"])
+        values |= {name: _missing_is_nan(np.asarray(part[name])) for name in mine if name in part}
     return values, usable
 
 
@@ -113,7 +137,7 @@ def preview(
     *,
     size: int = 512,
     optional: frozenset[str] = frozenset(),
-) -> xr.Dataset:
+) -> Stack:
     """The stack of the whole scene, coarsened to at most ``size`` pixels a side; the last may reach beyond the scene.
 
     Raises:
@@ -127,13 +151,11 @@ def preview(
         for first in range(0, rows, _PART_ROWS)
     ]
 
-    def read(part: Window) -> xr.Dataset:
+    def read(part: Window) -> Stack:
         return assemble(scene, layers, window_geobox(geobox, part), sources, optional=optional)
 
     stacks = list(in_order(read, parts, threads=2, ahead=len(parts)))
-    values = {str(name): np.concatenate([stack[name].to_numpy() for stack in stacks]) for name in stacks[0].data_vars}
-    variables = {name: (("y", "x"), array) for name, array in values.items()}
-    return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
+    return Stack(geobox, {name: np.concatenate([stack[name] for stack in stacks]) for name in stacks[0]})
 
 
 def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
@@ -142,12 +164,12 @@ def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
     return GeoBox((window.height, window.width), geobox.affine * shift, geobox.crs)
 
 
-def as_array(stack: xr.Dataset, layers: Sequence[str]) -> npt.NDArray[np.float32]:
+def as_array(stack: Stack, layers: Sequence[str]) -> npt.NDArray[np.float32]:
     """The layers (layer, y, x) in the given order, float32, NaN where missing."""
-    return np.stack([stack[name].values for name in layers]).astype(np.float32, copy=False)
+    return np.stack([stack[name] for name in layers]).astype(np.float32, copy=False)
 
 
-def check_ranges(stack: xr.Dataset, layers: Sequence[Layer], *, scene_id: str) -> None:
+def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> None:
     """Refuse a stack whose numbers cannot be in the layers' units (law 14).
 
     A layer's median over the usable pixels may lie up to 1.5 times its range from the middle of it.
@@ -155,10 +177,10 @@ def check_ranges(stack: xr.Dataset, layers: Sequence[Layer], *, scene_id: str) -
     Raises:
         DataError: If it does not; the message names scene, layer, median and range.
     """
-    usable = stack["valid"].values
+    usable = stack["valid"]
     for asked in layers:
         layer = LAYERS.get(asked.name, asked)  # a network may see a part of the range
-        values = stack[layer.name].values[usable]
+        values = stack[layer.name][usable]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # an optional layer may be missing altogether
             median = float(np.nanmedian(values)) if values.size else np.nan

@@ -15,7 +15,6 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import shapely
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
@@ -23,6 +22,7 @@ from rasterio.features import rasterize
 from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer, write_png, write_text
 from thawmap.data.sources.base import Scene
+from thawmap.data.stack import Stack
 from thawmap.data.vectors import write_vector
 from thawmap.infer.ground import pixel_m
 from thawmap.infer.item import NODATA, Provenance, assets, stac_item
@@ -97,7 +97,7 @@ def export(
     rows: Iterable[Rows],
     folder: Path,
     *,
-    picture: xr.Dataset,
+    picture: Stack,
     polygons: PolygonSettings,
     outputs: OutputSettings,
     provenance: Provenance,

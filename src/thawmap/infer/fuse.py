@@ -18,12 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pystac
-import xarray as xr
-from odc.geo.xr import xr_coords
 
 from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer, write_text
-from thawmap.data.stack import window_geobox
+from thawmap.data.stack import Stack, window_geobox
 from thawmap.errors import ConfigError
 from thawmap.grid import Window, blocks
 from thawmap.infer.export import NODATA, Exported, Provenance, as_written, export
@@ -105,7 +103,7 @@ def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
         yield Fused(first_row=row, probability=probability, dates=dates.astype(np.uint16), spread=spread)
 
 
-def preview(place: Place, *, size: int = 1024) -> xr.Dataset:
+def preview(place: Place, *, size: int = 1024) -> Stack:
     """The mean of all maps (y, x) as "probability", on a grid of at most ``size`` px a side, and `valid`.
 
     Raises:
@@ -116,8 +114,7 @@ def preview(place: Place, *, size: int = 1024) -> xr.Dataset:
     rows, cols = (max(1, round(side / factor)) for side in shape)
     geobox = place.geobox if factor == 1 else place.geobox.zoom_to((rows, cols))
     probability = _mean(one.read(geobox) for one in place.maps)
-    variables = {"probability": (("y", "x"), probability), "valid": (("y", "x"), np.isfinite(probability))}
-    return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
+    return Stack(geobox, {"probability": probability, "valid": np.isfinite(probability)})
 
 
 def write(
@@ -125,7 +122,7 @@ def write(
     folder: Path,
     recipe: Recipe,
     *,
-    picture: xr.Dataset,
+    picture: Stack,
     polygons: PolygonSettings,
     outputs: OutputSettings,
     provenance: Provenance,

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
-from thawmap.data.stack import check_ranges, preview
+from thawmap.data.stack import Stack, check_ranges, preview
 from thawmap.errors import ConfigError
 from thawmap.infer.plan import Cut, plan
 from thawmap.layers import Layer
@@ -95,7 +94,7 @@ def look_over(
     further: Sequence[str] = (),
     picture: Sequence[str] = (),
     size: int = 1024,
-) -> xr.Dataset:
+) -> Stack:
     """The scene on a grid of at most ``size`` pixels a side: what networks and pictures need, and what is valid.
 
     Raises:
@@ -108,7 +107,7 @@ def look_over(
 
 
 def plan_scene(
-    scene: Scene, members: Sequence[Member], settings: InferenceSettings, overview: xr.Dataset, *, further: int = 0
+    scene: Scene, members: Sequence[Member], settings: InferenceSettings, overview: Stack, *, further: int = 0
 ) -> Cut:
     """How `predict` cuts the scene, after a look at it on a coarser grid.
 
@@ -119,7 +118,7 @@ def plan_scene(
     for member in members:
         check_ranges(overview, member.layers, scene_id=scene.id)
     shape = (scene.geobox.height, scene.geobox.width)
-    return plan(shape, members, settings, valid=overview["valid"].to_numpy(), further=further)
+    return plan(shape, members, settings, valid=overview["valid"], further=further)
 
 
 def check_symmetries(members: Sequence[Member], settings: InferenceSettings) -> None:

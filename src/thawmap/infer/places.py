@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from shapely.geometry import Polygon
 
 from thawmap.data.inventory import EQUAL_AREA
-from thawmap.data.io import raster_info, read_values
+from thawmap.data.io import raster_info, read_raster
 from thawmap.data.mosaic import overlap
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import window_geobox
@@ -74,7 +74,7 @@ class Map:
         Raises:
             DataError: If the file is damaged.
         """
-        stored = read_values(self.path, geobox, bands=[1], resampling="bilinear")[0]
+        stored = read_raster(self.path, geobox, bands=[1], resampling="bilinear")[0]
         probability: _Values = np.minimum(stored / np.float32(100) if self.hundredths else stored, np.float32(1))
         return probability
 
@@ -149,7 +149,7 @@ def open_map(folder: Path) -> Map:
         raise DataError(msg)
     info = raster_info(path)
     last = Window(row=info.geobox.height - 1, col=0, height=1, width=info.geobox.width)
-    read_values(path, window_geobox(info.geobox, last), bands=[1])  # a file that was cut short lacks its end
+    read_raster(path, window_geobox(info.geobox, last), bands=[1])  # a file that was cut short lacks its end
     return Map(
         id=folder.name,
         path=path,

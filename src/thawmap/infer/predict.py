@@ -14,12 +14,11 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from thawmap.allocation import release_freed_memory
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
-from thawmap.data.stack import assemble, window_geobox
+from thawmap.data.stack import Stack, assemble, window_geobox
 from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.grid import Window, ramp
@@ -60,7 +59,7 @@ def predict(
     settings: InferenceSettings,
     *,
     further: Sequence[str] = (),
-    overview: xr.Dataset | None = None,
+    overview: Stack | None = None,
 ) -> Iterator[Rows]:
     """Probabilities of a scene, row by row from the top; every row once.
 
@@ -125,7 +124,7 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
         window, height=min(window.height, size[0] - window.row), width=min(window.width, size[1] - window.col)
     )
 
-    def assembled(strip: Window) -> xr.Dataset:
+    def assembled(strip: Window) -> Stack:
         return assemble(scene, asked.names, window_geobox(scene.geobox, strip), sources, optional=asked.optional)
 
     if tile.own != inside and not any(assembled(strip)["valid"].any() for strip in _strips(tile.own)):
@@ -135,9 +134,9 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
     strips = list(_strips(inside, together=readers if inside.height * inside.width > _SHARED_PX else 1))
     for strip, stack in zip(strips, in_order(assembled, strips, threads=readers, ahead=readers - 1), strict=True):
         here = slice(strip.row - inside.row, strip.row - inside.row + strip.height)
-        valid[here] = stack["valid"].to_numpy()
+        valid[here] = stack["valid"]
         for number, name in enumerate(asked.names):
-            image[number, here, : strip.width] = stack[name].to_numpy()
+            image[number, here, : strip.width] = stack[name]
     return _Piece(image=image, valid=valid) if valid.any() else _Piece(image=image[:, :0, :0].copy())
 
 

@@ -6,10 +6,11 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import shapely
-import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+
+from thawmap.data.stack import Stack
 
 _OUTLINE = "#56b4e9"  # as predictions in the reports
 _PICTURE_PX = 1024  # longer side of a quicklook
@@ -20,14 +21,14 @@ _VEIL = 0.55  # grey over what is seen but was not mapped
 _VEILED = 0.6  # its share
 
 
-def quicklook(picture: xr.Dataset, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]:
+def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]:
     """The scene (y, x, 3), uint8, in false colour (NIR, red, green), with the slumps' outlines.
 
     Each layer is stretched between the 2nd and 98th percentile of what is valid, so that masked clouds and snow do not
     darken the rest. What is seen but not valid, and so not mapped, lies under a veil; missing pixels are grey. Without
     these three layers the first layer is shown in grey.
     """
-    geobox = picture.odc.geobox
+    geobox = picture.geobox
     height, width = geobox.shape
     figure = Figure(figsize=(width / height, 1) if height >= width else (1, height / width), dpi=_PICTURE_PX)
     canvas: Any = FigureCanvasAgg(figure)
@@ -44,13 +45,13 @@ def quicklook(picture: xr.Dataset, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.u
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def _false_colour(picture: xr.Dataset) -> npt.NDArray[np.float32]:
+def _false_colour(picture: Stack) -> npt.NDArray[np.float32]:
     """The picture (y, x, 3), 0..1."""
     names = ["nir", "red", "green"]
-    if not set(names) <= set(picture.data_vars):
-        names = [next(str(name) for name in picture.data_vars if name != "valid")] * 3
-    layers = np.stack([picture[name].to_numpy() for name in names], axis=-1)
-    known, valid = np.isfinite(layers).all(axis=-1, keepdims=True), picture["valid"].to_numpy()[..., np.newaxis] == 1
+    if not set(names) <= set(picture):
+        names = [next(name for name in picture if name != "valid")] * 3
+    layers = np.stack([picture[name] for name in names], axis=-1)
+    known, valid = np.isfinite(layers).all(axis=-1, keepdims=True), picture["valid"][..., np.newaxis]
     seen = layers[(known & valid if (known & valid).any() else known)[..., 0]]
     if not len(seen):
         return np.full(layers.shape, _MISSING, np.float32)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from thawmap.data.sources.base import Scene, Source
-from thawmap.data.stack import as_array, assemble, preview, window_geobox
+from thawmap.data.stack import Stack, as_array, assemble, preview, window_geobox
 from thawmap.errors import DataError
 from thawmap.grid import Window
 
@@ -20,7 +19,7 @@ _COARSE_PX = 256  # side of the look that tells where a scene is valid
 
 
 def cut_out(
-    scene: Scene, bundle: "Bundle", sources: Sequence[Source], side: int, *, overview: xr.Dataset | None = None
+    scene: Scene, bundle: "Bundle", sources: Sequence[Source], side: int, *, overview: Stack | None = None
 ) -> npt.NDArray[np.float32] | None:
     """The middle of what is valid of a scene, as a bundle sees it; None where nothing is valid.
 
@@ -40,7 +39,7 @@ def cut_out(
     names = [layer.name for layer in bundle.layers]
     if overview is None:
         overview = preview(scene, names, sources, size=_COARSE_PX, optional=bundle.optional)
-    valid = overview["valid"].to_numpy()
+    valid = overview["valid"]
     if not valid.any():
         return None
     factor = math.ceil(max(scene.geobox.shape) / max(valid.shape))
@@ -53,7 +52,7 @@ def cut_out(
     )
     part = window_geobox(scene.geobox, Window(row=row, col=col, height=height, width=width))
     stack = assemble(scene, names, part, sources, optional=bundle.optional)
-    return as_array(stack, names) if stack["valid"].to_numpy().any() else None
+    return as_array(stack, names) if stack["valid"].any() else None
 
 
 def first_cut_out(

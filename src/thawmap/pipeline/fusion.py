@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
-import xarray as xr
 from pydantic import ValidationError
 
 from thawmap import __version__
@@ -16,7 +16,7 @@ from thawmap.data.drafts import alone
 from thawmap.data.io import crs_of
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
-from thawmap.data.stack import assemble
+from thawmap.data.stack import Stack, assemble
 from thawmap.errors import ConfigError, DataError
 from thawmap.infer import fuse as fusing
 from thawmap.infer.export import Provenance, is_finished
@@ -220,18 +220,22 @@ def _write(
         )
 
 
-def _picture(place: Place, project: Project) -> xr.Dataset:
+def _picture(place: Place, project: Project) -> Stack:
     """The latest clear images of a place in false colour on a coarse grid; its probability where none is at hand."""
     probability = fusing.preview(place)
-    images: xr.Dataset | None = None
+    shape = tuple(probability.geobox.shape)
+    images = {name: np.full(shape, np.nan, np.float32) for name in _COLOURS}
+    seen, opened = np.zeros(shape, bool), False
     for scene in _scenes(place, project):
         try:
-            stack = assemble(scene, _COLOURS, probability.odc.geobox, project.sources)
+            stack = assemble(scene, _COLOURS, probability.geobox, project.sources)
         except DataError:
             continue
-        clear = stack.where(stack["valid"])
-        images = clear if images is None else images.fillna(clear)
-    return probability if images is None else images
+        fresh, opened = stack["valid"] & ~seen, True
+        for name, values in images.items():
+            values[fresh] = stack[name][fresh]
+        seen |= fresh
+    return Stack(probability.geobox, {**images, "valid": seen}) if opened else probability
 
 
 def _scenes(place: Place, project: Project) -> Iterator[Scene]:

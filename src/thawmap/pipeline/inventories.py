@@ -157,7 +157,7 @@ def _look(candidate: Candidate, project: Project) -> tuple[str, faults.Footprint
     scene = project.open(candidate, labelled=False)
     bands, *_ = project.sources
     first = min(scene.readings)
-    seen = np.isfinite(preview(scene, [first], [bands], size=_COARSE)[first].to_numpy())
+    seen = np.isfinite(preview(scene, [first], [bands], size=_COARSE)[first])
     return scene.id, faults.footprint(scene, seen)
 
 

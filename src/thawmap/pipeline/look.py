@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from thawmap.data.earth import crs_name
 from thawmap.data.io import crs_of
 from thawmap.data.labels import IGNORE
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Candidate, Scene
-from thawmap.data.stack import check_ranges, preview, window_geobox
+from thawmap.data.stack import Stack, check_ranges, preview, window_geobox
 from thawmap.errors import DataError
 from thawmap.grid import blocks
 from thawmap.text import counted
@@ -49,7 +48,7 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
     }
 
 
-def _gaps(overview: xr.Dataset, layers: Sequence[str]) -> list[str]:
+def _gaps(overview: Stack, layers: Sequence[str]) -> list[str]:
     """Which layers lack a large part of the ground that the best known of them shows."""
     known = {name: float(np.isfinite(overview[name]).mean()) for name in layers}
     best = max(known.values())

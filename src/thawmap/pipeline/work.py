@@ -10,13 +10,13 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 import torch
-import xarray as xr
 
 from thawmap import __version__
 from thawmap.config import Config, InferenceSettings
 from thawmap.data.drafts import alone
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
+from thawmap.data.stack import Stack
 from thawmap.infer.export import Provenance, export, is_finished
 from thawmap.infer.members import Member, look_over, plan_scene
 from thawmap.infer.plan import memory
@@ -54,7 +54,7 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
             scene,
             stream(scene, members, project.sources, config.inference, further=further, overview=overview),
             out,
-            picture=overview[[*picture, "valid"]],
+            picture=Stack(overview.geobox, {name: overview[name] for name in (*picture, "valid")}),
             polygons=config.polygons,
             outputs=config.outputs,
             provenance=provenance,
@@ -85,7 +85,7 @@ def _first_part(scenes: Sequence[Scene], bundle: Bundle, project: Project, side:
     return plausible(bundle.layers, side)[0] if found is None else found[1]
 
 
-def _part(scene: Scene, bundle: Bundle, project: Project, overview: xr.Dataset, side: int) -> npt.NDArray[np.float32]:
+def _part(scene: Scene, bundle: Bundle, project: Project, overview: Stack, side: int) -> npt.NDArray[np.float32]:
     """What a backend is compared on before it maps: of this scene, else made up."""
     found = cut_out(scene, bundle, project.sources, side, overview=overview)
     return plausible(bundle.layers, side)[0] if found is None else found

@@ -157,7 +157,7 @@ def probability_file(folder: Path) -> Path:
 
 def read_probability(path: Path, geobox: GeoBox) -> npt.NDArray[np.float32]:
     """Probability (y, x), float32, 0..1, NaN = missing, on a part of the map's grid; bytes hold hundredths."""
-    stored: npt.NDArray[np.float32] = read_raster(path, geobox, bands=[1]).values[0]
+    stored: npt.NDArray[np.float32] = read_raster(path, geobox, bands=[1])[0]
     return stored if raster_info(path).dtype.startswith("float") else stored / np.float32(100)
 
 

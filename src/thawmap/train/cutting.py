@@ -207,7 +207,7 @@ def _cut(
     stored = [code.name for code in codes]
     wanted = list(dict.fromkeys([*(one.name for one in config.input_layers), *stored]))
     stack = assemble(scene, wanted, geobox, sources)
-    valid = stack["valid"].to_numpy() & inside
+    valid = stack["valid"] & inside
     learnt = valid & labelled
     parts = [(number, tile, _within(block, tile)) for number, tile in block.tiles]
     parts = [
@@ -217,7 +217,7 @@ def _cut(
     ]
     if not parts:
         return []
-    image = encode([stack[name].values for name in stored], codes)
+    image = encode([stack[name] for name in stored], codes)
     return [
         _Tile(number=number, window=tile, image=image[:, *part], target=target[part], valid=valid[part])
         for number, tile, part in parts

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from thawmap.data.earth import crs_name
 from thawmap.data.sources.base import Scene
@@ -41,7 +40,7 @@ class ArraySource:
                 msg = f"layer {name!r} has shape {array.shape}, its grid {tuple(geobox.shape)}; make them agree"
                 raise DataError(msg)
 
-    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
+    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
         """The layers of the pixel that lies under each of ``geobox``'s pixel centres; NaN beyond the arrays.
 
         Raises:
@@ -54,13 +53,13 @@ class ArraySource:
             msg = f"scene {scene.id}: no array for layer {absent[0]!r}; there are: {known}"
             raise DataError(msg)
         place, inside = self._under(scene, geobox)
-        stack = xr.Dataset(coords=xr_coords(geobox))
+        stack: dict[str, npt.NDArray[Any]] = {}
         for name in layers:
             values = self._values[name][place]
             values = np.where(inside & np.isfinite(values), values, np.nan)
-            stack[name] = (geobox.dims, values.astype(np.float32))
+            stack[name] = values.astype(np.float32)
         if self._valid is not None:
-            stack["valid"] = (geobox.dims, inside & self._valid[place])
+            stack["valid"] = inside & self._valid[place]
         return stack
 
     def files(self, scene: Scene) -> Sequence[Path]:  # noqa: ARG002 - arrays lie in no file

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
-from thawmap.data.io import read_values
+from thawmap.data.io import read_raster
 from thawmap.data.sources.base import Reading, Scene
 
 OPTICAL = frozenset({"blue", "green", "red", "nir"})
@@ -28,7 +26,7 @@ class BandSource:
 
     layers: frozenset[str]
 
-    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
+    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
         """The layers that the scene has (y, x), float32 in physical units, NaN where missing, and `valid` by masks.
 
         Raises:
@@ -41,8 +39,7 @@ class BandSource:
         if scene.masks:
             files = sorted({mask.file for mask in scene.masks})
             made["valid"] = np.logical_and.reduce([_read_masks(scene, geobox, file) for file in files])
-        variables = {name: (("y", "x"), values) for name, values in made.items()}
-        return xr.Dataset(variables, coords=xr_coords(geobox, dims=("y", "x")))
+        return made
 
     def files(self, scene: Scene) -> Sequence[Path]:
         """Every file of the scene."""
@@ -61,7 +58,7 @@ def _read_bands(scene: Scene, geobox: GeoBox, alike: Mapping[str, Reading]) -> d
     """Layers of one file, in physical units."""
     first = next(iter(alike.values()))
     bands = [reading.band for reading in alike.values()]
-    values = read_values(scene.files[first.file], geobox, bands=bands, resampling=first.resampling, nodata=first.nodata)
+    values = read_raster(scene.files[first.file], geobox, bands=bands, resampling=first.resampling, nodata=first.nodata)
     values *= np.array([reading.scale for reading in alike.values()], np.float32)[:, None, None]
     values += np.array([reading.offset for reading in alike.values()], np.float32)[:, None, None]
     return dict(zip(alike, values, strict=True))
@@ -71,7 +68,7 @@ def _read_masks(scene: Scene, geobox: GeoBox, file: str) -> npt.NDArray[np.bool_
     """Which pixels (y, x) all masks of a file call usable; each of its bands is read once."""
     masks = [mask for mask in scene.masks if mask.file == file]
     bands = sorted({band for mask in masks for band in mask.bands})
-    stored = dict(zip(bands, read_values(scene.files[file], geobox, bands=bands, resampling="nearest"), strict=True))
+    stored = dict(zip(bands, read_raster(scene.files[file], geobox, bands=bands, resampling="nearest"), strict=True))
     usable: npt.NDArray[np.bool_] = np.logical_and.reduce(
         [np.isin(stored[band], mask.usable) for mask in masks for band in mask.bands]
     )

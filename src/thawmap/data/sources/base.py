@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import xarray as xr
+import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 
@@ -104,8 +104,8 @@ class Source(Protocol):
         """Names of the layers that it can read."""
         ...
 
-    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
-        """The layers (y, x), float32 in physical units, NaN where missing, on exactly ``geobox``.
+    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
+        """The layers (y, x) by name, float32 in physical units, NaN where missing, on exactly ``geobox``.
 
         A source that knows which pixels its sensor could use adds ``valid`` (y, x), bool, True = usable.
 

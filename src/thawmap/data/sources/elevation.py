@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from thawmap.config import ElevationSettings, Precomputed
 from thawmap.data import relief
@@ -50,7 +48,7 @@ class ElevationSource:
         made = _RECIPES if self.settings.path is not None else ()
         return frozenset(made) | {name for name in _KEYS if self.settings.made_before(name) is not None}
 
-    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
+    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, Values]:
         """The layers (y, x), float32 in metres, degrees, 1 or 1/m, on exactly ``geobox``; NaN where missing.
 
         A grid at least twice as coarse as the scene's own shows it only: its layers come from a DEM as coarse as half
@@ -67,11 +65,7 @@ class ElevationSource:
                 sheets = sheets_under(scene, geobox, place=before.path, setting=f"{_section(name)}.path")
                 made[name] = read_mosaic(sheets, geobox, _made_before(name, before))[0]
         made |= self._make(scene, geobox, [name for name in layers if name not in made])
-        stack = xr.Dataset(coords=xr_coords(geobox, dims=("y", "x")))
-        for name in layers:
-            values = made[name].clip(*_RANGES[name]) if name in _RANGES else made[name]
-            stack[name] = (("y", "x"), values)
-        return stack
+        return {name: made[name].clip(*_RANGES[name]) if name in _RANGES else made[name] for name in layers}
 
     def files(self, scene: Scene) -> Sequence[Path]:
         """The rasters that the scene touches.

@@ -1,12 +1,12 @@
 """Landsat trends of the tasseled-cap indices (TCVIS): brightness, greenness and wetness, in three bands of tiles."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import xarray as xr
+import numpy.typing as npt
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from thawmap.config import TrendSettings
 from thawmap.data.io import RasterInfo
@@ -30,7 +30,7 @@ class TrendSource:
         """The three indices."""
         return frozenset(_BANDS)
 
-    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> xr.Dataset:
+    def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
         """Trends per decade (y, x), float32, on exactly ``geobox``; NaN where missing.
 
         Bytes are low + code / 255 x (high - low) (paper, section 2.2.3); files of floats hold the trends themselves.
@@ -48,10 +48,7 @@ class TrendSource:
             nodata=settings.nodata,
         )
         sheets = sheets_under(scene, geobox, place=settings.path, setting=_PLACE)
-        stack = xr.Dataset(coords=xr_coords(geobox, dims=("y", "x")))
-        for name, values in zip(layers, read_mosaic(sheets, geobox, content), strict=True):
-            stack[name] = (("y", "x"), values)
-        return stack
+        return dict(zip(layers, read_mosaic(sheets, geobox, content), strict=True))
 
     def files(self, scene: Scene) -> Sequence[Path]:
         """The rasters that the scene touches.
