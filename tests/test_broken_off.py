@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import replace
@@ -23,6 +22,7 @@ import yaml
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from stopping import stopped
 from test_bad_input import a_bundle
 from thawmap import cli
 from thawmap.data.io import Encoding, write_raster
@@ -52,7 +52,7 @@ def stored(shape):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Three scenes, the second of which takes seven hundred windows, and a model that makes slumps of them."""
+    """Three scenes, the second of which takes many windows, and a model that makes slumps of them."""
     folder = tmp_path_factory.mktemp("broken") / "project"
     for name, shape in SHAPES.items():
         write_scene(folder, name, stored(shape))
@@ -61,7 +61,7 @@ def project(tmp_path_factory):
     content = {
         "scenes": {"kind": "rasters", "table": "scenes.csv", "files": {"image.tif": bands}},
         "layers": ["red", "nir", "ndvi"],
-        "inference": {"tile": 32, "overlap": 16, "backend": "eager", "device": "cpu"},
+        "inference": {"tile": 96, "overlap": 16, "backend": "eager", "device": "cpu"},
     }
     (folder / "thawmap.yaml").write_text(yaml.safe_dump(content))
     save(red_or_not(), folder / "model")
@@ -82,19 +82,8 @@ def words(project, out, *more):
 
 
 def begun(project, out, *more):
-    """The command in a process and a session of its own, as soon as it writes the second scene."""
-    command = [sys.executable, "-m", "thawmap", *words(project, out, *more)]
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that a shell runs in the background ignore Ctrl-C
-    try:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    while not list(out.glob(MIDWAY)):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    return process
+    """The command in a process and a session of its own, which has stopped while it writes the second scene."""
+    return stopped(words(project, out, *more), files=out / MIDWAY)
 
 
 def hidden(out):
@@ -140,6 +129,7 @@ def test_ctrl_c_leaves_what_is_finished_and_nothing_else(project, unbroken, tmp_
     out = tmp_path / "maps"
     process = begun(project, out, "--set", f"engine.workers={workers}")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, signal.SIGCONT)
     said, complained = process.communicate(timeout=240)
     assert process.returncode == 130
     assert said == ""
@@ -157,8 +147,7 @@ def test_another_process_waits_for_one_that_lives_and_clears_up_after_one_that_w
     project, unbroken, tmp_path, ending, caplog
 ):
     out = tmp_path / "maps"
-    process = begun(project, out)
-    process.send_signal(signal.SIGSTOP)  # it lives, and does nothing
+    process = begun(project, out)  # it lives, and does nothing
     first = content(out / "s0")
     (draft,) = out.glob(".s1.*.tmp")
     with ThreadPoolExecutor(1) as pool:
@@ -208,20 +197,21 @@ def test_a_full_disk_costs_the_scenes_that_do_not_fit(project, unbroken, disk, c
     assert content(out) == {name: made for name, made in unbroken.items() if name[:2] in mapped}
 
 
-def test_a_file_that_vanishes_midway_costs_its_scene(project, unbroken, tmp_path, capsys):
+def test_a_file_that_vanishes_midway_costs_its_scene(project, unbroken, tmp_path, capsys, monkeypatch):
     copy, out = tmp_path / "project", tmp_path / "maps"
     shutil.copytree(project, copy)
     image = copy / "scenes" / "s1" / "image.tif"
 
-    def lose():
-        while not list(out.glob(MIDWAY)):
-            time.sleep(0.002)
-        image.rename(copy / "lost.tif")
+    forward = torch.nn.Conv2d.forward
 
-    with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(lose)
+    def losing(self, images):
+        if image.exists() and list(out.glob(MIDWAY)):
+            image.rename(copy / "lost.tif")
+        return forward(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Conv2d, "forward", losing)
         status = cli._run(words(copy, out))
-        lost.result(60)
     said = capsys.readouterr().err
     assert status == 1
     assert f"thawmap: s1 failed: {image} does not exist" in said
@@ -283,7 +273,8 @@ def test_a_hole_as_large_as_tiles_stays_a_hole(project, unbroken, tmp_path):
     values[:, 40:120, 50:150] = 0
     found = {}
     for name, image in (("whole", whole), ("holed", values)):
-        assert cli._run(words(alone_in(project, tmp_path / name, image), out / name)) == 0
+        command = words(alone_in(project, tmp_path / name, image), out / name, "--set", "inference.tile=32")
+        assert cli._run(command) == 0
         with rasterio.open(out / name / "s0" / "probability.tif") as file:
             found[name] = file.read(1)
     hole = np.zeros((160, 170), np.bool_)
