@@ -16,7 +16,10 @@ from thawmap.config import ModelSettings
 from thawmap.errors import BundleError
 from thawmap.layers import layer
 from thawmap.model.bundle import Bundle, _identify, load, save
+from thawmap.model.manifest import Manifest
 from thawmap.model.network import build, traits
+from thawmap.pipeline import models, origin
+from thawmap.report.training import _facts
 
 torch.set_num_threads(1)
 
@@ -178,7 +181,7 @@ def test_other_weights_under_a_matching_checksum_fail_the_self_test(saved):
     [
         ({"format": 2}, "has format 2"),
         ({"architecture": "unett"}, "did you mean 'unet'"),
-        ({"layers": [{"name": "red"}] * 3}, "cannot be rebuilt"),
+        ({"layers": [{"name": "red"}] * 3}, r"'layers.0.units' is missing"),
         ({"architecture": "unet"}, "cannot be rebuilt"),
     ],
 )
@@ -194,6 +197,75 @@ def test_text_that_is_not_json_is_refused(saved):
     _, folder = saved
     (folder / "bundle.json").write_text('{"format": 1')
     with pytest.raises(BundleError, match="is not JSON"):
+        load(folder)
+
+
+FULL = {
+    "made_by": "thawmap train",
+    "from": "phase full, epoch 1",
+    "config": {"training": {"seed": 1}, "split": {"by": "region"}},
+    "tile_store": "e27fdc59c236",
+    "versions": {"torch": "2.9"},
+    "regions": {"train": ["Lena"], "test": ["Horton"]},
+    "tiles": {"train": 3},
+    "notes": ["imported"],
+    "begun_from": {"bundle": "e27fdc59c236", "regions": ["Yamal"]},
+}
+WRONG = (None, True, -1, 0, 1e400, float("nan"), 10**40, "a", "", [], [None], [1], {}, {"x": None}, {"x": [1]})
+
+
+def places(content, above=()):
+    """Every key and list item of a JSON value, as the way to it."""
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in inside:
+        yield (*above, key)
+        yield from places(value, (*above, key))
+
+
+def changed(content, way, value):
+    """A copy of a JSON value with another value at one place."""
+    if not way:
+        return value
+    copy = list(content) if isinstance(content, list) else dict(content)
+    copy[way[0]] = changed(content[way[0]], way[1:], value)
+    return copy
+
+
+def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):
+    """As whoever edits a bundle and seals it again can write it: it loads and can be told of, or is refused."""
+    save(make(optional=frozenset({"ndvi"}), metrics={"iou": 0.4}, provenance=FULL), tmp_path)
+    path = tmp_path / "bundle.json"
+    whole = json.loads(path.read_text())
+    asked = {("provenance", *way) for way in places(whole["provenance"])} | set(places(whole)) - {("id",), ("format",)}
+    refused = accepted = 0
+    for way in sorted(asked, key=str):
+        for value in WRONG:
+            rest = {key: found for key, found in changed(whole, way, value).items() if key != "id"}
+            path.write_text(json.dumps({"id": _identify(rest)} | rest))
+            try:
+                loaded = load(tmp_path)
+            except BundleError as error:
+                refused += "\n" not in str(error)
+            else:
+                accepted += 1
+                assert models._told(loaded).lines
+                assert isinstance(origin.roles([], loaded), dict)
+                assert isinstance(origin.facts(loaded), dict)
+                assert isinstance(_facts(loaded), dict)
+    assert refused + accepted == len(asked) * len(WRONG)
+    assert refused > 3 * accepted
+
+
+def test_every_value_of_a_bundle_has_a_type(saved):
+    _, folder = saved
+    assert set(json.loads((folder / "bundle.json").read_text())) == set(Manifest.model_fields) | {"format"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{" + '"a": {' * 60 + "}" * 61])
+def test_a_description_that_is_nested_without_end_is_refused(saved, text):
+    _, folder = saved
+    (folder / "bundle.json").write_text(text)
+    with pytest.raises(BundleError, match="nested more than 50 levels"):
         load(folder)
 
 

@@ -31,7 +31,9 @@ from thawmap.config import ModelSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer
 from thawmap.model import catalogue
+from thawmap.model.manifest import Manifest
 from thawmap.model.network import PROBE_PX, build, probability
+from thawmap.records import checked, read_object
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -137,7 +139,7 @@ def load(folder: Path) -> Bundle:
             network=network.eval(),
         )
         difference = (_answer(bundle, test["input"]) - test["probability"]).abs().max().item()
-    except (ConfigError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (ConfigError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         msg = f"bundle {folder} cannot be rebuilt ({str(error).strip().splitlines()[0]}); train or import it again"
         raise BundleError(msg) from error
     if not difference <= TOLERANCE:
@@ -206,19 +208,22 @@ def _answer(bundle: Bundle, inputs: Tensor) -> Tensor:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
+    """The description, with the types and ranges that `thawmap.model.manifest` asks for."""
     try:
-        content = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        content = read_object(folder / _JSON)
+        if content.get("format") == FORMAT:
+            checked(content, Manifest)
     except OSError as error:
         msg = f"{folder} holds no bundle ({_JSON}: {error.strerror}); name a folder that 'thawmap train --out' wrote"
         raise BundleError(msg) from error
     except ValueError as error:
-        msg = f"bundle {folder} is damaged: {_JSON} is not JSON; restore it, or train or import the bundle again"
+        msg = f"bundle {folder} is damaged: {_JSON} {error}; restore it, or train or import the bundle again"
         raise BundleError(msg) from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    if content.get("format") != FORMAT:
+        found = content.get("format")
         msg = f"bundle {folder} has format {found!r}; this version reads format {FORMAT}; use a matching thawmap"
         raise BundleError(msg)
-    return dict(content)
+    return content
 
 
 def _check_files(folder: Path, content: dict[str, Any]) -> None:
@@ -229,11 +234,11 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
         except OSError as error:
             msg = f"bundle {folder} is not whole ({name}: {error.strerror}); restore it, or train or import it again"
             raise BundleError(msg) from error
-        if found != content.get("sha256", {}).get(name):
+        if found != content["sha256"].get(name):
             msg = f"bundle {folder} is damaged: {name} is not the file it was saved with (swapped or cut); restore it"
             raise BundleError(msg)
     rest = {key: value for key, value in content.items() if key != "id"}
-    if content.get("id") != _identify(rest):
+    if content["id"] != _identify(rest):
         msg = f"bundle {folder} is damaged: {_JSON} was changed after it was saved; restore it"
         raise BundleError(msg)
 

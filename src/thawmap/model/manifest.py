@@ -1,0 +1,97 @@
+"""What `bundle.json` may hold: a type and a range for every value that is read from it.
+
+A bundle comes from strangers, and whoever edits one can make its checksums agree again (`thawmap.model.bundle`).
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from thawmap.records import Record
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Side = Annotated[int, Field(ge=1, le=65536)]
+_Name = Annotated[str, Field(min_length=1)]
+
+
+class LayerRecord(Record, extra="forbid"):
+    """An input, as `thawmap.layers.Layer`."""
+
+    name: _Name
+    units: str
+    low: float
+    high: float
+    clip: bool = True
+    optical: bool = False
+    directional: bool = False
+    code_low: float
+    code_step: float = Field(gt=0)
+    recipe: str = ""
+
+
+class TrainingRecord(Record):
+    """Keys of the section `training` that are shown."""
+
+    seed: int | None = None
+
+
+class SplitRecord(Record):
+    """Keys of the section `split` that say which regions the model has seen."""
+
+    by: str = ""
+
+
+class ConfigRecord(Record):
+    """The configuration that a model was trained with; its other sections are compared, and otherwise not read."""
+
+    training: TrainingRecord = TrainingRecord()
+    split: SplitRecord = SplitRecord()
+
+
+class BeginningRecord(Record):
+    """The bundle that a training began from."""
+
+    bundle: str = ""
+    regions: list[str] = Field(default_factory=list)
+
+
+class ProvenanceRecord(Record):
+    """How a bundle came to be."""
+
+    made_by: str = ""
+    origin: str = Field(default="", alias="from")
+    config: ConfigRecord = ConfigRecord()
+    tile_store: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    regions: dict[str, list[str]] = Field(default_factory=dict)
+    tiles: dict[str, int] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    begun_from: BeginningRecord = BeginningRecord()
+
+
+class Manifest(Record):
+    """All of `bundle.json` but the format, which is checked before."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+    architecture: _Name
+    encoder: str
+    tile: _Side
+    stride: _Side
+    fixed_tile: bool
+    thresholds: dict[str, _Share]
+    metrics: dict[str, float]
+    provenance: ProvenanceRecord
+    layers: Annotated[list[LayerRecord], Field(min_length=1)]
+    optional: list[str]
+    sha256: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) < len(names):
+            msg = "two layers have one name"
+            raise ValueError(msg)
+        if strange := sorted(set(self.optional) - set(names)):
+            msg = f"'optional' names {strange[0]!r}, which is no layer of it"
+            raise ValueError(msg)
+        return self

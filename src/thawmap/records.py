@@ -1,0 +1,79 @@
+"""JSON files that others may have written: read, and checked by a schema, before anything trusts them.
+
+A value has the type that its schema names, and is not converted to it; numbers are finite.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+_DEEPEST = 50  # levels of lists and objects; our own files have fewer than ten
+
+
+class Record(BaseModel):
+    """Part of a JSON file; keys that are not named here are kept, and may hold anything."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the object that a JSON file holds.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it holds something else; the message goes on after the file's name.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    except ValueError as error:
+        msg = "is not JSON"
+        raise ValueError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"holds a {type(content).__name__} where an object with keys is expected"
+        raise ValueError(msg)  # noqa: TRY004 - a fault of the file, not of the call
+    _check_depth(content)
+    return content
+
+
+def checked(content: object, kind: type[Kind]) -> Kind:
+    """Check values against a schema.
+
+    Raises:
+        ValueError: If one has another type or is out of range; the message goes on after the file's name.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        got = repr(fault["input"])
+        shown = got if len(got) <= 40 else f"{got[:37]}..."
+        what = "is missing" if fault["type"] == "missing" else f"is {shown}: {_plain(fault['msg'])}"
+        msg = f"has a wrong value: '{key}' {what}"
+        raise ValueError(msg) from error
+
+
+_TOO_DEEP = f"is nested more than {_DEEPEST} levels deep"
+
+
+def _check_depth(content: object) -> None:
+    level = [content]
+    for _ in range(_DEEPEST):
+        inside = [list(one.values()) if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [child for children in inside for child in children]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
+
+
+def _plain(message: str) -> str:
+    """A message of pydantic in plain words."""
+    plain = message.replace("Value error, ", "").replace("Input should be", "must be")
+    return plain[:1].lower() + plain[1:]
