@@ -3,6 +3,7 @@
 import tracemalloc
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -629,12 +630,33 @@ def test_a_folder_takes_its_name_whole(tmp_path):
         (draft / name).write_text("x")
 
     for number in range(2):
-        with atomic(place) as draft:
+        with atomic(place, replacing=lambda *_: None) as draft:
             fill(draft, f"{number}.txt")
     assert leave_behind(tmp_path) == ["1.txt", "maps"]
     with pytest.raises(ValueError, match="half"):
         break_off(atomic(place), fill, ValueError("half"))
     assert leave_behind(tmp_path) == ["1.txt", "maps"]
+
+
+def test_a_folder_is_replaced_only_where_that_is_asked_for(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").touch()
+    (tmp_path / "file").touch()
+    for name in ("folder", "file"):
+        with pytest.raises(DataError, match=f"{name} exists, and nothing"), atomic(tmp_path / name) as draft:
+            draft.mkdir()
+    assert leave_behind(tmp_path) == ["file", "folder", "mine"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_where_it_leads_is_written(tmp_path, there):
+    (tmp_path / "far").mkdir()
+    if there:
+        (tmp_path / "far" / "a.txt").write_text("old")
+    (tmp_path / "a.txt").symlink_to(Path("far") / "a.txt")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (tmp_path / "far" / "a.txt").read_text() == "new"
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):

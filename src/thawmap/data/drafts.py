@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,23 +22,32 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, replacing: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes when not.
 
-    For a file or a whole folder; what stood at ``path`` is replaced. Missing parent folders are made.
+    For a file, which is replaced, or a whole folder, which is replaced where it is empty or ``replacing`` allows it.
+    Missing parent folders are made; a link stays, and where it leads is written.
+
+    Args:
+        path: What is to appear.
+        replacing: Is asked last, with the folder that is there and the one that is to take its place; it raises a
+            DataError where the first must stay.
 
     Raises:
-        DataError: If the place cannot be written to.
+        DataError: If the place cannot be written to, or must stay as it is.
     """
+    place = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
     except OSError as error:
         raise unwritable(path, str(error.strerror)) from error
-    draft = room / path.name
+    draft = room / place.name
     try:
         yield draft
-        _take_place(draft, path, room)
+        if draft.is_dir() and place.exists():
+            (replacing or _check_empty)(path, draft)
+        _take_place(draft, place, room)
     except OSError as error:
         raise unwritable(path, error.strerror or str(error)) from error
     finally:
@@ -59,6 +68,7 @@ def alone(place: Path) -> Iterator[None]:
     Raises:
         DataError: If the place cannot be written to.
     """
+    place = Path(os.path.realpath(place))
     lock = place.with_name(f".{place.name}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +110,12 @@ def no_room(path: Path) -> bool:
     """Whether the disk that a file is to lie on is as good as full."""
     place = next(parent for parent in path.absolute().parents if parent.exists())
     return shutil.disk_usage(place).free < _FULL
+
+
+def _check_empty(path: Path, _: Path) -> None:
+    if not path.is_dir() or any(path.iterdir()):
+        msg = f"{path} exists, and nothing is replaced unasked; name another place, or move it away"
+        raise DataError(msg)
 
 
 def _take_place(draft: Path, path: Path, room: Path) -> None:

@@ -1,7 +1,7 @@
 """What a configuration means on the ground: its scenes, the sources of their layers, and their labels."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from thawmap.data.sources import planetscope, rasters, sentinel2
 from thawmap.data.sources.bands import OPTICAL, BandSource
 from thawmap.data.sources.base import Candidate, Scene, Source
 from thawmap.data.sources.elevation import ElevationSource
-from thawmap.data.sources.finding import find_file
+from thawmap.data.sources.finding import find_file, matches
 from thawmap.data.sources.trends import TrendSource
 from thawmap.errors import ConfigError, DataError, ThawmapError
 
@@ -58,6 +58,20 @@ class Project:
         settings = self.config.labels
         named = () if settings is None else (settings.path, settings.extent)
         return tuple(path for path in named if path is not None)
+
+    def inputs(self, scenes: Iterable[Scene] = ()) -> list[Path]:
+        """All files and folders that the configuration names, and the files of ``scenes``; nothing is written there."""
+        config, sources = self.config, self.config.sources
+        named = [*self.label_files, getattr(config.scenes, "table", None)]
+        if sources.trends is not None:
+            named.append(sources.trends.path)
+        if sources.elevation is not None:
+            made_before = (sources.elevation.relative_elevation, sources.elevation.slope_degrees)
+            named += [sources.elevation.path, *(one.path for one in made_before if one is not None)]
+        if config.model.weights is not None and "/" in config.model.weights:
+            named.append(Path(config.model.weights))
+        found = [path for name in named if name is not None for path in matches(str(name))]
+        return [*found, *(path for scene in scenes for path in scene.files.values())]
 
     def labelled_candidates(self) -> list[Candidate]:
         """The scenes that the configuration names, when its labels speak of at least one of them.

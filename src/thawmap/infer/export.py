@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from thawmap.infer.item import NODATA, Provenance, assets, stac_item
 from thawmap.infer.masks import Disc, masks
 from thawmap.infer.predict import Rows
 from thawmap.infer.quicklook import quicklook
+from thawmap.infer.replacing import replace_map, write_item
 from thawmap.infer.styles import mask_style, outline_style, probability_style
 from thawmap.infer.vectorise import Found, Vectoriser
 
@@ -114,10 +116,11 @@ def export(
         provenance: What the rows are made from.
 
     Raises:
-        DataError: If a file cannot be written. Whatever fails, also in ``rows``: nothing new is left behind.
+        DataError: If a file cannot be written, or the folder that is there is none of a map as it was made. Whatever
+            fails, also in ``rows``: nothing new is left behind.
     """
     place, names = folder / scene.id, NAMES[outputs.names]
-    with atomic(place) as draft:
+    with atomic(place, replacing=partial(replace_map, scene=scene.id)) as draft:
         draft.mkdir()
         valid, positive, slumps = _write_rasters(scene, rows, draft, (polygons, outputs, provenance))
         vectors = [_write_vector(draft / f"{names['slumps']}.{kind}", slumps) for kind in outputs.vectors]
@@ -127,7 +130,7 @@ def export(
         if (draft / "spread.tif").exists():
             files["spread"] = "spread.tif"
         item = stac_item(scene, slumps, assets(files, vectors, outputs), provenance)
-        write_text(draft / "item.json", json.dumps(item.to_dict(include_self_link=False), indent=2) + "\n")
+        write_item(draft, item.to_dict(include_self_link=False))
     return Exported(
         folder=place,
         valid_pixels=valid,

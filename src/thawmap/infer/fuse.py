@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +21,14 @@ import numpy.typing as npt
 import pystac
 
 from thawmap.config import OutputSettings, PolygonSettings
-from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer, write_text
+from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer
 from thawmap.data.stack import Stack, window_geobox
 from thawmap.errors import ConfigError
 from thawmap.grid import Window, blocks
 from thawmap.infer.export import NODATA, Exported, Provenance, as_written, export
 from thawmap.infer.places import Place
 from thawmap.infer.predict import Rows
+from thawmap.infer.replacing import replace_map, write_item
 
 _Values = npt.NDArray[np.float32]
 
@@ -132,7 +134,7 @@ def write(
     Raises:
         DataError: If a file cannot be read or written; nothing new is then left behind.
     """
-    with atomic(folder / place.id) as draft:
+    with atomic(folder / place.id, replacing=partial(replace_map, scene=place.id, fused=True)) as draft:
         with tempfile.TemporaryDirectory(dir=draft.parent) as aside, ExitStack() as files:
             count = files.enter_context(raster_writer(Path(aside) / "count.tif", place.geobox, _COUNT))
             spread = None
@@ -274,7 +276,7 @@ def _complete(path: Path, place: Place, recipe: Recipe, outputs: OutputSettings)
     if place.scene.acquired is None and len(known) == len(times):
         ends = {"start_datetime": min(known), "end_datetime": max(known)}
         item["properties"] |= {name: f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in ends.items()}
-    write_text(path, json.dumps(item, indent=2) + "\n")
+    write_item(path.parent, item)
 
 
 def _asset(name: str, title: str, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from thawmap.config import Config, InferenceSettings
 from thawmap.data.io import write_text
+from thawmap.data.outputs import check_new
 from thawmap.pipeline.progress import Progress, Silence, Summary
 
 if TYPE_CHECKING:
@@ -37,14 +38,16 @@ def bench(
         progress: Is told what happens.
 
     Raises:
-        ConfigError: If there is no such device, the configuration names no scenes, or the cache folder cannot be
-            written.
+        ConfigError: If the file of ``json`` exists, there is no such device, the configuration names no scenes, or
+            the cache folder cannot be written.
         BundleError: If a bundle is damaged.
         DataError: If no scene is usable.
     """
     from thawmap.model.backends import find_device  # noqa: PLC0415 - torch loads slowly, here and below
     from thawmap.pipeline import speeds as measuring  # noqa: PLC0415
 
+    if json is not None:
+        check_new(json)
     models = (model,) if isinstance(model, Path) else (tuple(model) or (None,))
     place, progress = find_device(device), progress or Silence()
     subjects = [measuring.subject(one, config) for one in models]

@@ -29,6 +29,20 @@ def cut(scene: Scene, project: Project, out: Path) -> int:
     )
 
 
+def is_due(scene: Scene, config: Config, out: Path) -> bool:
+    """Whether a scene is still to be cut.
+
+    Raises:
+        DataError: If its inputs cannot be found, or what stands at its place must stay.
+    """
+    from thawmap.train.cutting import check_replaceable, is_finished  # noqa: PLC0415 - zarr loads slowly
+
+    if is_finished(out, scene, tiles_from(scene, config)):
+        return False
+    check_replaceable(out, scene.id)
+    return True
+
+
 def footprints(scenes: Sequence[Scene]) -> gpd.GeoDataFrame:
     """One row per scene with its region and its whole ground, in the CRS of the tiles' footprints."""
     from thawmap.train.cutting import FOOTPRINT_CRS  # noqa: PLC0415 - zarr loads slowly

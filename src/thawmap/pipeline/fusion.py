@@ -1,6 +1,6 @@
 """The recipe of fusing: which maps there are, whether they go together, and what is made of each place."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from thawmap.config import Config, OutputSettings, PolygonSettings
 from thawmap.config.inputs import Settings
 from thawmap.data.drafts import alone
 from thawmap.data.io import crs_of
+from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack, assemble
@@ -22,7 +23,8 @@ from thawmap.infer import fuse as fusing
 from thawmap.infer.export import Provenance, is_finished
 from thawmap.infer.fuse import Recipe
 from thawmap.infer.places import Map, Place, open_map, places
-from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.infer.replacing import check_replaceable
+from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.text import before, counted
 
 Section = TypeVar("Section", bound=Settings)
@@ -65,28 +67,33 @@ def fuse(
         msg = f"polygons.drop asks for {polygons.layers[0]!r}, which fused maps have not; {_WITHOUT_RULES}"
         raise ConfigError(msg)
     threshold = made["thawmap:threshold"] if polygons.threshold == "bundle" else polygons.threshold
-    todo, kept = [], 0
     grounds = places(found, by=recipe.by)
-    for place in grounds:
-        provenance = _made_from(place, recipe, (polygons, outputs), bundle=made["thawmap:bundle"], threshold=threshold)
-        if is_finished(out, place.scene, provenance.fingerprint):
-            kept += 1
-        else:
-            todo.append((place, provenance))
+    project = None if config is None else Project(config)
+    read = [*(one.path.parent for one in found), *(project.inputs() if project else ())]
+    check_apart([out], read, replaced=[out / place.id for place in grounds])
+    provenance = partial(
+        _made_from,
+        recipe=recipe,
+        settings=(polygons, outputs),
+        bundle=made["thawmap:bundle"],
+        threshold=threshold,
+    )
+    todo, stuck = still_due(partial(_is_due, provenance=provenance, out=out), grounds, config)
+    kept, failed = len(grounds) - len(todo) - len(stuck), {**failed, **stuck}
     what = f"{counted(len(found), 'map')} on {counted(len(grounds), recipe.by)}"
     if dry_run:
-        pixels = sum(place.geobox.height * place.geobox.width for place, _ in todo)
+        pixels = sum(place.geobox.height * place.geobox.width for place in todo)
         line = f"would fuse {what} into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
-        return Summary(lines=(line,), skipped=kept, failed=failed, table=_table([place for place, _ in todo]))
+        return Summary(lines=(line,), skipped=kept, failed=failed, table=_table(todo))
     work = partial(
         _write,
         out=out,
         recipe=recipe,
         settings=(polygons, outputs),
-        provenances={place.id: provenance for place, provenance in todo},
-        project=None if config is None else Project(config),
+        provenance=provenance,
+        project=project,
     )
-    _, broken = run_all(work, [place for place, _ in todo], config, progress, "fusing")
+    _, broken = run_all(work, todo, config, progress, "fusing")
     lines = (f"{what}: {recipe.how} of dates in {out}{before(kept)}", *_notes(grounds, out, recipe))
     return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
 
@@ -185,7 +192,11 @@ def _made_from(
 
 def _stamp(one: Map) -> dict[str, Any]:
     """What tells that a map has changed."""
-    status = one.path.stat()
+    try:
+        status = one.path.stat()
+    except OSError as error:
+        msg = f"{one.path} cannot be read ({error.strerror}); make its map again with 'thawmap predict'"
+        raise DataError(msg) from error
     return {
         "name": f"{one.id}/{one.path.name}",
         "size": status.st_size,
@@ -195,19 +206,31 @@ def _stamp(one: Map) -> dict[str, Any]:
     }
 
 
+def _is_due(place: Place, *, provenance: Callable[[Place], Provenance], out: Path) -> bool:
+    """Whether a place is still to be fused.
+
+    Raises:
+        DataError: If a map of it is gone, or what stands where it is written must stay.
+    """
+    if is_finished(out, place.scene, provenance(place).fingerprint):
+        return False
+    check_replaceable(out / place.id, place.id, fused=True)
+    return True
+
+
 def _write(
     place: Place,
     *,
     out: Path,
     recipe: Recipe,
     settings: tuple[PolygonSettings, OutputSettings],
-    provenances: Mapping[str, Provenance],
+    provenance: Callable[[Place], Provenance],
     project: Project | None,
 ) -> None:
     """Fuse one place: an item of the engine; another process that fuses it is waited for."""
-    provenance = provenances[place.id]
+    made_from = provenance(place)
     with alone(out / place.id):
-        if is_finished(out, place.scene, provenance.fingerprint):
+        if is_finished(out, place.scene, made_from.fingerprint):
             return
         fusing.write(
             place,
@@ -216,7 +239,7 @@ def _write(
             picture=fusing.preview(place) if project is None else _picture(place, project),
             polygons=settings[0],
             outputs=settings[1],
-            provenance=provenance,
+            provenance=made_from,
         )
 
 

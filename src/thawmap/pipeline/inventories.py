@@ -9,6 +9,7 @@ import numpy as np
 
 from thawmap.config import Config, LabelSettings
 from thawmap.data import faults, inventory
+from thawmap.data.outputs import check_new
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Candidate
 from thawmap.data.stack import preview
@@ -43,7 +44,7 @@ def check_labels(
         LabelError: If it lacks a column that the configuration names.
     """
     frame, settings = _polygons(labels, layer, needs_crs=False)
-    _check_not_the_same(settings, out, repaired)
+    _check_new(settings, out, repaired)
     seen: dict[str, faults.Footprint] = {}
     failed: dict[str, str] = {}
     if isinstance(labels, Config):
@@ -112,7 +113,7 @@ def convert_labels(
         DataError: If a file cannot be read or written.
         LabelError: If a required field is nowhere, or a date or class has no form there.
     """
-    _check_not_the_same(LabelSettings(path=source), out)
+    _check_new(LabelSettings(path=source), out)
     frame = _read(source, layer, needs_crs=True)
     if to == "arts":
         made = inventory.to_arts(frame, creator=creator, source=image, resolution=resolution)
@@ -161,8 +162,14 @@ def _look(candidate: Candidate, project: Project) -> tuple[str, faults.Footprint
     return scene.id, faults.footprint(scene, seen)
 
 
-def _check_not_the_same(settings: LabelSettings, *outs: Path | None) -> None:
-    for out in outs:
-        if out is not None and settings.path is not None and out.resolve() == settings.path.resolve():
+def _check_new(settings: LabelSettings, *outs: Path | None) -> None:
+    """Refuse to write over the file that is read, over any other, or twice into one."""
+    named = [out for out in outs if out is not None]
+    if len({out.resolve() for out in named}) < len(named):
+        msg = f"{named[0]} is named for two results; name a file for each"
+        raise ConfigError(msg)
+    for out in named:
+        if settings.path is not None and out.resolve() == settings.path.resolve():
             msg = f"{out} is the file that is read, and inputs are never changed; name another"
             raise ConfigError(msg)
+        check_new(out)

@@ -9,11 +9,12 @@ import pandas as pd
 
 from thawmap.config import Config
 from thawmap.data.derive import RECIPES, obtainable
+from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import BundleError, ConfigError
 from thawmap.pipeline import look
-from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.pipeline.progress import Progress, Silence, Summary, run_all, still_due
 from thawmap.text import before, counted
 
 if TYPE_CHECKING:
@@ -42,10 +43,9 @@ def predict(
         progress: Is told what happens.
 
     Raises:
-        ConfigError: If no scene is found, or a rule asks for a layer that nothing has.
+        ConfigError: If no scene is found, a rule asks for a layer that nothing has, or ``out`` is where inputs lie.
         BundleError: If a bundle is damaged, or was trained on layers that are made in another way.
     """
-    from thawmap.infer.export import is_finished  # noqa: PLC0415
     from thawmap.pipeline import work  # noqa: PLC0415 - torch loads slowly
 
     models = (model,) if isinstance(model, Path) else tuple(model)
@@ -62,17 +62,16 @@ def predict(
         raise ConfigError(msg)
     for line in look.notes({scene.id: scene.notes for scene in chosen}):
         (progress or Silence()).say(line)
-    todo = [
-        scene for scene in chosen if not is_finished(out, scene, work.made_from(scene, config, bundles).fingerprint)
-    ]
-    kept = len(chosen) - len(todo)
+    check_apart([out], [*models, *project.inputs(chosen)], replaced=[out / scene.id for scene in chosen])
+    todo, stuck = still_due(partial(work.is_due, config=config, bundles=bundles, out=out), chosen, config)
+    kept, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}
     if dry_run:
         return _planned(todo, project, models, out, kept=kept, failed=failed, progress=progress)
     for line in work.choose_backends(models, project, todo):
         (progress or Silence()).say(line)
     mapping = partial(work.map_scene, project=project, models=models, out=out)
     _, broken = run_all(mapping, todo, config, progress, "mapping")
-    mapped = [scene.id for scene in chosen if scene.id not in broken]
+    mapped = [scene.id for scene in chosen if scene.id not in {**stuck, **broken}]
     line = f"{counted(len(mapped), 'scene is', 'scenes are')} mapped{before(kept)}: {out}"
     more = _what_next(out, mapped, config)
     return Summary(lines=(line, *more), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from thawmap.data.io import atomic
+from thawmap.data.outputs import check_new
 from thawmap.errors import ConfigError
 from thawmap.pipeline.progress import Summary
 
@@ -80,9 +81,7 @@ def export_model(
     from thawmap.model.interop import darts_checkpoint  # noqa: PLC0415
     from thawmap.model.onnx_file import write_onnx  # noqa: PLC0415
 
-    if out.exists():
-        msg = f"{out} exists; name another file, or remove it"
-        raise ConfigError(msg)
+    check_new(out)
     if to == "darts" and pixel_m is not None:
         msg = "--pixel-m has no meaning for darts; leave it out"
         raise ConfigError(msg)

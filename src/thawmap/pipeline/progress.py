@@ -91,3 +91,11 @@ def run_all(
                 failed[outcome.item.id] = str(outcome.error)
             progress.step(title, done, len(items))
     return [values[number] for number in sorted(values)], failed
+
+
+def still_due(
+    is_due: Callable[[Item], bool], items: Sequence[Item], config: Config | None
+) -> tuple[list[Item], dict[str, str]]:
+    """The items that are still to be worked on, in their order, and why it cannot be told of others, by id."""
+    answers, failed = run_all(lambda item: (item, is_due(item)), items, config, None, "", here=True)
+    return [item for item, due in answers if due], failed

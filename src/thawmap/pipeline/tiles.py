@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from thawmap.config import Config
+from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.errors import DataError
 from thawmap.pipeline import cut, look
-from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.text import counted
-from thawmap.train.tiles import collect, is_finished
+from thawmap.train.tiles import collect
 
 
 def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
@@ -23,8 +24,9 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     """
     project = Project(config)
     opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
-    todo = [scene for scene in opened if not is_finished(out, scene, cut.tiles_from(scene, config))]
-    kept = len(opened) - len(todo)
+    check_apart([out], project.inputs(opened), replaced=[out / f"{scene.id}.zarr" for scene in opened])
+    todo, stuck = still_due(partial(cut.is_due, config=config, out=out), opened, config)
+    kept, failed = len(opened) - len(todo) - len(stuck), {**failed, **stuck}
     if dry_run:
         plan, wrong = run_all(partial(look.plan_tiles, project=project), todo, config, progress, "plan")
         failed |= wrong
@@ -32,7 +34,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
         return Summary(lines=(line,), skipped=kept, failed=failed, table=pd.DataFrame(plan))
     _, broken = run_all(partial(cut.cut, project=project, out=out), todo, config, progress, "tiles")
     failed |= broken
-    whole = [scene.id for scene in opened if scene.id not in broken]
+    whole = [scene.id for scene in opened if scene.id not in failed]
     if not whole:
         msg = f"none of {counted(len(failed), 'scene')} could be cut; the first: {next(iter(failed.values()))}"
         raise DataError(msg)

@@ -21,6 +21,7 @@ from thawmap.infer.export import Provenance, export, is_finished
 from thawmap.infer.members import Member, look_over, plan_scene
 from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
+from thawmap.infer.replacing import check_replaceable
 from thawmap.infer.sample import cut_out, first_cut_out
 from thawmap.model import bundle as files
 from thawmap.model.agreement import RealImage, plausible
@@ -59,6 +60,18 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
             outputs=config.outputs,
             provenance=provenance,
         )
+
+
+def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -> bool:
+    """Whether a scene is still to be mapped.
+
+    Raises:
+        DataError: If its inputs cannot be found, or what stands at its place must stay.
+    """
+    if is_finished(out, scene, made_from(scene, config, bundles).fingerprint):
+        return False
+    check_replaceable(out / scene.id, scene.id)
+    return True
 
 
 def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:

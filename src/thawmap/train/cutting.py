@@ -27,6 +27,7 @@ from thawmap.config import Config, TileSettings
 from thawmap.data.drafts import alone
 from thawmap.data.io import atomic, crs_of
 from thawmap.data.labels import IGNORE, Labels
+from thawmap.data.outputs import some_of
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, check_ranges, preview, window_geobox
 from thawmap.data.vectors import read_vector, write_vector
@@ -114,7 +115,7 @@ def write_tiles(
         codes = stored_layers(inputs, sources)
         rows: list[dict[str, Any]] = []
         cut = partial(_cut, scene=scene, codes=codes, config=config, sources=sources, labels=labels)
-        with atomic(place) as folder:
+        with atomic(place, replacing=_check_replaceable) as folder:
             arrays = _create(folder, scene, codes, config.tiles, fingerprint)
             for kept in in_order(cut, _blocks(_shape(scene), config.tiles), threads=_THREADS, ahead=1):
                 for tile in kept:
@@ -124,6 +125,37 @@ def write_tiles(
             rows.sort(key=lambda row: row["number"])
             write_vector(folder / "index.parquet", _frame(rows, scene.geobox))
     return len(rows)
+
+
+def check_replaceable(store: Path, scene: str) -> None:
+    """Refuse to cut a scene where something else than its tiles stands.
+
+    Raises:
+        DataError: If so.
+    """
+    place = store / f"{scene}.zarr"
+    if place.exists():
+        _check_replaceable(place)
+
+
+def _check_replaceable(place: Path, _: Path | None = None) -> None:
+    """Refuse to replace what holds anything but the arrays and the index of a scene's tiles."""
+    files = list(place.iterdir()) if place.is_dir() else [place]
+    ours = {place / "zarr.json", place / "index.parquet", *(path.parent for path in place.glob("*/zarr.json"))}
+    other = sorted(path.name for path in files if path not in ours)
+    if other or (files and not _is_of_tiles(place)):
+        msg = (
+            f"{place} holds {some_of(other or [path.name for path in files])}, which is no scene's tiles; move it "
+            "away, or name another folder for the tiles"
+        )
+        raise DataError(msg)
+
+
+def _is_of_tiles(place: Path) -> bool:
+    try:
+        return "fingerprint" in json.loads((place / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def is_finished(store: Path, scene: Scene, fingerprint: str) -> bool:

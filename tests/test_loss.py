@@ -1,0 +1,401 @@
+"""Nothing that thawmap did not make is lost: outputs on and in what a user has, and results that people edited."""
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+import torch
+import yaml
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from test_bad_input import a_bundle
+from thawmap import cli
+from thawmap.data.io import Encoding, write_raster
+from thawmap.data.outputs import fingerprints, not_as_made
+from thawmap.model.bundle import save
+
+torch.set_num_threads(1)
+
+UTM, SHAPE = "EPSG:32608", (32, 40)
+BANDS = {"red": {"band": 1, "scale": 0.0001}, "nir": {"band": 2, "scale": 0.0001}}
+
+
+def grid(number):
+    return GeoBox(SHAPE, Affine(3, 0, 570_000 + 1000 * number, 0, -3, 7_720_000), UTM)
+
+
+def image(path, number):
+    values = np.random.default_rng(number).integers(500, 900, (2, *SHAPE)).astype(np.uint16)
+    values[1] += 1500
+    values[0, 10:20, 12:22] += 1500  # as red as near infrared: an object for the model
+    write_raster(path, values, grid(number), encoding=Encoding(dtype="uint16", bands=2, nodata=0))
+
+
+def square(number):
+    a = grid(number).affine
+    return shapely.box(*(a * (12, 20)), *(a * (22, 10)))
+
+
+def write_yaml(folder, **more):
+    content = {
+        "scenes": {"kind": "rasters", "path": "scenes/*", "files": {"img.tif": BANDS}},
+        "layers": ["red", "nir", "ndvi"],
+        "labels": {"path": "labels.gpkg"},
+        "tiles": {"size": 32, "overlap": 0},
+        "model": {"architecture": "pixel"},
+        "training": {"phases": [{"name": "all", "epochs": 1, "tiles": "all"}]},
+        "inference": {"overlap": 8, "backend": "eager"},
+        "polygons": {"threshold": 0.01},
+    }
+    path = folder / "thawmap.yaml"
+    path.write_text(yaml.safe_dump(content | more, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A project of two scenes with notes beside their images, a model, and maps of both."""
+    folder = tmp_path_factory.mktemp("loss") / "project"
+    for number, name in enumerate(("s0", "s1")):
+        image(folder / "scenes" / name / "img.tif", number)
+        (folder / "scenes" / name / "notes.txt").write_text("field notes")
+    gpd.GeoDataFrame(geometry=[square(0), square(1)], crs=UTM).to_file(folder / "labels.gpkg")
+    write_yaml(folder)
+    save(a_bundle(), folder / "model")
+    assert run("predict", folder / "thawmap.yaml", "--model", folder / "model", "--out", folder / "maps") == 0
+    return folder
+
+
+@pytest.fixture
+def project(whole, tmp_path, monkeypatch):
+    """A copy of the project, in whose folder the shell is."""
+    shutil.copytree(whole, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def run(*words):
+    return cli._run([str(word) for word in words])
+
+
+def contents(folder):
+    """What every file below a folder holds."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+PREDICT = ("predict", "thawmap.yaml", "--model", "model")
+AGAIN = ("--set", "polygons.threshold=0.02")  # another map of the same scenes
+
+
+def sentence(capsys):
+    """The one sentence with which a request is refused."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("thawmap: ")]
+    return line
+
+
+# An output on, in or around what is read
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize("out", ["scenes", "scenes/../scenes", "link", "scenes/"])
+def test_maps_never_take_the_place_of_their_scenes(project, capsys, out, dry):
+    (project / "link").symlink_to("scenes")
+    before = contents(project)
+    assert run(*PREDICT, "--out", out, *dry) == 2
+    assert "img.tif, which is read" in sentence(capsys)
+    assert contents(project) == before
+
+
+def test_nor_where_the_scene_is_a_link_to_the_place(project, capsys):
+    shutil.move("scenes/s0", "s0")
+    Path("scenes/s0").symlink_to(project / "s0")
+    before = contents(project)
+    assert run(*PREDICT, "--out", ".") == 2
+    assert "s0 would be replaced, and holds " in sentence(capsys)
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("model", "model is model, which is read"),
+        ("model/maps", "model/maps lies in model, which is read"),
+        ("thawmap.yaml", "thawmap.yaml is a file where a folder is due"),
+        ("scenes/s0/img.tif/maps", "lies in"),
+        ("dem/maps", "dem/maps lies in"),
+    ],
+)
+def test_outputs_lie_in_nothing_that_is_read(project, capsys, out, says):
+    heights, encoding = np.ones(SHAPE, np.float32), Encoding(dtype="float32", nodata=-1.0)
+    write_raster(Path("dem/t.tif"), heights, grid(0), encoding=encoding)
+    more = ("--set", "sources={elevation: {path: dem}}")
+    before = contents(project)
+    assert run(*PREDICT, "--out", out, "--dry-run", *more) == 2
+    assert says in sentence(capsys)
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_is_no_map_is_never_replaced_and_costs_one_scene(project, capsys, dry):
+    Path("other/s0").mkdir(parents=True)
+    Path("other/s0/field.gpkg").write_bytes(b"points")
+    Path("other/s1").mkdir()  # empty: nothing to lose
+    assert run(*PREDICT, "--out", "other", *dry) == 1
+    said = capsys.readouterr().err
+    assert "s0 failed: other/s0 holds field.gpkg, which is no map of s0" in said
+    assert contents(Path("other/s0")).keys() == {Path("field.gpkg")}
+    assert Path("other/s1/item.json").exists() == (not dry)
+
+
+def test_a_file_or_a_link_where_a_map_is_due(project, capsys):
+    Path("other").mkdir()
+    Path("other/s0").write_text("mine")
+    Path("elsewhere").mkdir()
+    Path("other/s1").symlink_to(project / "elsewhere")
+    assert run(*PREDICT, "--out", "other") == 1
+    assert "other/s0 is a file" in capsys.readouterr().err
+    assert Path("other/s0").read_text() == "mine"
+    assert Path("other/s1").is_symlink()
+    assert Path("elsewhere/item.json").exists()
+
+
+def test_fused_maps_take_no_place_but_their_own(project, capsys):
+    before = contents(project)
+    assert run("fuse", "maps", "--out", "scenes") == 1  # folders of the same names, that hold other files
+    said = capsys.readouterr().err
+    assert "s0 failed: scenes/s0 holds img.tif, notes.txt, which is no map" in said
+    assert "s1 failed" in said
+    shutil.copytree("maps", "others")
+    assert run("fuse", "maps", "--out", "others") == 1  # single maps, of which another verb made each
+    assert "others/s0 holds" in capsys.readouterr().err
+    assert run("fuse", "maps", "--out", "maps/s0/fused") == 2
+    assert "lies in maps/s0, which is read" in sentence(capsys)
+    shutil.rmtree("others")
+    assert contents(project) == before
+
+
+def test_tiles_take_no_place_but_their_own(project, capsys):
+    Path("store/s0.zarr").mkdir(parents=True)
+    Path("store/s0.zarr/mine.txt").write_text("mine")
+    assert run("tiles", "thawmap.yaml", "--out", "store") == 1
+    assert "s0 failed: store/s0.zarr holds mine.txt, which is no scene's tiles" in capsys.readouterr().err
+    assert Path("store/s0.zarr/mine.txt").exists()
+    assert run("tiles", "thawmap.yaml", "--out", "store/../store") == 1
+    shutil.rmtree("store/s0.zarr")
+    assert run("tiles", "thawmap.yaml", "--out", "store") == 0
+    Path("store/s1.zarr/mine.txt").write_text("mine")
+    assert run("tiles", "thawmap.yaml", "--out", "store", "--set", "tiles.min_valid=0.4") == 1
+    assert "store/s1.zarr holds mine.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("labels", "check", "labels.gpkg", "--out", "mine.gpkg"),
+        ("labels", "check", "thawmap.yaml", "--repaired", "mine.gpkg"),
+        ("labels", "convert", "labels.gpkg", "mine.gpkg", "--to", "thawmap"),
+        ("labels", "convert", "labels.gpkg", "table.shp", "--to", "thawmap"),
+        ("labels", "convert", "labels.gpkg", "dangling.gpkg", "--to", "thawmap"),
+        ("model", "export", "model", "mine.gpkg"),
+        ("bench", "--model", "model", "--json", "mine.gpkg"),
+    ],
+)
+def test_a_file_that_exists_is_never_replaced(project, capsys, words):
+    for layer in ("lakes", "checked"):
+        frame = gpd.GeoDataFrame(geometry=[square(0)], crs=UTM)
+        pyogrio.write_dataframe(frame, "mine.gpkg", layer=layer, append=layer == "checked")
+    Path("table.dbf").write_bytes(b"a table of the user's")
+    Path("dangling.gpkg").symlink_to("nowhere.gpkg")
+    before = contents(project)
+    assert run(*words) == 2
+    assert "exists; name another file, or remove it" in sentence(capsys)
+    assert contents(project) == before
+
+
+def test_two_results_are_not_one_file(project, capsys):
+    assert run("labels", "check", "labels.gpkg", "--out", "a.gpkg", "--repaired", "a.gpkg") == 2
+    assert "a.gpkg is named for two results" in sentence(capsys)
+    assert not Path("a.gpkg").exists()
+
+
+# What people wrote into a map
+
+
+def edit_rows(folder):
+    with closing(sqlite3.connect(folder / "slumps.gpkg")) as base:
+        for name in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):  # which its triggers call
+            base.create_function(name, 1, lambda _: 0)
+        assert base.execute("update slumps set status = 'confirmed', reviewer = 'me'").rowcount
+        base.commit()
+
+
+def edit_an_outline(folder):
+    frame = gpd.read_file(folder / "slumps.gpkg")
+    frame.geometry = frame.geometry.buffer(1)
+    frame.to_file(folder / "slumps.gpkg")
+
+
+def add_a_layer(folder):
+    frame = gpd.GeoDataFrame(geometry=[square(0)], crs=UTM)
+    pyogrio.write_dataframe(frame, folder / "slumps.gpkg", layer="lakes", append=True)
+
+
+def edit_in_a_log(folder):
+    """What a program that is still running has written, and not yet put into the file."""
+    log = folder / "slumps.gpkg-wal"
+    with closing(sqlite3.connect(folder / "slumps.gpkg")) as base:
+        base.execute("pragma journal_mode=wal")
+        base.execute("create table notes (text)")
+        base.execute("insert into notes values ('mine')")
+        base.commit()
+        kept = log.read_bytes()
+        whole = (folder / "slumps.gpkg").read_bytes()
+    (folder / "slumps.gpkg").write_bytes(whole)
+    log.write_bytes(kept)
+
+
+def edit_a_style(folder):
+    (folder / "slumps.qml").write_text("<qgis/>")
+
+
+def add_a_file(folder):
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "photo.jpg").write_bytes(b"photo")
+
+
+def edit_the_item(folder):
+    item = json.loads((folder / "item.json").read_text())
+    item["properties"]["comment"] = "checked"
+    (folder / "item.json").write_text(json.dumps(item))
+
+
+def forget_what_was_made(folder):
+    """As a version wrote it that noted nothing."""
+    item = json.loads((folder / "item.json").read_text())
+    del item["properties"]["thawmap:files"]
+    (folder / "item.json").write_text(json.dumps(item))
+
+
+def rename(folder):
+    item = json.loads((folder / "item.json").read_text())
+    (folder / "item.json").write_text(json.dumps(item | {"id": "another"}))
+
+
+EDITS = (
+    edit_rows, edit_an_outline, add_a_layer, edit_in_a_log, edit_a_style, add_a_file, edit_the_item,
+    forget_what_was_made, rename,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_people_wrote_into_a_map_stays(project, capsys, edit):
+    edit(Path("maps/s0"))
+    before, other = contents(Path("maps/s0")), Path("maps/s1/item.json").read_bytes()
+    for dry in (("--dry-run",), ()):
+        assert run(*PREDICT, "--out", "maps", *AGAIN, *dry) == 1
+        said = capsys.readouterr().err
+        assert "s0 failed: maps/s0 " in said
+        assert "move it away" in said
+        assert contents(Path("maps/s0")) == before
+    assert Path("maps/s1/item.json").read_bytes() != other
+    shutil.move("maps/s0", "kept")
+    assert run(*PREDICT, "--out", "maps", *AGAIN) == 0
+
+
+def test_a_map_that_nobody_changes_is_finished_whatever_was_noted(project, capsys):
+    """Maps of before, and maps with verdicts, need not be made again."""
+    forget_what_was_made(Path("maps/s0"))
+    edit_rows(Path("maps/s1"))
+    before = contents(Path("maps"))
+    assert run(*PREDICT, "--out", "maps") == 0
+    assert "2 of them before" in capsys.readouterr().out
+    assert contents(Path("maps")) == before
+
+
+def open_in_a_gis(folder):
+    """What QGIS and GDAL leave without a change: other bytes of the GeoPackage, statistics, notes."""
+    with closing(sqlite3.connect(folder / "slumps.gpkg")) as base:
+        for mode in ("wal", "delete"):
+            base.execute(f"pragma journal_mode={mode}")
+        base.execute("update gpkg_contents set last_change = '2030-01-01T00:00:00.000Z'")
+        base.commit()
+    (folder / "slumps.gpkg-wal").write_bytes(b"")
+    (folder / "slumps.gpkg-shm").write_bytes(b"")
+    for name in ("probability.tif.aux.xml", ".DS_Store"):
+        (folder / name).write_text("anything")
+    (folder / "probability.qmd").write_text("<qgis>noted</qgis>")
+
+
+def test_a_map_that_was_only_looked_at_is_made_again(project):
+    before = Path("maps/s0/slumps.gpkg").read_bytes()
+    open_in_a_gis(Path("maps/s0"))
+    assert Path("maps/s0/slumps.gpkg").read_bytes() != before
+    assert run(*PREDICT, "--out", "maps", *AGAIN) == 0
+    assert json.loads(Path("maps/s0/item.json").read_text())["properties"]["thawmap:threshold"] == 0.02
+    assert Path("maps/s0/probability.qmd").read_text() == "<qgis>noted</qgis>"
+    assert not Path("maps/s0/probability.tif.aux.xml").exists()
+    assert run(*PREDICT, "--out", "maps", "--set", "polygons.threshold=0.03") == 0
+    assert Path("maps/s0/probability.qmd").exists()
+
+
+@pytest.mark.parametrize("edit", [edit_rows, add_a_file, edit_the_item, forget_what_was_made])
+def test_what_people_wrote_into_a_fused_map_stays(project, capsys, edit):
+    assert run("fuse", "maps", "--out", "fused", "--spread") == 0
+    assert run("fuse", "maps", "--out", "fused") == 0  # as it was made, it is made anew
+    edit(Path("fused/s0"))
+    before = contents(Path("fused/s0"))
+    assert run("fuse", "maps", "--out", "fused", "--how", "maximum") == 1
+    assert "s0 failed: fused/s0 " in capsys.readouterr().err
+    assert contents(Path("fused/s0")) == before
+
+
+def test_reading_a_geopackage_with_a_log_changes_neither(project):
+    edit_in_a_log(Path("maps/s0"))
+    before = contents(Path("maps/s0"))
+    assert before.keys() >= {Path("slumps.gpkg"), Path("slumps.gpkg-wal")}
+    made = fingerprints(Path("maps/s0"))
+    assert not_as_made(Path("maps/s0"), made) == []
+    assert contents(Path("maps/s0")) == before
+
+
+# One item costs one item
+
+
+@pytest.fixture
+def uneven(project):
+    """A project whose second scene has no elevation under it."""
+    heights = np.full((300, 300), 10, np.float32)
+    dem = GeoBox(heights.shape, Affine(2, 0, 569_800, 0, -2, 7_720_200), UTM)
+    write_raster(project / "dem" / "t.tif", heights, dem, encoding=Encoding(dtype="float32", nodata=-9999.0))
+    write_yaml(
+        project,
+        layers=["red", "nir", "slope"],
+        sources={"elevation": {"path": "dem"}},
+        crossval={"folds": {"by": "scene"}, "grid": {}},
+    )
+    return project
+
+
+@pytest.mark.parametrize("verb", ["tiles", "train"])
+def test_a_scene_without_elevation_costs_that_scene(uneven, capsys, verb):
+    assert run(verb, "thawmap.yaml", "--out", "out", "--dry-run") == 1
+    assert "s1 failed: scene s1: no raster of " in capsys.readouterr().err
+    assert run(verb, "thawmap.yaml", "--out", "out") == 1
+    said = capsys.readouterr().err
+    assert "s1 failed: scene s1: no raster of " in said
+    assert "Error" not in said
+    store = Path("out") if verb == "tiles" else Path("out/tiles")
+    assert sorted(path.name for path in store.glob("*.zarr")) == ["s0.zarr"]
+    assert verb == "tiles" or Path("out/bundle.json").exists()
+    assert run("predict", "thawmap.yaml", "--model", "model", "--out", "new") == 1
+    assert sorted(path.name for path in Path("new").iterdir()) == ["s0"]
