@@ -264,7 +264,7 @@ def test_a_vector_file_that_cannot_be_used_is_one_sentence(tmp_path):
         "latin.geojson": "holds texts that are not UTF-8",
         "table.csv": "no geometry, only a table with the columns 'a', 'b'",
         "bare.parquet": "no CRS",
-        "local.parquet": "'site', which is nowhere on Earth",
+        "local.parquet": "lies in site, which has no place on Earth",
         "plain.parquet": "not a vector file",
         "part.shp": "lacks its .shx",
         **dict.fromkeys((path.name for path in tmp_path.glob("text*")), "not a vector file"),

@@ -13,15 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import shapely
-from rasterio.features import shapes as outlines
-from shapely.geometry.base import BaseGeometry
 
 from thawmap.config import LabelSettings
 from thawmap.data.attributes import Texts, day_of, days, days_in, period, scene_id, texts
+from thawmap.data.footprints import Footprint, astray
 from thawmap.data.inventory import EQUAL_AREA
-from thawmap.data.io import crs_of
 from thawmap.data.shapes import Rows, Shapes, areal, finite, made_valid, meridian_of, place
-from thawmap.data.sources.base import Scene
 
 SAME = 0.95
 """Intersection over union above which two polygons are taken for one."""
@@ -36,44 +33,6 @@ UNUSUAL = 5.0
 _ENOUGH = 10  # polygons of a region that tell what is usual
 
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
-    """Where and when a scene is.
-
-    Attributes:
-        outline: The ground that it shows, in ``crs``.
-        crs: EPSG code or WKT.
-        pixel_m: Side of a pixel.
-        acquired: UTC time of the image; None where unknown.
-    """
-
-    outline: BaseGeometry
-    crs: str
-    pixel_m: float
-    acquired: datetime | None = None
-
-
-def footprint(scene: Scene, seen: Bools | None = None) -> Footprint:
-    """Where a scene is: its grid, or the part of it that has pixels.
-
-    Args:
-        scene: The scene.
-        seen: Where it has pixels (y, x), on its grid or on a coarser one of the same extent; polygons may reach
-            beyond by a pixel of that.
-    """
-    geobox, crs = scene.geobox, crs_of(scene.geobox)
-    extent = geobox.extent.geom
-    outline = extent
-    if seen is not None and not seen.all():
-        coarse = geobox.zoom_to(seen.shape).affine
-        parts = outlines(seen.astype(np.uint8), mask=seen, transform=coarse)
-        grown = shapely.union_all([shapely.geometry.shape(part) for part, _ in parts]).buffer(max(coarse.a, -coarse.e))
-        outline = shapely.intersection(grown, extent)
-    area_m2 = gpd.GeoSeries([extent], crs=crs).to_crs(EQUAL_AREA).area.iloc[0]
-    pixel_m = float(np.sqrt(area_m2 / (geobox.height * geobox.width)))
-    return Footprint(outline=outline, crs=crs, pixel_m=pixel_m, acquired=scene.acquired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +134,14 @@ def _crs(case: Case) -> Iterator[Found]:
     units = "degrees" if case.frame.crs.is_geographic else "metres"
     bounds = shapely.bounds(case.shapes[rows])
     yield Found("crs", rows, [f"lies at {x:.6g}, {y:.6g}, and its CRS counts in {units}" for x, y, _, _ in bounds])
+
+
+def _nowhere(case: Case) -> Iterator[Found]:
+    """Polygons that lie on no scene, as a whole."""
+    named = None if case.settings.scene is None else case.names
+    lost = astray(case.frame, case.scenes, named)
+    if lost is not None:
+        yield Found("nowhere", np.array([-1]), [lost.said], np.array([None]))
 
 
 def _misplaced(frame: gpd.GeoDataFrame, shapes: Shapes) -> Bools:
@@ -373,5 +340,5 @@ def _regions(case: Case) -> Iterator[Found]:
         yield Found("mixed regions", odd, said)
 
 
-TESTS = (_crs, _geometry, _pairs, _sizes, _scenes, _dates, _regions)
+TESTS = (_crs, _nowhere, _geometry, _pairs, _sizes, _scenes, _dates, _regions)
 """All tests, each a function of a case."""

@@ -11,7 +11,8 @@ import shapely
 
 from thawmap.config import LabelSettings
 from thawmap.data.attributes import Texts, texts
-from thawmap.data.examine import TESTS, Case, Footprint, Found, case_of, competing, corners, flat, footprint
+from thawmap.data.examine import TESTS, Case, Found, case_of, competing, corners, flat
+from thawmap.data.footprints import Footprint, astray, footprint
 from thawmap.data.labels import check_columns
 from thawmap.data.shapes import finite, made_valid
 
@@ -19,6 +20,8 @@ __all__ = ["KINDS", "Footprint", "Repaired", "check", "footprint", "repaired", "
 
 KINDS = {
     "crs": "write the CRS that the coordinates are in into the file",
+    "nowhere": "correct its CRS or its axes, or name the scenes of its ground",
+    "extent": "correct its CRS or its axes, or name another file in 'labels.extent'",
     "no geometry": "draw it, or remove the row; the repaired copy is without it",
     "no polygon": "draw it as a polygon, or remove it",
     "no numbers": "draw it again; the repaired copy is without it",
@@ -48,6 +51,7 @@ def check(
     *,
     settings: LabelSettings,
     scenes: Mapping[str, Footprint],
+    extent: gpd.GeoDataFrame | None = None,
     pixel_m: float = 3.0,
     today: datetime | None = None,
 ) -> gpd.GeoDataFrame:
@@ -61,6 +65,7 @@ def check(
         frame: The polygons; may be without a CRS.
         settings: What their columns mean.
         scenes: The scenes that are there, by id; empty: nothing is compared with scenes.
+        extent: Where people looked; unset: everywhere.
         pixel_m: Side of a pixel where the scene is not there.
         today: Until when a date is possible; unset: now.
 
@@ -70,6 +75,9 @@ def check(
     check_columns(frame, settings)
     case = case_of(frame, settings, scenes, pixel_m=pixel_m, today=today or datetime.now(UTC))
     found = [one for test in TESTS for one in test(case) if len(one.rows)]
+    lost = None if extent is None else astray(extent, scenes)
+    if lost is not None:
+        found.append(Found("extent", np.array([-1]), [f"has an extent of which {lost.said}"], np.array([None])))
     ids = next((texts(frame[name]) for name in frame.columns if str(name).lower() in _ID_COLUMNS), None)
     tables = [_table(one, case, ids) for one in found] or [_table(Found("crs", np.array([], np.intp), []), case, ids)]
     return pd.concat(tables).sort_values("row", kind="stable", na_position="first", ignore_index=True)

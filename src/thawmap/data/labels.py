@@ -6,7 +6,7 @@ and last day), or hold for all scenes.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +21,15 @@ from odc.geo.geobox import GeoBox
 
 from thawmap.config import LabelSettings
 from thawmap.data.attributes import day_of, numbers, period, scene_id, texts
+from thawmap.data.footprints import Astray, astray, footprint
 from thawmap.data.io import crs_of, raster_info, read_raster
+from thawmap.data.mosaic import overlap
+from thawmap.data.regrid import footprint as under_grid
 from thawmap.data.shapes import Placed, Rows, Shapes, finite, meridian_of, place
 from thawmap.data.sources.base import Scene
 from thawmap.data.vectors import read_vector
 from thawmap.errors import DataError, LabelError
+from thawmap.grid import Window
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +82,7 @@ class RasterLabels:
         if "labels" not in scene.files:
             msg = f"scene {scene.id} has no label raster {settings.raster!r}; add it, or leave the scene out"
             raise LabelError(msg)
-        _check_nodata(scene.files["labels"], settings)
+        _check_raster(scene.files["labels"], scene, settings)
         stored = read_raster(scene.files["labels"], geobox, bands=[settings.band], resampling="nearest")[0]
         ignore = settings.ignore if isinstance(settings.ignore, tuple) else (settings.ignore,)
         target = np.full(stored.shape, IGNORE, np.uint8)
@@ -151,6 +155,19 @@ class PolygonLabels:
         rows = rows[self._targets[rows] == 1]
         shapes = self._placed("polygons", self.polygons, scene.geobox).shapes[rows]
         return self.polygons.iloc[rows].set_geometry(gpd.GeoSeries(shapes, crs=crs_of(scene.geobox)).values)
+
+    def astray(self, scenes: Sequence[Scene]) -> Astray | None:
+        """What is wrong where the extent or the polygons lie on none of the scenes; None where they do."""
+        there = {scene.id: footprint(scene) for scene in scenes}
+        lost = None if self.extent is None else astray(self.extent, there)
+        if lost is not None:
+            return Astray(said=f"labels.extent: {self.settings.extent}: {lost.said}", explained=True)
+        named = None
+        if self.settings.scene is not None:
+            written, ids = self._names
+            named = np.where(np.isin(written.astype(str), list(there)), written, ids)
+        lost = astray(self.polygons, there, named)
+        return None if lost is None else replace(lost, said=f"{self.settings.path}: {lost.said}")
 
     def check_names(self, scene_ids: Sequence[str]) -> None:
         """Refuse labels that name none of the scenes; say how many scenes they do not name, and the other way round.
@@ -250,8 +267,17 @@ def _day(scene: Scene) -> np.datetime64:
     return day_of(scene.acquired)
 
 
-def _check_nodata(path: Path, settings: LabelSettings) -> None:
-    nodata = raster_info(path).nodata
+def _check_raster(path: Path, scene: Scene, settings: LabelSettings) -> None:
+    """Refuse a raster that lies beside its scene, or calls one number both missing and labelled."""
+    info = raster_info(path)
+    under = under_grid(info.geobox, scene.geobox)
+    if (
+        under is None
+        or overlap(under, Window(row=0, col=0, height=info.geobox.height, width=info.geobox.width)) is None
+    ):
+        msg = f"{path} lies beside its scene {scene.id}, so that nothing is labelled; correct its CRS or its transform"
+        raise LabelError(msg)
+    nodata = info.nodata
     for meaning in ("positive", "negative"):
         if nodata in getattr(settings, meaning):
             msg = (
@@ -266,12 +292,27 @@ def _open_polygons(settings: LabelSettings) -> PolygonLabels:
     assert path is not None
     frame = _read_polygons(path, layer=settings.layer)
     check_columns(frame, settings)
-    extent = None if settings.extent is None else _read_polygons(settings.extent)
+    extent = read_extent(settings)
     if settings.scene is None and settings.start is not None:
         first, last = period(frame, settings)
         dayless = np.isnat(first) | np.isnat(last)
         _warn(path, dayless, f"have no day in {settings.start!r}")
     return PolygonLabels(settings, frame, extent)
+
+
+def read_extent(settings: LabelSettings) -> gpd.GeoDataFrame | None:
+    """Where people looked; None where the settings name no file of it.
+
+    Raises:
+        LabelError: If the file is missing, empty, without CRS, or holds something else than polygons.
+    """
+    if settings.extent is None:
+        return None
+    try:
+        return _read_polygons(settings.extent)
+    except LabelError as error:
+        msg = f"labels.extent: {error}"
+        raise LabelError(msg) from error
 
 
 def check_columns(frame: gpd.GeoDataFrame, settings: LabelSettings) -> None:

@@ -24,7 +24,9 @@ from pyproj.exceptions import ProjError
 
 from thawmap.data.columns import beyond_dbf, own_names, plain
 from thawmap.data.drafts import atomic, no_room, unwritable
+from thawmap.data.earth import crs_name
 from thawmap.errors import DataError
+from thawmap.text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +189,7 @@ def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
         raise DataError(msg)
     made = made.set_geometry(str(geometry))
     if made.crs is not None and not (made.crs.is_geographic or made.crs.is_projected):
-        msg = f"{path} has the CRS {made.crs.name!r}, which is nowhere on Earth; write the right one into it"
+        msg = f"{path} lies in {crs_name(made.crs.to_wkt())}, which has no place on Earth; write the right one into it"
         raise DataError(msg)
     return made
 
@@ -335,5 +337,5 @@ def _reason(error: Exception | str) -> str:
     """The first line of a library's message, without its full stop; control codes as such."""
     line = (str(error).splitlines() or [type(error).__name__])[0].split(".; It might help")[0].rstrip(".")
     line = re.sub(r"at index (\d+)", lambda found: f"in row {int(found[1]) + 1}", line)
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    shown = printable(line)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ..."

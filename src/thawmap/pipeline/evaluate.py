@@ -5,7 +5,7 @@ from pathlib import Path
 
 from thawmap.config import Config
 from thawmap.data.project import Project
-from thawmap.pipeline import origin
+from thawmap.pipeline import look, origin
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.report import evaluate as scoring
 from thawmap.report import gallery, page
@@ -32,6 +32,7 @@ def evaluate(
     labelled = project.labels
     mapped = [one for one in project.labelled_candidates() if (maps / one.id).is_dir()]
     opened, failed = run_all(project.open, mapped, config, progress, "scenes", here=True)
+    lost = look.lost_labels(project, opened, needed=False)
     made = origin.maker(maps, opened)
     bundle = origin.bundle_of(model, made)
     thresholds = {"polygons": made["thawmap:threshold"], "paper": 0.5} if bundle is None else bundle.thresholds
@@ -57,6 +58,7 @@ def evaluate(
     unmapped = len(project.candidates()) - len(mapped)
     aside = f"not scored, having no map in {maps}: {counted(unmapped, 'scene')} of the configuration"
     lines = (
+        *(f"{said}: all that is mapped counts as false" for said in lost),
         *page.summary(evaluation, about),
         *([aside] if unmapped else []),
         f"page: {out / 'index.html'}; table: {out / 'scores.csv'}",

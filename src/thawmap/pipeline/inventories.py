@@ -9,6 +9,7 @@ import numpy as np
 
 from thawmap.config import Config, LabelSettings
 from thawmap.data import faults, inventory
+from thawmap.data.labels import read_extent
 from thawmap.data.outputs import check_new
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Candidate
@@ -45,13 +46,14 @@ def check_labels(
     """
     frame, settings = _polygons(labels, layer, needs_crs=False)
     _check_new(settings, out, repaired)
+    extent = read_extent(settings)
     seen: dict[str, faults.Footprint] = {}
     failed: dict[str, str] = {}
     if isinstance(labels, Config):
         project = Project(labels)
         values, failed = run_all(partial(_look, project=project), project.candidates(), labels, progress, "scenes")
         seen = dict(values)
-    found = faults.check(frame, settings=settings, scenes=seen)
+    found = faults.check(frame, settings=settings, scenes=seen, extent=extent)
     found = found[~((found["kind"] == "unknown scene") & found["scene"].isin(failed))]
     lines = [f"{counted(len(found), 'fault')} in {counted(len(frame), 'polygon')}"]
     if out is not None:

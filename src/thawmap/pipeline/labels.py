@@ -19,9 +19,13 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
         LabelError: If the labels cannot be used.
     """
     project = Project(config)
-    values, failed = run_all(
-        partial(look.count_labels, project=project), project.labelled_candidates(), config, progress, "labels"
-    )
+    found = project.labelled_candidates()
+    values, failed = run_all(partial(look.count_labels, project=project), found, config, progress, "labels")
     table = pd.DataFrame(values)
-    lines = (f"{table['object px'].sum() if values else 0} object pixels in {counted(len(values), 'scene')}",)
+    opened, _ = run_all(project.open, found, config, None, "scenes", here=True)
+    lost = look.lost_labels(project, opened, needed=False)
+    lines = (
+        *lost,
+        f"{table['object px'].sum() if values else 0} object pixels in {counted(len(values), 'scene')}",
+    )
     return Summary(lines=lines, done=len(values), failed=failed, table=table)

@@ -7,11 +7,11 @@ import numpy as np
 
 from thawmap.data.earth import crs_name
 from thawmap.data.io import crs_of
-from thawmap.data.labels import IGNORE
+from thawmap.data.labels import IGNORE, PolygonLabels
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Candidate, Scene
 from thawmap.data.stack import Stack, check_ranges, preview, window_geobox
-from thawmap.errors import DataError
+from thawmap.errors import DataError, LabelError
 from thawmap.grid import blocks
 from thawmap.text import counted
 
@@ -85,6 +85,28 @@ def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
         "ignored px": int(counts[IGNORE]),
         "object share": f"{counts[1] / counts.sum():.2%}",
     }
+
+
+def lost_labels(project: Project, scenes: Sequence[Scene], *, needed: bool) -> tuple[str, ...]:
+    """What is to be said where labels lie on none of the scenes, or hardly any; nothing where they do.
+
+    Args:
+        project: Whose labels.
+        scenes: The scenes.
+        needed: Whether such labels are of no use, even where nothing explains where they lie.
+
+    Raises:
+        LabelError: If they are needed, or it is known what is wrong with them.
+    """
+    labels = project.labels
+    lost = labels.astray(scenes) if isinstance(labels, PolygonLabels) else None
+    if lost is None:
+        return ()
+    if needed or lost.explained:
+        remedy = "correct that" if lost.explained else "see its CRS, and whether the scenes show its ground"
+        msg = f"{lost.said}; {remedy}"
+        raise LabelError(msg)
+    return (lost.said,)
 
 
 def plan_tiles(scene: Scene, project: Project) -> dict[str, Any]:

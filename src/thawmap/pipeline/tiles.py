@@ -25,6 +25,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     project = Project(config)
     opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
     check_apart([out], project.inputs(opened), replaced=[out / f"{scene.id}.zarr" for scene in opened])
+    look.lost_labels(project, opened, needed=True)
     todo, stuck = still_due(partial(cut.is_due, config=config, out=out), opened, config)
     kept, failed = len(opened) - len(todo) - len(stuck), {**failed, **stuck}
     if dry_run:
