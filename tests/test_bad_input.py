@@ -215,7 +215,7 @@ def test_a_missing_yaml(project, capsys, verb):
 def test_no_scene_at_all(project, capsys):
     (project.folder / "scenes.csv").write_text("id,path\n")
     for verb in VERBS:
-        assert "no scene matches" in refused(project, verb, capsys)
+        assert "scenes.csv lists no scene" in refused(project, verb, capsys)
     (project.folder / "scenes.csv").unlink()
     for verb in VERBS:
         assert "scenes.csv cannot be read" in refused(project, verb, capsys)

@@ -9,11 +9,14 @@ import rasterio
 import torch
 import yaml
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 
 from thawmap import cli
 from thawmap.config import ModelSettings
+from thawmap.data.io import raster_info, read_means, read_raster
+from thawmap.grid import Window
 from thawmap.layers import layer
 from thawmap.model.bundle import Bundle, save
 from thawmap.model.network import build, traits
@@ -166,3 +169,45 @@ def test_what_lies_nowhere_or_holds_no_real_numbers_is_named_with_the_remedy(tmp
         assert re.search(rf"^thawmap: {name} failed: scene {name}: [^ ]*{name}\.tif .*{said}", error, re.MULTILINE), (
             name
         )
+
+
+def test_black_ground_that_nobody_calls_missing_is_noted(tmp_path, capsys):
+    values = image()
+    values[:, :12] = 0
+    write(tmp_path / "scenes" / "a.tif", values)
+    _, out, _ = listed(tmp_path, capsys, layers=["red", "nir"])
+    assert "a: 25% of it is 0 in nir, red; if that means missing, set 'nodata: 0' for them" in out
+    zeros = {name: band | {"nodata": 0} for name, band in BANDS.items()}
+    assert "is 0 in" not in listed(tmp_path, capsys, layers=["red", "nir"], bands=zeros)[1]
+
+
+def test_a_crs_without_a_number_has_a_short_name_in_the_table(tmp_path, capsys):
+    crs = "+proj=laea +lat_0=70 +lon_0=-133 +datum=WGS84"
+    write(tmp_path / "scenes" / "a.tif", crs=crs, transform=Affine(3, 0, 0, 0, -3, 0))
+    _, out, _ = listed(tmp_path, capsys)
+    assert "PROJ" not in out
+    assert max(map(len, out.splitlines())) < 120
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_mean_leaves_out_what_is_not_finite(tmp_path, dtype):
+    values = np.random.default_rng(0).uniform(0, 1, (1, 48, 64)).astype(dtype)
+    values[0, ::5, ::7] = np.nan
+    values[0, 3, 3], values[0, 9, 40] = np.inf, -np.inf
+    blocks = values.astype(np.float32).reshape(12, 4, 16, 4)
+    blocks[~np.isfinite(blocks)] = np.nan
+    path = write(tmp_path / "a.tif", values)
+    expected = np.nanmean(blocks, axis=(1, 3), dtype=np.float64)
+    grid = GeoBox((12, 16), GRID * Affine.scale(4), UTM)
+    np.testing.assert_allclose(read_raster(path, grid, bands=[1])[0], expected, rtol=1e-5)
+    means = read_means(path, Window(row=0, col=0, height=48, width=64), (12, 16), bands=[1])
+    np.testing.assert_allclose(means[0], expected, rtol=1e-5)
+
+
+def test_numbers_beyond_float32_are_missing(tmp_path):
+    values = np.full((1, 4, 5), 0.25)
+    values[0, 0] = 1e300
+    path = write(tmp_path / "a.tif", values)
+    read = read_raster(path, raster_info(path).geobox, bands=[1])[0]
+    assert np.isnan(read[0]).all()
+    assert (read[1:] == 0.25).all()

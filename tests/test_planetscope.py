@@ -368,6 +368,31 @@ def around(transform=TRANSFORM):
     return [to_degrees.transform(*corner) for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
 
 
+@pytest.mark.parametrize(("stored", "said"), [(0.87, ["87%"]), (87, ["87%"]), (870, []), (-1, []), (float("inf"), [])])
+def test_cloud_cover_may_count_in_percent_and_what_is_no_share_is_not_said(tmp_path, stored, said):
+    image(tmp_path / f"{NEW}_3B_AnalyticMS_SR.tif")
+    feature(tmp_path / f"{NEW}_metadata.json", NEW, cloud_cover=stored)
+    clouds = [note for note in scene_of(tmp_path).notes if "cloud cover" in note]
+    assert clouds == [f"its metadata tell {share} cloud cover" for share in said]
+
+
+@pytest.mark.parametrize("change", [str.upper, str.title])
+def test_names_in_capitals_are_the_same_names(tmp_path, change):
+    id_ = "20190709_042959_08_10a7"
+    for folder in ("plain", "changed"):
+        image(tmp_path / folder / f"{id_}_3B_AnalyticMS_SR_clip.tif")
+        udm2(tmp_path / folder / f"{id_}_3B_udm2_clip.tif")
+        xml(tmp_path / folder / f"{id_}_3B_AnalyticMS_metadata_clip.xml", f"{id_}_3B_AnalyticMS")
+        feature(tmp_path / folder / f"{id_}_metadata.json", id_, cloud_cover=0.1)
+    for path in sorted((tmp_path / "changed").iterdir()):
+        path.rename(path.with_name(change(path.name)))
+    plain, changed = scene_of(tmp_path / "plain"), scene_of(tmp_path / "changed")
+    assert (changed.id, changed.acquired, changed.notes) == (plain.id, plain.acquired, plain.notes)
+    assert set(changed.files) == {"image", "udm2", "json", "xml"}
+    for name, values in read(plain).items():
+        np.testing.assert_array_equal(read(changed)[name], values)
+
+
 def test_metadata_of_another_scene_or_place_are_a_fault(tmp_path):
     image(tmp_path / f"{NEW}_3B_AnalyticMS_SR.tif")
     own = tmp_path / f"{NEW}_3B_AnalyticMS_metadata.xml"
@@ -575,6 +600,37 @@ def test_a_folder_without_scenes_is_the_requests_fault(tmp_path):
         project(tmp_path).candidates()
     with pytest.raises(ConfigError, match="does not exist"):
         project(tmp_path / "nowhere").candidates()
+
+
+def test_a_composite_is_named_with_what_it_lacks(tmp_path):
+    image(tmp_path / "composite.tif")
+    with pytest.raises(ConfigError, match=r"no planetscope scene is in .*; composite\.tif is not named as one"):
+        project(tmp_path).candidates()
+    feature(tmp_path / f"{NEW}_metadata.json", NEW)
+    assert "beside it composite.tif, a composite of scenes" in fault_of(tmp_path)
+
+
+@pytest.mark.parametrize("copy", [" (1)", "(2)", " - Copy", " copy"])
+def test_a_name_that_a_browser_has_changed_is_to_be_changed_back(tmp_path, copy):
+    name = f"{NEW}_3B_AnalyticMS_SR"
+    image(tmp_path / f"{name}{copy}.tif")
+    assert f"rename it to {name}.tif" in fault_of(tmp_path)
+    image(tmp_path / f"{name}.tif")
+    assert f"left aside: {name}{copy}.tif" in " ".join(scene_of(tmp_path).notes)
+
+
+def test_an_id_too_long_for_the_names_of_files_is_one_scenes_fault(delivery):
+    (delivery.folder / "t.csv").write_text(f"id,region\n{'x' * 250},Lena\n{NEW},Lena\n")
+    summary = thawmap.scenes(project(delivery.folder, table=delivery.folder / "t.csv").config)
+    (sentence,) = summary.failed.values()
+    assert summary.done == 1
+    assert "its id has 250 bytes, and names files of at most 200" in sentence
+
+
+def test_a_table_of_regions_without_a_row_is_named(delivery):
+    (delivery.folder / "t.csv").write_text("id,region\n")
+    with pytest.raises(ConfigError, match=r"t\.csv lists no scene; give each a row with id and region"):
+        project(delivery.folder, table=delivery.folder / "t.csv").candidates()
 
 
 # Places named on the command line

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
@@ -18,6 +19,7 @@ from thawmap.data.sources.rasters import candidates
 from thawmap.data.stack import preview, window_geobox
 from thawmap.errors import ConfigError, DataError
 from thawmap.grid import Window
+from thawmap.pipeline.look import notes
 
 GRID = GeoBox((12, 10), Affine(3, 0, 570_000, 0, -3, 7_720_000), "EPSG:32608")
 
@@ -65,6 +67,49 @@ def test_the_region_is_the_folder_that_the_user_sees(tmp_path):
     (tmp_path / "Lena").mkdir()
     (tmp_path / "Lena" / "s1").symlink_to(tmp_path / "archive" / "x")
     assert [scene.region for scene in open_all(mapped(path=tmp_path / "Lena" / "*", region="{parent}"))] == ["Lena"]
+
+
+def test_names_in_capitals_are_found_where_no_other_is(tmp_path):
+    blank(tmp_path / "A1.TIF")
+    blank(tmp_path / "A1_Mask.Tif")
+    settings = mapped({"{name}.tif": {"red": {}}, "{name}_m[ab]sk.tif": {"nir": {}}}, path=tmp_path / "a[!x].tif")
+    (scene,) = open_all(settings)
+    assert [file.name for file in scene.files.values()] == ["A1.TIF", "A1_Mask.Tif"]
+    blank(tmp_path / "a2.tif")
+    blank(tmp_path / "a2_mask.tif")
+    assert [scene.id for scene in open_all(settings)] == ["a2"]  # as in a shell
+
+
+def test_what_a_file_says_of_its_numbers_is_noted_where_the_settings_differ(tmp_path):
+    for number in range(3):
+        path = tmp_path / f"s{number}" / "a.tif"
+        path.parent.mkdir()
+        profile = {"driver": "GTiff", "count": 3, "height": 12, "width": 10, "dtype": "uint16"}
+        with rasterio.open(path, "w", **profile, crs="EPSG:32608", transform=GRID.affine) as file:
+            file.scales, file.offsets = [1e-4, 1e-4, 0.5], [-0.1, 0, 3]
+    bands = {"red": {"scale": 1e-4}, "nir": {"band": 2, "scale": 1e-4}, "slope": {"band": 3, "nodata": -9999}}
+    settings = mapped({"a.tif": bands}, path=tmp_path / "s*")
+    about_red, about_slope, about_nodata = open_all(settings)[0].notes
+    assert about_red.startswith(
+        "a.tif itself says scale 0.0001 and offset -0.1 for red, and 'scenes.files' 0.0001 and 0"
+    )
+    assert about_slope.startswith("a.tif itself says scale 0.5 and offset 3 for slope, and 'scenes.files' 1 and 0")
+    assert about_nodata.startswith("'nodata: -9999' is never met in a.tif, whose numbers are uint16")
+    sound = {"red": {"scale": 1e-4, "offset": -0.1, "nodata": 0}, "nir": {"band": 2, "scale": 1e-4}}
+    assert open_all(mapped({"a.tif": sound}, path=tmp_path / "s*"))[0].notes == ()
+    lines = notes({scene.id: scene.notes for scene in open_all(settings)})
+    assert [line.partition(":")[0] for line in lines] == ["3 scenes, such as s0"] * 3
+
+
+def test_notes_that_differ_in_numbers_alone_are_one_line():
+    said = {f"s{n}": [f"its metadata tell {n}% cloud cover", "it has no mask", "a.tif is odd"] for n in range(100)}
+    said["s7"].append("a.tif is odd")
+    assert notes(said) == (
+        "100 scenes, each with its own numbers, such as s0: its metadata tell 0% cloud cover",
+        "100 scenes, such as s0: it has no mask",
+        "100 scenes, such as s0: a.tif is odd",
+        "s7: a.tif is odd",
+    )
 
 
 def test_one_file_can_be_a_scene(tmp_path, monkeypatch):
@@ -126,7 +171,7 @@ def test_a_table_names_ids_regions_places_and_times(tmp_path, caplog):
         ("id;path\ns1;a\n", "no column 'id'.*commas"),
         ("id,place\ns1,a\n", "no column 'path'"),
         ("", "no column 'id'"),
-        ("id,path\n", "no scene matches"),
+        ("id,path\n", "t.csv lists no scene; give each a row"),
         ("id,path\n,a\n", "t.csv:2: scene id ''"),
         ("id,path\n../b,a\n", r"t.csv:2: scene id '\.\./b'"),
         ("id,path\ns1,\n", "t.csv:2: scene 's1' has no path"),

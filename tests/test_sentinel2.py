@@ -156,6 +156,28 @@ def test_a_safe_is_read_as_rasterio_reads_it(tmp_path, below, offset, baseline):
     assert_reads(scene, offset=offset or 0)
 
 
+@pytest.mark.parametrize("change", [str.lower, str.upper])
+def test_names_in_other_letters_are_the_same_names(tmp_path, change):
+    product = PRODUCT.replace("N0301", "N0500")
+    plain, folder = (
+        scene_of(safe(tmp_path / "plain", product, xml=False)),
+        safe(tmp_path / "changed", product, xml=False),
+    )
+    for path in sorted([folder, *folder.rglob("*")], reverse=True):
+        path.rename(path.with_name(change(path.name)))
+    changed = scene_of(tmp_path / "changed")
+    assert changed.id == change(plain.id)
+    assert (changed.acquired, changed.notes, changed.readings) == (plain.acquired, plain.notes, plain.readings)
+    for name, values in read(plain).items():
+        np.testing.assert_array_equal(read(changed)[name], values)
+
+
+def test_a_band_that_a_browser_has_renamed_is_to_be_changed_back(delivery):
+    path = delivery / SPOILT / "B02.tif"
+    path.rename(path.with_name("B02 (1).tif"))
+    assert "rename it to B02.tif" in failed(delivery)
+
+
 def test_bands_of_20_m_come_onto_the_10_m_grid(tmp_path):
     safe(tmp_path, offset=-1000, baseline="04.00")
     stack = read(scene_of(tmp_path), ("swir1", "swir2"))

@@ -61,6 +61,22 @@ def test_where_an_index_has_no_value_nothing_is_usable():
     assert not made["valid"].any()
 
 
+def test_what_is_not_finite_is_missing_in_every_layer_and_in_what_is_made_of_it(monkeypatch):
+    monkeypatch.setattr(stack, "RECIPES", {"ratio": Recipe(needs=("red", "nir"), function=lambda red, nir: red / nir)})
+    monkeypatch.setattr(derive, "RECIPES", stack.RECIPES)
+    nir, red = field(0, missing=0), field(1, missing=0)
+    nir[0, :4], red[1, :4], nir[2, :4] = np.inf, -np.inf, 0
+    made = assemble(SCENE, ["red", "nir", "ratio"], GRID, [ArraySource({"nir": nir, "red": red}, GRID)])
+    expected = np.ones(GRID.shape, bool)
+    expected[:3, :4] = False
+    np.testing.assert_array_equal(made["valid"], expected)
+    for name, row in (("nir", [0]), ("red", [1]), ("ratio", [0, 1, 2])):
+        missing = np.zeros(GRID.shape, bool)
+        missing[row, :4] = True
+        np.testing.assert_array_equal(np.isnan(made[name]), missing)
+        assert not np.isinf(made[name]).any()
+
+
 def test_layers_that_can_be_done_without_do_not_touch_the_mask():
     values = {"nir": field(0), "slope": field(1, missing=0.6)}
     source = ArraySource(values, GRID)
@@ -246,6 +262,20 @@ def test_numbers_in_other_units_are_refused_by_name(name, median, fits):
 def test_the_refusal_names_the_settings_that_tell_how_a_layer_is_read(name, said):
     with pytest.raises(DataError, match=f"correct how it is read .*{said}.*, or leave the scene out"):
         check_ranges(stack_of(np.full(GRID.shape, 9e4), name), [layer(name)], scene_id="s1")
+
+
+@pytest.mark.parametrize(("scale", "fits"), [(1, True), (1e-2, True), (1e-3, False), (1e-4, False), (0, False)])
+def test_reflectance_that_was_scaled_twice_is_refused(scale, fits):
+    """Water alone in one band is no reason, nor are indices, which no scale changes."""
+    water = np.abs(field(1)) * 1e-4
+    source = ArraySource({"red": field(0, missing=0.3) * scale, "nir": water, "slope": water}, GRID)
+    asked = [layer(name) for name in ("nir", "ndvi", "red", "slope")]
+    made = assemble(SCENE, [one.name for one in asked], GRID, [source])
+    if fits:
+        check_ranges(made, asked, scene_id="s1")
+        return
+    with pytest.raises(DataError, match=r"scene s1: nir, red hardly exceed .*'scale'"):
+        check_ranges(made, asked, scene_id="s1")
 
 
 def test_only_usable_pixels_tell_the_units():

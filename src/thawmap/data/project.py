@@ -1,6 +1,7 @@
 """What a configuration means on the ground: its scenes, the sources of their layers, and their labels."""
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -95,6 +96,9 @@ class Project:
         if absent:
             msg = f"{absent[0]} does not exist; name files or folders of scenes"
             raise ConfigError(msg)
+        return [_with_short_id(one) for one in self._candidates(places)]
+
+    def _candidates(self, places: Sequence[Path]) -> list[Candidate]:
         scenes = self.config.scenes
         if isinstance(scenes, RasterScenes):
             return rasters.candidates(scenes, places=places)
@@ -143,6 +147,18 @@ class Project:
         if name in split.test:
             return "test"
         return "validation" if name in split.validation else "train"
+
+
+def _with_short_id(one: Candidate) -> Candidate:
+    """A scene; one at fault where its id is too long for the names of files, to which suffixes come."""
+    size = len(os.fsencode(one.id))
+    if size <= _LONGEST:
+        return one
+    fault = f"its id has {size} bytes, and names files of at most {_LONGEST}; rename it, or give it a shorter 'id'"
+    return replace(one, fault=f"{fault} in 'scenes.table'")
+
+
+_LONGEST = 200  # bytes of an id: names of files have at most 255
 
 
 def _mapped(scenes: SceneSettings) -> frozenset[str]:

@@ -23,6 +23,7 @@ from thawmap.layers import LAYERS, Layer
 
 _PART_ROWS = 256  # of a preview that one thread reads at a time
 _RANGE_FACTOR = 1.5  # how far beyond its range a layer's median may lie (law 14)
+_DARKEST = 1e-3  # reflectance that some band of any scene exceeds, be it deep water in shadow
 _SETTINGS = {
     **dict.fromkeys(("blue", "green", "red", "nir", "swir1", "swir2"), "'scenes.offset' of Sentinel-2"),
     **dict.fromkeys(("relative_elevation", "slope", "elevation"), "'unit', 'nodata' or 'scale' in 'sources.elevation'"),
@@ -172,12 +173,14 @@ def as_array(stack: Stack, layers: Sequence[str]) -> npt.NDArray[np.float32]:
 def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> None:
     """Refuse a stack whose numbers cannot be in the layers' units (law 14).
 
-    A layer's median over the usable pixels may lie up to 1.5 times its range from the middle of it.
+    A layer's median over the usable pixels may lie up to 1.5 times its range from the middle of it. Of reflectances,
+    one in a hundred has to be larger than any scale would leave it that was applied twice.
 
     Raises:
         DataError: If it does not; the message names scene, layer, median and range.
     """
     usable = stack["valid"]
+    _check_brightness(stack, [one.name for one in layers if LAYERS.get(one.name, one).optical], scene_id=scene_id)
     for asked in layers:
         layer = LAYERS.get(asked.name, asked)  # a network may see a part of the range
         values = stack[layer.name][usable]
@@ -194,3 +197,17 @@ def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> Non
                 f"'scenes.files'{others}), or leave the scene out"
             )
             raise DataError(msg)
+
+
+def _check_brightness(stack: Stack, names: Sequence[str], *, scene_id: str) -> None:
+    """Refuse reflectances that are too small to be any, as of floats that were scaled once more."""
+    usable = stack["valid"]
+    known = {name: np.abs(values[np.isfinite(values)]) for name in names if len(values := stack[name][usable])}
+    bright = {name: float(np.percentile(values, 99)) for name, values in known.items() if len(values)}
+    if bright and max(bright.values()) < _DARKEST:
+        msg = (
+            f"scene {scene_id}: {', '.join(bright)} hardly exceed {max(bright.values()):.2g}, too little for any "
+            f"reflectance; correct how they are read ('scale' in 'scenes.files', which is 1 for files of reflectance "
+            f"itself), or leave the scene out"
+        )
+        raise DataError(msg)

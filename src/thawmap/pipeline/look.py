@@ -1,5 +1,6 @@
 """What there is to say of one scene before anything is trained or mapped: a row of a table each."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ from thawmap.data.sources.base import Candidate, Scene
 from thawmap.data.stack import Stack, check_ranges, preview, window_geobox
 from thawmap.errors import DataError, LabelError
 from thawmap.grid import blocks
+from thawmap.layers import LAYERS
 from thawmap.text import counted
 
 _OVERVIEW = 256  # side of what a scene is judged by at first, in pixels
 _MOST_MISSING = 0.25  # share of a scene's ground that a layer may lack without a word
+_MOST_BLACK = 0.01  # share of a scene's ground that may be 0 in all bands without a word
+_NUMBERED = re.compile(r"[^\s,;:']*\d[^\s,;:']*")  # a number, or a name with one
 _SIDE = 2048  # of the parts in which labels are counted, in pixels
 
 
@@ -44,7 +48,7 @@ def describe(candidate: Candidate, project: Project) -> dict[str, Any]:
         "px": f"{cols}x{rows}",
         "crs": crs_name(crs_of(scene.geobox)),
         "usable": f"{usable:.0%}",
-        "notes": (*scene.notes, *_gaps(overview, project.layers)),
+        "notes": (*scene.notes, *_gaps(overview, project.layers), *_zeros(overview, scene)),
     }
 
 
@@ -56,16 +60,38 @@ def _gaps(overview: Stack, layers: Sequence[str]) -> list[str]:
     return [f"it has no {name} for {round(100 - 100 * known[name] / best)}% of its ground" for name in poor]
 
 
+def _zeros(overview: Stack, scene: Scene) -> list[str]:
+    """How much of a scene's ground is stored as 0 in all of its optical bands, and was not called missing."""
+    optical = {name for name, layer in LAYERS.items() if layer.optical}
+    names = [name for name in scene.readings if name in overview and name in optical]
+    if not names:
+        return []
+    black = np.logical_and.reduce([overview[name] == np.float32(scene.readings[name].offset) for name in names])
+    if black.mean() < _MOST_BLACK:
+        return []
+    return [f"{black.mean():.0%} of it is 0 in {', '.join(names)}; if that means missing, set 'nodata: 0' for them"]
+
+
 def notes(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """What there is to know of scenes (id to sentences), each sentence once, with how many scenes it is true of."""
-    scenes: dict[str, list[str]] = {}
+    """What there is to know of scenes (id to sentences), each once, with how many scenes it is true of.
+
+    Sentences that differ in nothing but numbers and names with numbers are one.
+    """
+    alike: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for scene, sentences in said.items():
-        for sentence in sentences:
-            scenes.setdefault(sentence, []).append(scene)
-    return tuple(
-        f"{names[0]}: {sentence}" if len(names) == 1 else f"{len(names)} scenes, such as {names[0]}: {sentence}"
-        for sentence, names in scenes.items()
-    )
+        forms = [_NUMBERED.sub("#", sentence) for sentence in sentences]
+        for index, (form, sentence) in enumerate(zip(forms, sentences, strict=True)):
+            alike.setdefault((form, forms[:index].count(form)), []).append((scene, sentence))
+    return tuple(map(_note, alike.values()))
+
+
+def _note(alike: Sequence[tuple[str, str]]) -> str:
+    """A line on scenes and what is said of each."""
+    name, sentence = alike[0]
+    if len(alike) == 1:
+        return f"{name}: {sentence}"
+    own = "" if all(other == sentence for _, other in alike) else ", each with its own numbers"
+    return f"{len(alike)} scenes{own}, such as {name}: {sentence}"
 
 
 def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:

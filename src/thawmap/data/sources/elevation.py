@@ -271,8 +271,9 @@ def _section(name: str) -> str:
 
 def _dems(found: Sequence[Path]) -> list[Path]:
     """The rasters without those that the Polar Geospatial Center delivers beside a DEM: X_dem.tif, X_count.tif ..."""
-    begins = {(path.parent, path.stem.removesuffix("dem")) for path in found if path.stem.endswith("_dem")}
-    return [path for path in found if path.stem.endswith("_dem") or not _beside(path, begins)]
+    dems = {path for path in found if path.stem.lower().endswith("_dem")}
+    begins = {(path.parent, path.stem[: -len("dem")]) for path in dems}
+    return [path for path in found if path in dems or not _beside(path, begins)]
 
 
 def _beside(path: Path, begins: set[tuple[Path, str]]) -> bool:

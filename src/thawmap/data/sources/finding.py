@@ -21,8 +21,24 @@ _HALF_WRITTEN = {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp
 
 
 def matches(pattern: str) -> list[Path]:
-    """What a shell would match, in order of names; patterns may be absolute, which `Path.glob` refuses."""
-    return sorted(Path(name) for name in glob.glob(pattern))  # noqa: PTH207
+    """What a shell would match, in order of names; patterns may be absolute, which `Path.glob` refuses.
+
+    Where that is nothing, what a shell would match that takes capitals for small letters in the last part, as `A.TIF`.
+    """
+    found = glob.glob(pattern)  # noqa: PTH207
+    if not found:
+        folder, name = os.path.split(pattern)
+        found = glob.glob(os.path.join(folder, _CLASSES.sub(_any_case, name)))  # noqa: PTH118, PTH207
+    return sorted(map(Path, found))
+
+
+_CLASSES = re.compile(r"\[!?\]?[^]]*\]|[^\W\d_]")  # of letters in a pattern, or a letter
+
+
+def _any_case(match: re.Match[str]) -> str:
+    """A part of a pattern that matches letters of either case."""
+    letters = match[0]
+    return letters if len(letters) > 1 else f"[{letters.lower()}{letters.upper()}]"
 
 
 def files_below(places: Iterable[Path]) -> list[Path]:
@@ -39,6 +55,7 @@ def files_below(places: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
+_RASTERS = frozenset({".tif", ".tiff", ".jp2"})
 _DEEPEST = 12  # levels of folders below a place
 
 
@@ -53,6 +70,17 @@ def half_written(file: Path) -> str | None:
     if file.stat().st_size == 0:
         return f"{file.name} is empty; wait for it, or fetch it again"
     return None
+
+
+def copied(file: Path) -> str | None:
+    """Why a file's name is not its own but that of a copy; None where it is its own."""
+    match = _COPY.fullmatch(file.stem)
+    if match is None:
+        return None
+    return f"{file.name} has a name that browsers and desktops give to copies; rename it to {match[1]}{file.suffix}"
+
+
+_COPY = re.compile(r"(.+?)(?: ?\(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?)")
 
 
 def in_delivery(settings: Delivery, places: Sequence[Path]) -> list[Path]:
@@ -77,10 +105,10 @@ def as_delivered(found: Iterable[Candidate], settings: Delivery, *, searched: Se
     by_id = groupby(sorted(found, key=lambda one: (one.id, str(one.place))), key=lambda one: one.id)
     scenes = [_one_of(list(alike)) for _, alike in by_id]
     if not scenes:
-        msg = (
-            f"no {getattr(settings, 'kind', '')} scene is in {', '.join(map(str, searched))}; correct 'scenes.path' "
-            f"or 'scenes.kind'"
-        )
+        kind, where = getattr(settings, "kind", ""), ", ".join(map(str, searched))
+        raster = next((path for path in files_below(searched) if path.suffix.lower() in _RASTERS), None)
+        there = "" if raster is None else f"{copied(raster) or f'{raster.name} is not named as one'}, or "
+        msg = f"no {kind} scene is in {where}; {there}correct 'scenes.path' or 'scenes.kind' ('rasters' reads any file)"
         raise ConfigError(msg)
     if settings.table is not None:
         return _of_table(scenes, settings.table)
@@ -108,6 +136,9 @@ def _region(place: Path, settings: Delivery) -> str | None:
 def _of_table(scenes: Sequence[Candidate], table: Path) -> list[Candidate]:
     """The scenes that a table names, with its regions; those that are not there are at fault."""
     regions = {row["id"]: row.get("region") or None for _, row in table_rows(table, ("id", "region"))}
+    if not regions:
+        msg = f"{table} lists no scene; give each a row with id and region, or leave out 'scenes.table'"
+        raise ConfigError(msg)
     there = {one.id: one for one in scenes}
     if there.keys().isdisjoint(regions):
         msg = f"{table} names none of the {len(scenes)} scenes, such as {scenes[0].id!r}; correct 'scenes.table'"
@@ -192,6 +223,9 @@ def find_file(candidate: Candidate, key: str) -> Path:
     wanted = key.replace("{name}", glob.escape(candidate.name))
     found = matches(str(Path(glob.escape(str(folder))) / wanted))
     if len(found) != 1:
+        copies = {fault for path in folder.iterdir() if (fault := copied(path)) and fault.endswith(f" {wanted}")}
+        if not found and copies:
+            raise DataError(min(copies))
         got = "is not there" if not found else f"matches {len(found)} files, such as {found[0].name}, {found[1].name}"
         own = "" if candidate.place.is_dir() else f", and '{{name}}{candidate.place.suffix}' for its own"
         msg = f"file {wanted!r} {got} in {folder}; name exactly one file a scene in 'scenes.files'{own}"

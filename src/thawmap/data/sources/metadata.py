@@ -107,13 +107,12 @@ def planet_xml(path: Path) -> Facts:
     ]
     numbers = [(band.findtext("{*}bandNumber"), band) for band in root.findall(".//{*}bandSpecificMetadata")]
     factors = {number: as_number(band.findtext("{*}reflectanceCoefficient")) for number, band in numbers}
-    cover = as_number(root.findtext(".//{*}cloudCoverPercentage"))
     time = root.findtext(".//{*}acquisitionDateTime") or root.findtext(".//{*}beginPosition") or ""
     return Facts(
         path=path,
         identifier=(root.findtext(".//{*}identifier") or "").strip() or None,
         acquired=as_time(time.strip()),
-        cloud_cover=None if cover is None else cover / 100,
+        cloud_cover=as_share(root.findtext(".//{*}cloudCoverPercentage"), percent=True),
         footprint=_as_corners(corners),
         coefficients={
             int(number): factor
@@ -131,7 +130,7 @@ def planet_json(path: Path) -> Facts:
     """
     content = read_json(path)
     properties = properties_of(content)
-    percent = as_number(properties.get("eo:cloud_cover"))
+    percent = as_share(properties.get("eo:cloud_cover"), percent=True)
     geometry = content.get("geometry")
     shape = shapely.from_geojson(json.dumps(geometry), on_invalid="ignore") if isinstance(geometry, dict) else None
     name = content.get("id")
@@ -139,7 +138,7 @@ def planet_json(path: Path) -> Facts:
         path=path,
         identifier=name if isinstance(name, str) else None,
         acquired=as_time(str(properties.get("acquired") or properties.get("datetime") or "")),
-        cloud_cover=as_number(properties.get("cloud_cover")) if percent is None else percent / 100,
+        cloud_cover=as_share(properties.get("cloud_cover")) if percent is None else percent,
         footprint=None if shape is None or shape.is_empty else shapely.get_coordinates(shape),
     )
 
@@ -154,7 +153,6 @@ def sentinel_xml(path: Path) -> Radiometry:
     stored = {item.get("band_id"): as_number(item.text) for item in root.findall(".//{*}BOA_ADD_OFFSET")}
     offsets = {layer: stored.get(str(number)) for layer, number in _BAND_IDS.items()} if stored else None
     units = [root.findtext(f".//{{*}}{prefix}BOA_QUANTIFICATION_VALUE") for prefix in ("", "L2A_")]
-    cover = as_number(root.findtext(".//{*}Cloud_Coverage_Assessment"))
     baseline = as_number(root.findtext(".//{*}PROCESSING_BASELINE"))
     known = None if baseline is None or _NEW <= baseline < _OWN else dict.fromkeys(_BAND_IDS, 0.0)
     return Radiometry(
@@ -162,7 +160,7 @@ def sentinel_xml(path: Path) -> Radiometry:
         product=(root.findtext(".//{*}PRODUCT_URI") or "").strip() or None,
         level=_level(root.findtext(".//{*}PRODUCT_TYPE")),
         acquired=as_time((root.findtext(".//{*}PRODUCT_START_TIME") or "").strip()),
-        cloud_cover=None if cover is None else cover / 100,
+        cloud_cover=as_share(root.findtext(".//{*}Cloud_Coverage_Assessment"), percent=True),
         quantification=next((unit for unit in map(as_number, units) if unit), 10_000),
         offsets=known if offsets is None else {name: value for name, value in offsets.items() if value is not None},
     )
@@ -181,7 +179,6 @@ def sentinel_item(path: Path) -> Radiometry | None:
     if item.get("type") != "Feature" or "stac_version" not in item:
         return None
     properties = properties_of(item)
-    cover = as_number(properties.get("eo:cloud_cover"))
     baseline = next((text for name in _BASELINES if (text := properties.get(name)) is not None), None)
     offsets = baseline_offsets(as_number(baseline)) or _asset_offsets(item.get("assets"))
     if properties.get("earthsearch:boa_offset_applied") is True:
@@ -191,7 +188,7 @@ def sentinel_item(path: Path) -> Radiometry | None:
         product=str(item.get("id", "")) or None,
         level=_level(properties.get("s2:product_type") or properties.get("product:type")),
         acquired=as_time(str(properties.get("datetime") or "")),
-        cloud_cover=None if cover is None else cover / 100,
+        cloud_cover=as_share(properties.get("eo:cloud_cover"), percent=True),
         offsets=offsets,
     )
 
@@ -245,6 +242,17 @@ def as_number(stored: object) -> float | None:
     return number if np.isfinite(number) else None
 
 
+def as_share(stored: object, *, percent: bool = False) -> float | None:
+    """A share, 0..1, of a number that is one or counts in percent; None where it is not given, or can be neither."""
+    number = as_number(stored)
+    if number is None or not 0 <= number <= _PERCENT:
+        return None
+    return number / _PERCENT if percent or number > 1 else number
+
+
+_PERCENT = 100
+
+
 def check_facts(facts: Iterable[Facts], scene: str, image: RasterInfo) -> None:
     """Metadata must be of the image's scene, and of its place.
 
@@ -252,7 +260,7 @@ def check_facts(facts: Iterable[Facts], scene: str, image: RasterInfo) -> None:
         DataError: If they are not.
     """
     for one in facts:
-        if one.identifier is not None and not f"{one.identifier}_".startswith(f"{scene}_"):
+        if one.identifier is not None and not f"{one.identifier}_".lower().startswith(f"{scene.lower()}_"):
             msg = f"{one.path.name} is of another scene, {one.identifier}; fetch the metadata of this one"
             raise DataError(msg)
         if one.footprint is not None and _lies_elsewhere(one.footprint, image.geobox):

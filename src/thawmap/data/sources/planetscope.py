@@ -19,7 +19,15 @@ from affine import Affine
 from thawmap.config import PlanetScopeScenes
 from thawmap.data.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
-from thawmap.data.sources.finding import as_delivered, as_time, files_below, half_written, in_delivery, safe_id
+from thawmap.data.sources.finding import (
+    as_delivered,
+    as_time,
+    copied,
+    files_below,
+    half_written,
+    in_delivery,
+    safe_id,
+)
 from thawmap.data.sources.metadata import Facts, about_clouds, check_facts, planet_json, planet_xml
 from thawmap.errors import DataError
 
@@ -108,6 +116,9 @@ class _File:
     def refusal(self) -> str | None:
         """Why the image cannot be read at all; None where it can."""
         strange = sorted(self.product - _IMAGE)
+        fault = copied(self.path)
+        if fault is not None:
+            return fault
         if strange:
             known = {
                 "1b": "is not orthorectified, and lies on no grid",
@@ -199,7 +210,7 @@ def _parse(path: Path) -> _File | None:
         if not words or words & {"visual", "rgb"}:
             return None
         kind = next((mask for mask in ("udm2", "udm") if mask in words), "image")
-    file = _File(path=path, id=match["id"], words=words, kind=kind)
+    file = _File(path=path, id=match["id"].lower(), words=words, kind=kind)
     if kind == "xml" and "metadata" not in words:
         return None
     return file if kind == "image" or file.product <= _OF_KIND[kind] else None
@@ -277,14 +288,25 @@ def _best_image(delivery: _Delivery, settings: PlanetScopeScenes) -> tuple[_File
     images = sorted(delivery.of_kind("image"), key=lambda file: file.rank)
     best = next((image for image in images if image.refusal is None), None)
     if best is None:
-        msg = f"there is {delivery.files[0].path.name}, and no image that belongs to it; fetch it, or {_BUNDLE}"
-        raise DataError((images[0].refusal if images else None) or msg)
+        raise DataError(images[0].refusal if images else _without_image(delivery.files[0].path))
     if not best.surface and not settings.top_of_atmosphere:
         msg = f"{best.path.name} is top-of-atmosphere; {_BUNDLE}, or allow it with 'scenes.top_of_atmosphere: true'"
         raise DataError(msg)
     aside = ", ".join(image.path.name for image in images if image is not best)
     notes = [f"{best.path.name} is read, and left aside: {aside}"] if aside else []
     return best, notes if best.surface else [*notes, "its reflectance is top-of-atmosphere"]
+
+
+def _without_image(path: Path) -> str | None:
+    """What to say of a scene of which only a mask or metadata are there."""
+    rasters = [file for file in sorted(path.parent.iterdir()) if file.suffix.lower() in {".tif", ".tiff"}]
+    composite = next((file for file in rasters if "composite" in file.stem.lower()), None)
+    if composite is not None:
+        return (
+            f"there is {path.name}, and beside it {composite.name}, a composite of scenes, which belongs to none of "
+            f"them; order without the 'composite' tool, or read it with 'scenes.kind: rasters'"
+        )
+    return f"there is {path.name}, and no image that belongs to it; fetch it, or {_BUNDLE}"
 
 
 def _beside(image: _File, delivery: _Delivery) -> dict[str, Path]:

@@ -1,11 +1,14 @@
 """Scenes made of any raster files, found by pattern or listed in a table."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from thawmap.config import Band, RasterScenes
-from thawmap.data.io import raster_info
+from thawmap.data.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
 from thawmap.data.sources.finding import as_time, find_file, matches, safe_id, table_rows, warn_of_times
 from thawmap.errors import ConfigError, DataError
@@ -25,8 +28,11 @@ def candidates(settings: RasterScenes, *, places: Sequence[Path] = ()) -> list[C
         found = listed
     else:
         found = [_candidate(place, settings) for place in matches(str(settings.path))]
+    if not found and settings.table is not None:
+        msg = f"{settings.table} lists no scene; give each a row with id, region, path and acquired"
+        raise ConfigError(msg)
     if not found:
-        msg = f"no scene matches {settings.path or settings.table}; correct 'scenes.path', patterns are as in a shell"
+        msg = f"no scene matches {settings.path}; correct 'scenes.path', patterns are as in a shell"
         raise ConfigError(msg)
     found.sort(key=lambda candidate: candidate.id)
     for one, other in pairwise(found):
@@ -45,16 +51,17 @@ def open_scene(candidate: Candidate, settings: RasterScenes) -> Scene:
     keys = [*settings.files, *([settings.valid.file] if settings.valid else [])]
     files = {key: find_file(candidate, key) for key in keys}
     _check_own_file(candidate, files.values())
+    infos = {key: raster_info(path) for key, path in files.items()}
     for key, mapping in settings.files.items():
-        _check_bands(files[key], mapping)
+        _check_bands(infos[key], mapping)
     masks: tuple[Mask, ...] = ()
     if settings.valid is not None:
-        _check_bands(files[settings.valid.file], {"valid": Band(band=settings.valid.band)})
+        _check_bands(infos[settings.valid.file], {"valid": Band(band=settings.valid.band)})
         masks = (Mask(file=settings.valid.file, bands=(settings.valid.band,), usable=settings.valid.usable),)
     return Scene(
         id=candidate.id,
         sensor=settings.kind,
-        geobox=raster_info(files[settings.grid or next(iter(settings.files))]).geobox,
+        geobox=infos[settings.grid or next(iter(settings.files))].geobox,
         files=files,
         acquired=candidate.acquired,
         region=candidate.region,
@@ -64,6 +71,9 @@ def open_scene(candidate: Candidate, settings: RasterScenes) -> Scene:
             for name, band in mapping.items()
         },
         masks=masks,
+        notes=tuple(
+            note for key, mapping in settings.files.items() for note in _about_numbers(key, infos[key], mapping)
+        ),
     )
 
 
@@ -74,12 +84,39 @@ def _check_own_file(candidate: Candidate, files: Iterable[Path]) -> None:
         raise DataError(msg)
 
 
-def _check_bands(path: Path, mapping: Mapping[str, Band]) -> None:
-    count = raster_info(path).count
+def _check_bands(info: RasterInfo, mapping: Mapping[str, Band]) -> None:
     for name, band in mapping.items():
-        if band.band > count:
-            msg = f"{path.name} has no band {band.band} for layer {name!r}; it has 1 to {count}, correct 'scenes.files'"
+        if band.band > info.count:
+            msg = (
+                f"{info.path.name} has no band {band.band} for layer {name!r}; it has 1 to {info.count}, correct "
+                f"'scenes.files'"
+            )
             raise DataError(msg)
+
+
+def _about_numbers(key: str, info: RasterInfo, mapping: Mapping[str, Band]) -> Iterator[str]:
+    """What a file says of its numbers, and the settings do not obey or cannot."""
+    scaled = defaultdict[tuple[float, ...], list[str]](list)
+    for name, band in mapping.items():
+        own = info.scales[band.band - 1], info.offsets[band.band - 1]
+        if own != (1, 0) and not np.allclose(own, (band.scale, band.offset), rtol=1e-6):
+            scaled[*own, band.scale, band.offset].append(name)
+    for (scale, offset, asked_scale, asked_offset), names in scaled.items():
+        yield (
+            f"{key} itself says scale {scale:g} and offset {offset:g} for {', '.join(names)}, and 'scenes.files' "
+            f"{asked_scale:g} and {asked_offset:g}, which are used"
+        )
+    named = {band.nodata for band in mapping.values() if band.nodata is not None}
+    for number in sorted(number for number in named if not _holds(info.dtype, number)):
+        yield f"'nodata: {number:g}' is never met in {key}, whose numbers are {info.dtype}; often 0 means missing there"
+
+
+def _holds(dtype: str, number: float) -> bool:
+    """Whether a stored number of a type can be this one."""
+    if not np.issubdtype(dtype, np.integer):
+        return True
+    range_ = np.iinfo(dtype)
+    return float(number).is_integer() and range_.min <= number <= range_.max
 
 
 def _candidate(place: Path, settings: RasterScenes) -> Candidate:

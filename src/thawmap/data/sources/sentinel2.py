@@ -11,7 +11,7 @@ from types import MappingProxyType
 from thawmap.config import Sentinel2Scenes
 from thawmap.data.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
-from thawmap.data.sources.finding import as_delivered, as_time, files_below, half_written, in_delivery
+from thawmap.data.sources.finding import as_delivered, as_time, copied, files_below, half_written, in_delivery
 from thawmap.data.sources.metadata import Radiometry, about_clouds, baseline_offsets, sentinel_item, sentinel_xml
 from thawmap.errors import DataError
 
@@ -37,11 +37,11 @@ _CLASSES = (
 )  # fmt: skip
 """Classes of the scene classification, by their numbers."""
 
-_SENSED = re.compile(r"(?:MSIL\d[AC]_|T\d\d[A-Z]{3}_|_V)(\d{8}T\d{6})")  # other times in names are of processing
+_SENSED = re.compile(r"(?:MSIL\d[AC]_|T\d\d[A-Z]{3}_|_V)(\d{8}T\d{6})", re.IGNORECASE)  # others: of processing
 _DATED = re.compile(r"(?:^|_)(\d{8})(?:_|$)")
-_BASELINE = re.compile(r"_N(\d\d)\.?(\d\d)(?=_|\.|$)")
-_LEVEL_1 = re.compile(r"MSIL1C|_L1C(?:_|$)")
-_TILE_AND_TIME = re.compile(r"(T\d\d[A-Z]{3})_(\d{8}T\d{6})")
+_BASELINE = re.compile(r"_N(\d\d)\.?(\d\d)(?=_|\.|$)", re.IGNORECASE)
+_LEVEL_1 = re.compile(r"MSIL1C|_L1C(?:_|$)", re.IGNORECASE)
+_TILE_AND_TIME = re.compile(r"(T\d\d[A-Z]{3})_(\d{8}T\d{6})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def _parse(path: Path) -> _Image | None:
     told = _METRES.fullmatch(folder.name)
     if told is not None:
         folder = folder.parent
-    if folder.name == "IMG_DATA":
+    if folder.name.upper() == "IMG_DATA":
         folder = folder.parent
     layer = _LAYERS[match["band"].lower()]
     metres = match["metres"] or (told and told[1]) or (10 if layer in _NEEDED else 20)
@@ -138,7 +138,7 @@ def _parse(path: Path) -> _Image | None:
 
 def _product(granule: Path) -> Path | None:
     """The SAFE folder that a granule lies in, whatever its name ends in now; None for other folders."""
-    return granule.parent.parent if granule.parent.name == "GRANULE" else None
+    return granule.parent.parent if granule.parent.name.upper() == "GRANULE" else None
 
 
 def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
@@ -149,8 +149,8 @@ def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
         image = _parse(path)
         if image is not None:
             scenes[image.scene].append(image)
-        products.update(folder for folder in path.parents if folder.suffix == ".SAFE")
-        if path.suffix == ".zip" and "_MSIL2A_" in path.name:
+        products.update(folder for folder in path.parents if folder.suffix.upper() == ".SAFE")
+        if path.suffix.lower() == ".zip" and "_MSIL2A_" in path.name.upper():
             fault = f"{path.name} is packed; unpack it"
             yield Candidate(name=path.stem, place=path, id=_usable(path.stem), fault=fault)
     together = Counter(_product(folder) or folder for folder, _ in scenes)
@@ -187,12 +187,12 @@ def _candidate(images: Sequence[_Image], beside: Sequence[Path], *, alone: bool)
     if product is None:
         name, place = (first.prefix, first.path) if own else (first.folder.absolute().name, first.folder)
     else:
-        name = product.name.removesuffix(".SAFE") if alone else first.folder.name
+        name = (product.stem if product.suffix.upper() == ".SAFE" else product.name) if alone else first.folder.name
         place = product if alone else first.folder
     beside = [path for path in beside if alone or _alike(path.stem, first.prefix)]
     named = {name, first.prefix, first.folder.name}
     fault = None
-    if any(map(_LEVEL_1.search, named)) or any(path.name == "MTD_MSIL1C.xml" for path in beside):
+    if any(map(_LEVEL_1.search, named)) or any(path.name.upper() == "MTD_MSIL1C.XML" for path in beside):
         fault = f"{name} is Level-1C, top-of-atmosphere; fetch its Level-2A, or make it with Sen2Cor"
     elif _usable(name) != name:
         fault = f"{name!r} cannot name a folder of results; rename it with letters, digits, '_' and '-'"
@@ -209,7 +209,7 @@ def _candidate(images: Sequence[_Image], beside: Sequence[Path], *, alone: bool)
 def _side_files(folder: Path) -> list[Path]:
     """The files of metadata in a folder: the product's XML, and JSON."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".xml", ".json"})
-    return [path for path in paths if path.suffix.lower() == ".json" or re.search("MTD_(MSI|SAF)L", path.name)]
+    return [path for path in paths if path.suffix.lower() == ".json" or re.search("MTD_(MSI|SAF)L", path.name.upper())]
 
 
 def _alike(one: str, other: str) -> bool:
@@ -222,7 +222,7 @@ def _usable(name: str) -> str:
     return re.sub(r"[^\w.+@-]|^\.", "_", name) or "_"
 
 
-def _check_complete(images: Mapping[str, _Image], found: Iterable[_Image]) -> None:
+def _check_complete(images: Mapping[str, _Image], found: Sequence[_Image]) -> None:
     """Every band that is needed must be there, and whole."""
     for image in found:
         fault = half_written(image.path) or _cut_short(image.path)
@@ -230,6 +230,10 @@ def _check_complete(images: Mapping[str, _Image], found: Iterable[_Image]) -> No
             raise DataError(fault)
     absent = [f"{layer} ({band})" for layer, band in _NEEDED.items() if layer not in images]
     if absent:
+        copies = (copied(path) for image in found for path in sorted(image.path.parent.iterdir()))
+        fault = next((fault for fault in copies if fault is not None), None)
+        if fault is not None:
+            raise DataError(fault)
         there = ", ".join(sorted(image.path.name for image in images.values()))
         msg = f"it has no band {absent[0]}, only {there}; wait for it, or fetch it"
         raise DataError(msg)
@@ -281,7 +285,8 @@ def _check_product(facts: Iterable[Radiometry], image: _Image) -> None:
             msg = f"{one.path.name} says Level-{one.level}; fetch Level-2A, or make it with Sen2Cor"
             raise DataError(msg)
         product = one.product or ""
-        if own is not None and _SENSED.search(product) and not (own[1] in product and own[2] in product):
+        alike = own is not None and all(part.upper() in product.upper() for part in own.groups())
+        if own is not None and _SENSED.search(product) and not alike:
             msg = f"{one.path.name} is of another scene, {product}; fetch the metadata of this one"
             raise DataError(msg)
 
