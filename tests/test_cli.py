@@ -111,8 +111,7 @@ def test_a_mistake_names_the_page_that_helps(
 def test_names_from_strangers_cannot_command_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """An id with escape codes and a line break stays on its line, in tables, in failures and in mistakes."""
     name = "a\x1b[2J\u202e\nb"
-    table = pd.DataFrame({"scene": [name], name: [1]})
-    assert options.finish(Summary(lines=(name,), failed={name: name}, table=table)) == 1
+    assert options.finish(Summary(lines=(name,), failed={name: name}, rows=[{"scene": name, name: 1}])) == 1
     assert run(name) == 2
     assert run("scenes", tmp_path / name) == 2
     Terminal().say(name)

@@ -1,8 +1,9 @@
 """What the verbs of the command line share: options, reading the YAML, printing what came out."""
 
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -10,8 +11,6 @@ from thawmap.errors import ConfigError
 from thawmap.text import printable
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from thawmap import Summary
     from thawmap.config import Config
 
@@ -53,8 +52,8 @@ def config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
 
 def finish(summary: "Summary") -> int:
     """Print what came out; the exit status."""
-    if summary.table is not None and len(summary.table):
-        print(_readable(summary.table).to_string(index=False))
+    if summary.rows:
+        print("\n".join(_aligned(summary.rows)))
     for line in summary.lines:
         print(printable(line))
     for name, error in summary.failed.items():
@@ -64,6 +63,16 @@ def finish(summary: "Summary") -> int:
     return 1 if summary.failed else 0
 
 
-def _readable(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with texts that can be shown."""
-    return table.rename(columns=printable).map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
+def _aligned(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines of a table: the names of its columns, then its rows; what is unknown is blank."""
+    lines = [list(rows[0]), *(row.values() for row in rows)]
+    cells = [[printable(_text(value)) for value in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        yield " ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # noqa: PLR0124 - no number, and no missing one, equals itself
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

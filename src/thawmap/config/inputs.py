@@ -19,9 +19,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
-    """Base of every section: frozen, unknown keys refused, help text from the docstrings of the fields."""
+    """Base of every section: frozen, unknown keys refused; the string below a field is its help text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Band(Settings):

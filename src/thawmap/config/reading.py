@@ -63,7 +63,9 @@ def parse(text: str, *, name: str, folder: Path, overrides: Sequence[str] = ()) 
 
 def json_schema() -> str:
     """The JSON schema of the YAML, for editors that complete it."""
-    return json.dumps(Config.model_json_schema(), indent=2)
+    from thawmap.config.descriptions import describe  # noqa: PLC0415 - only the schema needs it
+
+    return json.dumps(describe(Config.model_json_schema(), Config), indent=2)
 
 
 def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes, SceneSettings
-from thawmap.data.labels import Labels, PolygonLabels, open_labels
 from thawmap.data.sources import planetscope, rasters, sentinel2
 from thawmap.data.sources.bands import OPTICAL, BandSource
 from thawmap.data.sources.base import Candidate, Scene, Source
@@ -17,6 +16,9 @@ from thawmap.data.sources.elevation import ElevationSource
 from thawmap.data.sources.finding import find_file, matches
 from thawmap.data.sources.trends import TrendSource
 from thawmap.errors import ConfigError, DataError, ThawmapError
+
+if TYPE_CHECKING:
+    from thawmap.data.labels import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Project:
         )
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> "Labels":
         """What people digitised.
 
         Raises:
@@ -81,6 +83,8 @@ class Project:
             ConfigError: If there is none, two have one id, or the configuration has no labels.
             LabelError: If the labels cannot be used, or name none of the scenes.
         """
+        from thawmap.data.labels import PolygonLabels  # noqa: PLC0415 - loads slowly, and maps need no labels
+
         labels, found = self.labels, self.candidates()
         if isinstance(labels, PolygonLabels):
             labels.check_names([one.id for one in found])
@@ -179,6 +183,8 @@ def stamp(path: Path) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=4)
-def _open(settings: LabelSettings, _stamps: tuple[str, ...]) -> Labels:
+def _open(settings: LabelSettings, _stamps: tuple[str, ...]) -> "Labels":
     """Labels, read once in a process, and again when their files have changed."""
+    from thawmap.data.labels import open_labels  # noqa: PLC0415 - loads slowly, and maps need no labels
+
     return open_labels(settings)

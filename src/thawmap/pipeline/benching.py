@@ -5,8 +5,6 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
-
 from thawmap.config import Config, InferenceSettings
 from thawmap.data.io import write_text
 from thawmap.data.outputs import check_new
@@ -63,9 +61,10 @@ def bench(
         write_text(json, dumps(measuring.as_json(machine, subjects, found), indent=2) + "\n")
     lines = [*(one.line for one in subjects), machine.line, *_notes(found, real=config is not None, settings=settings)]
     broken = {one.model: one.refused for one in found if one.refused and _is_reference(one)}
-    table = pd.DataFrame([speed.row() for speed in found])
-    shown = table if len(subjects) > 1 else table.drop(columns="model")
-    return Summary(lines=tuple(lines), done=len(subjects) - len(broken), failed=broken, table=shown)
+    rows = [speed.row() for speed in found]
+    if len(subjects) == 1:
+        rows = [{name: value for name, value in row.items() if name != "model"} for row in rows]
+    return Summary(lines=tuple(lines), done=len(subjects) - len(broken), failed=broken, rows=rows)
 
 
 def _is_reference(speed: "Speed") -> bool:

@@ -7,15 +7,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import geopandas as gpd
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from thawmap.config import Config
 from thawmap.data.io import crs_of
 from thawmap.data.project import Project, stamp
 from thawmap.data.sources.base import Scene
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 
 def cut(scene: Scene, project: Project, out: Path) -> int:
@@ -43,8 +43,11 @@ def is_due(scene: Scene, config: Config, out: Path) -> bool:
     return True
 
 
-def footprints(scenes: Sequence[Scene]) -> gpd.GeoDataFrame:
+def footprints(scenes: Sequence[Scene]) -> "gpd.GeoDataFrame":
     """One row per scene with its region and its whole ground, in the CRS of the tiles' footprints."""
+    import geopandas as gpd  # noqa: PLC0415 - it loads slowly, and mapping does without
+    import pandas as pd  # noqa: PLC0415
+
     from thawmap.train.cutting import FOOTPRINT_CRS  # noqa: PLC0415 - zarr loads slowly
 
     frames = [

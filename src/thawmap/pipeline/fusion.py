@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from pydantic import ValidationError
 
 from thawmap import __version__
@@ -84,7 +83,7 @@ def fuse(
     if dry_run:
         pixels = sum(place.geobox.height * place.geobox.width for place in todo)
         line = f"would fuse {what} into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
-        return Summary(lines=(line,), skipped=kept, failed=failed, table=_table(todo))
+        return Summary(lines=(line,), skipped=kept, failed=failed, rows=_rows(todo))
     work = partial(
         _write,
         out=out,
@@ -274,9 +273,9 @@ def _scenes(place: Place, project: Project) -> Iterator[Scene]:
             continue
 
 
-def _table(grounds: Sequence[Place]) -> pd.DataFrame:
+def _rows(grounds: Sequence[Place]) -> list[dict[str, Any]]:
     """One row for each place that would be fused."""
-    rows = [
+    return [
         {
             "place": place.id,
             "maps": len(place.maps),
@@ -287,7 +286,6 @@ def _table(grounds: Sequence[Place]) -> pd.DataFrame:
         }
         for place in grounds
     ]
-    return pd.DataFrame(rows)
 
 
 def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]:

@@ -16,7 +16,7 @@ from thawmap.data.sources.base import Candidate
 from thawmap.data.stack import preview
 from thawmap.data.vectors import read_vector, write_vector
 from thawmap.errors import ConfigError, LabelError
-from thawmap.pipeline.progress import Progress, Summary, run_all
+from thawmap.pipeline.progress import Progress, Summary, records, run_all
 from thawmap.text import counted
 
 _COARSE = 256  # pixels of a scene's longer side, in which the ground that it shows is measured
@@ -63,7 +63,7 @@ def check_labels(
         mended = faults.repaired(frame, settings=settings)
         write_vector(repaired, mended.frame)
         lines.append(f"repaired: {', '.join(mended.said) or 'nothing had to be'}: {repaired}")
-    return Summary(lines=tuple(lines), done=len(frame), failed=failed, table=faults.summary(found))
+    return Summary(lines=tuple(lines), done=len(frame), failed=failed, rows=records(faults.summary(found)))
 
 
 def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | None = None) -> Summary:
@@ -85,7 +85,8 @@ def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | No
     for column in ("median_m2", "total_m2"):
         table[column] = table[column].map("{:,.0f}".format).str.replace(",", " ")
     return Summary(
-        lines=(f"{counted(len(frame), 'polygon')}; areas in {inventory.EQUAL_AREA}, equal-area",), table=table
+        lines=(f"{counted(len(frame), 'polygon')}; areas in {inventory.EQUAL_AREA}, equal-area",),
+        rows=records(table),
     )
 
 

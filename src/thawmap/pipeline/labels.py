@@ -2,8 +2,6 @@
 
 from functools import partial
 
-import pandas as pd
-
 from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.pipeline import look
@@ -21,11 +19,10 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
     project = Project(config)
     found = project.labelled_candidates()
     values, failed = run_all(partial(look.count_labels, project=project), found, config, progress, "labels")
-    table = pd.DataFrame(values)
     opened, _ = run_all(project.open, found, config, None, "scenes", here=True)
     lost = look.lost_labels(project, opened, needed=False)
     lines = (
         *lost,
-        f"{table['object px'].sum() if values else 0} object pixels in {counted(len(values), 'scene')}",
+        f"{sum(row['object px'] for row in values)} object pixels in {counted(len(values), 'scene')}",
     )
-    return Summary(lines=lines, done=len(values), failed=failed, table=table)
+    return Summary(lines=lines, done=len(values), failed=failed, rows=values)

@@ -8,7 +8,6 @@ import numpy as np
 
 from thawmap.data.earth import crs_name
 from thawmap.data.io import crs_of
-from thawmap.data.labels import IGNORE, PolygonLabels
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Candidate, Scene
 from thawmap.data.stack import Stack, check_ranges, preview, window_geobox
@@ -96,6 +95,8 @@ def _note(alike: Sequence[tuple[str, str]]) -> str:
 
 def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
     """One row of the table of labels."""
+    from thawmap.data.labels import IGNORE  # noqa: PLC0415 - loads slowly, and lists of scenes need no labels
+
     scene = project.open(candidate)
     counts = np.zeros(256, np.int64)
     for block in blocks((scene.geobox.height, scene.geobox.width), side=_SIDE):
@@ -124,6 +125,8 @@ def lost_labels(project: Project, scenes: Sequence[Scene], *, needed: bool) -> t
     Raises:
         LabelError: If they are needed, or it is known what is wrong with them.
     """
+    from thawmap.data.labels import PolygonLabels  # noqa: PLC0415 - loads slowly
+
     labels = project.labels
     lost = labels.astray(scenes) if isinstance(labels, PolygonLabels) else None
     if lost is None:
@@ -142,6 +145,7 @@ def plan_tiles(scene: Scene, project: Project) -> dict[str, Any]:
         DataError: If the scene cannot be cut.
         LabelError: If its labels cannot be used.
     """
+    from thawmap.data.labels import IGNORE  # noqa: PLC0415 - loads slowly, here and below
     from thawmap.train.cutting import disk_bytes, tile_count  # noqa: PLC0415 - torch loads slowly
 
     config, shape = project.config, (scene.geobox.height, scene.geobox.width)

@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
-
 from thawmap.config import Config
 from thawmap.data.derive import RECIPES, obtainable
 from thawmap.data.outputs import check_apart
@@ -116,7 +114,7 @@ def _planned(
 
     look_at = partial(work.cost, project=project, models=models)
     costs, faults = run_all(look_at, todo, project.config, progress, "plan", here=True)
-    table = pd.DataFrame([cost.row() for cost in costs])
+    rows = [cost.row() for cost in costs]
     windows, pixels, stored = (sum(getattr(cost, name) for cost in costs) for name in ("windows", "computed", "stored"))
     peak = max((cost.memory for cost in costs), default=0)
     seconds = [cost.seconds for cost in costs]
@@ -126,7 +124,7 @@ def _planned(
         f"{counted(windows, 'window')}, at most "
         f"{stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory{minutes}; {kept} are finished"
     )
-    return Summary(lines=(line,), skipped=kept, failed={**failed, **faults}, table=table)
+    return Summary(lines=(line,), skipped=kept, failed={**failed, **faults}, rows=rows)
 
 
 def _check_recipes(config: Config, bundle: "Bundle") -> None:

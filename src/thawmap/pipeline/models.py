@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
-
 from thawmap.data.io import atomic
 from thawmap.data.outputs import check_new
 from thawmap.errors import ConfigError
@@ -59,7 +57,7 @@ def import_model(
     made, notes = import_bundle(source, Facts(window_m=window_m, ranges=dict(ranges or {}), tile=tile))
     saved = save(made, out)
     lines = (*notes, f"bundle {saved.id} is in {out}; next: thawmap predict thawmap.yaml --model {out} --out maps")
-    return Summary(lines=lines, done=1, table=_layers(saved))
+    return Summary(lines=lines, done=1, rows=_layers(saved))
 
 
 def export_model(
@@ -122,7 +120,8 @@ def _read_range(text: str) -> tuple[str, Range]:
     return name.strip(), (low, high)
 
 
-def _layers(bundle: "Bundle") -> pd.DataFrame:
+def _layers(bundle: "Bundle") -> list[dict[str, str]]:
+    """A row for each layer, without columns that say nothing."""
     rows = [
         {
             "layer": one.name,
@@ -135,8 +134,8 @@ def _layers(bundle: "Bundle") -> pd.DataFrame:
         }
         for one in bundle.layers
     ]
-    table = pd.DataFrame(rows)
-    return table.loc[:, (table != "").any()]
+    told = [name for name in rows[0] if any(row[name] for row in rows)]
+    return [{name: row[name] for name in told} for row in rows]
 
 
 def _told(bundle: "Bundle") -> Summary:
@@ -157,4 +156,4 @@ def _told(bundle: "Bundle") -> Summary:
     }
     lines = [f"{name}: {value}" for name, value in facts.items() if value]
     notes = [f"note: {one}" for one in made.get("notes", ())]
-    return Summary(lines=(*lines, *notes), done=1, table=_layers(bundle))
+    return Summary(lines=(*lines, *notes), done=1, rows=_layers(bundle))

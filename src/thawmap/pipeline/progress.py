@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, cast
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from thawmap import engine
 from thawmap.config import Config, EngineSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Named(Hashable, Protocol):
@@ -54,14 +55,26 @@ class Summary:
         done: Number of items that were worked on.
         skipped: Number of items that were finished before.
         failed: Item to the sentence that says why it failed.
-        table: What was found, for verbs that list; None for others.
+        rows: What was found, for verbs that list: column to value, the same columns in each.
     """
 
     lines: tuple[str, ...] = ()
     done: int = 0
     skipped: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
-    table: pd.DataFrame | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """The rows as a table; empty for verbs that list nothing."""
+        import pandas as pd  # noqa: PLC0415 - verbs on one scene are quicker without
+
+        return pd.DataFrame(list(self.rows))
+
+
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Rows of a table, as a `Summary` has them."""
+    return cast("list[dict[str, Any]]", table.to_dict("records"))
 
 
 def run_all(

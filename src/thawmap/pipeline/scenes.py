@@ -2,8 +2,6 @@
 
 from functools import partial
 
-import pandas as pd
-
 from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.pipeline import look
@@ -21,4 +19,4 @@ def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
     values, failed = run_all(partial(look.describe, project=project), project.candidates(), config, progress, "scenes")
     notes = look.notes({row["scene"]: row.pop("notes") for row in values})
     lines = (*notes, f"{len(values)} of {counted(len(values) + len(failed), 'scene')} can be used")
-    return Summary(lines=lines, done=len(values), failed=failed, table=pd.DataFrame(values))
+    return Summary(lines=lines, done=len(values), failed=failed, rows=values)

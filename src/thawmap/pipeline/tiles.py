@@ -3,8 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from thawmap.config import Config
 from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
@@ -32,7 +30,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
         plan, wrong = run_all(partial(look.plan_tiles, project=project), todo, config, progress, "plan")
         failed |= wrong
         line = f"would cut {look.total(plan)} into {out}; {kept} are there, {len(failed)} cannot be used"
-        return Summary(lines=(line,), skipped=kept, failed=failed, table=pd.DataFrame(plan))
+        return Summary(lines=(line,), skipped=kept, failed=failed, rows=plan)
     _, broken = run_all(partial(cut.cut, project=project, out=out), todo, config, progress, "tiles")
     failed |= broken
     whole = [scene.id for scene in opened if scene.id not in failed]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from thawmap.config import Config
 from thawmap.data.project import Project
-from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.pipeline.progress import Progress, Silence, Summary, records, run_all
 from thawmap.pipeline.validation import alone
 from thawmap.text import counted
 
@@ -76,7 +76,7 @@ def tune(
         done=sum(one.state != "failed" for one in ended),
         skipped=config.tune.trials - len(todo),
         failed=failed,
-        table=told.table,
+        rows=told.rows,
     )
 
 
@@ -105,7 +105,7 @@ def _report(out: Path) -> Summary:
         f"configuration: {out / 'best.yaml'}; next: thawmap train {out / 'best.yaml'} --out model",
     )
     shown = first[["trial", "state", "validation_iou", "epoch", "epochs", *keys]]
-    return Summary(lines=lines, done=len(known), table=shown.round({"validation_iou": 4}))
+    return Summary(lines=lines, done=len(known), rows=records(shown.round({"validation_iou": 4})))
 
 
 def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary:

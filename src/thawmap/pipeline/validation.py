@@ -123,7 +123,7 @@ def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary
         f"{counted(len(settings), 'setting')}, {counted(len(config.crossval.seeds), 'seed')}; {finished} are finished"
     )
     told = notes(_turns(planned), index)
-    return Summary(lines=(*cut.lines, *told, line), skipped=finished, failed=cut.failed, table=_folds(planned))
+    return Summary(lines=(*cut.lines, *told, line), skipped=finished, failed=cut.failed, rows=_folds(planned))
 
 
 def _known(config: Config, store: Path) -> pd.DataFrame:
@@ -139,10 +139,11 @@ def _known(config: Config, store: Path) -> pd.DataFrame:
         return pd.DataFrame(rows)
 
 
-def _folds(planned: Sequence["Fit"]) -> pd.DataFrame:
+def _folds(planned: Sequence["Fit"]) -> list[dict[str, str]]:
     """What each fold holds out, and what chooses meanwhile."""
+    columns = ("fold", "holds out", "chooses epoch and threshold")
     rows = [(fold.name, ", ".join(fold.test), ", ".join(fold.validation) or "nobody") for fold in _turns(planned)]
-    return pd.DataFrame(rows, columns=["fold", "holds out", "chooses epoch and threshold"])
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _turns(planned: Sequence["Fit"]) -> tuple["Fold", ...]:
