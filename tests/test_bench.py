@@ -105,7 +105,8 @@ def test_what_was_measured_on_is_said(measured, model):
     assert "--config" not in said
 
 
-def test_without_a_model_random_weights_are_measured_and_said(tmp_path, capsys):
+def test_without_a_model_random_weights_are_measured_and_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(choosing, "candidates", lambda _: ["eager"])  # to be quick; the others are tried above
     assert run("bench", "--precision", "float32", "--json", tmp_path / "bench.json") == 0
     said = capsys.readouterr().out
     assert "random weights: unet with resnet34, 10 layers" in said

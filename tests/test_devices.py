@@ -1,5 +1,6 @@
 """Several processes share a training: the same batches, the same steps, counts that add, one that writes."""
 
+import re
 import subprocess
 import sys
 
@@ -40,7 +41,8 @@ def test_two_processes_give_what_one_gives(store, tmp_path):
     for number, said in lines.items():
         chosen = (*ALIKE, f"training.devices={number}", "training.ema=0.5")
         run(store, tmp_path / str(number), *chosen, report=said.append)
-    assert lines[1] == lines[2]
+    words = {number: [re.sub(r"\d+\.\d+", "#", line) for line in said] for number, said in lines.items()}
+    assert words[1] == words[2]  # the numbers, which may differ in their last digit, are compared below
     pd.testing.assert_frame_equal(log_of(tmp_path / "1"), log_of(tmp_path / "2"), rtol=1e-4)
     one, other = (load_file(tmp_path / number / "weights.safetensors") for number in "12")
     for name in one:
@@ -71,8 +73,9 @@ def test_processes_end_with_who_listens_and_go_on_to_the_same(store, tmp_path):
 
 @pytest.mark.slow
 def test_what_goes_wrong_in_a_process_is_said_here(store, tmp_path):
-    phases = "training.phases=[{name: calm, epochs: 1}, {name: wild, epochs: 2, lr: 3.0e+37}]"
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in phase wild, epoch 1"):
+    wild = "{name: wild, epochs: 2, loss: {name: bce, weight: 1.0e+300}}"
+    phases = f"training.phases=[{{name: calm, epochs: 1}}, {wild}]"
+    with pytest.raises(TrainingError, match=r"the loss is inf in phase wild, epoch 1"):
         run(store, tmp_path, phases, "training.devices=2")
     assert load(tmp_path).provenance["from"] == "phase calm, epoch 1"
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stopping import stopped
 from thawmap.cli import _run as thawmap
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.bundle import load
@@ -223,16 +223,12 @@ def project(tmp_path):
     return make_project(tmp_path)
 
 
-def test_the_command_line_goes_on_after_a_kill(project, tmp_path, capsys, monkeypatch):
+def test_the_command_line_goes_on_after_a_kill(project, tmp_path, capsys):
     assert thawmap(["train", str(project), "--out", str(tmp_path / "unbroken")]) == 0
     out = tmp_path / "killed"
-    words = [sys.executable, "-m", "thawmap", "train", str(project), "--out", str(out)]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (out / STATE).exists():
-        time.sleep(0.002)
+    process = stopped(["train", project, "--out", out], files=out / STATE)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()
     assert (out / UNFINISHED).exists()
     reached = progress(out)
     assert thawmap(["train", str(project), "--out", str(out), "--resume"]) == 0
