@@ -455,6 +455,21 @@ def test_a_scale_in_the_file_is_honoured(tmp_path, known):
     np.testing.assert_allclose(read(tmp_path, ["elevation"]), read(known, ["elevation"]), atol=0.06)
 
 
+@pytest.mark.parametrize("scale", [(0.0, 5.0), (np.nan, 0.0), (1.0, np.inf)])
+def test_a_scale_that_makes_no_heights_is_refused(tmp_path, scale):
+    grid = dem_grid()
+    write(tmp_path / "a.tif", rough(grid.shape), grid, scale=scale)
+    with pytest.raises(DataError, match=r"a\.tif says scale .* which make its numbers no height in metres"):
+        read(tmp_path, ["elevation"])
+
+
+def test_a_circle_of_more_pixels_than_memory_holds_is_refused(tmp_path):
+    grid = GeoBox((8, 8), Affine(0.001, 0, EAST + 100, 0, -0.001, NORTH - 100), UTM)
+    write(tmp_path / "a.tif", rough(grid.shape), grid)
+    with pytest.raises(DataError, match=r"'sources\.elevation\.window_m' is 100 m, 100000 pixels .* warp it to pixels"):
+        read(tmp_path, ["relative_elevation"])
+
+
 def test_a_picture_is_no_dem(tmp_path):
     grid = dem_grid()
     write(tmp_path / "a.tif", np.full(grid.shape, 200, np.uint8), grid, nodata=None, count=3)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,11 +13,17 @@ import yaml
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 
 from thawmap import cli
-from thawmap.config import ModelSettings
+from thawmap.config import ElevationSettings, LabelSettings, ModelSettings, TrendSettings
 from thawmap.data.io import raster_info, read_means, read_raster
+from thawmap.data.labels import open_labels
+from thawmap.data.sources.base import Scene
+from thawmap.data.sources.elevation import ElevationSource
+from thawmap.data.sources.trends import TrendSource
+from thawmap.errors import ThawmapError
 from thawmap.grid import Window
 from thawmap.layers import layer
 from thawmap.model.bundle import Bundle, save
@@ -211,3 +219,53 @@ def test_numbers_beyond_float32_are_missing(tmp_path):
     read = read_raster(path, raster_info(path).geobox, bands=[1])[0]
     assert np.isnan(read[0]).all()
     assert (read[1:] == 0.25).all()
+
+
+KINDS = ["uint8", "int8", "uint16", "int16", "uint32", "int64", "float32", "float64", "complex64"]
+PLACES = [
+    UTM, UTM, UTM, "EPSG:4326", "EPSG:3413", "EPSG:32608+5773", "EPSG:4979", "EPSG:2225", "EPSG:4807", "ESRI:54008",
+    "+proj=geos +h=35785831 +lon_0=0", "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39 +lon_0=10 +datum=WGS84",
+    "+proj=utm +zone=8 +ellps=bessel +towgs84=1,2,3", "+proj=laea +lat_0=90 +a=1 +b=1", "IAU_2015:30100", SITE, None,
+]  # fmt: skip
+TURNS = [Affine.identity(), Affine.scale(1, -1), Affine.rotation(33), Affine.shear(40), Affine(0, 1, 0, 1, 0, 0),
+         Affine.scale(1e-9, 1), Affine.scale(1e5), Affine.scale(1e300), Affine.scale(1e-3), Affine.scale(0, 1),
+         Affine(np.nan, 0, 0, 0, 1, 0), Affine.translation(1e15, 0)]  # fmt: skip
+
+
+def odd(path, rng):
+    """A raster of any kind, size, place and content, sound or not; whether one was written."""
+    kind, count = np.dtype(str(rng.choice(KINDS))), int(rng.choice([1, 2, 2, 3, 3]))
+    shape = (count, int(rng.choice([1, 2, 17, 48])), int(rng.choice([1, 5, 33])))
+    with np.errstate(all="ignore"):
+        values = (rng.uniform(0, 5000, shape) * rng.choice([0, 1, 1, 1e-7, 1e40])).astype(kind)
+    if kind.kind == "f":
+        values[rng.random(shape) < rng.choice([0, 0.3, 1])] = rng.choice([np.nan, np.inf, -np.inf, np.finfo(kind).max])
+    place, turn = (options[rng.integers(len(options))] for options in (PLACES, TURNS))
+    profile = {"nodata": 0} if rng.random() < 0.3 else {}
+    scales, offsets = [(None, None), (1e-4, -0.1), (np.nan, 0.0), (np.inf, np.nan), (0.0, 1.0)][rng.integers(5)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        write(path, values, crs=place, transform=GRID * turn, scales=scales, offsets=offsets, **profile)
+    if rng.random() < 0.15:
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * rng.random())])
+
+
+def test_whatever_a_raster_is_it_is_read_or_refused_in_one_sentence(tmp_path, capsys):
+    """As a scene through the command line, as elevation, trends and labels through their readers."""
+    rng = np.random.default_rng(7)
+    for number in range(60):
+        odd(tmp_path / "scenes" / f"s{number}.tif", rng)
+    status, _, error = listed(tmp_path, capsys, bands={"red": BANDS["red"]}, layers=["red"])
+    assert status == 1
+    assert not re.search(r" at \w+, line \d|Error|Warning", error)
+    assert all(";" in line for line in error.splitlines() if line.startswith("thawmap: s"))
+    grid = GeoBox((20, 30), GRID, UTM)
+    for path in sorted((tmp_path / "scenes").iterdir()):
+        scene = Scene(id="s", sensor="test", geobox=grid, files={"labels": path})
+        slope = ElevationSource(ElevationSettings(slope_degrees={"path": path}))
+        for source in (ElevationSource(ElevationSettings(path=path)), slope, TrendSource(TrendSettings(path=path))):
+            for geobox in (grid, grid.zoom_out(7)):
+                with suppress(ThawmapError):
+                    source.read(scene, geobox, sorted(source.layers))
+        with suppress(ThawmapError):
+            open_labels(LabelSettings(raster="labels.tif")).burn(scene, grid)

@@ -94,9 +94,16 @@ class View:
     def _read_tile(self, tile: Tile, part: Window) -> Values:
         """Values of a tile in a part of the view's grid."""
         scale, offset = self.content.encoding(tile.info)
+        if not (math.isfinite(scale) and math.isfinite(offset) and scale):
+            msg = (
+                f"{tile.info.path} says scale {scale:g} and offset {offset:g}, which make its numbers no "
+                f"{self.content.what}; correct them, such as with gdal_edit -scale 1 -offset 0"
+            )
+            raise DataError(msg)
         values = _read_pixels(tile, part, self.content) if self.step == 1 else self._read_means(tile, part)
         if (scale, offset) != (1, 0):
-            values = values * np.float32(scale) + np.float32(offset)
+            with np.errstate(over="ignore"):  # infinite is missing
+                values = values * np.float32(scale) + np.float32(offset)
         low, high = self.content.limits
         strange = (values < low) | (values > high)
         if strange.any():

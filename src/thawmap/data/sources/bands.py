@@ -59,8 +59,9 @@ def _read_bands(scene: Scene, geobox: GeoBox, alike: Mapping[str, Reading]) -> d
     first = next(iter(alike.values()))
     bands = [reading.band for reading in alike.values()]
     values = read_raster(scene.files[first.file], geobox, bands=bands, resampling=first.resampling, nodata=first.nodata)
-    values *= np.array([reading.scale for reading in alike.values()], np.float32)[:, None, None]
-    values += np.array([reading.offset for reading in alike.values()], np.float32)[:, None, None]
+    with np.errstate(over="ignore"):  # infinite is missing
+        values *= np.array([reading.scale for reading in alike.values()], np.float32)[:, None, None]
+        values += np.array([reading.offset for reading in alike.values()], np.float32)[:, None, None]
     return dict(zip(alike, values, strict=True))
 
 

@@ -33,6 +33,7 @@ _KEYS = {"relative_elevation": "relative_elevation", "slope": "slope_degrees"}
 _POSSIBLE = {"relative_elevation": (-9500.0, 9500.0), "slope": (0.0, 90.0)}
 _RANGES = {"slope": (0.0, 90.0), "hillshade": (0.0, 1.0)}  # which cubic interpolation may leave
 _PREVIEW = 2.0  # times a scene's pixel from which on a grid shows it only
+_FARTHEST = 4096  # pixels beyond a window that the circle may see
 _CIRCLE_PX = 8  # pixels that a circle keeps along its diameter in a preview
 
 
@@ -161,7 +162,7 @@ def _reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[i
     """Rows and columns that the circle sees beyond a window.
 
     Raises:
-        DataError: If it sees none.
+        DataError: If it sees none, or so many that memory cannot hold them.
     """
     high, _ = relief.reach(pixel_metres(grid, window.rows), settings.window_m)
     seen = slice(window.rows.start - high, window.rows.stop + high)
@@ -171,6 +172,12 @@ def _reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[i
         msg = (
             f"'sources.elevation.window_m' is {settings.window_m:g} m, no wider than a pixel of {settings.path}, which "
             f"is {side:.3g} m; make it at least {np.ceil(2 * side):.0f}"
+        )
+        raise DataError(msg)
+    if max(high, wide) > _FARTHEST:
+        msg = (
+            f"'sources.elevation.window_m' is {settings.window_m:g} m, {2 * max(high, wide)} pixels of "
+            f"{settings.path}; warp it to pixels of {settings.window_m / 100:g} m, or to a CRS in metres"
         )
         raise DataError(msg)
     return high, wide
