@@ -130,7 +130,7 @@ def test_ctrl_c_leaves_what_is_finished_and_nothing_else(project, unbroken, tmp_
     process = begun(project, out, "--set", f"engine.workers={workers}")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     os.killpg(process.pid, signal.SIGCONT)
-    said, complained = process.communicate(timeout=240)
+    said, complained = process.communicate(timeout=900)
     assert process.returncode == 130
     assert said == ""
     lines = [line for line in complained.splitlines() if line.startswith("thawmap: ")]
@@ -156,9 +156,9 @@ def test_another_process_waits_for_one_that_lives_and_clears_up_after_one_that_w
             assert not wait_for([rerun], timeout=0.01).done, rerun.result()
         assert draft.exists()
         process.send_signal(ending)
-        assert rerun.result(240) == 0
+        assert rerun.result(900) == 0
     assert caplog.records[0].message == f"another process holds {out / '.s1.lock'}; waiting for it to end"
-    _, complained = process.communicate(timeout=240)
+    _, complained = process.communicate(timeout=900)
     assert process.returncode == (0 if ending == signal.SIGCONT else -signal.SIGKILL), complained
     assert content(out / "s0") == first
     assert content(out) == unbroken  # now that neither holds a scene any more

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import rasterio
 
 import thawmap
+from stopping import stopped
 from thawmap import cli
 from thawmap.cli import options
 from thawmap.config import load
@@ -193,12 +193,10 @@ def test_a_finished_training_is_kept_and_never_replaced_unasked(
 def test_a_training_that_was_killed_is_not_taken_for_finished(project: Path, tmp_path: Path) -> None:
     """Law 8: the bundle of an early epoch is there, and the next run trains to the end."""
     out = tmp_path / "model"
-    words = ["train", str(project), "--out", str(out), *QUICK, "--set", "training.phases=[{name: all, epochs: 2000}]"]
-    process = subprocess.Popen([sys.executable, "-m", "thawmap", *words], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (out / "bundle.json").exists():
-        time.sleep(0.01)
+    words = ["train", project, "--out", out, *QUICK, "--set", "training.phases=[{name: all, epochs: 3}]"]
+    process = stopped(words, files=out / "bundle.json")
     process.kill()
-    process.wait()
+    process.communicate()
     assert (out / "unfinished.txt").exists()
     assert run("train", project, "--out", out, *QUICK) == 0
     assert not (out / "unfinished.txt").exists()
@@ -386,12 +384,10 @@ def test_one_broken_scene_costs_one_scene(
 def test_a_killed_run_leaves_nothing_that_looks_finished(mapped: Path, project: Path, tmp_path: Path) -> None:
     """Law 8: what has its name is whole, and the same command goes on from there."""
     maps = tmp_path / "maps"
-    words = ["predict", str(project), "--model", str(mapped / "model"), "--out", str(maps)]
-    process = subprocess.Popen([sys.executable, "-m", "thawmap", *words], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(maps.glob("*/probability.tif")):
-        time.sleep(0.01)
+    words = ["predict", project, "--model", mapped / "model", "--out", maps]
+    process = stopped(words, files=maps / "*/probability.tif")
     process.kill()
-    process.wait()
+    process.communicate()
     for folder in scene_folders(maps):
         if not folder.name.startswith("."):
             whole = {path.name for path in (mapped / "maps" / folder.name).iterdir()}

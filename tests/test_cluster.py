@@ -39,7 +39,7 @@ def started(*words, until, log):
             yield process, found
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(600)
 
 
 @pytest.fixture(scope="module")

@@ -420,7 +420,7 @@ thawmap.tiles(load(project / "thawmap.yaml"), store)
 
 def test_a_run_that_was_killed_goes_on_to_what_an_unbroken_one_makes(project, whole, tmp_path):
     store = tmp_path / "store"
-    ended = subprocess.run([sys.executable, "-c", KILLED, project, store], check=False, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", KILLED, project, store], check=False)
     assert ended.returncode == -signal.SIGKILL
     left = sorted(path.name for path in store.iterdir())
     assert [name for name in left if name.endswith(".tmp")] != []
@@ -448,13 +448,13 @@ def test_what_another_process_or_scene_has_in_work_is_left_alone(tmp_path):
 
     def wait(scene, geobox):
         held.set()
-        assert draft.wait(30)
+        assert draft.wait(600)
         return burn(scene, geobox)
 
     labels.burn = wait
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(cut, tmp_path, (scene, source, labels))
-        assert held.wait(30)
+        assert held.wait(600)
         assert not dead.exists()
         assert other.exists()
         mine = [path for path in tmp_path.iterdir() if path.suffix == ".tmp" and path != other]
@@ -463,7 +463,7 @@ def test_what_another_process_or_scene_has_in_work_is_left_alone(tmp_path):
         assert not wait_for([two], timeout=0.5).done  # it waits for the lock, and sweeps nothing away
         assert mine[0].exists()
         draft.set()
-        assert one.result(30) == two.result(30) == 6
+        assert one.result(600) == two.result(600) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "first.zarr"]
     assert len(opened(tmp_path).index) == 6
 
