@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +20,10 @@ from thawmap.config import ModelSettings
 from thawmap.config.inputs import ElevationSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import LAYERS, PAPER_LAYERS, layer
+from thawmap.model import foreign
 from thawmap.model.bundle import Bundle, load, save
 from thawmap.model.encodings import DARTS, STORED, seen_range
-from thawmap.model.interop import Facts, darts_checkpoint, import_bundle
+from thawmap.model.interop import Facts, _layers, darts_checkpoint, import_bundle
 from thawmap.model.network import build, probability, scale, traits
 from thawmap.pipeline import models
 
@@ -304,6 +306,67 @@ def test_files_that_cannot_be_meant_are_refused_in_one_sentence(tmp_path, change
     with pytest.raises(BundleError, match=said) as caught:
         import_bundle(tmp_path / "model.pt", PAPER_WINDOW)
     assert "\n" not in str(caught.value)
+
+
+STRANGE = (None, True, -1, 0, float("nan"), 10**400, "a", [], [None], [[]], {}, {"a": {}}, torch.ones(2), np.float64(2))
+
+
+@pytest.mark.parametrize("kind", ["legacy", "lightning", "run"])
+def test_whatever_stands_in_a_strangers_file_ends_in_a_sentence(tmp_path, kind):
+    """Every setting with values of every other kind: it is read, or refused in one sentence."""
+    whole = {
+        "legacy": legacy(STUB)["config"],
+        "lightning": lightning(network(2), ("red", "nir"))["hyper_parameters"]["config"],
+        "run": {
+            "model": {"architecture": "unet", "encoder": "resnet18", "input_channels": 4},
+            "data_sources": ["ndvi"],
+        },
+    }[kind]
+    ways = [(key,) for key in whole] + [("model", key) for key in (*whole["model"], 7)]
+    refused = 0
+    for way in ways:
+        for value in STRANGE:
+            config = {**whole, "model": dict(whole["model"])}
+            (config if len(way) == 1 else config["model"])[way[-1]] = value
+            try:
+                read_foreign(tmp_path / "file", config, kind)
+            except (BundleError, ConfigError) as error:
+                refused += "\n" not in str(error)
+    assert refused > 0.6 * len(ways) * len(STRANGE)
+
+
+def read_foreign(file, config, kind):
+    """What the reader of a layout makes of settings that a file may hold."""
+    file.write_bytes(b"")
+    if kind == "legacy":
+        read = foreign._darts_legacy(file, {"config": config, "statedict": {"a": torch.ones(1)}})
+    elif kind == "lightning":
+        parameters = {"config": config}
+        read = foreign._darts_lightning(
+            file, {"hyper_parameters": parameters, "state_dict": {"model.a": torch.ones(1)}}
+        )
+    else:
+        (file.parent / "config.yml").write_text(yaml.dump(config))
+        read = foreign._run(file.parent, file, {"a": torch.ones(1)})
+    return _layers(read, Facts())
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 20_000, "a: !!timestamp x", "a: !!bool x", "a: !!int ''", "a: [" + "[1], " * 3 + "]"]
+)
+def test_a_yaml_that_is_none_is_refused_in_one_sentence(tmp_path, text):
+    (tmp_path / "config.yml").write_text(text)
+    with pytest.raises(BundleError) as caught:
+        foreign._run(tmp_path, tmp_path / "1.pt", {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_yaml_whose_lists_stand_in_each_other_is_refused_at_once(tmp_path):
+    """Nine levels of nine aliases each are 387 million texts to whoever walks through all of them."""
+    lists = "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9))
+    (tmp_path / "config.yml").write_text(f"a: &a [x,x,x,x,x,x,x,x,x]\n{lists}model: {{}}\ndata_sources: *j\n")
+    with pytest.raises(BundleError, match="must have 'model' and 'data_sources'"):
+        foreign._run(tmp_path, tmp_path / "1.pt", {})
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"PK\x03\x04 cut"])

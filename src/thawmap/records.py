@@ -4,6 +4,7 @@ A value has the type that its schema names, and is not converted to it; numbers 
 """
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,18 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def read(path: Path, kind: type[Record]) -> dict[str, Any]:
+    """Read the object that a JSON file holds, and check it against a schema.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it holds something else; the message goes on after the file's name.
+    """
+    content = read_object(path)
+    checked(content, kind)
+    return content
+
+
 def checked(content: object, kind: type[Kind]) -> Kind:
     """Check values against a schema.
 
@@ -53,9 +66,8 @@ def checked(content: object, kind: type[Kind]) -> Kind:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
-        got = repr(fault["input"])
-        shown = got if len(got) <= 40 else f"{got[:37]}..."
-        what = "is missing" if fault["type"] == "missing" else f"is {shown}: {_plain(fault['msg'])}"
+        got = reprlib.repr(fault["input"])  # which stays short, however much there is
+        what = "is missing" if fault["type"] == "missing" else f"is {got}: {_plain(fault['msg'])}"
         msg = f"has a wrong value: '{key}' {what}"
         raise ValueError(msg) from error
 

@@ -56,7 +56,7 @@ def beyond_dbf(frame: gpd.GeoDataFrame) -> str | None:
         if len(name.encode()) > _DBF_NAME:
             return f"names have at most {_DBF_NAME} letters, and {name!r} has more"
         if isinstance(frame[name].dtype, pd.StringDtype | np.dtypes.ObjectDType):
-            size = frame[name].map(lambda text: len(str(text).encode()), na_action="ignore")
+            size = frame[name].map(lambda text: 0 if text is None or text is pd.NA else len(str(text).encode()))
             if len(size) and size.max() > _DBF_TEXT:
                 most, row = int(size.max()), int(size.argmax()) + 1
                 return f"texts have at most {_DBF_TEXT} bytes, and {name!r} has {most} in row {row}"

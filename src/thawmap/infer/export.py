@@ -4,7 +4,6 @@ The mask and the polygons are cut from the probability as it is written (hundred
 so that the files of a folder agree exactly.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,9 +21,11 @@ from rasterio.features import rasterize
 
 from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer, write_png, write_text
+from thawmap.data.item import read_item
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
 from thawmap.data.vectors import write_vector
+from thawmap.errors import DataError
 from thawmap.infer.ground import pixel_m
 from thawmap.infer.item import NODATA, Provenance, assets, stac_item
 from thawmap.infer.masks import Disc, masks
@@ -143,11 +144,11 @@ def export(
 def is_finished(folder: Path, scene: Scene, fingerprint: str) -> bool:
     """Whether ``folder`` has all of this scene's results, made from what the `Provenance` of this fingerprint says."""
     try:
-        item = json.loads((folder / scene.id / "item.json").read_text(encoding="utf-8"))
-        files = [folder / scene.id / asset["href"] for asset in item["assets"].values()]
-        same = item["properties"]["thawmap:fingerprint"] == fingerprint
-    except (OSError, ValueError, KeyError):
+        item = read_item(folder / scene.id / "item.json")
+    except DataError:
         return False
+    files = [folder / scene.id / asset["href"] for asset in item["assets"].values()]
+    same = item["properties"].get("thawmap:fingerprint") == fingerprint
     return same and all(file.exists() for file in files)
 
 

@@ -4,7 +4,6 @@ Maps that lie over each other, or over others that do, are one place, in whateve
 Its grid is that of its finest maps, so that those which share their pixels with it are read as they are.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from shapely.geometry import Polygon
 
 from thawmap.data.inventory import EQUAL_AREA
 from thawmap.data.io import raster_info, read_raster
+from thawmap.data.item import read_item
 from thawmap.data.mosaic import overlap
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import window_geobox
@@ -133,17 +133,14 @@ def open_map(folder: Path) -> Map:
         DataError: If the folder lacks a file, its item is none, or its raster is damaged or cut short.
     """
     item = folder / "item.json"
+    said = read_item(item)
+    made = said["properties"]
     try:
-        said = json.loads(item.read_text(encoding="utf-8"))
-        made, time = dict(said["properties"]), said["properties"]["datetime"]
-        acquired = None if time is None else datetime.fromisoformat(time)
-        path = folder / said["assets"].get("probability", {}).get("href", "probability.tif")
-    except OSError as error:
-        msg = f"{folder} is no finished map ({item.name}: {error.strerror}); make it again with 'thawmap predict'"
+        acquired = None if made.get("datetime") is None else datetime.fromisoformat(made["datetime"])
+    except ValueError as error:
+        msg = f"{item} has the time {made['datetime']!r}; make the scene's map again with 'thawmap predict'"
         raise DataError(msg) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{item} is not a STAC item; make the scene's map again with 'thawmap predict'"
-        raise DataError(msg) from error
+    path = folder / said["assets"].get("probability", {}).get("href", "probability.tif")
     if made.get("thawmap:bundle") is None or made.get("thawmap:threshold") is None:
         msg = f"{item} names no bundle and threshold; make the scene's map again with 'thawmap predict'"
         raise DataError(msg)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thawmap.data.io import write_text
+from thawmap.data.item import read_item
 from thawmap.data.outputs import fingerprints, not_as_made, some_of
 from thawmap.errors import DataError
 
@@ -78,7 +79,7 @@ def _is_fused(item: Mapping[str, Any]) -> bool:
 def _read(folder: Path) -> dict[str, Any] | None:
     """The item of a map; None where there is none that this program wrote."""
     try:
-        item = dict(json.loads((folder / _ITEM).read_text(encoding="utf-8")))
-        return item if "thawmap:fingerprint" in dict(item["properties"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        item = read_item(folder / _ITEM)
+    except DataError:
         return None
+    return item if "thawmap:fingerprint" in item["properties"] else None

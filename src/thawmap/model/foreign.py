@@ -8,10 +8,11 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from reprlib import repr as short
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ _PLAIN: list[Any] = [
 Lightning writes both into its checkpoints."""
 
 _REFUSALS = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error)
+
+_LARGEST, _LARGEST_TILE = 1e300, 65536
 
 _KNOWN = {"arch", "encoder_name", "encoder_weights", "in_channels", "classes", "activation"}
 
@@ -127,10 +130,10 @@ def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
     """A run of thaw-slump-segmentation: a bare state_dict, and config.yml two folders above it."""
     config = _read_yaml(folder / "config.yml", file)
     model, sources = config.get("model"), config.get("data_sources")
-    if not isinstance(model, dict) or not isinstance(sources, list) or not set(map(str, sources)) <= set(DIVISORS):
+    if not isinstance(model, dict) or not _are_texts(sources) or not set(sources) <= set(DIVISORS):
         msg = (
             f"{folder / 'config.yml'} must have 'model' and 'data_sources' with names among {', '.join(DIVISORS)}, and "
-            f"has {sources!r}; only runs of the released versions, to 0.11, can be imported"
+            f"has {short(sources)}; only runs of the released versions, to 0.11, can be imported"
         )
         raise BundleError(msg)
     divisors = {band: by for source in sorted(set(sources)) for band, by in DIVISORS[source].items()}
@@ -157,8 +160,9 @@ def _read_yaml(path: Path, file: Path) -> dict[str, Any]:
             f"({error.strerror}); keep the checkpoint in its run's folder"
         )
         raise BundleError(msg) from error
-    except (yaml.YAMLError, ValueError) as error:
-        msg = f"{path} is no YAML of plain values ({str(error).splitlines()[0]}); restore it"
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        msg = f"{path} is no YAML of plain values ({reason}); restore it"
         raise BundleError(msg) from error
     return config if isinstance(config, dict) else {}
 
@@ -168,9 +172,12 @@ def _darts_legacy(file: Path, content: dict[str, Any]) -> Foreign:
     config = content.get("config")
     config = config if isinstance(config, dict) else {}
     if config.get("model_framework", "smp") != "smp":
-        msg = f"{file} is made for {config['model_framework']!r}, and only 'smp' can be imported; convert it before"
+        msg = (
+            f"{file} is made for {short(config['model_framework'])}, and only 'smp' can be imported; convert it before"
+        )
         raise BundleError(msg)
-    bands, factors = config.get("bands") or config.get("input_combination"), config.get("norm_factors")
+    bands, factors = config.get("bands"), config.get("norm_factors")
+    bands = bands if _are_texts(bands) else config.get("input_combination")
     if "bands" not in config and not isinstance(factors, dict):
         msg = f"{file} has no 'norm_factors', so that nobody knows what its network saw; ask its makers for them"
         raise BundleError(msg)
@@ -189,44 +196,48 @@ def _darts_lightning(file: Path, content: dict[str, Any]) -> Foreign:
 
 def _darts(file: Path, config: dict[str, Any], bands: Any, *, factors: Any, state: Any, kind: str) -> Foreign:
     model, tile = config.get("model"), config.get("patch_size")
-    if not isinstance(model, dict) or not isinstance(bands, list | tuple) or not bands:
+    if not isinstance(model, dict) or not _are_texts(bands):
         msg = f"{file} does not name its network and its bands as the models of {kind} do; ask its makers for them"
         raise BundleError(msg)
-    names = tuple(map(str, bands))
+    names = tuple(bands)
     _check_settings(file, model)
     _check_count(file, model.get("in_channels", 3), names)
-    if factors is not None and not all(isinstance(factors.get(name), float | int) for name in names):
-        without = next(name for name in names if not isinstance(factors.get(name), float | int))
-        msg = f"{file} has no norm factor for {without!r}; ask its makers for it"
+    without = [] if factors is None else [name for name in names if not _is_number(factors.get(name))]
+    if without:
+        msg = f"{file} has no norm factor for {without[0]!r}; ask its makers for it"
         raise BundleError(msg)
     return Foreign(
         kind=kind,
         file=file,
         sha256=_sha256(file),
         architecture=_text(file, model, "arch").lower(),
-        encoder=str(model.get("encoder_name", "resnet34")),
+        encoder=_text(file, {"encoder_name": "resnet34"} | model, "encoder_name"),
         bands=names,
         factors=None if factors is None else {name: float(factors[name]) for name in names},
-        tile=int(tile) if isinstance(tile, int) else None,
+        tile=int(tile) if _is_number(tile) and tile in range(1, _LARGEST_TILE + 1) else None,
         state=_state(file, state),
     )
 
 
 def _check_settings(file: Path, model: dict[str, Any]) -> None:
     """Whether the network is one that `thawmap.model.network.build` makes."""
-    other = sorted(set(model) - _KNOWN)
+    other = [key for key in model if key not in _KNOWN]
     if other or model.get("activation") is not None:
         key = other[0] if other else "activation"
-        msg = f"{file} sets {key} of its network to {model[key]!r}, which thawmap's networks do not have; retrain it"
+        msg = (
+            f"{file} sets {key} of its network to {short(model[key])}, which thawmap's networks do not have; retrain it"
+        )
         raise BundleError(msg)
-    if model.get("classes", 1) != 1:
-        msg = f"{file} tells {model['classes']} classes apart, and thawmap maps one kind of object; train one of them"
+    classes = model.get("classes", 1)
+    if not _is_number(classes) or classes != 1:
+        msg = f"{file} tells {short(classes)} classes apart, and thawmap maps one kind of object; train one of them"
         raise BundleError(msg)
 
 
 def _check_count(file: Path, channels: Any, bands: tuple[str, ...]) -> None:
-    if channels != len(bands):
-        msg = f"{file} has a network of {channels} channels for {len(bands)} bands ({', '.join(bands)}); correct it"
+    if not _is_number(channels) or channels != len(bands):
+        many = f"{len(bands)} bands ({', '.join(bands)})"
+        msg = f"{file} has a network of {short(channels)} channels for {many}; correct it"
         raise BundleError(msg)
 
 
@@ -236,6 +247,16 @@ def _text(file: Path, model: dict[str, Any], key: str) -> str:
         msg = f"{file} does not name the network's {key!r}, such as 'unet'; restore it, or ask its makers"
         raise BundleError(msg)
     return value
+
+
+def _are_texts(value: Any) -> TypeGuard[Sequence[str]]:
+    """Whether a value of a file is a list of texts, and not empty."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value of a file is a number that can be computed with: no tensor, neither infinite nor missing."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _state(file: Path, state: Any) -> dict[str, Tensor]:

@@ -1,12 +1,12 @@
 """Where maps come from: the bundle that made them, and what it had seen."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from thawmap.data.item import read_item
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 
@@ -36,8 +36,8 @@ def maker(maps: Path, scenes: Sequence[Scene]) -> dict[str, Any]:
 def _properties(item: Path) -> dict[str, Any]:
     """What a map says of itself; nothing where it does not."""
     try:
-        return dict(json.loads(item.read_text(encoding="utf-8"))["properties"])
-    except (OSError, ValueError, KeyError):
+        return dict(read_item(item)["properties"])
+    except DataError:
         return {}
 
 

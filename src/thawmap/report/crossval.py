@@ -5,7 +5,6 @@ Every training is scored where it held out. What was chosen without the held-out
 seeds, and scored last (law 10).
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from thawmap.config.plan import PlanRecord
 from thawmap.errors import DataError
 from thawmap.model.metrics import SCORES, Counts, Histogram, best_threshold, scores
+from thawmap.records import checked, read_object
 
 CHOICES = {
     "chosen": "epoch and threshold chosen inside training",
@@ -83,7 +84,7 @@ def read(out: Path) -> Crossval:
         DataError: If there is none, or no training of it is finished.
     """
     try:
-        plan = json.loads((out / "crossval.json").read_text(encoding="utf-8"))["config"]
+        plan = checked(read_object(out / "crossval.json"), PlanRecord).config
         fits, metrics = pd.read_parquet(out / "fits.parquet"), pd.read_parquet(out / "metrics.parquet")
     except (OSError, ValueError, KeyError) as error:
         msg = f"{out} holds no cross-validation ({error}); make one with 'thawmap crossval'"
@@ -97,9 +98,9 @@ def read(out: Path) -> Crossval:
     known = metrics.pivot_table(index=index, columns="metric", values="value", sort=False)
     epochs = known.reindex(columns=known.columns.union([*SCORES, "iou_at_threshold"])).reset_index()
     return Crossval(
-        project=plan["project"],
-        keys=tuple(key for key, values in plan["crossval"]["grid"].items() if len(values) > 1),
-        inner=plan["crossval"]["inner"],
+        project=plan.project,
+        keys=tuple(key for key, values in plan.crossval.grid.items() if len(values) > 1),
+        inner=plan.crossval.inner,
         fits=finished.reset_index(drop=True),
         epochs=epochs,
         missing=tuple(f"{row.configuration}, {row.fold} held out, seed {row.seed}" for row in missing.itertuples()),

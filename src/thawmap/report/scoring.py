@@ -9,7 +9,6 @@ cluster beyond `_LARGEST` pixels is not looked at, and the scene's objects are n
 Probabilities count as hundredths, as maps store them, for pixels and objects alike.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from thawmap.data.io import raster_info, read_raster
+from thawmap.data.item import read_item
 from thawmap.data.labels import IGNORE, Labels
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import window_geobox
@@ -332,9 +332,4 @@ def _item(folder: Path) -> dict[str, Any]:
     path = folder / "item.json"
     if not path.exists():
         return {"properties": {}, "assets": {}}
-    try:
-        item: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"properties": dict(item["properties"]), "assets": dict(item.get("assets", {}))}
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{path} is not a STAC item; make the scene's map again with 'thawmap predict'"
-        raise DataError(msg) from error
+    return read_item(path)

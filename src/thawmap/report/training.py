@@ -24,6 +24,7 @@ from thawmap.data.io import atomic, write_text
 from thawmap.model.bundle import Bundle
 from thawmap.model.metrics import Counts, Histogram, calibration_error, histogram, scores
 from thawmap.model.objects import Comparison, Detections, average_precision
+from thawmap.records import read_object
 from thawmap.report.diagnostics import reliability_diagram
 from thawmap.report.figures import precision_recall, thousands, training_curves
 from thawmap.report.html import Picture, picture, render, score
@@ -117,8 +118,8 @@ class Seen:
 def is_made(folder: Path, bundle: Bundle) -> bool:
     """Whether the report in ``folder`` is whole, and of this bundle."""
     try:
-        return bool(json.loads((folder / _DONE).read_text(encoding="utf-8"))["bundle"] == bundle.id)
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_object(folder / _DONE).get("bundle") == bundle.id)
+    except (OSError, ValueError):
         return False
 
 

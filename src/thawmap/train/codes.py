@@ -6,10 +6,12 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from thawmap.data.derive import RECIPES, order
 from thawmap.data.sources.base import Source
 from thawmap.layers import CODES, Layer, layer
+from thawmap.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,37 @@ class Code:
     def of(cls, layer: Layer) -> Self:
         """The code of a layer."""
         return cls(name=layer.name, low=layer.code_low, step=layer.code_step, units=layer.units)
+
+
+class CodeRecord(Record, extra="forbid"):
+    """A `Code` in a file of the store."""
+
+    name: str
+    low: float
+    step: float = Field(gt=0)
+    units: str
+
+
+class StoreRecord(Record):
+    """What a tile store says of itself."""
+
+    format: int
+    size: int = Field(ge=1, le=65536)
+    layers: list[CodeRecord]
+
+
+class AttributesRecord(StoreRecord):
+    """What the tiles of a scene say of themselves."""
+
+    fingerprint: str
+    region: str | None = None
+    footprint: str
+
+
+class ZarrRecord(Record):
+    """The metadata of a scene's tiles."""
+
+    attributes: AttributesRecord
 
 
 def stored_layers(inputs: Sequence[Layer], sources: Sequence[Source]) -> tuple[Code, ...]:

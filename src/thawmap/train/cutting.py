@@ -8,7 +8,6 @@ A tile's number is its place among the windows of its scene, row by row. How a s
 alone, so its tiles do too, whoever cuts it. The folder takes its name when it is whole.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,7 +33,8 @@ from thawmap.data.vectors import read_vector, write_vector
 from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.grid import Window, starts
-from thawmap.train.codes import Code, encode, stored_layers
+from thawmap.records import read, read_object
+from thawmap.train.codes import Code, ZarrRecord, encode, stored_layers
 
 FORMAT = 2
 """Of the store; one of another format is cut again."""
@@ -153,9 +153,10 @@ def _check_replaceable(place: Path, _: Path | None = None) -> None:
 
 def _is_of_tiles(place: Path) -> bool:
     try:
-        return "fingerprint" in json.loads((place / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        attributes = read_object(place / "zarr.json").get("attributes")
+    except (OSError, ValueError):
         return False
+    return isinstance(attributes, dict) and "fingerprint" in attributes
 
 
 def is_finished(store: Path, scene: Scene, fingerprint: str) -> bool:
@@ -174,12 +175,11 @@ def attributes(store: Path, scene: str) -> dict[str, Any]:
     """
     place = store / f"{scene}.zarr" / "zarr.json"
     try:
-        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))["attributes"]
-        whole = found["format"] == FORMAT
-    except (OSError, ValueError, KeyError) as error:
+        found: dict[str, Any] = read(place, ZarrRecord)["attributes"]
+    except (OSError, ValueError) as error:
         msg = f"{store} has no whole tiles of scene {scene}; cut them with 'thawmap tiles'"
         raise DataError(msg) from error
-    if not whole:
+    if found["format"] != FORMAT:
         msg = f"the tiles of scene {scene} in {store} are of another version; cut them again with 'thawmap tiles'"
         raise DataError(msg)
     return found

@@ -27,15 +27,17 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from thawmap.config import Config, CrossvalSettings, SplitSettings
+from thawmap.config.plan import read_plan
 from thawmap.data.io import atomic, write_text
 from thawmap.errors import ConfigError
 from thawmap.model.backends import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.metrics import Histogram, histogram
 from thawmap.model.network import probability
+from thawmap.records import Record, read
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.fit import fit as train
 from thawmap.train.folds import Fold, deal, split
@@ -152,7 +154,7 @@ def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: 
     if not resume:
         msg = f"{out} holds a cross-validation; add --resume to go on with it, or name another --out"
         raise ConfigError(msg)
-    begun = json.loads((out / _PLAN).read_text(encoding="utf-8"))
+    begun = read_plan(out / _PLAN)
     begun["config"] = _as_known_today(begun["config"])
     wanted = {"config": config.as_json(), "tile_store": tiles or begun["tile_store"]}
     other = differences(_deciding(begun), _deciding(wanted))
@@ -257,10 +259,22 @@ def _write(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(draft, index=False)
 
 
+class _ResultRecord(Record):
+    """What a finished training leaves in `fit.json`."""
+
+    made_from: str
+    bundle: str
+    origin: str = Field(alias="from")
+    threshold: float
+    negative: list[int]
+    positive: list[int]
+    seconds: float
+
+
 def _result(out: Path, fit: Fit) -> dict[str, Any] | None:
     """What a finished training gave; None where it is not finished, or another."""
     try:
-        found: dict[str, Any] = json.loads((out / fit.folder / _DONE).read_text(encoding="utf-8"))
+        found = read(out / fit.folder / _DONE, _ResultRecord)
     except (OSError, ValueError):
         return None
     return found if found.pop("made_from", None) == fit.identity else None
@@ -269,9 +283,9 @@ def _result(out: Path, fit: Fit) -> dict[str, Any] | None:
 def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
     """What must not change: everything but the settings and seeds that are asked for, which are trainings each."""
     resolved = plan["config"]
-    kept = {name: resolved[name] for name in DECIDING if name != "split"}
+    kept = {name: resolved.get(name) for name in DECIDING if name != "split"}
     free = ("grid", "seeds")
-    kept["crossval"] = {name: value for name, value in resolved["crossval"].items() if name not in free}
+    kept["crossval"] = {name: value for name, value in resolved.get("crossval", {}).items() if name not in free}
     return kept | {"tile store": plan["tile_store"]}
 
 

@@ -31,7 +31,8 @@ from thawmap.data.vectors import read_vector, write_vector
 from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.layers import Layer
-from thawmap.train.codes import Code, encode
+from thawmap.records import read
+from thawmap.train.codes import Code, StoreRecord, encode
 from thawmap.train.cutting import FOOTPRINT_CRS, FORMAT, attributes, is_finished, scene_index, write_tiles
 
 if TYPE_CHECKING:
@@ -180,14 +181,14 @@ class TileStore:
             DataError: If there is none, or it is of another version.
         """
         try:
-            content = json.loads((path / "store.json").read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                msg = f"{path} has format {content['format']}; this version reads {FORMAT}; cut the tiles again"
-                raise DataError(msg)
-            codes = tuple(Code(**code) for code in content["layers"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = read(path / "store.json", StoreRecord)
+        except (OSError, ValueError) as error:
             msg = f"{path} holds no whole tile store; make one with 'thawmap tiles'"
             raise DataError(msg) from error
+        if content["format"] != FORMAT:
+            msg = f"{path} has format {content['format']}; this version reads {FORMAT}; cut the tiles again"
+            raise DataError(msg)
+        codes = tuple(Code(**code) for code in content["layers"])
         return cls(path=path, codes=codes, size=content["size"], index=read_vector(path / "index.parquet"))
 
     @property

@@ -11,14 +11,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import yaml
+from pydantic import Field, field_validator
 
 from thawmap.config import Config, TuneSettings, parse
 from thawmap.data.io import write_text
 from thawmap.errors import ConfigError, DataError
+from thawmap.records import Record, read
 
 ENDED = ("finished", "pruned")
 """States of trials that are not tried again."""
@@ -80,6 +82,24 @@ class Trial:
         return applied(config, {key: _json(value) for key, value in self.values.items()})
 
 
+class TrialRecord(Record, extra="forbid"):
+    """A `Trial` in its file."""
+
+    number: int = Field(ge=0)
+    values: dict[str, int | float | str]
+    state: Literal["running", "finished", "pruned", "failed"]
+    scores: list[Annotated[float, Field(allow_inf_nan=True)]]
+    reason: str
+    seconds: float
+
+    @field_validator("values")
+    @classmethod
+    def _check(cls, values: dict[str, int | float | str]) -> dict[str, int | float | str]:
+        for value in values.values():
+            _plain(value)
+        return values
+
+
 def applied(config: Config, changes: Mapping[str, str]) -> Config:
     """``config`` with other values (as JSON), checked as any YAML is, and with nothing left to search.
 
@@ -104,8 +124,8 @@ def trials(out: Path) -> list[Trial]:
     found = []
     for path in sorted((out / "trials").glob(f"*/{_TRIAL}")):
         try:
-            found.append(Trial(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as error:
+            found.append(Trial(**read(path, TrialRecord)))
+        except (OSError, ValueError) as error:
             msg = f"{path} is damaged; remove the folder {path.parent}, and its trial is made again"
             raise DataError(msg) from error
     return sorted(found, key=lambda one: one.number)

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from thawmap.config import Config, Range, TuneSettings
+from thawmap.config.plan import read_plan
 from thawmap.data.io import write_text
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.backends import find_device
@@ -132,7 +133,7 @@ def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: 
     if not resume:
         msg = f"{out} holds a tuning; add --resume to go on with it, or name another --out"
         raise ConfigError(msg)
-    begun = json.loads((out / _PLAN).read_text(encoding="utf-8"))
+    begun = read_plan(out / _PLAN)
     wanted = {"config": config.as_json(), "tile_store": tiles or begun["tile_store"]}
     other = differences(_deciding(begun), _deciding(wanted))
     if other:
@@ -298,8 +299,8 @@ def _value(config: Config, key: str) -> Any:
 def _deciding(plan: Mapping[str, Any]) -> dict[str, Any]:
     """What must not change: everything but the number of trials, of which there may be more."""
     resolved = plan["config"]
-    kept = {name: resolved[name] for name in DECIDING}
-    kept["tune"] = {name: value for name, value in resolved["tune"].items() if name != "trials"}
+    kept = {name: resolved.get(name) for name in DECIDING}
+    kept["tune"] = {name: value for name, value in resolved.get("tune", {}).items() if name != "trials"}
     return kept | {"tile store": plan["tile_store"]}
 
 

@@ -1,0 +1,117 @@
+"""JSON files from strangers: every value of the wrong kind ends in a sentence, or is taken for what it is."""
+
+import json
+
+import pytest
+
+from thawmap.config.plan import read_plan
+from thawmap.data.item import read_item
+from thawmap.errors import ConfigError, DataError
+from thawmap.infer.places import open_map
+from thawmap.pipeline import origin
+from thawmap.records import Record, checked, read_object
+from thawmap.report import crossval
+from thawmap.train.cutting import attributes
+from thawmap.train.tiles import TileStore
+from thawmap.train.trials import trials
+
+WRONG = (None, True, -1, 1e400, float("nan"), 10**40, "a", "../../a", [], [None], [1], {}, {"x": None}, {"x": [1]})
+
+ITEM = {
+    "properties": {
+        "datetime": "2020-07-14T20:00:00Z",
+        "thawmap:bundle": "e27fdc59c236",
+        "thawmap:threshold": 0.4,
+        "thawmap:region": "Lena",
+        "thawmap:sensor": "rasters",
+        "thawmap:fingerprint": "ab",
+        "thawmap:config": {"polygons": {}, "outputs": {}, "version": "0.1.0"},
+    },
+    "assets": {"probability": {"href": "./probability.tif"}},
+}
+PLAN = {"config": {"project": "p", "crossval": {"grid": {"a": [1, 2]}, "inner": 1}, "tune": {}}, "tile_store": "ab"}
+CODE = {"name": "red", "low": 0.0, "step": 0.1, "units": "1"}
+STORE = {"format": 2, "size": 32, "layers": [CODE]}
+ZARR = {"attributes": STORE | {"fingerprint": "ab", "region": "Lena", "footprint": "POINT (0 0)"}}
+TRIAL = {"number": 0, "values": {"a": 1}, "state": "finished", "scores": [0.5], "reason": "", "seconds": 1.0}
+
+
+def places(content, above=()):
+    """Every key and list item of a JSON value, as the way to it."""
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in inside:
+        yield (*above, key)
+        yield from places(value, (*above, key))
+
+
+def changed(content, way, value):
+    """A copy of a JSON value with another value at one place."""
+    if not way:
+        return value
+    copy = list(content) if isinstance(content, list) else dict(content)
+    copy[way[0]] = changed(content[way[0]], way[1:], value)
+    return copy
+
+
+READERS = {
+    "item.json": (ITEM, lambda path: (read_item(path), origin._properties(path), open_map(path.parent))),
+    "crossval.json": (PLAN, lambda path: (read_plan(path), crossval.read(path.parent))),
+    "store.json": (STORE, lambda path: TileStore.open(path.parent)),
+    "a.zarr/zarr.json": (ZARR, lambda path: attributes(path.parents[1], "a")),
+    "trials/0000/trial.json": (TRIAL, lambda path: [one.said() for one in trials(path.parents[2])]),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path, name):
+    whole, reader = READERS[name]
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for way in ((), *places(whole)):
+        for value in WRONG:
+            path.write_text(json.dumps(changed(whole, way, value)))
+            try:
+                reader(path)
+            except (DataError, ConfigError) as error:
+                assert len(str(error).splitlines()) == 1  # noqa: PT017 - either way is right, a traceback is not
+
+
+@pytest.mark.parametrize("href", ["../other/a.tif", "/etc/passwd", "a/b.tif", "..\\a.tif", ""])
+def test_a_map_names_files_of_its_own_folder_only(tmp_path, href):
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(changed(ITEM, ("assets", "probability", "href"), href)))
+    with pytest.raises(DataError, match=r"assets\.probability\.href"):
+        read_item(path)
+
+
+class Sample(Record):
+    number: int
+    share: float = 0.0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "'number' is missing"),
+        ({"number": "1"}, "'number' is '1': must be a valid integer"),
+        ({"number": True}, "'number' is True: must be a valid integer"),
+        ({"number": 1, "share": float("inf")}, "'share' is inf: must be a finite number"),
+    ],
+)
+def test_a_fault_names_its_key_what_it_got_and_what_is_allowed(content, said):
+    with pytest.raises(ValueError, match="has a wrong value") as caught:
+        checked(content, Sample)
+    assert said in str(caught.value)
+
+
+def test_a_long_value_is_shown_short():
+    with pytest.raises(ValueError, match="wrong value") as caught:
+        checked({"number": ["x" * 10_000] * 10_000}, Sample)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"a": ' * 60 + "1" + "}" * 60])
+def test_what_is_nested_without_end_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match="nested more than 50 levels"):
+        read_object(tmp_path / "a.json")
