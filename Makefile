@@ -11,10 +11,10 @@ READY := .venv/ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs lock clean
+.PHONY: help setup demo test test-fast check docs lock clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 setup: $(READY) ## make .venv with everything in it; costs nothing when nothing changed
 
@@ -30,6 +30,9 @@ demo: $(READY) ## simulate scenes, train, map and evaluate them; pictures in ./d
 
 test: $(READY) ## the tests; ARGS="tests/test_grid.py -k ramp" for some of them
 	@scripts/test $(ARGS)
+
+test-fast: $(READY) ## what tells most in a minute or so, of every part; the rest is left to test
+	@scripts/test -m "not slow" --hypothesis-profile=fast $(ARGS)
 
 check: $(READY) ## lint, format, types, import contract, documentation
 	@scripts/check

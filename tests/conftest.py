@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Shared machines stall now and then: no deadlines. CI sees the same examples every time; people see new ones.
+# Shared machines stall now and then: no deadlines. CI sees the same examples every time; people see new ones, or few.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
+settings.register_profile("fast", settings.get_profile("ci"), max_examples=10)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

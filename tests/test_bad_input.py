@@ -535,6 +535,7 @@ def a_bundle_with_slope():
 # As a user runs it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["key", "scene"])
 def test_the_real_command(project, fault):
     if fault == "key":

@@ -66,6 +66,7 @@ def run(*words):
     return cli._run([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_every_backend_has_a_row_and_a_reason_where_it_fails(measured):
     said, content = measured
     rows = [line.split() for line in said.splitlines() if line.split()[:1] in (["eager"], ["compile"])]
@@ -78,6 +79,7 @@ def test_every_backend_has_a_row_and_a_reason_where_it_fails(measured):
     assert content["speeds"][1]["seconds_per_mpx"] is None
 
 
+@pytest.mark.slow
 def test_numbers_follow_from_the_seconds(measured, model):
     _, content = measured
     first, _, lower, _ = content["speeds"]
@@ -95,6 +97,7 @@ def test_numbers_follow_from_the_seconds(measured, model):
     assert (first["largest_difference"], first["within"], first["mask_iou"]) == (0, 1, 1)
 
 
+@pytest.mark.slow
 def test_what_was_measured_on_is_said(measured, model):
     said, content = measured
     scene = content["models"][str(model)]["scene"]
@@ -105,6 +108,7 @@ def test_what_was_measured_on_is_said(measured, model):
     assert "--config" not in said
 
 
+@pytest.mark.slow
 def test_without_a_model_random_weights_are_measured_and_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(choosing, "candidates", lambda _: ["eager"])  # to be quick; the others are tried above
     assert run("bench", "--precision", "float32", "--json", tmp_path / "bench.json") == 0
@@ -116,6 +120,7 @@ def test_without_a_model_random_weights_are_measured_and_said(tmp_path, capsys, 
     assert content["models"]["random weights"]["operations_per_px"] > 200_000
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_timed_fails_and_the_others_are_named_apart(model, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert run("bench", "--model", model, "--model", model.parent / "." / model.name) == 1

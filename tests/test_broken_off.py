@@ -28,6 +28,7 @@ from thawmap import cli
 from thawmap.data.io import Encoding, write_raster
 from thawmap.model.bundle import save
 
+pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
 
 SHAPES = {"s0": (40, 48), "s1": (420, 480), "s2": (40, 48)}

@@ -65,6 +65,7 @@ def answers():
     return next((cache_folder() / "choices").glob("*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sides", [(64, 64), (96, 160)])
 def test_openvino_answers_as_pytorch_for_any_size_and_batch(sides):
     bundle = seeded("unet", 0)
@@ -78,6 +79,7 @@ def test_openvino_answers_as_pytorch_for_any_size_and_batch(sides):
     np.testing.assert_allclose(answer, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_openvino_changes_its_size_and_back():
     bundle = seeded("pixel", 3)
     backend, eager = open_backend(bundle, backend="openvino"), open_backend(bundle)
@@ -92,6 +94,7 @@ def test_a_compiled_network_answers_as_pytorch():
     np.testing.assert_allclose(open_backend(bundle, backend="compile")(images), open_backend(bundle)(images), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
 def test_bfloat16_is_near(backend):
     bundle, images = seeded("pixel", 3), scenes(2)
@@ -108,12 +111,14 @@ def test_bfloat16_is_refused_where_it_shows():
         open_backend(bundle, precision="bfloat16")
 
 
+@pytest.mark.slow
 def test_a_backend_that_disagrees_is_not_used(poisoned, chosen):
     with pytest.raises(ConfigError, match=r"backend openvino in float32 disagrees .* allowed 0.001; set inference.b"):
         open_backend(poisoned, backend="openvino")
     assert "openvino is not used: probabilities that differ by up to" in chosen.line
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_is_not_used_and_what_works_is(chosen):
     assert "compile is not used: backend compile does not work here" in chosen.line
     assert chosen.chosen == "eager"
@@ -121,6 +126,7 @@ def test_a_candidate_that_fails_is_not_used_and_what_works_is(chosen):
     assert chosen.line.startswith(f"backend eager: {chosen.seconds['eager']:.3g} s per million pixels")
 
 
+@pytest.mark.slow
 def test_the_choice_is_remembered_without_measuring(poisoned, chosen):
     assert choose(poisoned, pixels=0) == chosen
     kept = answers().read_text()
@@ -129,6 +135,7 @@ def test_the_choice_is_remembered_without_measuring(poisoned, chosen):
     answers().write_text(kept)
 
 
+@pytest.mark.slow
 def test_another_bundle_another_precision_and_other_threads_are_another_question(poisoned, chosen):
     with_bias = seeded("pixel", 1)
     assert choose(with_bias, pixels=0) == chosen  # the same numbers
@@ -144,6 +151,7 @@ def test_another_bundle_another_precision_and_other_threads_are_another_question
         torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"question": 1, "seconds": {}, "refused": {}}'])
 def test_a_broken_memory_is_no_memory(poisoned, chosen, damage):
     kept = answers().read_text()
@@ -153,6 +161,7 @@ def test_a_broken_memory_is_no_memory(poisoned, chosen, damage):
     assert choose(poisoned, pixels=0) == chosen
 
 
+@pytest.mark.slow
 def test_an_answer_of_another_name_or_to_another_question_is_no_memory(poisoned, chosen):
     kept = json.loads(answers().read_text())
     for wrong in ({"chosen": "abacus"}, {"question": {}}):
@@ -244,6 +253,7 @@ def test_unknown_backends_and_devices_that_do_not_suit_are_refused():
         open_backend(seeded("pixel", 9), backend="abacus")
 
 
+@pytest.mark.slow
 def test_a_damaged_conversion_is_named():
     bundle = seeded("pixel", 10)
     path = place(bundle)
@@ -368,6 +378,7 @@ def test_a_gpu_that_is_full_is_a_memory_error():
         TorchBackend(_Greedy(), torch.device("cuda"))(scenes(1))
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_keep_their_own_threads():
     """OpenVINO takes PyTorch's number of threads, which the engine's workers share out."""
     backend = open_backend(seeded("pixel", 3), backend="openvino")

@@ -190,6 +190,7 @@ def test_a_finished_training_is_kept_and_never_replaced_unasked(
     assert (mapped / "model" / "weights.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_is_not_taken_for_finished(project: Path, tmp_path: Path) -> None:
     """Law 8: the bundle of an early epoch is there, and the next run trains to the end."""
     out = tmp_path / "model"
@@ -381,6 +382,7 @@ def test_one_broken_scene_costs_one_scene(
     assert len(scene_folders(tmp_path / "maps")) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_looks_finished(mapped: Path, project: Path, tmp_path: Path) -> None:
     """Law 8: what has its name is whole, and the same command goes on from there."""
     maps = tmp_path / "maps"
@@ -399,6 +401,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(mapped: Path, project: 
     assert finished == {path.name for path in scene_folders(mapped / "maps")}
 
 
+@pytest.mark.slow
 def test_several_workers_give_the_same_files(mapped: Path, project: Path, tmp_path: Path) -> None:
     """Law 2, from the outside."""
     words = ("predict", project, "--model", mapped / "model", "--out", tmp_path / "maps")

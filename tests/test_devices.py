@@ -80,6 +80,7 @@ def test_what_goes_wrong_in_a_process_is_said_here(store, tmp_path):
     assert load(tmp_path).provenance["from"] == "phase calm, epoch 1"
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_on_two_processes(tmp_path):
     yaml, out = make_project(tmp_path), tmp_path / "model"
     sets = ["training.devices=2", "training.phases=[{name: all, epochs: 1}]"]

@@ -119,6 +119,7 @@ def largest(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("largest"), configuration(size=128), across=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_trains_on_a_lone_tile_and_loads(larger, largest, tmp_path, name):
     encoder = "tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"
@@ -296,6 +297,7 @@ SCARCE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
 def test_a_batch_that_memory_does_not_hold_is_said_with_what_to_lower(tmp_path):
     store = make_store(tmp_path / "tiles", configuration(size=256), across=4)

@@ -648,6 +648,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to tell a process's memory")
 def test_memory_does_not_grow_with_the_height(tmp_path):
     def peak(height):

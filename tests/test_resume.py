@@ -83,6 +83,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_again_and_again_gives_the_same(store, tmp_path):
     chosen = CHOSEN[1:]
     run(store, tmp_path / "unbroken", *chosen)
@@ -197,6 +198,7 @@ FULL = """
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_the_epoch_before(store, tmp_path):
     """A file may not grow beyond some bytes, which is how a disk is full without being one's own."""
     run(store, tmp_path / "unbroken", EIGHT)
@@ -223,6 +225,7 @@ def project(tmp_path):
     return make_project(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_on_after_a_kill(project, tmp_path, capsys):
     assert thawmap(["train", str(project), "--out", str(tmp_path / "unbroken")]) == 0
     out = tmp_path / "killed"

@@ -388,6 +388,7 @@ def test_resampled_layers_are_the_same_cut_in_blocks_or_one_by_one(project, whol
     assert far.max() * LAYERS["slope"].code_step < 0.05  # a hundredth of what it changes from pixel to pixel
 
 
+@pytest.mark.slow
 def test_two_processes_cut_what_one_does(project, whole, tmp_path):
     config = load(project / "thawmap.yaml", overrides=["engine.workers=2"])
     thawmap.tiles(config, tmp_path / "store")
@@ -418,6 +419,7 @@ thawmap.tiles(load(project / "thawmap.yaml"), store)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_what_an_unbroken_one_makes(project, whole, tmp_path):
     store = tmp_path / "store"
     ended = subprocess.run([sys.executable, "-c", KILLED, project, store], check=False)
