@@ -30,7 +30,7 @@ _YAML = (".yaml", ".yml")
 
 def is_yaml(path: Path) -> bool:
     """Whether a file is a YAML by its name."""
-    return path.suffix in _YAML
+    return path.suffix.lower() in _YAML
 
 
 def load_config(path: Path, overrides: tuple[str, ...]) -> "Config":

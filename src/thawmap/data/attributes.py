@@ -13,19 +13,21 @@ from thawmap.config import LabelSettings
 Texts = npt.NDArray[np.object_]
 Days = npt.NDArray[np.datetime64]
 
-_PLANETSCOPE = re.compile(r"(\d{8}_\d{6}(?:_\d{1,2})?_[0-9a-f]{4}|\d+_\d+_\d{4}-\d{2}-\d{2}_[0-9a-f]{4})_.+")
+_PLANETSCOPE = re.compile(
+    r"(\d{8}_\d{6}(?:_[0-9a-z]{1,2})?_[0-9a-f]{4}|\d+_\d+_\d{4}-\d{2}-\d{2}_[0-9a-f]{4})(?:_.+)?", re.IGNORECASE
+)
 
 
 def scene_id(name: str) -> str:
     """The id of the scene that a polygon names: of a PlanetScope file the part before what the product adds.
 
-    >>> scene_id("20190709_042959_08_1057_3B_AnalyticMS_SR")
-    '20190709_042959_08_1057'
+    >>> scene_id("20190709_042959_08_10A7_3B_AnalyticMS_SR")
+    '20190709_042959_08_10a7'
     >>> scene_id("any other name")
     'any other name'
     """
     found = _PLANETSCOPE.fullmatch(name)
-    return found[1] if found else name
+    return found[1].lower() if found else name
 
 
 def texts(column: pd.Series) -> Texts:
