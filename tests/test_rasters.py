@@ -188,15 +188,27 @@ def test_a_faulty_table_is_refused_with_its_line(tmp_path, text, said):
         candidates(mapped(table=table))
 
 
-def test_no_scene_two_of_one_name_and_names_that_are_no_folder_are_refused(tmp_path):
+def test_no_scene_and_two_of_one_name_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no scene matches"):
         candidates(mapped(path=tmp_path / "*"))
-    for place in ("x/s1", "y/s1", "z/s 2"):
+    for place in ("x/s1", "y/s1"):
         blank(tmp_path / place / "a.tif")
     with pytest.raises(ConfigError, match="two scenes have the id 's1'"):
         candidates(mapped(path=tmp_path / "[xy]" / "*"))
-    with pytest.raises(ConfigError, match="scene id 's 2'"):
-        candidates(mapped(path=tmp_path / "z" / "*"))
+
+
+def test_a_name_that_is_no_folder_is_the_fault_of_one_scene(tmp_path):
+    for name in ("s1", "s 2", "s3 (1)"):
+        blank(tmp_path / f"{name}.tif")
+    settings = mapped({"{name}.tif": {"red": {}}}, path=tmp_path / "*.tif")
+    found = candidates(settings)
+    assert [one.fault is None for one in found] == [True, False, False]
+    for one, said in zip(found[1:], (r"rename it to s3\.tif", "'s 2' cannot name a folder"), strict=True):
+        with pytest.raises(DataError, match=f"scene {one.id}: .*{said}"):
+            open_scene(one, settings)
+    other = mapped({"s3.tif": {"red": {}}}, path=tmp_path.parent / tmp_path.name)
+    with pytest.raises(DataError, match=r"s3 \(1\)\.tif has a name .* rename it to s3\.tif"):
+        open_all(other)
 
 
 # Opening scenes

@@ -204,10 +204,22 @@ def safe_id(name: str, where: str) -> str:
     Raises:
         ConfigError: If it cannot.
     """
-    if not name or name.startswith(".") or re.search(r"[^\w.+@-]", name):
+    if usable_id(name) != name:
         msg = f"{where}: scene id {name!r} cannot name a folder; use letters, digits, '_', '-', '.', '+' and '@'"
         raise ConfigError(msg)
     return name
+
+
+def usable_id(name: str) -> str:
+    """A name, changed where it cannot name a folder."""
+    return re.sub(r"[^\w.+@-]|^\.", "_", name) or "_"
+
+
+def misnamed(place: Path, name: str) -> str | None:
+    """Why the id of a scene that is named by its file or folder cannot name a folder of results; None where it can."""
+    if usable_id(name) == name:
+        return None
+    return copied(place) or f"{name!r} cannot name a folder of results; rename it with letters, digits, '_' and '-'"
 
 
 def find_file(candidate: Candidate, key: str) -> Path:

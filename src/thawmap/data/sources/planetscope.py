@@ -26,7 +26,7 @@ from thawmap.data.sources.finding import (
     files_below,
     half_written,
     in_delivery,
-    safe_id,
+    usable_id,
 )
 from thawmap.data.sources.metadata import Facts, about_clouds, check_facts, planet_json, planet_xml
 from thawmap.errors import DataError
@@ -239,7 +239,7 @@ def _beside_named(named: Sequence[Path]) -> Iterator[Candidate]:
             wanted[path.parent][file.id].add(path)
         elif path.suffix.lower() in {".tif", ".tiff"}:
             fault = f"{path.name} is not named as Planet names images, so its scene is unknown; keep Planet's names"
-            yield Candidate(name=path.stem, place=path, id=safe_id(path.stem, str(path)), fault=fault)
+            yield Candidate(name=path.stem, place=path, id=usable_id(path.stem), fault=fault)
     for folder, scenes in wanted.items():
         there = _by_id(filter(None, map(_parse, sorted(folder.iterdir()))))
         for id_, named_files in scenes.items():

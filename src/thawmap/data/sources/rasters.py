@@ -10,7 +10,16 @@ import numpy as np
 from thawmap.config import Band, RasterScenes
 from thawmap.data.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
-from thawmap.data.sources.finding import as_time, find_file, matches, safe_id, table_rows, warn_of_times
+from thawmap.data.sources.finding import (
+    as_time,
+    find_file,
+    matches,
+    misnamed,
+    safe_id,
+    table_rows,
+    usable_id,
+    warn_of_times,
+)
 from thawmap.errors import ConfigError, DataError
 
 
@@ -122,7 +131,7 @@ def _holds(dtype: str, number: float) -> bool:
 def _candidate(place: Path, settings: RasterScenes) -> Candidate:
     name = _name(place)
     region = settings.region.replace("{parent}", place.absolute().parent.name) if settings.region else None
-    return Candidate(name=name, place=place, id=safe_id(name, str(place)), region=region)
+    return Candidate(name=name, place=place, id=usable_id(name), region=region, fault=misnamed(place, name))
 
 
 def _name(place: Path) -> str:

@@ -11,7 +11,16 @@ from types import MappingProxyType
 from thawmap.config import Sentinel2Scenes
 from thawmap.data.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
-from thawmap.data.sources.finding import as_delivered, as_time, copied, files_below, half_written, in_delivery
+from thawmap.data.sources.finding import (
+    as_delivered,
+    as_time,
+    copied,
+    files_below,
+    half_written,
+    in_delivery,
+    misnamed,
+    usable_id,
+)
 from thawmap.data.sources.metadata import Radiometry, about_clouds, baseline_offsets, sentinel_item, sentinel_xml
 from thawmap.errors import DataError
 
@@ -152,7 +161,7 @@ def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
         products.update(folder for folder in path.parents if folder.suffix.upper() == ".SAFE")
         if path.suffix.lower() == ".zip" and "_MSIL2A_" in path.name.upper():
             fault = f"{path.name} is packed; unpack it"
-            yield Candidate(name=path.stem, place=path, id=_usable(path.stem), fault=fault)
+            yield Candidate(name=path.stem, place=path, id=usable_id(path.stem), fault=fault)
     together = Counter(_product(folder) or folder for folder, _ in scenes)
     beside = {folder: _side_files(folder) for folder in together}
     for (granule, _), images in scenes.items():
@@ -160,7 +169,7 @@ def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
         yield _candidate(images, beside[folder], alone=together[folder] == 1)
     for product in products.difference(together, *(folder.parents for folder in together)):
         fault = f"{product.name} has no bands in GRANULE/*/IMG_DATA; wait for it, or fetch it again"
-        yield Candidate(name=product.stem, place=product, id=_usable(product.stem), fault=fault)
+        yield Candidate(name=product.stem, place=product, id=usable_id(product.stem), fault=fault)
 
 
 def _of_files(named: Sequence[Path]) -> Iterator[Candidate]:
@@ -170,7 +179,7 @@ def _of_files(named: Sequence[Path]) -> Iterator[Candidate]:
         image = _parse(path)
         if image is None and path.suffix.lower() in _RASTERS:
             fault = f"{path.name} is not named after a band, such as B02; read other files with 'scenes.kind: rasters'"
-            yield Candidate(name=path.stem, place=path, id=_usable(path.stem), fault=fault)
+            yield Candidate(name=path.stem, place=path, id=usable_id(path.stem), fault=fault)
         else:
             folders.add(path.parent if image is None else image.folder)
     wanted = set(named)
@@ -191,15 +200,13 @@ def _candidate(images: Sequence[_Image], beside: Sequence[Path], *, alone: bool)
         place = product if alone else first.folder
     beside = [path for path in beside if alone or _alike(path.stem, first.prefix)]
     named = {name, first.prefix, first.folder.name}
-    fault = None
+    fault = misnamed(place, name)
     if any(map(_LEVEL_1.search, named)) or any(path.name.upper() == "MTD_MSIL1C.XML" for path in beside):
         fault = f"{name} is Level-1C, top-of-atmosphere; fetch its Level-2A, or make it with Sen2Cor"
-    elif _usable(name) != name:
-        fault = f"{name!r} cannot name a folder of results; rename it with letters, digits, '_' and '-'"
     return Candidate(
         name=name,
         place=place,
-        id=_usable(name),
+        id=usable_id(name),
         acquired=_time_of([name, first.prefix]),
         files={str(path): path for path in (*(image.path for image in images), *beside)},
         fault=fault,
@@ -215,11 +222,6 @@ def _side_files(folder: Path) -> list[Path]:
 def _alike(one: str, other: str) -> bool:
     """Whether one of two names begins with the other."""
     return bool(one and other) and (one.startswith(other) or other.startswith(one))
-
-
-def _usable(name: str) -> str:
-    """A name that can name a folder."""
-    return re.sub(r"[^\w.+@-]|^\.", "_", name) or "_"
 
 
 def _check_complete(images: Mapping[str, _Image], found: Sequence[_Image]) -> None:
