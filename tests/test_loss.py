@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import resource
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -19,9 +22,15 @@ from odc.geo.geobox import GeoBox
 
 from test_bad_input import a_bundle
 from thawmap import cli
+from thawmap.config import ModelSettings
 from thawmap.data.io import Encoding, write_raster
 from thawmap.data.outputs import fingerprints, not_as_made
-from thawmap.model.bundle import save
+from thawmap.data.results import check_result, result
+from thawmap.errors import DataError
+from thawmap.layers import layer
+from thawmap.model.bundle import Bundle, save
+from thawmap.model.network import build
+from thawmap.train import state
 
 torch.set_num_threads(1)
 
@@ -211,9 +220,9 @@ def test_tiles_take_no_place_but_their_own(project, capsys):
     ],
 )
 def test_a_file_that_exists_is_never_replaced(project, capsys, words):
-    for layer in ("lakes", "checked"):
+    for name in ("lakes", "checked"):
         frame = gpd.GeoDataFrame(geometry=[square(0)], crs=UTM)
-        pyogrio.write_dataframe(frame, "mine.gpkg", layer=layer, append=layer == "checked")
+        pyogrio.write_dataframe(frame, "mine.gpkg", layer=name, append=name == "checked")
     Path("table.dbf").write_bytes(b"a table of the user's")
     Path("dangling.gpkg").symlink_to("nowhere.gpkg")
     before = contents(project)
@@ -399,3 +408,202 @@ def test_a_scene_without_elevation_costs_that_scene(uneven, capsys, verb):
     assert verb == "tiles" or Path("out/bundle.json").exists()
     assert run("predict", "thawmap.yaml", "--model", "model", "--out", "new") == 1
     assert sorted(path.name for path in Path("new").iterdir()) == ["s0"]
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda item: item.write_text("{")])
+def test_a_map_that_says_nothing_costs_that_map(project, capsys, spoil):
+    spoil(Path("maps/s0/item.json"))
+    assert run("evaluate", "maps", "--config", "thawmap.yaml", "--out", "report") == 1
+    said = capsys.readouterr()
+    assert "s0 failed: maps/s0" in said.err
+    assert Path("report/index.html").exists()
+
+
+def test_an_image_that_cannot_be_shown_costs_its_picture(project, capsys):
+    whole = Path("scenes/s0/img.tif").read_bytes()
+    Path("scenes/s0/img.tif").write_bytes(whole[:-2000])  # the header is as it was
+    assert run("evaluate", "maps", "--config", "thawmap.yaml", "--out", "report") == 1
+    assert "s0 failed: " in capsys.readouterr().err
+    assert Path("report/index.html").exists()
+
+
+# Reports, tables and best.yaml
+
+
+EVALUATE = ("evaluate", "maps", "--config", "thawmap.yaml", "--out")
+
+
+def test_a_report_is_made_again_and_others_files_stay(project):
+    assert run(*EVALUATE, "report") == 0
+    first = contents(Path("report"))
+    Path("report/notes.txt").write_text("mine")
+    Path("report/scores.csv").unlink()
+    assert run(*EVALUATE, "report") == 0
+    assert contents(Path("report")).keys() == {*first, Path("notes.txt")}
+    assert not [path for path in Path("report").iterdir() if path.suffix in (".tmp", ".lock")]
+
+
+@pytest.mark.parametrize("name", ["index.html", "scores.csv", "curves.parquet", "scores.json"])
+def test_a_report_that_somebody_changed_stays(project, capsys, name):
+    assert run(*EVALUATE, "report") == 0
+    with (Path("report") / name).open("ab") as file:
+        file.write(b" ")
+    before = contents(Path("report"))
+    capsys.readouterr()
+    assert run(*EVALUATE, "report") == 2
+    assert f"report holds {name}, which was not made here, or was changed since" in sentence(capsys)
+    assert contents(Path("report")) == before
+
+
+def test_files_of_others_with_the_names_of_a_report_stay(project, capsys):
+    Path("scores.csv").write_text("mine")
+    before = contents(project)
+    assert run(*EVALUATE, ".") == 2
+    assert ". holds scores.csv, which was not made here" in sentence(capsys)
+    for out, says in (("model", "model is model"), ("model/report", "lies in model"), ("maps/s0", "is maps/s0")):
+        words = (*EVALUATE, out, "--model", "model")
+        assert run(*words) == 2
+        assert f"{says}, which is read" in sentence(capsys)
+    assert contents(project) == before
+
+
+def test_a_result_that_was_killed_between_two_files_is_known(tmp_path):
+    """Whichever of the old and the new files a kill leaves."""
+    for text in ("1", "2", "3"):
+        with result(tmp_path) as draft:
+            for name in ("a", "b"):
+                (draft / name).write_text(text)
+    (tmp_path / "a").write_text("2")  # as if the last run had not come to it
+    check_result(tmp_path)
+    (tmp_path / "a").write_text("1")
+    with pytest.raises(DataError, match="holds a, which"):
+        check_result(tmp_path)
+
+
+def test_a_complete_result_takes_back_what_it_lacks(tmp_path):
+    for names in ("ab", "b"):
+        with result(tmp_path, complete=True) as draft:
+            (draft / "deeper").mkdir()
+            for name in names:
+                (draft / "deeper" / name).write_text(name)
+    assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["b"]
+    (tmp_path / "deeper" / "b").write_text("mine")
+    with pytest.raises(DataError, match="holds deeper/b, which"), result(tmp_path, complete=True) as draft:
+        (draft / "c").write_text("new")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".made.json", "b"]
+
+
+TUNE = ("--set", "tune={keys: {training.optimiser.lr: {low: 1.0e-3, high: 1.0e-2}}, trials: 1}")
+LEFT_OUT = ("--set", "split={by: scene, validation: [s1]}")
+
+
+def test_a_best_yaml_that_somebody_changed_stays(project, capsys):
+    pytest.importorskip("optuna")
+    words = ("tune", "thawmap.yaml", "--out", "tuned", *LEFT_OUT, *TUNE, "--resume")
+    assert run(*words) == 0
+    for name in ("notes.txt", "trials/0000/notes.txt"):
+        (Path("tuned") / name).write_text("mine")
+    assert run(*words, "--trials", "2") == 0
+    assert Path("tuned/notes.txt").exists()
+    assert Path("tuned/trials/0000/notes.txt").exists()
+    with Path("tuned/best.yaml").open("a") as file:
+        file.write("# mine\n")
+    before = contents(Path("tuned"))
+    for more in ((), ("--dry-run",)):
+        assert run(*words, "--trials", "3", *more) == 2
+        assert "tuned holds best.yaml, which was not made here" in capsys.readouterr().err
+    assert contents(Path("tuned")) == before
+
+
+@pytest.mark.parametrize("verb", ["train", "crossval", "tune", "model"])
+def test_trainings_and_imports_write_over_no_file(project, capsys, verb):
+    names = {"train": "metrics.csv", "crossval": "fits.parquet", "tune": "best.yaml", "model": "weights.safetensors"}
+    Path("taken").mkdir()
+    (Path("taken") / names[verb]).write_text("mine")
+    (Path("taken") / "item.json").write_text("a STAC item of mine")
+    before = contents(project)
+    words = [verb, "thawmap.yaml", "--out", "taken", *LEFT_OUT, *TUNE]
+    if verb == "model":
+        words = ["model", "import", "model/weights.safetensors", "--out", "taken"]
+    assert run(*words) == 2
+    assert names[verb] in sentence(capsys)
+    assert contents(project) == before
+
+
+def test_what_lies_in_the_folders_of_a_training_stays(project):
+    assert run("train", "thawmap.yaml", "--out", "trained", *LEFT_OUT) == 0
+    for folder in ("trained", "trained/last", "trained/report", "trained/tiles"):
+        (Path(folder) / "notes.txt").write_text("mine")
+    state.discard(Path("trained"))
+    left = {
+        str(path) for path in Path("trained").rglob("*") if path.name in ("notes.txt", "bundle.json", "metrics.csv")
+    }
+    notes = {f"{folder}/notes.txt" for folder in ("trained", "trained/last", "trained/report", "trained/tiles")}
+    assert left == notes | {"trained/metrics.csv"}
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "store.json"])
+def test_files_of_others_with_the_names_of_a_store_stay(project, capsys, name):
+    Path("store").mkdir()
+    (Path("store") / name).write_text("mine")
+    assert run("tiles", "thawmap.yaml", "--out", "store") == 2
+    assert f"store holds {name} of something else than tiles" in sentence(capsys)
+    assert (Path("store") / name).read_text() == "mine"
+
+
+# A full disk
+
+
+@pytest.fixture
+def _little_room():
+    """No file can have more than 20 kB, which is what a full disk is to a library."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("_little_room")
+@pytest.mark.parametrize("to", ["darts", "onnx"])
+def test_a_model_that_the_disk_does_not_hold_is_one_sentence(whole, tmp_path, capsys, to, monkeypatch):
+    small = build(ModelSettings(architecture="unet", encoder="resnet18"), channels=4).eval()
+    names = ("blue", "green", "red", "nir")
+    about = {"tile": 32, "stride": 32, "fixed_tile": False, "encoder": "resnet18"}
+    layers = tuple(layer(name) for name in names)
+    made = Bundle(id="b", layers=layers, architecture="unet", network=small, **about)
+    monkeypatch.setattr("thawmap.model.bundle.load", lambda _: made)  # saving it would meet the same disk
+    assert run("model", "export", "anything", tmp_path / "m.pt", "--to", to) == 2
+    assert "m.pt cannot be written (" in sentence(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What is said when a run is stopped
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("train", "x.yaml", "--out", "m"), "add --resume to the same command to go on"),
+        (("crossval", "x.yaml", "--out", "m"), "add --resume to the same command to go on"),
+        (("tune", "x.yaml", "--out", "m"), "add --resume to the same command to go on"),
+        (("train", "x.yaml", "--out", "m", "--resume"), "run the same command to go on"),
+        (("predict", "x.yaml", "--model", "m", "--out", "maps"), "run the same command to go on"),
+    ],
+)
+def test_who_stops_a_run_is_told_what_goes_on(monkeypatch, capsys, words, remedy):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thawmap.config.load", stop)
+    assert run(*words) == 130
+    assert capsys.readouterr().err == f"\nthawmap: stopped; what is finished stays, {remedy}\n"
+
+
+def test_a_stop_after_the_last_line_is_silent():
+    code = (
+        "import atexit, os, signal, sys; sys.argv[1:] = ['--version']; "
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT)); from thawmap.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -88,7 +89,7 @@ def again(folder, *more):
 
 def test_scores_are_those_of_the_chosen_epoch_in_metrics_csv(trained):
     model = trained / "model"
-    assert {path.name for path in (model / "report").iterdir()} == FILES
+    assert {path.name for path in (model / "report").iterdir()} == FILES | {".made.json"}
     bundle, log = load(model), pd.read_csv(model / "metrics.csv")
     log = log[
         (log["split"] == "validation")
@@ -143,9 +144,14 @@ def test_it_is_made_once_and_again_where_it_is_missing_or_of_another_bundle(trai
     (report / "report.json").unlink()
     assert again(trained, "--resume") == 0
     assert is_made(report, load(trained / "model"))
-    (report / "report.json").write_text('{"bundle": "another"}')
+    assert not is_made(report, replace(load(trained / "model"), id="another"))
+    (report / "report.json").write_text('{"bundle": "somebody changed it"}')
+    assert again(trained) == 1
+    said = capsys.readouterr()
+    assert "trained before" in said.out
+    assert "holds report.json, which was not made here, or was changed since" in said.err
+    (report / "report.json").unlink()
     assert again(trained) == 0
-    assert "trained before" in capsys.readouterr().out
     assert json.loads((report / "report.json").read_text())["bundle"] == load(trained / "model").id
 
 
@@ -181,7 +187,7 @@ def test_without_validation_tiles_there_are_curves_only(tmp_path):
     make_project(tmp_path)
     assert again(tmp_path, "--set", "split={by: scene, test: [Horton]}") == 0
     report = tmp_path / "model" / "report"
-    assert {path.name for path in report.iterdir()} == {"index.html", "report.json", "curves.png"}
+    assert {path.name for path in report.iterdir()} == {"index.html", "report.json", "curves.png", ".made.json"}
     assert json.loads((report / "report.json").read_text())["scores"] == []
     assert "No tile chose epoch and threshold" in (report / "index.html").read_text()
 

@@ -5,6 +5,7 @@ Exit status: 0 all done, 1 some items failed (the rest finished, each failure na
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Never
@@ -340,13 +341,18 @@ for _place, (_title, _verbs) in enumerate(_IN_ORDER.items()):
         app[_verb].group, app[_verb].sort_key = (_group,), _number
 
 
+_RESUMED = ("train", "crossval", "tune")  # verbs that go on with what was begun only where they are told to
+
+
 def main() -> Never:
     """Run the command line and leave with its exit status."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)  # libraries raise their own loggers' levels when they are imported
     handler.setFormatter(_Printable())
     logging.basicConfig(handlers=[handler])
-    sys.exit(_run(sys.argv[1:]))
+    status = _run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said; what is still to be closed ends without a word
+    sys.exit(status)
 
 
 class _Printable(logging.Formatter):
@@ -369,9 +375,16 @@ def _run(words: list[str]) -> int:
         print(printable(f"thawmap: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nthawmap: stopped; what is finished stays, run the same command to go on", file=sys.stderr)
+        print(f"\nthawmap: stopped; what is finished stays, {_to_go_on(words)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return int(result or 0)
+
+
+def _to_go_on(words: list[str]) -> str:
+    """What goes on where a command line was stopped."""
+    if words[:1] and words[0] in _RESUMED and "--resume" not in words:
+        return "add --resume to the same command to go on"
+    return "run the same command to go on"

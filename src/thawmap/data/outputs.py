@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,14 +64,28 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], *, replaced: It
             raise ConfigError(msg)
 
 
+def fingerprint(path: Path) -> str:
+    """SHA-256 of what a file holds; of a GeoPackage its rows, as reading alone may change its bytes."""
+    if path.is_symlink():
+        return f"link to {path.readlink()}"  # no file is made as one
+    try:
+        if path.suffix == ".gpkg":
+            with suppress(sqlite3.Error):  # damaged, or no GeoPackage: its bytes tell
+                return _of_rows(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"  # as no file that was made
+
+
 def fingerprints(folder: Path, *, but: Iterable[str] = ()) -> dict[str, str]:
-    """SHA-256 of what the files of a folder hold, by their names; of a GeoPackage its rows, as reading may touch it.
+    """The `fingerprint` of the files of a folder, and of folders below it, by their names.
 
     Args:
         folder: Where the files are.
         but: Names of files to leave out.
     """
-    return {name: _fingerprint(folder / name) for name in _names(folder) if name not in but}
+    return {name: fingerprint(folder / name) for name in _names(folder) if name not in but}
 
 
 def not_as_made(folder: Path, made: Mapping[str, str], *, but: Iterable[str] = ()) -> list[str]:
@@ -80,7 +94,7 @@ def not_as_made(folder: Path, made: Mapping[str, str], *, but: Iterable[str] = (
     What programs that only show files leave beside them does not count, nor do the names in ``but``.
     """
     mine = [name for name in _names(folder) if name not in but and not _is_beside(name, made)]
-    return [name for name in mine if name not in made or _fingerprint(folder / name) != made[name]]
+    return [name for name in mine if name not in made or fingerprint(folder / name) != made[name]]
 
 
 def some_of(names: Sequence[str]) -> str:
@@ -114,18 +128,6 @@ def _identity(path: Path) -> tuple[int, int] | Path:
     except OSError:
         return path
     return status.st_dev, status.st_ino
-
-
-def _fingerprint(path: Path) -> str:
-    if path.is_symlink():
-        return f"link to {path.readlink()}"  # no file is made as one
-    if path.suffix == ".gpkg":
-        try:
-            return _of_rows(path)
-        except sqlite3.Error:
-            pass  # damaged, or no GeoPackage: its bytes tell
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of_rows(path: Path) -> str:

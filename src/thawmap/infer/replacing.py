@@ -42,7 +42,7 @@ def check_replaceable(folder: Path, scene: str, *, fused: bool = False) -> None:
         msg = f"{folder} {what}, which is no map of {scene} to be made again; move it away, or name another --out"
         raise DataError(msg)
     made = item["properties"].get(_FILES)
-    if made is None:
+    if not isinstance(made, dict):
         msg = f"{folder} does not say what was made there, and may hold work of yours; move it away, and run again"
         raise DataError(msg)
     changed = [name for name in not_as_made(folder, made, but=[_ITEM]) if not name.endswith(_NOTES)]

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -114,6 +114,19 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
         msg = f"bundle {folder} cannot be written ({reason}); check the path, the permissions and the space"
         raise BundleError(msg) from error
     return saved
+
+
+def files_of(folder: Path) -> list[str]:
+    """Names of the files in ``folder`` that are called as those of a bundle."""
+    return [name for name in _FILES if os.path.lexists(folder / name)]
+
+
+def remove(folder: Path) -> None:
+    """Remove the bundle in ``folder``, and the folder itself where nothing else lies in it."""
+    for name in files_of(folder):
+        (folder / name).unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def load(folder: Path) -> Bundle:

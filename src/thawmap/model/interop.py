@@ -6,6 +6,7 @@ before. What the file does not say is asked for, and what is taken as known is s
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -99,7 +100,9 @@ def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
     model = {"arch": bundle.architecture, "encoder_name": bundle.encoder, "in_channels": len(bands), "classes": 1}
     config = {"model_framework": "smp", "model": model, "bands": bands, "patch_size": bundle.tile}
     state = {name: value.detach().cpu().clone() for name, value in bundle.network.state_dict().items()}
-    torch.save({"config": config, "statedict": state}, path)
+    content = BytesIO()  # torch would say of a full disk that its own file is damaged
+    torch.save({"config": config, "statedict": state}, content)
+    path.write_bytes(content.getbuffer())
     made = [f"{one.name} ({one.recipe})" for one in bundle.layers if one.recipe]
     return (f"DARTS makes these layers itself; set it to make them alike: {', '.join(made)}",) if made else ()
 

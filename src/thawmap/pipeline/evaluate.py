@@ -1,10 +1,14 @@
 """The verb evaluate: score maps against labels, and make a page of it."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from thawmap.config import Config
+from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
+from thawmap.data.results import check_result, result
+from thawmap.data.sources.base import Scene
 from thawmap.pipeline import look, origin
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.report import evaluate as scoring
@@ -32,29 +36,38 @@ def evaluate(
     labelled = project.labels
     mapped = [one for one in project.labelled_candidates() if (maps / one.id).is_dir()]
     opened, failed = run_all(project.open, mapped, config, progress, "scenes", here=True)
+    read = [*project.inputs(opened), *(maps / one.id for one in mapped), *([] if model is None else [model])]
+    check_apart([out], read)
+    check_result(out, [*scoring.FILES, "index.html"])
     lost = look.lost_labels(project, opened, needed=False)
-    made = origin.maker(maps, opened)
+    described, strange = run_all(partial(origin.described, maps=maps), opened, config, None, "", here=True)
+    failed, opened = {**failed, **strange}, [scene for scene in opened if scene.id not in strange]
+    made = origin.maker(maps, described)
     bundle = origin.bundle_of(model, made)
     thresholds = {"polygons": made["thawmap:threshold"], "paper": 0.5} if bundle is None else bundle.thresholds
     evaluation = scoring.evaluate(maps, opened, labelled, thresholds=thresholds)
-    scoring.write_scores(evaluation, out)
     about = page.About(
         project=config.project,
         made=datetime.now(UTC),
         roles=origin.roles(opened, bundle),
         facts=origin.facts(bundle),
     )
-    scenes = {scene.id: scene for scene in opened}
     chosen = gallery.examples(
         evaluation,
         threshold_name=page.main_threshold(evaluation),
         regions=page.regions_that_count(evaluation, about),
     )
-    places = [
-        gallery.look(scored, scenes[scored.scene], rank=rank, maps=maps, labels=labelled, sources=project.sources)
-        for rank, scored in chosen.items()
-    ]
-    page.write_page(out / "index.html", evaluation, about, places=places, training=origin.training(model))
+    ranks = {scored.scene: (rank, scored) for rank, scored in chosen.items()}
+
+    def show(scene: Scene) -> gallery.Place:
+        rank, scored = ranks[scene.id]
+        return gallery.look(scored, scene, rank=rank, maps=maps, labels=labelled, sources=project.sources)
+
+    shown = sorted((scene for scene in opened if scene.id in ranks), key=lambda scene: list(ranks).index(scene.id))
+    places, unseen = run_all(show, shown, config, None, "", here=True)
+    with result(out, complete=True) as draft:
+        scoring.write_scores(evaluation, draft)
+        page.write_page(draft / "index.html", evaluation, about, places=places, training=origin.training(model))
     unmapped = len(project.candidates()) - len(mapped)
     aside = f"not scored, having no map in {maps}: {counted(unmapped, 'scene')} of the configuration"
     lines = (
@@ -63,4 +76,4 @@ def evaluate(
         *([aside] if unmapped else []),
         f"page: {out / 'index.html'}; table: {out / 'scores.csv'}",
     )
-    return Summary(lines=lines, done=len(evaluation.scenes), failed={**failed, **evaluation.left_out})
+    return Summary(lines=lines, done=len(evaluation.scenes), failed={**failed, **evaluation.left_out, **unseen})

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from thawmap.data.io import atomic
-from thawmap.data.outputs import check_new
+from thawmap.data.outputs import check_apart, check_new, some_of
 from thawmap.errors import ConfigError
 from thawmap.pipeline.progress import Summary
 
@@ -48,11 +48,14 @@ def import_model(
         BundleError: If the model cannot be imported.
         ConfigError: If a fact is missing, or ``out`` holds a bundle.
     """
-    from thawmap.model.bundle import save  # noqa: PLC0415
+    from thawmap.model.bundle import files_of, save  # noqa: PLC0415
     from thawmap.model.interop import Facts, import_bundle  # noqa: PLC0415
 
-    if (out / "bundle.json").exists():
-        msg = f"{out} holds a bundle already; name another --out, or remove it"
+    check_apart([out], [source])
+    there = files_of(out)
+    if there:
+        what = "a bundle already" if "bundle.json" in there else some_of(there)
+        msg = f"{out} holds {what}; name another --out, or remove it"
         raise ConfigError(msg)
     made, notes = import_bundle(source, Facts(window_m=window_m, ranges=dict(ranges or {}), tile=tile))
     saved = save(made, out)

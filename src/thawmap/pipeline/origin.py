@@ -14,31 +14,40 @@ if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
 
 
-def maker(maps: Path, scenes: Sequence[Scene]) -> dict[str, Any]:
-    """The bundle and threshold that made the maps.
+_MAKERS = ("thawmap:bundle", "thawmap:threshold")
+
+
+def described(scene: Scene, maps: Path) -> dict[str, Any]:
+    """What the map of a scene says of itself.
 
     Raises:
-        DataError: If there is no map, one does not say, or they are of several bundles or thresholds.
+        DataError: If it cannot be read, or does not say which bundle and threshold made it.
     """
-    if not scenes:
+    item = maps / scene.id / "item.json"
+    made = dict(read_item(item)["properties"])
+    absent = [name for name in _MAKERS if made.get(name) is None]
+    if absent:
+        msg = f"{item} does not say which bundle and threshold made the map; make it again with 'thawmap predict'"
+        raise DataError(msg)
+    return made
+
+
+def maker(maps: Path, made: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The bundle and threshold of maps that are ``made`` so (`described`).
+
+    Raises:
+        DataError: If there is no map, or they are of several bundles or thresholds.
+    """
+    if not made:
         msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
         raise DataError(msg)
-    made = {scene.id: _properties(maps / scene.id / "item.json") for scene in scenes}
-    for name in ("thawmap:bundle", "thawmap:threshold"):
-        kinds = {one.get(name) for one in made.values()}
-        if len(kinds) > 1 or None in kinds:
+    for name in _MAKERS:
+        kinds = {one[name] for one in made}
+        if len(kinds) > 1:
             found = " and ".join(sorted(str(kind) for kind in kinds))
             msg = f"{maps} holds maps with {name} {found}, which make no common score; predict into another folder"
             raise DataError(msg)
-    return next(iter(made.values()))
-
-
-def _properties(item: Path) -> dict[str, Any]:
-    """What a map says of itself; nothing where it does not."""
-    try:
-        return dict(read_item(item)["properties"])
-    except DataError:
-        return {}
+    return made[0]
 
 
 def bundle_of(model: Path | None, made: Mapping[str, Any]) -> "Bundle | None":

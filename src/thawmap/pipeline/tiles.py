@@ -10,19 +10,21 @@ from thawmap.errors import DataError
 from thawmap.pipeline import cut, look
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.text import counted
-from thawmap.train.tiles import collect
+from thawmap.train.tiles import check_store, collect
 
 
 def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
     """Cut the labelled scenes into a tile store; only what is missing or made from something else is cut.
 
     Raises:
-        ConfigError: If the configuration has no labels, or no scene is found.
+        ConfigError: If the configuration has no labels, no scene is found, or ``out`` is where inputs lie.
+        DataError: If ``out`` holds something else, or no scene could be cut.
         LabelError: If the labels cannot be used.
     """
     project = Project(config)
     opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
     check_apart([out], project.inputs(opened), replaced=[out / f"{scene.id}.zarr" for scene in opened])
+    check_store(out)
     look.lost_labels(project, opened, needed=True)
     todo, stuck = still_due(partial(cut.is_due, config=config, out=out), opened, config)
     kept, failed = len(opened) - len(todo) - len(stuck), {**failed, **stuck}

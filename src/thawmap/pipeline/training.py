@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from thawmap.config import Config
+from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError
@@ -45,7 +46,8 @@ def train(
         progress: Is told what happens.
 
     Raises:
-        ConfigError: If the configuration has no labels, no scene is found, or the split names what is not there.
+        ConfigError: If the configuration has no labels, no scene is found, the split names what is not there, or
+            ``out`` holds files of somebody's.
         LabelError: If the labels cannot be used.
         TrainingError: If the training cannot go on.
     """
@@ -54,6 +56,7 @@ def train(
     from thawmap.train.augment import check as check_augmentation  # noqa: PLC0415
     from thawmap.train.fit import fit  # noqa: PLC0415
     from thawmap.train.start import start  # noqa: PLC0415
+    from thawmap.train.state import check_free  # noqa: PLC0415
     from thawmap.train.tiles import TileStore  # noqa: PLC0415
 
     progress = progress or Silence()
@@ -63,6 +66,8 @@ def train(
     scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
     _check_split(config, scenes)
     place = store or out / "tiles"
+    check_apart([out, place], Project(config).inputs(scenes))
+    check_free(out)
     cut = tiles(config, place, dry_run=dry_run, progress=progress)
     if dry_run:
         epochs = sum(phase.epochs for phase in config.training.phases)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thawmap.config import Config
+from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
+from thawmap.data.results import check_result, result
 from thawmap.pipeline.progress import Progress, Silence, Summary, records, run_all
 from thawmap.pipeline.validation import alone
 from thawmap.text import counted
@@ -38,6 +40,7 @@ def tune(
     Raises:
         ConfigError: If optuna is missing, a key or value does not exist, there is no validation part, or ``out`` holds
             another tuning.
+        DataError: If a result of the tuning in ``out`` was changed since it was made.
         LabelError: If the labels cannot be used.
     """
     from thawmap.pipeline import cut  # noqa: PLC0415
@@ -49,6 +52,8 @@ def tune(
     progress, place = progress or Silence(), store or out / "tiles"
     tuning.check(config)
     tuning.check_begun(out, config, resume=resume)
+    check_apart([out, place], Project(config).inputs())
+    check_result(out, trials.RESULTS)
     if dry_run:
         return _plan(config, out, place, progress)
     with alone(out, "tuning"):
@@ -95,7 +100,8 @@ def _report(out: Path) -> Summary:
     if chosen is None:
         return Summary(lines=(f"no trial is finished: {out / 'trials.csv'}",))
     keys = list(chosen.values)
-    write_figure(out / "trials.png", trials_figure(table, keys))
+    with result(out) as draft:
+        write_figure(draft / "trials.png", trials_figure(table, keys))
     first = table.sort_values("validation_iou", ascending=False, kind="stable").head(_SHOWN)
     states = " and ".join(f"{number} {state}" for state, number in table["state"].value_counts().items())
     reached = f"validation IoU {chosen.score:.3f} after epoch {chosen.epoch}, with {chosen.said()}"

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from thawmap.config import Config
+from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
+from thawmap.data.results import check_result
 from thawmap.errors import ConfigError, DataError
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.text import before, counted
@@ -44,6 +46,7 @@ def crossval(
 
     Raises:
         ConfigError: If a setting does not exist, there are too few folds, or ``out`` holds another cross-validation.
+        DataError: If the report in ``out`` was changed since it was made.
         LabelError: If the labels cannot be used.
     """
     from thawmap.pipeline import cut  # noqa: PLC0415
@@ -54,6 +57,8 @@ def crossval(
 
     progress, place = progress or Silence(), store or out / "tiles"
     search.check_begun(out, config, resume=resume or report_only or dry_run)
+    check_apart([out, place], Project(config).inputs())
+    check_result(out / "report", ("index.html", "scores.parquet"))
     if report_only:
         return _report(config, out, place)
     search.check(config)

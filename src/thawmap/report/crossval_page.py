@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from thawmap.data.io import atomic, write_text
+from thawmap.data.io import write_text
+from thawmap.data.results import result
 from thawmap.model.metrics import Counts, scores
 from thawmap.report import crossval_figures as draw
 from thawmap.report.crossval import KEYS, LARGE_PX, Crossval, barren, best_epochs, compare, nested, score_fits, table5
@@ -47,17 +48,10 @@ def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
         made: When.
 
     Raises:
-        DataError: If it cannot be written.
+        DataError: If it cannot be written, or somebody has changed the one that is there.
     """
     scored = score_fits(cv)
     shown_tables, figures = tables(cv, scored), _figures(cv, scored)
-    for table in shown_tables:
-        write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False, float_format="%.6g"))
-        write_text(out / "tables" / f"{table.name}.tex", table.latex)
-    for one in figures:
-        write_figure(out / "figures" / f"{one.name}.pdf", one.figure)
-    with atomic(out / "scores.parquet") as draft:
-        scored.to_parquet(draft, index=False)
     said = summary(cv, scored)
     html = render(
         "crossval.html.j2",
@@ -68,7 +62,14 @@ def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
         figures=[(one.name, picture(one.title, one.figure, one.alt, one.caption)) for one in figures],
         large_px=LARGE_PX,
     )
-    write_text(out / "index.html", html)
+    with result(out, complete=True) as draft:
+        for table in shown_tables:
+            write_text(draft / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False, float_format="%.6g"))
+            write_text(draft / "tables" / f"{table.name}.tex", table.latex)
+        for one in figures:
+            write_figure(draft / "figures" / f"{one.name}.pdf", one.figure)
+        scored.to_parquet(draft / "scores.parquet", index=False)
+        write_text(draft / "index.html", html)
     return tuple(said)
 
 

@@ -84,6 +84,12 @@ RELIABILITY_COLUMNS = (*_PLACE, "low", "high", "promised", "kept", "pixels")
 """Columns of the table of reliability: pixels with a probability above ``low`` and up to ``high``."""
 
 
+_TABLES = ("scores", "objects", "reliability", "curves")
+
+FILES = (*(f"{name}.{kind}" for name in _TABLES for kind in ("csv", "parquet")), "scores.json", "left_out.csv")
+"""What `write_scores` writes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
     """The scores of several scenes.
@@ -213,12 +219,13 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
     The JSON holds the scores, the objects and the reliability as lists of rows, null where something is not known;
     left_out.csv holds the scenes without scores, and why.
     """
-    tables = {
-        "scores": evaluation.table,
-        "objects": evaluation.objects,
-        "reliability": tabulate_reliability(evaluation.scenes),
-        "curves": tabulate_curves(evaluation.scenes),
-    }
+    made = (
+        evaluation.table,
+        evaluation.objects,
+        tabulate_reliability(evaluation.scenes),
+        tabulate_curves(evaluation.scenes),
+    )
+    tables = dict(zip(_TABLES, made, strict=True))
     for name, table in tables.items():
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
         with atomic(folder / f"{name}.parquet") as draft:

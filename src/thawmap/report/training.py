@@ -10,7 +10,6 @@ as maps store them; metrics.csv, which is written while a network learns, has it
 import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from thawmap.data.io import atomic, write_text
+from thawmap.data.io import write_text
+from thawmap.data.results import result
 from thawmap.model.bundle import Bundle
 from thawmap.model.metrics import Counts, Histogram, calibration_error, histogram, scores
 from thawmap.model.objects import Comparison, Detections, average_precision
@@ -137,20 +137,13 @@ def write(
         made: When.
 
     Raises:
-        DataError: If it cannot be written.
+        DataError: If it cannot be written, or somebody has changed the one that is there.
     """
     seen = Seen(thresholds=bundle.thresholds)
     for tile in tiles:
         seen.add(tile)
-    _forget(folder)
     shown = _figures(seen, bundle, log)
-    for name, drawn in shown.items():
-        with atomic(folder / f"{name}.png") as draft:
-            draft.write_bytes(drawn.png)
     table = pd.DataFrame(seen.rows)
-    if len(table):
-        order = (table["fp"] + table["fn"]).sort_values(ascending=False, kind="stable").index
-        write_text(folder / "tiles.csv", table.loc[order].to_csv(index=False, float_format="%.6g"))
     html = render(
         "training.html.j2",
         project=project,
@@ -162,16 +155,15 @@ def write(
         figures=list(shown.values()),
         facts=_facts(bundle),
     )
-    write_text(folder / "index.html", html)
     numbers = {"bundle": bundle.id, "thresholds": dict(seen.thresholds), "scores": _rows(seen)}
-    write_text(folder / _DONE, json.dumps(_plain(numbers), indent=2) + "\n")
-
-
-def _forget(folder: Path) -> None:
-    """Take back what a report of another bundle may have and this one may lack; its mark first."""
-    for name in (_DONE, "tiles.csv", *(f"{name}.png" for name in ("precision_recall", "reliability", "worst"))):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            (folder / name).unlink()
+    with result(folder, complete=True, last=_DONE) as draft:
+        for name, drawn in shown.items():
+            (draft / f"{name}.png").write_bytes(drawn.png)
+        if len(table):
+            order = (table["fp"] + table["fn"]).sort_values(ascending=False, kind="stable").index
+            write_text(draft / "tiles.csv", table.loc[order].to_csv(index=False, float_format="%.6g"))
+        write_text(draft / "index.html", html)
+        write_text(draft / _DONE, json.dumps(_plain(numbers), indent=2) + "\n")
 
 
 def summary(seen: Seen, bundle: Bundle, log: pd.DataFrame) -> list[str]:

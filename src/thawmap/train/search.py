@@ -15,7 +15,6 @@ import gc
 import json
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -32,9 +31,10 @@ from pydantic import Field, ValidationError
 from thawmap.config import Config, CrossvalSettings, SplitSettings
 from thawmap.config.plan import read_plan
 from thawmap.data.io import atomic, write_text
+from thawmap.data.outputs import some_of
 from thawmap.errors import ConfigError
 from thawmap.model.backends import find_device
-from thawmap.model.bundle import Bundle
+from thawmap.model.bundle import Bundle, remove
 from thawmap.model.metrics import Histogram, histogram
 from thawmap.model.network import probability
 from thawmap.records import Record, read
@@ -47,6 +47,7 @@ from thawmap.train.state import DECIDING, differences
 from thawmap.train.tiles import TileStore, derive
 
 _PLAN, _DONE = "crossval.json", "fit.json"
+_TABLES = ("metrics.parquet", "fits.parquet")
 _KEYS = ["fold", "configuration", "seed"]
 _LOG = ["phase", "epoch", "split"]
 
@@ -150,6 +151,10 @@ def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: 
         ConfigError: If there is one and nobody asked to go on with it, or it is another.
     """
     if not is_begun(out):
+        there = [name for name in _TABLES if os.path.lexists(out / name)]
+        if there:
+            msg = f"{out} holds {some_of(there)}, and no cross-validation has been there; name another --out"
+            raise ConfigError(msg)
         return
     if not resume:
         msg = f"{out} holds a cross-validation; add --resume to go on with it, or name another --out"
@@ -206,7 +211,7 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
         "seconds": time.perf_counter() - begun,
     }
     write_text(place / _DONE, json.dumps(result) + "\n")
-    shutil.rmtree(place / "last", ignore_errors=True)
+    remove(place / "last")
 
 
 def look(bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int) -> Histogram:
@@ -239,8 +244,9 @@ def gather(out: Path, planned: Sequence[Fit]) -> None:
         rows.append(row)
     columns = [*_KEYS, *_LOG, "metric", "value"]
     metrics = pd.concat(logs)[columns] if logs else pd.DataFrame(columns=columns)
-    _write(out / "metrics.parquet", metrics)
-    _write(out / "fits.parquet", pd.DataFrame(rows))
+    for path, frame in zip(_TABLES, (metrics, pd.DataFrame(rows)), strict=True):
+        with atomic(out / path) as draft:
+            frame.to_parquet(draft, index=False)
 
 
 def _numbered(log: pd.DataFrame) -> pd.DataFrame:
@@ -252,11 +258,6 @@ def _tidy(log: pd.DataFrame) -> pd.DataFrame:
     """A row per number of a numbered log; those that are not known are left out."""
     long = log.drop(columns="epoch").rename(columns={"number": "epoch"})
     return long.melt(_LOG, var_name="metric", value_name="value").dropna(subset="value")
-
-
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    with atomic(path) as draft:
-        frame.to_parquet(draft, index=False)
 
 
 class _ResultRecord(Record):

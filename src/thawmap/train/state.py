@@ -12,9 +12,10 @@ import fcntl
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from torch import Tensor, nn
 
 from thawmap.config import Config, Phase
 from thawmap.data.io import atomic
+from thawmap.data.outputs import some_of
 from thawmap.errors import ConfigError, TrainingError
+from thawmap.model.bundle import files_of, remove
 from thawmap.train.folds import Folds
 from thawmap.train.learner import Learner, below
 from thawmap.train.log import Result, Row, judge
@@ -37,6 +40,7 @@ DECIDING = ("layers", "labels", "tiles", "model", "augment", "training", "split"
 """Sections of the configuration that decide what a training gives."""
 
 _STATE = "state.safetensors"
+_LOG = "metrics.csv"
 
 
 @dataclass(slots=True)
@@ -132,7 +136,9 @@ def claimed(out: Path) -> Iterator[None]:
 
     Raises:
         TrainingError: If another training runs in it, or it cannot be written.
+        ConfigError: If it holds files of somebody's that would be replaced.
     """
+    check_free(out)
     mark = out / UNFINISHED
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -145,7 +151,7 @@ def claimed(out: Path) -> Iterator[None]:
         file.truncate(0)
         file.write("This folder's training has not ended; its bundle is the best of the epochs so far.\n")
         file.flush()
-        _sweep(out, f".{_STATE}.*.tmp", ".metrics.csv.*.tmp")
+        _sweep(out, f".{_STATE}.*.tmp", f".{_LOG}.*.tmp")
         yield
         mark.unlink()
         forget(out)
@@ -166,6 +172,32 @@ def _sweep(out: Path, *patterns: str) -> None:
     """Remove what a training that was killed left; a bundle's old files stay until there is a whole new one."""
     for leftover in (path for pattern in patterns for folder in (out, out / "last") for path in folder.glob(pattern)):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder with files that a training would replace, where none has been.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    begun = (out / UNFINISHED).exists() or (out / "bundle.json").exists()
+    there = [*files_of(out), *(name for name in (_LOG, _STATE) if os.path.lexists(out / name))]
+    if there and not begun:
+        msg = f"{out} holds {some_of(there)}, and no training has been there; name another --out, or move it away"
+        raise ConfigError(msg)
+
+
+def discard(out: Path) -> None:
+    """Remove all that a training left in ``out`` but its log; what else lies there is not its."""
+    for folder in (out / "last", out):
+        remove(folder)
+    for path in (out / "tensorboard").glob("events.out.tfevents.*"):
+        path.unlink()
+    with suppress(OSError):
+        (out / "tensorboard").rmdir()
+    (out / UNFINISHED).unlink(missing_ok=True)
+    forget(out)
+    _sweep(out, f".{_STATE}.*.tmp", f".{_LOG}.*.tmp", ".bundle.*.tmp")
 
 
 def forget(out: Path) -> None:

@@ -22,11 +22,13 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 import zarr
+from pyarrow.parquet import read_schema
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from thawmap.data.derive import RECIPES, order
 from thawmap.data.io import write_text
+from thawmap.data.outputs import some_of
 from thawmap.data.vectors import read_vector, write_vector
 from thawmap.engine import in_order
 from thawmap.errors import DataError
@@ -132,6 +134,26 @@ def collect(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.
     write_vector(store / "index.parquet", index)
     write_text(place, text)
     return index
+
+
+def check_store(store: Path) -> None:
+    """Refuse a folder with files that `collect` would replace, and that are not of a tile store.
+
+    Raises:
+        DataError: If there is one.
+    """
+    index, content = store / "index.parquet", store / "store.json"
+    try:
+        other = [] if not index.exists() or "tile_id" in read_schema(index).names else [index.name]
+    except (OSError, ValueError):
+        other = [index.name]
+    try:
+        other += [] if not content.exists() or "layers" in json.loads(content.read_bytes()) else [content.name]
+    except (OSError, ValueError, TypeError):
+        other.append(content.name)
+    if other:
+        msg = f"{store} holds {some_of(other)} of something else than tiles; name another folder, or move it away"
+        raise DataError(msg)
 
 
 def places(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

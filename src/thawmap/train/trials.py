@@ -7,7 +7,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,13 +18,18 @@ from pydantic import Field, field_validator
 
 from thawmap.config import Config, TuneSettings, parse
 from thawmap.data.io import write_text
+from thawmap.data.results import result
 from thawmap.errors import ConfigError, DataError
 from thawmap.records import Record, read
+from thawmap.train.state import discard
 
 ENDED = ("finished", "pruned")
 """States of trials that are not tried again."""
 
 LOG = "metrics.csv"
+RESULTS = ("trials.csv", "best.yaml", "trials.png")
+"""What a tuning writes for people, unless they have changed it; the last is the report's."""
+
 _TRIAL = "trial.json"
 
 
@@ -170,13 +174,14 @@ def table(known: Sequence[Trial]) -> pd.DataFrame:
 def gather(out: Path, config: Config) -> None:
     """Write the table and, once a trial is finished, the best configuration; drop the bundles of all others."""
     known = trials(out)
-    write_text(out / "trials.csv", table(known).to_csv(index=False))
     chosen = best(known)
-    if chosen is not None:
-        write_text(out / "best.yaml", _best_yaml(config, chosen, known))
+    with result(out) as draft:
+        write_text(draft / RESULTS[0], table(known).to_csv(index=False))
+        if chosen is not None:
+            write_text(draft / RESULTS[1], _best_yaml(config, chosen, known))
     for one in known:
         if one.state in ENDED and one != chosen:
-            _drop_models(out / one.folder)
+            discard(out / one.folder)
 
 
 def _best_yaml(config: Config, chosen: Trial, known: Sequence[Trial]) -> str:
@@ -191,14 +196,6 @@ def _best_yaml(config: Config, chosen: Trial, known: Sequence[Trial]) -> str:
     resolved = chosen.apply(config).as_json()
     del resolved["tune"]
     return "".join(f"# {line}\n" for line in said) + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-
-
-def _drop_models(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name not in (_TRIAL, LOG):
-            path.unlink()
 
 
 def _json(value: Any) -> str:
