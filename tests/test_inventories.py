@@ -4,6 +4,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from affine import Affine
@@ -151,3 +152,31 @@ def test_a_layer_is_chosen_and_a_file_without_rows_refused(tmp_path: Path, capsy
     (tmp_path / "thawmap.yaml").write_text(YAML)
     assert run("labels", "stats", tmp_path / "thawmap.yaml", "--layer", "rts") == 2
     assert "labels.layer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "role", ["image_id", "start", "end", "label", "RegionName", "CentroidLat", "BaseMapResolution"]
+)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pd.array([1e300, 2.0]),
+        pd.array([np.inf, 2.0]),
+        pd.array([True, None], "boolean"),
+        pd.to_timedelta([1, 2], unit="D"),
+        np.array([["9999-12-31T23:59:59-12:00"], ["0000-01-01", "x"]], object),
+    ],
+    ids=["huge", "infinite", "boolean", "span", "listed"],
+)
+def test_columns_of_any_type_in_any_role_end_in_a_sentence(
+    tmp_path: Path, role: str, odd: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"image_id": "one", "region": "Lena", "start": "2019-07-14", "label": 1, role: odd}
+    shapes = [square(1, 1, 5), square(9, 9, 5)]
+    gpd.GeoDataFrame(columns, geometry=shapes, crs=str(GRID.crs)).to_parquet(tmp_path / "a.parquet")
+    arts = ("--to", "arts", "--creator", "X", "--image", "P", "--resolution", 3)
+    for words in (("check",), ("stats", "--by", role), ("convert", tmp_path / "b.gpkg", *arts)):
+        verb, *rest = words
+        status = run("labels", verb, tmp_path / "a.parquet", *rest)
+        said = capsys.readouterr().err.strip().splitlines()
+        assert status == 0 or (status == 2 and len(said) == 1), said

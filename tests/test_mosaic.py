@@ -242,7 +242,7 @@ FAULTS = {
     "beside": "b.tif.part lies beside",
     "no CRS": "b.tif has no CRS",
     "text": "b.tif is not a raster",
-    "no place": "b.tif lies in site, which has no place on Earth",
+    "no place": "b.tif has the CRS 'site', which has no place on Earth",
 }
 
 

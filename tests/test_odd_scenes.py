@@ -146,9 +146,9 @@ RPCS = RPC(
 )  # fmt: skip
 SITE = 'LOCAL_CS["site",UNIT["metre",1]]'
 NOWHERE = {
-    "site": ({"crs": SITE}, "lies in site, which has no place on Earth; warp it"),
-    "geocentric": ({"crs": "EPSG:4978"}, "lies in EPSG:4978, which has no place on Earth"),
-    "heights": ({"crs": "EPSG:5773"}, "lies in .*, which has no place on Earth"),
+    "site": ({"crs": SITE}, "has the CRS 'site', which has no place on Earth; correct"),
+    "geocentric": ({"crs": "EPSG:4978"}, "has the CRS 'EPSG:4978', which has no place on Earth"),
+    "heights": ({"crs": "EPSG:5773"}, "has the CRS 'Engineering CRS', which has no place on Earth"),
     "moon": ({"crs": "IAU_2015:30110"}, "which has no place on Earth"),
     "metres_as_degrees": (
         {"crs": "EPSG:4326"},
@@ -193,6 +193,7 @@ def test_a_crs_without_a_number_has_a_short_name_in_the_table(tmp_path, capsys):
     crs = "+proj=laea +lat_0=70 +lon_0=-133 +datum=WGS84"
     write(tmp_path / "scenes" / "a.tif", crs=crs, transform=Affine(3, 0, 0, 0, -3, 0))
     _, out, _ = listed(tmp_path, capsys)
+    assert "Lambert Azimuthal Equal Area" in out
     assert "PROJ" not in out
     assert max(map(len, out.splitlines())) < 120
 

@@ -15,6 +15,7 @@ from thawmap.config import Config, LabelSettings, RasterScenes
 from thawmap.data.io import Encoding, write_raster
 from thawmap.data.project import Project
 from thawmap.data.sources.bands import BandSource
+from thawmap.data.sources.finding import as_time
 from thawmap.data.sources.rasters import candidates
 from thawmap.data.stack import preview, window_geobox
 from thawmap.errors import ConfigError, DataError
@@ -49,6 +50,20 @@ def open_all(settings, **options):
 
 
 # Finding scenes
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2019-07-14", datetime(2019, 7, 14, tzinfo=UTC)),
+        ("2019-07-14T01:00:00+03:00", datetime(2019, 7, 13, 22, tzinfo=UTC)),
+        ("20190714T120000", datetime(2019, 7, 14, 12, tzinfo=UTC)),
+        *[(text, None) for text in ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "0000-01-01", "NaT", "")],
+        *[(text, None) for text in ("2019-02-30", "43660.0", "20190714.0", "1 days", "1563062400000", "²019-07-14")],
+    ],
+)
+def test_a_time_is_one_of_an_image_or_unknown(text, time):
+    assert as_time(text) == time
 
 
 def test_folders_are_found_by_pattern_in_order_with_the_region_above_them(tmp_path):

@@ -13,6 +13,7 @@ from thawmap.config import LabelSettings
 Texts = npt.NDArray[np.object_]
 Days = npt.NDArray[np.datetime64]
 
+_WHOLE = 2.0**53  # below which floating-point numbers hold every whole one
 _PLANETSCOPE = re.compile(
     r"(\d{8}_\d{6}(?:_[0-9a-z]{1,2})?_[0-9a-f]{4}|\d+_\d+_\d{4}-\d{2}-\d{2}_[0-9a-f]{4})(?:_.+)?", re.IGNORECASE
 )
@@ -35,7 +36,7 @@ def texts(column: pd.Series) -> Texts:
 
     Whole numbers that a gap has made fractional are whole again.
     """
-    if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
+    if column.dtype.kind == "f" and (known := column.dropna()).abs().lt(_WHOLE).all() and (known % 1 == 0).all():
         column = column.astype("Int64")
     missing = column.isna().to_numpy()
     return np.where(missing, "", column.astype(str).str.strip().to_numpy(object))

@@ -12,6 +12,7 @@ from pyproj.exceptions import CRSError, ProjError
 _LONLAT = CRS("EPSG:4326")
 _POINTS = 5  # a side of a grid that are looked for on Earth
 _MOST_DEGREES = 540  # of longitude: some count from 0 to 360, and some go on beyond
+_NAMELESS = ("", "unknown", "unnamed")
 _LONGEST = 40  # letters of a CRS's name in a table
 _CORRECT = "correct its CRS and transform, such as with gdal_edit -a_srs and -a_ullr"
 
@@ -26,7 +27,7 @@ def unplaced(file: Any) -> str | None:
         return f"has a transform ({given}) that gives its pixels no size; {_CORRECT}"
     crs = crs_text(file)
     if not _earthly(crs):
-        return f"lies in {crs_name(crs)}, which has no place on Earth; warp it to a CRS that has, such as UTM"
+        return f"has the CRS {crs_name(crs)!r}, which has no place on Earth; {_CORRECT}, or warp it to UTM"
     if not _somewhere(GeoBox(file.shape, file.transform, crs)):
         x, y = file.transform * (file.width / 2, file.height / 2)
         return f"lies at x {x:.6g}, y {y:.6g}, which is no place on Earth in {crs_name(crs)}; {_CORRECT}"
@@ -39,9 +40,12 @@ def crs_text(file: Any) -> str:
 
 
 def crs_name(crs: CRS | str) -> str:
-    """What a person calls a CRS: its EPSG code, else its name, cut where that is long."""
+    """What a person calls a CRS: its EPSG code, else its name or its kind, cut where that is long."""
     known = CRS(crs)
     name = f"EPSG:{known.epsg}" if known.epsg else str(known.proj.name)
+    if name in _NAMELESS:
+        how = known.proj.coordinate_operation
+        name = str(known.proj.type_name if how is None else how.method_name)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 

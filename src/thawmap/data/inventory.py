@@ -281,8 +281,8 @@ def _filled(column: pd.Series | None, made: pd.Series) -> pd.Series:
     if column is None or column.isna().all():
         return made
     if pd.api.types.is_string_dtype(column):
-        made = made.astype(str)
-    return column.where(column.notna(), made)
+        return column.where(column.notna(), made.astype(str))
+    return column.astype(object).where(column.notna(), made).infer_objects()
 
 
 def _centroids(arts: gpd.GeoDataFrame) -> tuple[pd.Series, pd.Series]:
@@ -316,7 +316,7 @@ def _check_required(arts: gpd.GeoDataFrame) -> None:
 def _uids(arts: gpd.GeoDataFrame) -> pd.Series:
     """The identifier of each row: coordinates with 5 decimals and whole metres as such, then the rest as it stands."""
     metres = numbers(arts["BaseMapResolution"])
-    _refuse(arts["BaseMapResolution"], np.isnan(metres), "no number of metres")
+    _refuse(arts["BaseMapResolution"], ~np.isfinite(metres), "no number of metres")
     written = {name: [str(round(float(value), 5)) for value in numbers(arts[name])] for name in REQUIRED[:2]}
     written["BaseMapResolution"] = [str(int(value) if value % 1 == 0 else float(value)) for value in metres]
     seeds = zip(*(written.get(name, texts(arts[name])) for name in REQUIRED), strict=True)

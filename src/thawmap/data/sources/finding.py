@@ -179,12 +179,18 @@ def table_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[
 
 
 def as_time(text: str) -> datetime | None:
-    """A time in UTC; None where it is not given or makes no sense."""
+    """The time of an image in UTC; None where it is not given, makes no sense, or no image can be of it."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         return None
+    if not _FIRST_YEAR <= time.year < _LAST_YEAR:
+        return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+_FIRST_YEAR, _LAST_YEAR = 1858, 2200
+"""Years of images: from the first photograph from the air on; 0001 and 9999 stand for no time in many tables."""
 
 
 def warn_of_times(texts: Mapping[int, str], table: Path) -> None:
@@ -194,7 +200,11 @@ def warn_of_times(texts: Mapping[int, str], table: Path) -> None:
         number, text = next(iter(strange.items()))
         more = f" (and {len(strange) - 1} more lines)" if len(strange) > 1 else ""
         _log.warning(
-            "%s:%d: acquired is %r, which is no date such as 2019-07-14; taken as unknown%s", table, number, text, more
+            "%s:%d: acquired is %r, which is no date of an image such as 2019-07-14; taken as unknown%s",
+            table,
+            number,
+            text,
+            more,
         )
 
 
