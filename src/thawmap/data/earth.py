@@ -4,10 +4,14 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import rasterio.crs
+from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError, ProjError
+
+_Positions = npt.NDArray[np.float64]
 
 _LONLAT = CRS("EPSG:4326")
 _POINTS = 5  # a side of a grid that are looked for on Earth
@@ -26,7 +30,7 @@ def unplaced(file: Any) -> str | None:
         given = ", ".join(f"{number:g}" for number in numbers)
         return f"has a transform ({given}) that gives its pixels no size; {_CORRECT}"
     crs = crs_text(file)
-    if not _earthly(crs):
+    if not earthly(crs):
         return f"has the CRS {crs_name(crs)!r}, which has no place on Earth; {_CORRECT}, or warp it to UTM"
     if not _somewhere(GeoBox(file.shape, file.transform, crs)):
         x, y = file.transform * (file.width / 2, file.height / 2)
@@ -49,6 +53,36 @@ def crs_name(crs: CRS | str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
+def points_on(grid: GeoBox, crs: CRS | None, x: _Positions, y: _Positions) -> tuple[_Positions, _Positions]:
+    """Points in a CRS as columns and rows of a grid, in pixels from its corner; not finite where it knows none.
+
+    Degrees count on across the antimeridian, around the middle of the grid.
+    """
+    assert crs is not None
+    assert grid.crs is not None
+    if crs != grid.crs:
+        x, y = crs.transformer_to_crs(grid.crs)(x, y)
+    x, y = np.asarray(x), np.asarray(y)
+    with np.errstate(invalid="ignore"):
+        if grid.crs.geographic:
+            x = x + 360 * np.round((_longitude(grid) - x) / 360)
+        col, row = ~grid.affine * (x, y)
+    return col, row
+
+
+def in_turn_of(geobox: GeoBox, grid: GeoBox) -> GeoBox:
+    """A grid, moved by whole turns of the Earth towards another one where both count in degrees."""
+    if not (geobox.crs is not None and geobox.crs.geographic and grid.crs is not None and grid.crs.geographic):
+        return grid
+    turns = round((_longitude(geobox) - _longitude(grid)) / 360)
+    return GeoBox(grid.shape, Affine.translation(360 * turns, 0) * grid.affine, grid.crs) if turns else grid
+
+
+def _longitude(grid: GeoBox) -> float:
+    """The longitude of the middle of a grid of degrees."""
+    return float((grid.affine * (grid.width / 2, grid.height / 2))[0])
+
+
 def _lacking(file: Any, what: str) -> str:
     """What a file lacks, and how to place it by what it has instead."""
     points, _ = file.gcps
@@ -68,7 +102,7 @@ def _as_text(wkt: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _earthly(crs: str) -> bool:
+def earthly(crs: str) -> bool:
     """Whether a CRS is one of places on Earth that maps can be drawn in: geographic or projected."""
     try:
         asked = CRS(crs)

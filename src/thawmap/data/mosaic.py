@@ -14,6 +14,7 @@ import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from thawmap.data.earth import points_on
 from thawmap.data.io import RasterInfo, read_means, read_raster
 from thawmap.data.regrid import footprint, warp
 from thawmap.data.sheets import Sheet, Sheets, Tile
@@ -208,13 +209,9 @@ def _fill(result: Values, view: View, geobox: GeoBox, make: Make) -> None:
 
 def coarseness(grid: GeoBox, geobox: GeoBox) -> float:
     """Pixels of ``grid`` in one of ``geobox``, along an axis, at its centre; 1 where nothing is known there."""
-    assert grid.crs is not None
-    assert geobox.crs is not None
     y, x = (side / 2 for side in geobox.shape)
     east, north = geobox.affine * (np.array([x, x + 1, x]), np.array([y, y, y + 1]))
-    if geobox.crs != grid.crs:
-        east, north = geobox.crs.transformer_to_crs(grid.crs)(east, north)
-    col, row = ~grid.affine * (np.asarray(east), np.asarray(north))
+    col, row = points_on(grid, geobox.crs, east, north)
     area = abs((col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0]))
     return float(np.sqrt(area)) if np.isfinite(area) else 1.0
 

@@ -13,6 +13,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as FileWindow
 
+from thawmap.data.earth import in_turn_of, points_on
 from thawmap.data.upright import Upright
 from thawmap.grid import Window
 
@@ -70,6 +71,7 @@ def read(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
         geobox: The grid to read onto; a part of the file's own grid is read without resampling.
         choice: Which bands, and how.
     """
+    own = in_turn_of(geobox, own)
     same = _aligned(own, geobox)
     if same is not None:
         return _read_window(file, same, choice)
@@ -292,14 +294,7 @@ def _pixels_in_one(own: GeoBox, geobox: GeoBox) -> tuple[float, float]:
 
 def _positions(own: GeoBox, geobox: GeoBox, cols: _Positions, rows: _Positions) -> tuple[_Positions, _Positions]:
     """Columns and rows of ``own`` at those of ``geobox``, in pixels from the corner; not finite where unknown."""
-    assert own.crs is not None
-    assert geobox.crs is not None
-    x, y = geobox.affine * (cols, rows)
-    if own.crs != geobox.crs:
-        x, y = geobox.crs.transformer_to_crs(own.crs)(x, y)
-    with np.errstate(invalid="ignore"):
-        col, row = ~own.affine * (np.asarray(x), np.asarray(y))
-    return col, row
+    return points_on(own, geobox.crs, *(geobox.affine * (cols, rows)))
 
 
 def footprint(own: GeoBox, geobox: GeoBox) -> Window | None:
@@ -322,10 +317,24 @@ def warp(values: _Values, own: GeoBox, geobox: GeoBox, *, resampling: str | None
         geobox: The grid to bring them to.
         resampling: nearest, bilinear, cubic or average; None: average when coarsening, else cubic.
     """
+    own = in_turn_of(geobox, own)
     if resampling is None:
         under = _footprint(own, geobox)
         resampling = "cubic" if under is None else under.resampling
-    return _warp(values, own, geobox, resampling)
+    result = _warp(values, own, geobox, resampling)
+    for further in _beyond(own, geobox):
+        result = np.where(np.isnan(result), _warp(values, further, geobox, resampling), result)
+    return result
+
+
+def _beyond(own: GeoBox, geobox: GeoBox) -> list[GeoBox]:
+    """A grid of degrees where GDAL looks for what it has beyond the antimeridian, which is a turn away from it."""
+    assert own.crs is not None
+    if own.crs == geobox.crs or not own.crs.geographic:
+        return []
+    west, east = sorted((own.affine * (col, 0))[0] for col in (0, own.width))
+    turns = [turn for turn, beyond in ((-360, east > 180), (360, west < -180)) if beyond]
+    return [GeoBox(own.shape, Affine.translation(turn, 0) * own.affine, own.crs) for turn in turns]
 
 
 def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str) -> _Values:

@@ -47,7 +47,8 @@ def place(frame: gpd.GeoDataFrame, crs: str, *, meridian: float = 0.0) -> Placed
     shapes = np.asarray(frame.geometry.values)
     if pyproj.CRS(crs) != frame.crs:
         longest = _STRAIGHT_DEGREES if frame.crs.is_geographic else _STRAIGHT_M
-        shapes, long = shapes.copy(), shapely.length(shapes) < _MOST_LINES * longest  # not where points are damaged
+        with np.errstate(all="ignore"):  # of points that are damaged, which stay as they are
+            shapes, long = shapes.copy(), shapely.length(shapes) < _MOST_LINES * longest
         shapes[long] = shapely.segmentize(shapes[long], longest)
         shapes = np.asarray(gpd.GeoSeries(shapes, crs=frame.crs).to_crs(crs).values)
     if pyproj.CRS(crs).is_geographic:

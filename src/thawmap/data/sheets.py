@@ -21,6 +21,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from thawmap.data.earth import points_on
 from thawmap.data.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Scene
 from thawmap.data.sources.finding import files_below, half_written, matches
@@ -79,15 +80,11 @@ class Sheet:
 
     def _outline(self, geobox: GeoBox) -> Any:
         """A grid's outline in the sheet's pixels (column, row); empty where the sheet's CRS does not know it."""
-        assert self.grid.crs is not None
-        assert geobox.crs is not None
         height, width = geobox.shape
         edge = shapely.segmentize(shapely.box(0, 0, width, height), max(height, width) / _EDGE)
         corners = shapely.get_coordinates(edge).T
         x, y = geobox.affine * (corners[0], corners[1])
-        if geobox.crs != self.grid.crs:
-            x, y = geobox.crs.transformer_to_crs(self.grid.crs)(x, y)
-        places = np.column_stack(~self.grid.affine * (np.asarray(x), np.asarray(y)))
+        places = np.column_stack(points_on(self.grid, geobox.crs, x, y))
         return shapely.MultiPoint(places[np.isfinite(places).all(axis=1)]).convex_hull
 
 
@@ -272,7 +269,7 @@ def _offset(first: GeoBox, other: GeoBox) -> tuple[int, int] | None:
 def _sheet(group: Sequence[RasterInfo]) -> Sheet:
     """Tiles of one lattice on the grid that holds all of them."""
     first = group[0].geobox
-    offsets = [_offset(first, info.geobox) or (0, 0) for info in group]
+    offsets = _together([_offset(first, info.geobox) or (0, 0) for info in group], first)
     top, left = (min(axis) for axis in zip(*offsets, strict=True))
     tiles = tuple(
         Tile(
@@ -283,6 +280,18 @@ def _sheet(group: Sequence[RasterInfo]) -> Sheet:
     shape = (max(tile.window.rows.stop for tile in tiles), max(tile.window.cols.stop for tile in tiles))
     grid = GeoBox(shape, first.affine * Affine.translation(left, top), first.crs)
     return Sheet(grid=grid, tiles=tiles, _tree=shapely.STRtree([_box(tile.window) for tile in tiles]))
+
+
+def _together(offsets: Sequence[tuple[int, int]], grid: GeoBox) -> list[tuple[int, int]]:
+    """Rows and columns of tiles that go on across the antimeridian: the widest gap around the Earth lies outside."""
+    assert grid.crs is not None
+    turn = abs(360 / grid.affine.a) if grid.crs.geographic and grid.affine.a else 0.5
+    if abs(turn - round(turn)) > _SNAP_PX:  # tiles beyond are of another lattice
+        return list(offsets)
+    cols = sorted({col for _, col in offsets})
+    gaps = [(cols[0] + turn if number == 0 else cols[number]) - cols[number - 1] for number in range(len(cols))]
+    start = cols[int(np.argmax(gaps))]
+    return [(row, start + (col - start) % round(turn)) for row, col in offsets]
 
 
 def _box(window: Window) -> Any:

@@ -24,7 +24,7 @@ from pyproj.exceptions import ProjError
 
 from thawmap.data.columns import beyond_dbf, own_names, plain
 from thawmap.data.drafts import atomic, no_room, unwritable
-from thawmap.data.earth import crs_name
+from thawmap.data.earth import crs_name, earthly
 from thawmap.errors import DataError
 from thawmap.text import printable
 
@@ -188,7 +188,7 @@ def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
         msg = f"{path} has two columns called {twice[0]!r}; rename one of them"
         raise DataError(msg)
     made = made.set_geometry(str(geometry))
-    if made.crs is not None and not (made.crs.is_geographic or made.crs.is_projected):
+    if made.crs is not None and not earthly(made.crs.to_wkt()):
         msg = f"{path} lies in {crs_name(made.crs.to_wkt())}, which has no place on Earth; write the right one into it"
         raise DataError(msg)
     return made

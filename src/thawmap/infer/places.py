@@ -21,6 +21,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry import Polygon
 
+from thawmap.data.earth import points_on
 from thawmap.data.inventory import EQUAL_AREA
 from thawmap.data.io import raster_info, read_raster
 from thawmap.data.item import read_item
@@ -218,10 +219,7 @@ def _lattice(geobox: GeoBox) -> tuple[object, ...]:
 
 def _under(grid: GeoBox, other: GeoBox) -> Window:
     """The pixels of a grid, which may lie beyond it, that another one touches."""
-    x, y = _ring(other)
-    if grid.crs != other.crs:
-        x, y = _crs(other).transformer_to_crs(_crs(grid))(x, y)
-    col, row = ~grid.affine * (np.asarray(x), np.asarray(y))
+    col, row = points_on(grid, other.crs, *_ring(other))
     left, top = (int(np.floor(axis.min() + _SNAP_PX)) for axis in (col, row))
     right, bottom = (int(np.ceil(axis.max() - _SNAP_PX)) for axis in (col, row))
     return Window(row=top, col=left, height=bottom - top, width=right - left)

@@ -14,6 +14,7 @@ import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
+from thawmap.data.earth import points_on
 from thawmap.data.io import RasterInfo
 from thawmap.data.sources.finding import as_time
 from thawmap.errors import DataError
@@ -277,18 +278,12 @@ def about_clouds(facts: Iterable[Facts | Radiometry]) -> list[str]:
 def _lies_elsewhere(footprint: npt.NDArray[np.float64], geobox: GeoBox) -> bool:
     """Whether corners (n, 2) in degrees, longitude before latitude, are of another place than a grid.
 
-    The boxes around both are compared in the grid's own CRS, where no place is cut by the antimeridian.
+    The boxes around both are compared in the grid's own pixels, where no place is cut by the antimeridian.
     """
-    assert geobox.crs is not None
-    x, y = CRS("EPSG:4326").transformer_to_crs(geobox.crs)(footprint[:, 0], footprint[:, 1])
-    points = np.column_stack([x, y])
+    points = np.column_stack(points_on(geobox, CRS("EPSG:4326"), *footprint.T))
     points = points[np.isfinite(points).all(axis=1)]
-    box = geobox.extent.boundingbox
-    return not (
-        len(points)
-        and (points.max(axis=0) >= (box.left, box.bottom)).all()
-        and (points.min(axis=0) <= (box.right, box.top)).all()
-    )
+    size = (geobox.width, geobox.height)
+    return not (len(points) and (points.max(axis=0) >= 0).all() and (points.min(axis=0) <= size).all())
 
 
 def _as_corners(pairs: Iterable[list[str]]) -> npt.NDArray[np.float64] | None:
