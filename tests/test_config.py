@@ -1,6 +1,7 @@
 """The YAML: what is accepted is obeyed, what is not is refused with its place and a remedy."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -225,12 +226,22 @@ def test_several_faults_are_counted():
         ("a: b: c\n", "x.yaml:1: not valid YAML"),
         ("scenes: [1, 2\nproject: x\n", "x.yaml:2: not valid YAML"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
-        ("project: !python/object 1\n", "x.yaml:1: not valid YAML (could not determine a constructor"),
+        ("project: !python/object 1\n", "x.yaml:1: not valid YAML ('!python/object' has no meaning"),
         ("project: 2021-02-30\n", "not valid YAML (day is out of range for month)"),
         ("project: \x00\n", "not valid YAML"),
-        ("? [a, b]\n: 1\n", "not valid YAML"),
-        ("project: &a [*a]\n", "an alias must not contain itself"),
-        ("1: 2\n", "x.yaml:1: "),
+        ("? [a, b]\n: 1\n", "x.yaml:1: a key is a list or a section"),
+        ("project: &a [*a]\n", "x.yaml:1: the alias *a contains itself"),
+        ("1: 2\n", "x.yaml:1: key 1 is no text in YAML; put it in quotes: '1'"),
+        ("project: a\non: 2\n", "x.yaml:2: key on is no text in YAML; put it in quotes: 'on'"),
+        ("~: 2\n", "x.yaml:1: key ~ is no text in YAML; put it in quotes: '~'"),
+        ("project: !!binary aGk=\n", "x.yaml:1: not valid YAML ('tag:yaml.org,2002:binary' has no meaning"),
+        ("project: " + "9" * 5000 + "\n", "not valid YAML"),
+        ("[" * 30, "x.yaml:1: a configuration cannot have more than 20 levels"),
+        ("{a: " * 100_000, "x.yaml:1: a configuration cannot have more than 20 levels"),
+        (
+            f"a: &a [{'x, ' * 99}]\nb: &b [{'*a, ' * 99}]\nc: [{'*b, ' * 99}]",
+            "x.yaml:3: a configuration cannot have more",
+        ),
         ("project: a\nscenes: {}\nproject: b\n", "x.yaml:3: key 'project' stands twice"),
         ("tiles:\n  size: 64\n  size: 96\n", "x.yaml:3: key 'tiles.size' stands twice"),
         ("project: a\n", "key 'scenes' is missing; add it"),
@@ -248,6 +259,97 @@ def test_what_is_no_configuration_is_refused_in_one_sentence(text, said):
 def test_no_text_ends_in_anything_but_a_configuration_error(text):
     with pytest.raises(ConfigError):
         parse(text, name="x.yaml", folder=Path())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "split: {test: [20190621]}",
+            "'split.test.0' is 20190621, which is a number in YAML; put it in quotes: '20190621'",
+        ),
+        ("split: {test: [20190621_203514]}", "is 20190621_203514, which is a number"),
+        ("split: {validation: [a, 007]}", "'split.validation.1' is 007, which is a number"),
+        ("split: {test: [2019-06-21]}", "is 2019-06-21, which is a date"),
+        ("split: {test: [no]}", "is no, which is true or false"),
+        ("labels: {path: 5}", "'labels.path' is 5, which is a number"),
+        ("model: {encoder: 1.50}", "'model.encoder' is 1.50, which is a number"),
+    ],
+)
+def test_what_yaml_takes_for_no_text_is_to_be_put_in_quotes(text, said):
+    assert said in refusal(text)
+    key, _, value = text.partition(": ")
+    assert said in refusal(overrides=(f"{key}={value}",))
+
+
+def test_aliases_and_merges_that_stay_small_are_obeyed_each_on_its_own():
+    text = f"{MINIMAL}tiles: &tiles {{size: 64}}\nlayers: &names [red, nir]\nsplit: {{test: *names}}\n"
+    config = parse(text, name="x.yaml", folder=Path(), overrides=("layers.0=green",))
+    assert (config.tiles.size, config.layers, config.split.test) == (64, ("green", "nir"), ("red", "nir"))
+
+
+def test_a_file_larger_than_any_configuration_is_refused(tmp_path):
+    (tmp_path / "t.yaml").write_text("# " + "x" * 2**20, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"t\.yaml is larger than a configuration may be \(1 MiB\); name scenes in a"):
+        load(tmp_path / "t.yaml")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tiles.size=100000000",
+        "inference.tile=1000000000",
+        "inference.overlap=99999999999999999999",
+        "inference.batch_size=1000000000000",
+        "training.batch_size=1000000000000",
+        "training.seed=99999999999999999999",
+        "tune.seed=99999999999",
+        "crossval.seeds=[99999999999999999999]",
+        "training.phases=[{name: a, epochs: 1000000000000}]",
+        "training.schedule={name: plateau, patience: 1000000000000}",
+        "engine.workers=1000000000",
+        "tune.trials=1000000000",
+        "polygons.opening_m=1e9",
+        "polygons.simplify_m=1e300",
+        "crossval.folds.buffer_m=1e300",
+        "sources.elevation={path: dem, window_m: 1e9}",
+    ],
+)
+def test_numbers_that_no_machine_holds_are_refused(override):
+    message = refusal(overrides=(override,))
+    assert message.startswith(f"--set {override}: ")
+    assert "less than" in message
+
+
+ODD = [
+    "~", "no", "on", "-0", "0x1F", "1_0", "1e400", ".nan", "-.inf", "9" * 400, "\u00b2", "\uff11\uff12", "2019-06-21",
+    "2019-13-45", "12:30:45", "''", '"\\u0000"', "\u202e", "!!set {a}", "!!binary aGk=", "&a b", "*a", "<<", "=", "[]",
+    "{}", "[[]]", "{1: 2}", "{<<: {size: 64}}", "{<<: 3}", "|\n  a", "%", "@", "`", "- a", "? a", "a: b", "!!bool x",
+]  # fmt: skip
+SECTIONS = list(Config.model_fields)
+odd = st.sampled_from(ODD) | st.text(max_size=8) | st.integers().map(str) | st.floats().map(str)
+values = st.recursive(
+    odd,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.dictionaries(odd, inner, max_size=3).map(lambda pairs: f"{{{', '.join(map(': '.join, pairs.items()))}}}")
+    ),
+    max_leaves=6,
+)
+keys = st.sampled_from(SECTIONS) | st.sampled_from(
+    [f"{name}.{key}" for name in SECTIONS for key in ("0", "size", "kind", "\u00b2", "1_0", "")]
+)
+
+
+@given(
+    lines=st.lists(st.tuples(st.sampled_from(SECTIONS) | odd, values), max_size=3),
+    overrides=st.lists(st.tuples(keys | odd, values), max_size=2),
+)
+def test_whatever_stands_in_a_yaml_or_in_set_is_obeyed_or_refused(lines, overrides):
+    text = MINIMAL + "".join(f"{key}: {value}\n" for key, value in lines)
+    with suppress(ConfigError):
+        config = parse(text, name="x.yaml", folder=Path(), overrides=[f"{key}={value}" for key, value in overrides])
+        assert config.as_yaml() == parse(config.as_yaml(), name="y.yaml", folder=Path()).as_yaml()
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -310,7 +412,7 @@ def test_an_override_reaches_into_lists_and_the_last_one_counts():
         ("training.batch_size", "not of the form KEY=VALUE"),
         ("=8", "not of the form KEY=VALUE"),
         ("project.name=x", "has no place 'project.name'"),
-        ("project=a: b: c", "the value is not valid YAML"),
+        ("project=a: b: c", "not valid YAML"),
         ("layers.0=red", "'layers': must be a list"),
     ],
 )
@@ -350,7 +452,7 @@ def sections(**fields: st.SearchStrategy) -> st.SearchStrategy[dict[str, Any]]:
         project=st.text("abcäøЯ '\":#-{}[]*&01"),
         layers=st.lists(st.sampled_from([*LAYERS]), min_size=1, unique=True),
         tiles=sections(size=st.integers(2, 32).map(lambda size: 32 * size), overlap=st.integers(0, 31)),
-        training=sections(seed=st.integers(), optimiser=sections(lr=st.floats(1e-9, 10))),
+        training=sections(seed=st.integers(-(2**63), 2**64 - 1), optimiser=sections(lr=st.floats(1e-9, 10))),
         polygons=sections(threshold=st.just("bundle") | st.floats(0, 1)),
         labels=st.sampled_from([{"path": "a/b.gpkg", "scene": "id"}, {"raster": "m.tif", "ignore": 9}, None]),
     )

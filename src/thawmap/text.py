@@ -1,7 +1,9 @@
 """Small pieces of sentences: numbers with their nouns, and names from strangers made fit to be shown."""
 
+import re
 import unicodedata
 
+_DIGITS = re.compile("[0-9]{1,9}")
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories that move, colour or hide what a terminal shows
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and emoji
 
@@ -22,6 +24,15 @@ def before(number: int) -> str:
     ('3 scenes are mapped, 2 of them before', '3 scenes are mapped')
     """
     return f", {number} of them before" if number else ""
+
+
+def whole_number(text: str) -> int | None:
+    """Number that a few of the digits 0 to 9 write; None for any other text.
+
+    >>> whole_number("12"), whole_number("1_2"), whole_number("²"), whole_number("-1"), whole_number("9" * 5000)
+    (12, None, None, None, None)
+    """
+    return int(text) if _DIGITS.fullmatch(text) else None
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from thawmap.config.inputs import Settings
+from thawmap.config.inputs import Metres, Seed, Settings
 
 VARIED = ("augment", "layers", "model", "training")
 """Sections whose keys can be compared: they change nothing of how tiles are cut."""
@@ -17,12 +17,12 @@ class FoldSettings(Settings):
 
     by: Literal["region", "place", "scene"] = "region"
     """What is never divided: a region, a place with all its dates, or a scene."""
-    number: Annotated[int, Field(ge=2)] | None = None
+    number: Annotated[int, Field(ge=2, le=100_000)] | None = None
     """Folds into which all of them are dealt, with about as many object pixels each; unset: each is a fold (leave one
     region out, as in the paper)."""
     given: dict[str, Named] | None = None
     """Or the folds by hand: the name of each, and what it holds out; what no fold names always trains."""
-    buffer_m: float = Field(default=0.0, ge=0)
+    buffer_m: Metres = 0.0
     """Tiles nearer to what is held out than this are not trained on, in metres."""
 
     @model_validator(mode="after")
@@ -44,12 +44,12 @@ class CrossvalSettings(Settings):
     """Cross-validation: every fold with every combination of the grid's settings and every seed is one training."""
 
     folds: FoldSettings = FoldSettings()
-    inner: Annotated[int, Field(ge=0)] = 1
+    inner: Annotated[int, Field(ge=0, le=100_000)] = 1
     """Folds of the training part, the next ones with objects in their order, that choose epoch and threshold and do not
     train; 0: all train, the last epoch counts, at a threshold of 0.5."""
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Keys of this YAML, such as model.encoder, and the values to be compared, in all combinations."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Every training is repeated with each of these, in place of `training.seed`."""
 
     @model_validator(mode="after")

@@ -15,7 +15,14 @@ def from_folder(path: Path, info: ValidationInfo) -> Path:
 
 RelativePath = Annotated[Path, AfterValidator(from_folder)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=100_000)]
+"""A number of things; as many as that of none of them fit into a machine."""
+Side = Annotated[int, Field(le=16_384)]
+"""Side of a square of pixels; a larger one takes more memory than machines have."""
+Metres = Annotated[float, Field(ge=0, le=1e7)]
+"""A distance on the ground; none is longer than from a pole to the equator."""
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+"""A number from which all that is random follows."""
 
 
 class Settings(BaseModel):
@@ -157,7 +164,7 @@ class ElevationSettings(Settings):
 
     path: RelativePath | None = None
     """Folder of DEM rasters, a pattern, or one file (a VRT too), in any CRS."""
-    window_m: float = Field(default=100, gt=0)
+    window_m: float = Field(default=100, gt=0, le=10_000)
     """Diameter in metres of the circle whose mean `relative_elevation` is measured against."""
     slope: Literal["neighbours", "horn"] = "neighbours"
     """How slope is measured: from the four neighbours as in the paper, or Horn's eight."""
@@ -276,9 +283,9 @@ class LabelSettings(Settings):
 class TileSettings(Settings):
     """How labelled scenes are cut for training."""
 
-    size: int = Field(default=256, ge=32, multiple_of=32)
+    size: Side = Field(default=256, ge=32, multiple_of=32)
     """Side of a tile in pixels."""
-    overlap: int = Field(default=25, ge=0)
+    overlap: Side = Field(default=25, ge=0)
     """Pixels that neighbouring tiles share at least."""
     min_valid: Probability = 0.5
     """Share of a tile that must be usable."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from thawmap.config.inputs import Probability, Settings
+from thawmap.config.inputs import Metres, Probability, Settings
 
 _RULE = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
@@ -30,7 +30,7 @@ class PolygonSettings(Settings):
     """Objects are where the probability is above it; bundle: the one chosen on validation, else 0.5."""
     seed: Probability | None = None
     """Hysteresis: only objects with a probability above it somewhere; unset: all."""
-    opening_m: float = Field(default=0.0, ge=0)
+    opening_m: float = Field(default=0.0, ge=0, le=1000)
     """Opening: parts of an object into which a disc of this radius does not fit are taken off; 0: none."""
     fill_holes_m2: float = Field(default=0.0, ge=0)
     """Smaller holes are filled, unless something is missing in them or another object lies in them; 0: none."""
@@ -39,7 +39,7 @@ class PolygonSettings(Settings):
     drop: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
     """Rules such as `ndvi < 0`: objects whose mean of any layer, seen by the network or not, is so are left out of the
     polygons; the mask keeps their pixels."""
-    simplify_m: float = Field(default=0.0, ge=0)
+    simplify_m: Metres = 0.0
     """About how far, in metres, outlines are moved to have fewer corners; numbers stay those of the pixels; 0: not."""
 
     @model_validator(mode="after")

@@ -2,21 +2,22 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from thawmap.config.plain_yaml import LARGEST_BYTES, Document, Place, read_yaml
 from thawmap.config.schema import Config
 from thawmap.errors import ConfigError
+from thawmap.text import printable, whole_number
 
-Place = tuple[str | int, ...]
-"""A key of the YAML, from the outermost section inwards; numbers count the items of a list."""
-DEEPEST = 20
-"""Levels of a YAML; more means that it contains itself."""
+_KINDS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", date: "a date"}
+_OF_TEXT = ("string_type", "path_type")  # faults of values that had to be text
+_SHOWN = 200  # characters of a value that a message shows
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
@@ -27,13 +28,18 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
             file, line, key and remedy.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+        text = content.decode()
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror}); name a YAML file, or make one with 'thawmap init'"
         raise ConfigError(msg) from error
     except UnicodeDecodeError as error:
         msg = f"{path} is not text; a configuration is a YAML file in UTF-8"
         raise ConfigError(msg) from error
+    if len(content) > LARGEST_BYTES:
+        msg = f"{path} is larger than a configuration may be (1 MiB); name scenes in a table ('scenes.table')"
+        raise ConfigError(msg)
     return parse(text, name=str(path), folder=path.resolve().parent, overrides=overrides)
 
 
@@ -49,16 +55,19 @@ def parse(text: str, *, name: str, folder: Path, overrides: Sequence[str] = ()) 
     Raises:
         ConfigError: As `load`.
     """
-    raw, places = _read_yaml(text, name)
+    read = read_yaml(text, name)
+    if not isinstance(read.value, dict):
+        msg = f"{name}: a configuration has keys such as 'scenes' and 'labels'; see 'thawmap init'"
+        raise ConfigError(msg)
     for override in overrides:
-        _override(raw, places, override)
+        _override(read, override)
     try:
-        return Config.model_validate(raw, context={"folder": folder})
+        return Config.model_validate(read.value, context={"folder": folder})
     except ConfigError as error:
-        msg = f"{places.get(('layers',), name)}: {error}"
+        msg = f"{read.lines.get(('layers',), name)}: {error}"
         raise ConfigError(msg) from error
     except ValidationError as error:
-        raise ConfigError(_sentence(error, raw, places)) from error
+        raise ConfigError(_sentence(error, read)) from error
 
 
 def json_schema() -> str:
@@ -68,80 +77,56 @@ def json_schema() -> str:
     return json.dumps(describe(Config.model_json_schema(), Config), indent=2)
 
 
-def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
-    """The YAML's content, and where each of its keys stands as ``file:line``."""
-    places: dict[Place, str] = {}
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if not isinstance(node, yaml.MappingNode):
-            msg = f"{name}: a configuration has keys such as 'scenes' and 'labels'; see 'thawmap init'"
-            raise ConfigError(msg)
-        _note_lines(node, (), places, name)
-        return yaml.safe_load(text), places
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
-        reason = " ".join(str(getattr(error, "problem", error)).split())
-        msg = f"{place}: not valid YAML ({reason}); check indentation, colons and quotes"
-        raise ConfigError(msg) from error
-
-
-def _note_lines(node: yaml.Node, path: Place, places: dict[Place, str], name: str) -> None:
-    here = f"{name}:{node.start_mark.line + 1}"
-    places.setdefault(path, here)
-    if len(path) > DEEPEST:
-        msg = f"{here}: '{path[0]}' is nested more than {DEEPEST} levels deep; an alias must not contain itself"
-        raise ConfigError(msg)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _note_lines(item, (*path, index), places, name)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*path, str(key.value))
-            line = f"{name}:{key.start_mark.line + 1}"
-            if inner in places:
-                msg = f"{line}: key '{_dotted(inner)}' stands twice; keep one"
-                raise ConfigError(msg)
-            places[inner] = line
-            _note_lines(value, inner, places, name)
-
-
-def _override(raw: dict[str, Any], places: dict[Place, str], override: str) -> None:
-    """Put one ``a.b=value`` into the raw mapping, and note where it came from; the value is read as YAML."""
-    key, equals, value = override.partition("=")
+def _override(read: Document, override: str) -> None:
+    """Put one ``a.b=value`` into what was read, and note where it came from; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    source = f"--set {printable(override[:_SHOWN])}"
     if not equals or not key:
-        msg = f"--set {override}: not of the form KEY=VALUE, such as training.batch_size=8"
+        msg = f"{source}: not of the form KEY=VALUE, such as training.batch_size=8"
         raise ConfigError(msg)
-    parts = tuple(int(part) if part.isdigit() else part for part in key.split("."))
-    place: Any = raw
     try:
-        for part in parts[:-1]:
-            place = place.setdefault(part, {}) if isinstance(place, dict) else place[part]
-        place[parts[-1]] = yaml.safe_load(value)
+        value = read_yaml(text, "")
+    except ConfigError as error:
+        msg = f"{source}: {str(error).partition(': ')[2]}"
+        raise ConfigError(msg) from error
+    path: Place = ()
+    place: Any = read.value
+    try:
+        *outer, last = key.split(".")
+        for part in outer:
+            path = (*path, _step(place, part))
+            place = place.setdefault(part, {}) if isinstance(place, dict) else place[path[-1]]
+        path = (*path, _step(place, last))
+        place[path[-1]] = value.value
     except (TypeError, IndexError, AttributeError) as error:
-        msg = f"--set {override}: the configuration has no place {key!r}; see 'thawmap config' for its keys"
+        msg = f"{source}: the configuration has no place {printable(key[:_SHOWN])!r}; see 'thawmap config' for its keys"
         raise ConfigError(msg) from error
-    except (yaml.YAMLError, ValueError) as error:
-        msg = f"--set {override}: the value is not valid YAML; put it in quotes"
-        raise ConfigError(msg) from error
-    for known in [known for known in places if known[: len(parts)] == parts]:
-        del places[known]
-    for end in range(1, len(parts) + 1):
-        places.setdefault(parts[:end], f"--set {override}")
+    for noted in (read.lines, read.texts):
+        for known in [known for known in noted if known[: len(path)] == path]:
+            del noted[known]
+    for end in range(1, len(path) + 1):
+        read.lines.setdefault(path[:end], source)
+    read.texts.update({(*path, *below): written for below, written in value.texts.items()})
 
 
-def _sentence(error: ValidationError, raw: Mapping[str, Any], places: Mapping[Place, str]) -> str:
+def _step(place: Any, part: str) -> str | int:
+    """The key of a section, or the number of an item of a list."""
+    number = whole_number(part)
+    return part if number is None or isinstance(place, dict) else number
+
+
+def _sentence(error: ValidationError, read: Document) -> str:
     """The most telling fault as one sentence, and how many others there are."""
-    faults = [(_path(fault, raw), fault) for fault in error.errors()]
+    faults = [(_path(fault, read.value), fault) for fault in error.errors()]
     first = faults[0][0]
     unknown = [path for path, fault in faults if fault["type"] == "extra_forbidden"]
     within = [path for path, _ in faults if path[: len(first)] == first]
     chosen = unknown[0] if unknown else max(within, key=len)
-    said = _said(chosen, [fault for path, fault in faults if path == chosen], raw)
+    said = _said(chosen, [fault for path, fault in faults if path == chosen], read)
     others = {path for path, _ in faults if path != chosen[: len(path)]}
     more = f" (and {len(others)} more)" if others else ""
-    known = next(chosen[:end] for end in range(len(chosen), -1, -1) if chosen[:end] in places)
-    return f"{places[known]}: {said}{more}"
+    known = next(chosen[:end] for end in range(len(chosen), -1, -1) if chosen[:end] in read.lines)
+    return f"{read.lines[known]}: {said}{more}"
 
 
 def _path(fault: ErrorDetails, raw: Mapping[str, Any]) -> Place:
@@ -158,20 +143,29 @@ def _path(fault: ErrorDetails, raw: Mapping[str, Any]) -> Place:
     return (*path, fault["loc"][-1]) if fault["type"] == "missing" else tuple(path)
 
 
-def _said(path: Place, faults: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> str:
+def _said(path: Place, faults: Sequence[ErrorDetails], read: Document) -> str:
     """What is wrong with the value at ``path``; several faults are what each of several types found."""
     key, fault = _dotted(path) or "the configuration", faults[0]
     if fault["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; {_nearest(str(path[-1]), _keys_at(path[:-1], raw))}"
+        return f"unknown key '{key}'; {_nearest(str(path[-1]), _keys_at(path[:-1], read.value))}"
     if fault["type"] == "union_tag_invalid":
         return f"'{key}' is {fault['ctx']['tag']!r}: must be {fault['ctx']['expected_tags'].replace(', ', ' or ')}"
     if fault["type"] in ("missing", "union_tag_not_found"):
         return f"key '{key}' is missing; add it"
     if fault["type"] == "model_type":
-        return f"'{key}' must have keys of its own: {', '.join(_keys_at(path, raw))}; give one, or leave it out"
+        return f"'{key}' must have keys of its own: {', '.join(_keys_at(path, read.value))}; give one, or leave it out"
+    if all(each["type"] in _OF_TEXT for each in faults) and path in read.texts and fault["input"] is not None:
+        kind = next((said for of, said in _KINDS.items() if isinstance(fault["input"], of)), "no text")
+        return f"'{key}' is {read.texts[path]}, which is {kind} in YAML; put it in quotes: '{read.texts[path]}'"
     allowed = " or ".join(dict.fromkeys(_plain(fault["msg"]) for fault in faults)).replace(" or must be ", " or ")
-    got = f" is {fault['input']!r}" if isinstance(fault["input"], str | int | float | bool) else ""
+    got = f" is {_shortened(fault['input'])}" if isinstance(fault["input"], str | int | float | bool) else ""
     return f"'{key}'{got}: {allowed}"
+
+
+def _shortened(value: object) -> str:
+    """The value as Python writes it, without the middle of a long one."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _plain(message: str) -> str:

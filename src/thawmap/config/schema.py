@@ -15,6 +15,7 @@ from thawmap.config.inputs import (
     Positive,
     SceneSettings,
     Settings,
+    Side,
     SourceSettings,
     TileSettings,
     from_folder,
@@ -70,9 +71,9 @@ class SplitSettings(Settings):
 class InferenceSettings(Settings):
     """How maps are made."""
 
-    tile: Literal["auto"] | Annotated[int, Field(ge=32)] = "auto"
+    tile: Literal["auto"] | Annotated[Side, Field(ge=32)] = "auto"
     """Side of the squares that the network sees, in pixels; auto: the cheapest cut that memory allows."""
-    overlap: int = Field(default=128, ge=0)
+    overlap: Side = Field(default=128, ge=0)
     """Pixels that neighbouring squares share at least."""
     blend: Literal["linear", "cosine"] = "linear"
     """Weights where squares overlap; linear as in the paper."""

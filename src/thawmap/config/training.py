@@ -4,11 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from thawmap.config.inputs import Positive, Probability, Settings
+from thawmap.config.inputs import Positive, Probability, Seed, Settings
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class BrightnessSettings(Settings):
@@ -190,7 +190,7 @@ class PlateauSchedule(Settings):
 
     name: Literal["plateau"] = "plateau"
     """Name of the schedule."""
-    patience: Annotated[int, Field(ge=0)] = 10
+    patience: Annotated[int, Field(ge=0, le=100_000)] = 10
     """Epochs without a better one that are waited for; with one more the learning rate falls."""
     factor: float = Field(default=0.1, gt=0, lt=1)
     """Factor of the learning rate each time."""
@@ -339,7 +339,7 @@ class TrainingSettings(Settings):
     devices: Positive = 1
     """GPUs that share every batch, or processes of this machine on a CPU. A step is the mean of their parts, each with
     a loss and batch norm of its own, as with `accumulate`; counts are summed."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
     @model_validator(mode="after")

@@ -69,7 +69,7 @@ class TuneSettings(Settings):
     prune_after: Positive | None = 5
     """Epochs after which a training may be given up: when its best epoch is worse than the median of the finished ones
     at the same epoch; null: none is."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of what is tried; that of the trainings is `training.seed`, the same for all."""
 
     @model_validator(mode="after")

@@ -16,11 +16,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
-from thawmap.errors import BundleError
+from thawmap.config.plain_yaml import LARGEST_BYTES, read_yaml
+from thawmap.errors import BundleError, ConfigError
 from thawmap.model.encodings import DIVISORS
+from thawmap.text import whole_number
 
 _PREFIXES = ("_orig_mod.", "module.")  # torch.compile and DataParallel
 _PLAIN: list[Any] = [
@@ -92,14 +93,14 @@ def read(path: Path) -> Foreign:
 
 
 def _last_checkpoint(folder: Path) -> Path:
-    found = [file for file in (folder / "checkpoints").glob("*.pt") if file.stem.isdigit()]
+    found = [file for file in (folder / "checkpoints").glob("*.pt") if whole_number(file.stem) is not None]
     if not found or not (folder / "config.yml").is_file():
         msg = (
             f"{folder} is no run of thaw-slump-segmentation, which has config.yml and checkpoints/NN.pt; name such a "
             "folder, or the file of a model"
         )
         raise BundleError(msg)
-    return max(found, key=lambda file: int(file.stem))
+    return max(found, key=lambda file: whole_number(file.stem) or 0)
 
 
 def _load(path: Path) -> Any:
@@ -153,16 +154,16 @@ def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
 
 def _read_yaml(path: Path, file: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as opened:
+            config = read_yaml(opened.read(LARGEST_BYTES), str(path)).value
     except OSError as error:
         msg = (
             f"{file} holds weights and nothing that says what they are, and {path} cannot be read "
             f"({error.strerror}); keep the checkpoint in its run's folder"
         )
         raise BundleError(msg) from error
-    except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        msg = f"{path} is no YAML of plain values ({reason}); restore it"
+    except (ConfigError, ValueError) as error:
+        msg = f"{path} is no YAML of plain values ({error}); restore it"
         raise BundleError(msg) from error
     return config if isinstance(config, dict) else {}
 

@@ -27,6 +27,7 @@ from thawmap.config.plan import read_plan
 from thawmap.data.io import write_text
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.backends import find_device
+from thawmap.text import whole_number
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.fit import Report, fit
 from thawmap.train.folds import Folds
@@ -292,7 +293,8 @@ def _value(config: Config, key: str) -> Any:
     place: Any = config.as_json()
     for part in key.split("."):
         inside = dict(enumerate(place)) if isinstance(place, list) else place if isinstance(place, dict) else {}
-        place = inside.get(int(part) if part.isdigit() else part)
+        number = None if isinstance(place, dict) else whole_number(part)
+        place = inside.get(part if number is None else number)
     return place
 
 

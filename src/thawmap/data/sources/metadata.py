@@ -18,6 +18,7 @@ from thawmap.data.earth import points_on
 from thawmap.data.io import RasterInfo
 from thawmap.data.sources.finding import as_time
 from thawmap.errors import DataError
+from thawmap.text import whole_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +117,9 @@ def planet_xml(path: Path) -> Facts:
         cloud_cover=as_share(root.findtext(".//{*}cloudCoverPercentage"), percent=True),
         footprint=_as_corners(corners),
         coefficients={
-            int(number): factor
+            band: factor
             for number, factor in factors.items()
-            if number is not None and number.strip().isdecimal() and factor is not None
+            if number is not None and (band := whole_number(number.strip())) is not None and factor is not None
         },
     )
 
