@@ -155,7 +155,7 @@ def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
 def _read_yaml(path: Path, file: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as opened:
-            config = read_yaml(opened.read(LARGEST_BYTES), str(path)).value
+            config = read_yaml(opened.read(LARGEST_BYTES), path.name).value
     except OSError as error:
         msg = (
             f"{file} holds weights and nothing that says what they are, and {path} cannot be read "
