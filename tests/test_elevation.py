@@ -455,6 +455,18 @@ def test_a_scale_in_the_file_is_honoured(tmp_path, known):
     np.testing.assert_allclose(read(tmp_path, ["elevation"]), read(known, ["elevation"]), atol=0.06)
 
 
+@pytest.mark.parametrize("coarser", [1, 8])
+def test_infinite_heights_are_gaps_as_nan_is(tmp_path, coarser):
+    grid, layers = dem_grid(), ["elevation", "slope", "relative_elevation", "aspect"]
+    for name, number in (("inf", np.inf), ("nan", np.nan)):
+        heights = rough(grid.shape)
+        heights[grid.height // 2 :: 40, ::3] = number
+        write(tmp_path / name / "a.tif", heights, grid, nodata=None)
+    made = [read(tmp_path / name, layers, SCENE.geobox.zoom_out(coarser)) for name in ("inf", "nan")]
+    assert np.isfinite(made[0]).any()
+    np.testing.assert_array_equal(*made)
+
+
 @pytest.mark.parametrize("scale", [(0.0, 5.0), (np.nan, 0.0), (1.0, np.inf)])
 def test_a_scale_that_makes_no_heights_is_refused(tmp_path, scale):
     grid = dem_grid()
