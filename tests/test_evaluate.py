@@ -40,10 +40,11 @@ from thawmap.report.evaluate import (
     tabulate_reliability,
     write_scores,
 )
-from thawmap.report.figures import confusion, map_panel, precision_recall, region_scores, training_curves, write_figure
+from thawmap.report.figures import confusion, map_panel, precision_recall, region_scores, training_curves
 from thawmap.report.gallery import examples, look
 from thawmap.report.page import About, summary, write_page
 from thawmap.report.scoring import BOUNDARY_PX
+from thawmap.report.style import write_figure
 
 BYTES = Encoding(dtype="uint8", nodata=255, scale=0.01)
 FLOATS = Encoding(dtype="float32", nodata=float("nan"))

@@ -91,7 +91,7 @@ def _report(out: Path) -> Summary:
     Raises:
         DataError: If a trial's file is damaged.
     """
-    from thawmap.report.figures import write_figure  # noqa: PLC0415 - figures load slowly
+    from thawmap.report.style import write_figure  # noqa: PLC0415 - figures load slowly
     from thawmap.report.tuning import trials_figure  # noqa: PLC0415
     from thawmap.train import trials  # noqa: PLC0415
 

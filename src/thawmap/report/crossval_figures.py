@@ -12,7 +12,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from thawmap.report.figures import BLUE, DASHES, GREEN, GREY, INK, LINES, MUTED, ORANGE, PINK, TITLES, styled
+from thawmap.report.style import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    INK,
+    LINES,
+    MUTED,
+    ORANGE,
+    PINK,
+    TITLES,
+    legend_below,
+    legend_columns,
+    styled,
+    wrapped,
+)
 
 _METRICS = {"iou": BLUE, "f1": GREEN, "precision": ORANGE, "recall": PINK}
 _CHOICES: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -39,14 +54,15 @@ def by_epoch_and_rank(curves: Curves, *, begins: Mapping[str, int], sorted_until
         begins: Phase to its first epoch, from 1.
         sorted_until: Epochs of the first phase, which are sorted from best to worst.
     """
-    figure = Figure(figsize=(8.6, 3.3), layout="constrained")
+    names = {name: f"{name} (n = {len(values)})" for name, values in curves.items()}
+    rows = -(-len(names) // legend_columns(names.values(), 8.4))
+    figure = Figure(figsize=(8.6, 3.1 + 0.2 * rows), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for place, (name, values) in enumerate(curves.items()):
         look = {"color": LINES[place % len(LINES)], "linestyle": DASHES[place // len(LINES) % len(DASHES)]}
-        label = f"{name} (n = {len(values)})"
-        _band(left, values, look, label)
+        _band(left, values, look, names[name])
         ranked = -np.sort(-values[:, :sorted_until], axis=1)  # NaN come last
-        _band(right, ranked, look, label)
+        _band(right, ranked, look, names[name])
     _mark_phases(left, begins)
     first = next(iter(begins))
     left.set(xlabel="Epoch", ylabel="IoU on the held-out fold", title="a  By epoch")
@@ -56,7 +72,7 @@ def by_epoch_and_rank(curves: Curves, *, begins: Mapping[str, int], sorted_until
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.grid(visible=True)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+    legend_below(figure, handles, labels)
     return figure
 
 
@@ -68,7 +84,8 @@ def phases(logs: Mapping[str, pd.DataFrame], *, begins: Mapping[str, int]) -> Fi
         logs: Title to epochs of a training, with ``epoch``, ``split`` and the scores.
         begins: Phase to its first epoch, from 1.
     """
-    figure = Figure(figsize=(8.6, 0.7 + 2.3 * len(logs)), layout="constrained")
+    lines = sum(1 + len(title) // 40 for title in logs)
+    figure = Figure(figsize=(8.6, 0.7 + 2.15 * len(logs) + 0.16 * lines), layout="constrained")
     rows = figure.subplots(len(logs), 2, squeeze=False, sharex=True, sharey=True)
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     for (title, log), panels in zip(logs.items(), rows, strict=True):
@@ -78,7 +95,7 @@ def phases(logs: Mapping[str, pd.DataFrame], *, begins: Mapping[str, int]) -> Fi
                 marker = "." if len(part) < 30 else ""
                 axes.plot(part["epoch"], part[metric], color=colour, marker=marker, label=TITLES[metric])
             _mark_phases(axes, begins)
-            axes.set(title=f"{next(letters)}  {title}: {said}", ylim=(0, 1))
+            axes.set(title=wrapped(f"{next(letters)}  {title}: {said}", 3.8, letter=0.084), ylim=(0, 1))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.grid(visible=True)
     for axes in rows[-1]:

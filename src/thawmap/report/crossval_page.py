@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 
 from thawmap.data.io import write_text
 from thawmap.data.results import result
+from thawmap.data.tables import write_table
 from thawmap.model.metrics import Counts, scores
 from thawmap.report import crossval_figures as draw
 from thawmap.report.crossval import KEYS, LARGE_PX, Crossval, barren, best_epochs, compare, nested, score_fits, table5
 from thawmap.report.crossval_tables import tables
-from thawmap.report.figures import write_figure
 from thawmap.report.page import picture, render, score
+from thawmap.report.style import write_figure
 
 _PAPER_FIGURES = {"fold": "Figure 4", "model.architecture": "Figure 5", "model.encoder": "Figure A10"}
 _BEST = 3  # folds of the paper's Figure 9
@@ -64,7 +65,7 @@ def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
     )
     with result(out, complete=True) as draft:
         for table in shown_tables:
-            write_text(draft / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False, float_format="%.6g"))
+            write_table(draft / "tables" / f"{table.name}.csv", table.frame, float_format="%.6g")
             write_text(draft / "tables" / f"{table.name}.tex", table.latex)
         for one in figures:
             write_figure(draft / "figures" / f"{one.name}.pdf", one.figure)

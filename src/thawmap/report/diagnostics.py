@@ -1,6 +1,7 @@
 """Figures of what lies beside pixel scores: how far probabilities can be trusted, and objects by how well they fit."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,23 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from thawmap.model.metrics import Histogram, calibration_error, reliability
-from thawmap.report.figures import BLUE, DASHES, GREEN, GREY, LINES, MUTED, ORANGE, RULE, TITLES, styled
+from thawmap.report.style import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    LINES,
+    MUTED,
+    ORANGE,
+    RULE,
+    TITLES,
+    plain_powers,
+    styled,
+    wrapped,
+)
 
 _FEW = 4  # lines whose names fit between them
+_WIDTHS = (4.2, 2.7, 1.3)  # of the lines below, so that those that lie on each other are all seen
 _KINDS = {"precision": ORANGE, "recall": GREEN, "f1": BLUE}
 
 
@@ -37,7 +52,7 @@ def reliability_diagram(curves: Mapping[str, Histogram], pixels: Histogram) -> F
             color=colour,
             linestyle=DASHES[place // len(LINES) % len(DASHES)],
             marker=".",
-            label=f"{name} (error {calibration_error(counted):.3f})",
+            label=wrapped(f"{name} (error {calibration_error(counted):.3f})", 2.6),
             clip_on=False,
         )
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share that is labelled")
@@ -58,6 +73,7 @@ def _bars(axes: Axes, counted: Histogram) -> None:
     for values, colour in ((found.pixels, RULE), (labelled, GREY)):
         axes.bar(edges[:-1], values, np.diff(edges) * 0.94, align="edge", color=colour)
     axes.set_yscale("log")
+    plain_powers(axes.yaxis)
     axes.yaxis.set_major_locator(LogLocator(numticks=4))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="Predicted probability", ylabel="Pixels", ylim=(0.7, 30 * max(1, found.pixels.max())))
@@ -80,8 +96,8 @@ def object_scores(table: pd.DataFrame) -> Figure:
     several = len(set(regions["region"])) > 1
     figure = Figure(figsize=(8.6 if several else 5.2, 3.4), layout="constrained")
     panels = figure.subplots(1, 1 + several, sharey=True, squeeze=False)[0]
-    for kind, colour in _KINDS.items():
-        _by_iou(panels[0], pooled, kind, colour, TITLES[kind])
+    for (kind, colour), width in zip(_KINDS.items(), _WIDTHS, strict=True):
+        _by_iou(panels[0], pooled, kind, colour, TITLES[kind], width)
     for place, (region, part) in enumerate(regions.groupby("region", sort=False) if several else ()):
         _by_iou(panels[1], part, "f1", LINES[place % len(LINES)], str(region) or "all")
     for axes, title in zip(panels, ("Together", "F1 by region"), strict=False):
@@ -92,9 +108,10 @@ def object_scores(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _by_iou(axes: Axes, part: pd.DataFrame, kind: str, colour: str, label: str) -> None:
+def _by_iou(axes: Axes, part: pd.DataFrame, kind: str, colour: str, label: str, width: float = 1.7) -> None:
     """A line over the asked IoU, and a diamond for matches by centre."""
     by_iou = part[part["match"] == "iou"]
-    axes.plot(by_iou["min_iou"].astype(float), by_iou[kind], color=colour, marker=".", label=label, clip_on=False)
+    look: dict[str, Any] = {"color": colour, "linewidth": width, "clip_on": False}
+    axes.plot(by_iou["min_iou"].astype(float), by_iou[kind], marker=".", label=label, **look)
     by_centre = part[part["match"] == "centroid"]
     axes.plot([1.05] * len(by_centre), by_centre[kind], color=colour, marker="D", linestyle="none", clip_on=False)

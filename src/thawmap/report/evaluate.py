@@ -21,6 +21,7 @@ import pandas as pd
 from thawmap.data.io import atomic, write_text
 from thawmap.data.labels import Labels
 from thawmap.data.sources.base import Scene
+from thawmap.data.tables import write_table
 from thawmap.engine import Outcome, run
 from thawmap.errors import DataError
 from thawmap.model.metrics import (
@@ -227,7 +228,7 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
     )
     tables = dict(zip(_TABLES, made, strict=True))
     for name, table in tables.items():
-        write_text(folder / f"{name}.csv", table.to_csv(index=False))
+        write_table(folder / f"{name}.csv", table)
         with atomic(folder / f"{name}.parquet") as draft:
             table.to_parquet(draft, index=False)
     del tables["curves"]  # too long for a file that is read as a whole
@@ -238,7 +239,7 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
     }
     write_text(folder / "scores.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     left_out = pd.DataFrame(list(evaluation.left_out.items()), columns=["scene", "reason"])
-    write_text(folder / "left_out.csv", left_out.to_csv(index=False))
+    write_table(folder / "left_out.csv", left_out)
 
 
 def summed(members: Iterable[Scored]) -> Histogram:

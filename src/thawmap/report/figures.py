@@ -1,18 +1,9 @@
-"""Figures of a result: each function takes numbers and returns a Figure, all in one style.
+"""Figures of a result: each function takes numbers and returns a Figure, all in one style."""
 
-Colours are from Okabe and Ito's palette, which people of every colour vision tell apart. Blue is the result,
-grey is what it is compared with, and what only hindsight can know (the oracle) is drawn hollow.
-"""
-
-import io
 import math
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from types import MappingProxyType
-from typing import Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -26,81 +17,27 @@ from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from thawmap.data.io import atomic
 from thawmap.model.metrics import BINS, Counts, Histogram, scores
-
-INK, MUTED, RULE = "#1b2733", "#5b6875", "#d5dbe1"
-BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#9aa5b1",
-)  # fmt: skip
-LINES = (BLUE, ORANGE, GREEN, PINK, INK, SKY, "#e69f00", GREY)
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-_SHARES = LinearSegmentedColormap.from_list("shares", ["#f4f8fb", "#9fcae6", BLUE])
-PROBABILITY = LinearSegmentedColormap.from_list(
-    "probability", ["#0a1622", "#12456b", "#4aa3d8", "#ffffff"]
-).with_extremes(bad="#8b949d")
-TITLES = {
-    "iou": "IoU",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "object_f1": "Object F1",
-    "loss": "Loss",
-}
-_SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
-
-_STYLE: Any = MappingProxyType(
-    {
-        "font.size": 8.5,
-        "text.color": INK,
-        "axes.labelcolor": MUTED,
-        "axes.edgecolor": RULE,
-        "axes.titlesize": 9.5,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "grid.color": "#e8ecf0",
-        "grid.linewidth": 0.8,
-        "hatch.linewidth": 0.5,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-        "lines.linewidth": 1.7,
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-        "pdf.fonttype": 42,
-    }
+from thawmap.report.style import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    INK,
+    LINES,
+    MUTED,
+    ORANGE,
+    PROBABILITY,
+    RULE,
+    SKY,
+    TITLES,
+    YELLOW,
+    styled,
+    wrapped,
 )
 
-_Parameters = ParamSpec("_Parameters")
-
-
-def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
-    """The drawing function, under the one style of all figures."""
-
-    @wraps(draw)
-    def in_style(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Figure:
-        with mpl.rc_context(dict(_STYLE)):
-            return draw(*args, **kwargs)
-
-    return in_style
-
-
-def png(figure: Figure, *, dpi: int = 160) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(dict(_STYLE)):
-        figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
-
-
-def write_figure(path: pathlib.Path, figure: Figure) -> None:
-    """Write the figure, atomically, in the format that the suffix names (.png, .pdf, .svg)."""
-    with atomic(path) as temporary, mpl.rc_context(dict(_STYLE)):
-        figure.savefig(temporary, dpi=200)
+_SHARES = LinearSegmentedColormap.from_list("shares", ["#f4f8fb", "#9fcae6", BLUE])
+_SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 
 
 @styled
@@ -176,7 +113,7 @@ def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, M
             [step["precision"] for step in steps],
             color=colour,
             linestyle=dashes,
-            label=region,
+            label=wrapped(region, 2),
         )
         for name, value in thresholds.get(region, {}).items():
             reached = scores(histogram.counts(value))

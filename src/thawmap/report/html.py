@@ -9,7 +9,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from thawmap.report.figures import png, thousands
+from thawmap.report.figures import thousands
+from thawmap.report.style import png
 from thawmap.text import counted
 
 _REM_PER_INCH = 6.8  # makes the letters of all figures as large as each other

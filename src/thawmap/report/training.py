@@ -21,6 +21,7 @@ import pandas as pd
 
 from thawmap.data.io import write_text
 from thawmap.data.results import result
+from thawmap.data.tables import write_table
 from thawmap.model.bundle import Bundle
 from thawmap.model.metrics import Counts, Histogram, calibration_error, histogram, scores
 from thawmap.model.objects import Comparison, Detections, average_precision
@@ -161,7 +162,7 @@ def write(
             (draft / f"{name}.png").write_bytes(drawn.png)
         if len(table):
             order = (table["fp"] + table["fn"]).sort_values(ascending=False, kind="stable").index
-            write_text(draft / "tiles.csv", table.loc[order].to_csv(index=False, float_format="%.6g"))
+            write_table(draft / "tiles.csv", table.loc[order], float_format="%.6g")
         write_text(draft / "index.html", html)
         write_text(draft / _DONE, json.dumps(_plain(numbers), indent=2) + "\n")
 

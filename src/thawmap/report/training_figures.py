@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from thawmap.data.labels import IGNORE
-from thawmap.report.figures import INK, PROBABILITY, SKY, YELLOW, halo, outline, styled
+from thawmap.report.figures import halo, outline
+from thawmap.report.style import INK, PROBABILITY, SKY, YELLOW, styled
 
 
 class Shown(NamedTuple):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from thawmap.report.figures import BLUE, GREY, INK, ORANGE, styled
+from thawmap.report.style import BLUE, GREY, INK, ORANGE, plain_powers, styled
 
 _LOOKS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "finished": ("finished", {"color": BLUE, "marker": "o", "zorder": 3}),
@@ -72,6 +72,7 @@ def _by_value(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
         _dots(axes, drawn, numbers)
         if numbers.min() > 0 and numbers.max() > _WIDE * numbers.min():
             axes.set_xscale("log")
+            plain_powers(axes.xaxis)
         return
     names = _listed(drawn[key])
     places = drawn[key].map(names.index).to_numpy(float)

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from thawmap.config import Config, TuneSettings, parse
 from thawmap.data.io import write_text
 from thawmap.data.results import result
+from thawmap.data.tables import write_table
 from thawmap.errors import ConfigError, DataError
 from thawmap.records import Record, read
 from thawmap.train.state import discard
@@ -176,7 +177,7 @@ def gather(out: Path, config: Config) -> None:
     known = trials(out)
     chosen = best(known)
     with result(out) as draft:
-        write_text(draft / RESULTS[0], table(known).to_csv(index=False))
+        write_table(draft / RESULTS[0], table(known))
         if chosen is not None:
             write_text(draft / RESULTS[1], _best_yaml(config, chosen, known))
     for one in known:
