@@ -329,6 +329,7 @@ def test_a_scene_smaller_than_a_tile(project, capsys):
         assert (file.read(1) != 255).all()
 
 
+@pytest.mark.slow
 def test_a_scene_without_a_valid_pixel(project, capsys):
     save_image(project.image(), np.zeros((2, *SHAPE), np.uint16), 0, nodata=0)
     assert "s0 has no pixel with red or nir or ndvi" in failed(project, "scenes", capsys)
@@ -425,6 +426,7 @@ def test_a_mask_with_a_strange_value(project, capsys, verb):
     assert "labels.positive" in said
 
 
+@pytest.mark.slow
 def test_a_strange_value_is_not_scored_either(project, capsys):
     values = np.full(SHAPE, 3, np.uint8)
     assert run(project, "predict", capsys)[0] == 0
@@ -435,6 +437,7 @@ def test_a_strange_value_is_not_scored_either(project, capsys):
     assert "mask.tif holds the value 3" in error
 
 
+@pytest.mark.slow
 def test_labels_on_a_part_of_a_scene(project, capsys):
     values = np.full(SHAPE, 255, np.uint8)
     values[:, :16] = 0

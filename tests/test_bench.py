@@ -129,6 +129,7 @@ def test_a_model_that_cannot_be_timed_fails_and_the_others_are_named_apart(model
     assert told.out.split()[0] == "model"
 
 
+@pytest.mark.slow
 def test_scenes_of_which_nothing_can_be_used_are_refused(model, tmp_path):
     project = simulate(tmp_path / "project", regions=2, scenes=1, size=96)
     for path in project.parent.rglob("*.tif"):

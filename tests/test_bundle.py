@@ -61,6 +61,7 @@ def test_what_is_saved_loads_the_same(saved):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["unetplusplus", "deeplabv3", "pspnet"])
 def test_deep_networks_load_and_pass_their_self_test(architecture, tmp_path):
     network = make(architecture).network.train()

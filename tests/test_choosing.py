@@ -295,6 +295,7 @@ def test_other_failures_are_not_taken_for_want_of_memory():
         open_backend(seeded("pixel", 1))(scenes(1)[:, [0, 1, 1, 2]])
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_network_and_shrinks_with_the_backend():
     unet, nested = seeded("unet", 0), seeded("unetplusplus", 0)
     assert bytes_per_pixel(nested, "eager") > 1.5 * bytes_per_pixel(unet, "eager")

@@ -217,6 +217,7 @@ def test_maps_of_another_model_are_not_scored_as_this_ones(
     assert second.id in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_never_seen_is_what_the_bundle_has_not_seen(
     mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,6 +295,7 @@ def test_other_settings_map_again(mapped: Path, project: Path, capsys: pytest.Ca
     assert "would map 3 scenes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_names_of_darts_and_a_rule_over_a_layer_that_the_network_does_not_see(
     mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -493,6 +495,7 @@ def test_a_bundle_named_twice_is_no_ensemble(
     assert not (tmp_path / "maps").exists()
 
 
+@pytest.mark.slow
 def test_predict_says_what_to_open_and_what_to_run(
     mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -447,6 +447,7 @@ def sections(**fields: st.SearchStrategy) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=fields)
 
 
+@pytest.mark.slow
 @given(
     chosen=sections(
         project=st.text("abcäøЯ '\":#-{}[]*&01"),

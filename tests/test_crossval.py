@@ -142,6 +142,7 @@ def bundles(out):
 # What trains, and what is held out
 
 
+@pytest.mark.slow
 def test_every_region_is_held_out_from_all_but_its_score(done):
     """By what the bundles themselves say."""
     known = bundles(done)
@@ -154,6 +155,7 @@ def test_every_region_is_held_out_from_all_but_its_score(done):
         assert sorted(regions["train"] + regions["validation"] + regions["test"]) == sorted(REGIONS)
 
 
+@pytest.mark.slow
 def test_one_tidy_table_holds_every_number(done):
     table = tidy(done)
     assert list(table.columns) == TIDY
@@ -171,6 +173,7 @@ def test_one_tidy_table_holds_every_number(done):
     np.testing.assert_array_equal(mine.sort_values(["epoch"], kind="stable")["value"], own["iou"].dropna())
 
 
+@pytest.mark.slow
 def test_what_is_finished_keeps_one_network(done):
     for fit in done.glob("fits/*/*/*/fit.json"):
         assert (fit.parent / "weights.safetensors").exists()
@@ -225,11 +228,13 @@ def test_killed_again_and_again_it_ends_in_the_same_table(small, project, tmp_pa
     pd.testing.assert_frame_equal(one, other)
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_trained_over_unasked(done, project, capsys):
     assert run(project, done) == 2
     assert "holds a cross-validation; add --resume to go on with it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "keys"),
     [
@@ -243,6 +248,7 @@ def test_another_yaml_is_refused_by_its_keys(done, project, capsys, change, keys
     assert f"holds a cross-validation with other {keys}; set it back" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_settings_and_seeds_may_be_added(copy, project, capsys):
     before = timeless(copy)
     more = [*SMALL, "crossval.seeds=[0, 1]", "crossval.grid={training.loss: [focal, dice, bce]}"]
@@ -258,6 +264,7 @@ def test_settings_and_seeds_may_be_added(copy, project, capsys):
     pd.testing.assert_frame_equal(old, before, check_exact=True)
 
 
+@pytest.mark.slow
 def test_keys_that_are_younger_than_a_cross_validation_do_not_stop_it(copy, project):
     plan = json.loads((copy / "crossval.json").read_text())
     del plan["config"]["augment"]["blur"]
@@ -265,6 +272,7 @@ def test_keys_that_are_younger_than_a_cross_validation_do_not_stop_it(copy, proj
     assert run(project, copy, *SMALL, words=["--resume"]) == 0
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_costs_itself_and_is_named(project, tmp_path, capsys):
     grid = "crossval.grid={training.loss: [bce, {name: bce, weight: 1.0e+300}]}"  # beyond float32 in every kernel
     assert run(project, tmp_path / "cv", *SMALL, grid) == 1
@@ -288,6 +296,7 @@ def test_two_runs_in_one_folder_are_refused(project, tmp_path, capsys):
     assert f"another cross-validation runs in {out}; wait for its end" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_report_of_what_is_finished_by_now(copy, project, capsys):
     """Also while another holds the folder."""
     before = timeless(copy)
@@ -343,6 +352,7 @@ def test_folds_and_grids_that_cannot_be_are_refused_in_one_sentence(project, tmp
     assert not (tmp_path / "cv" / "fits").exists()
 
 
+@pytest.mark.slow
 def test_a_region_without_objects_is_named_before_and_after(tmp_path, capsys):
     project = write_project(tmp_path, labels={"Lena": 0})
     assert run(project, tmp_path / "cv", *SHORT) == 0
@@ -354,6 +364,7 @@ def test_a_region_without_objects_is_named_before_and_after(tmp_path, capsys):
     assert math.isnan(result.loc["Lena", "recall"])
 
 
+@pytest.mark.slow
 def test_a_region_without_tiles_is_named(tmp_path, capsys):
     """A scene of which nothing is labelled gives no tile."""
     project = write_project(tmp_path, labels={"Lena": 255})
@@ -375,6 +386,7 @@ def held_out_ious(out, phase):
     return found
 
 
+@pytest.mark.slow
 def test_table_5_has_the_first_fifth_and_tenth_best_epoch(done):
     table = pd.read_csv(done / "report" / "tables" / "table5.csv")
     assert list(table["fold"]) == sorted(REGIONS)
@@ -398,6 +410,7 @@ def slow_counts(fit, threshold):
     ]
 
 
+@pytest.mark.slow
 def test_the_result_is_what_inner_folds_chose_and_nothing_else(done):
     fits = pd.read_parquet(done / "fits.parquet").to_dict("records")
     checked = tidy(done).set_index(TIDY[:-1])["value"]
@@ -427,6 +440,7 @@ def test_what_did_best_where_it_was_held_out_is_not_what_is_chosen():
     assert list(said.nested(unknown[unknown["configuration"] == "x"])["iou"]) == [0.9, 0.1]
 
 
+@pytest.mark.slow
 def test_configurations_add_counts_and_average_folds(done):
     fits = pd.read_parquet(done / "fits.parquet").to_dict("records")
     table = pd.read_csv(done / "report" / "tables" / "configurations.csv").set_index("configuration")
@@ -442,6 +456,7 @@ def test_configurations_add_counts_and_average_folds(done):
     assert list(table["iou_pooled"]) == sorted(table["iou_pooled"], reverse=True)
 
 
+@pytest.mark.slow
 def test_choosing_in_hindsight_never_does_worse(done):
     scored = pd.read_parquet(done / "report" / "scores.parquet").pivot_table(index=KEYS, columns="choice", values="iou")
     assert (scored["oracle"] >= scored[["chosen", "half"]].max(axis=1)).all()
@@ -451,6 +466,7 @@ def test_choosing_in_hindsight_never_does_worse(done):
         assert iou == pytest.approx(max(value for phase in ious for value, _ in phase[name]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_phases_are_averaged_at_their_own_best_epochs(done):
     table = pd.read_csv(done / "report" / "tables" / "phases.csv").set_index(["fold", "phase"])
     wide = tidy(done).pivot_table(index=[*KEYS, "phase", "epoch"], columns=["split", "metric"], values="value")
@@ -550,6 +566,7 @@ def test_the_interval_of_paired_differences_is_scipys():
     assert compared["pooled"] == pytest.approx(pooled(np.arange(9)))
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch):
     monkeypatch.setattr(said, "RESAMPLES", 500)
     rng, held = np.random.default_rng(3), 0
@@ -586,6 +603,7 @@ def test_a_figure_draws_mean_and_spread_by_epoch_and_sorted():
     assert pytest.approx(sorted({round(y, 9) for x, y in band if x == 1})) == [0.15 - 0.05, 0.15 + 0.05]
 
 
+@pytest.mark.slow
 def test_a_paper_finds_its_files(done):
     report = done / "report"
     page = (report / "index.html").read_text()
@@ -610,6 +628,7 @@ def test_a_paper_finds_its_files(done):
     assert "paper&#39;s Figure 4" in page
 
 
+@pytest.mark.slow
 def test_without_inner_folds_the_last_epoch_counts_and_nothing_chooses(project, tmp_path, capsys):
     assert run(project, tmp_path / "cv", *SMALL, "crossval.inner=0", "training.phases=[{name: all, epochs: 3}]") == 0
     printed = capsys.readouterr().out
@@ -621,6 +640,7 @@ def test_without_inner_folds_the_last_epoch_counts_and_nothing_chooses(project, 
     assert set(tidy(tmp_path / "cv")["split"]) == {"train", "test"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of memory")
 def test_memory_is_what_a_training_took_whoever_was_before_it():
     code = """

@@ -49,6 +49,7 @@ def rewrite(path: Path, change: object, **profile: object) -> None:
         file.descriptions = names
 
 
+@pytest.mark.slow
 def test_what_was_simulated_can_be_used(arctic: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("scenes", arctic) == 0
     assert "4 of 4 scenes can be used" in capsys.readouterr().out

@@ -247,6 +247,7 @@ def test_on_the_dems_grid_values_are_those_of_the_recipes(holed):
     np.testing.assert_allclose(made["hillshade"], shade[inner], atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(data=st.data())
 def test_on_a_scenes_grid_a_window_is_the_whole_to_a_thousandth_of_a_pixel(holed, data):
@@ -296,6 +297,7 @@ def large(tmp_path_factory):
     return path, scene
 
 
+@pytest.mark.slow
 def test_a_preview_shows_nearly_the_means_of_what_it_previews(large):
     path, scene = large
     names = ["elevation", "relative_elevation", "slope", "hillshade", "curvature"]

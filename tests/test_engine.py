@@ -206,6 +206,7 @@ FAULTS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is for the allocator of Linux")
 def test_memory_that_is_freed_is_handed_out_again_without_the_kernel():
     faults = {}

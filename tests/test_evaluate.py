@@ -147,6 +147,7 @@ def test_counts_of_a_scene_are_those_of_whole_arrays(world, evaluation):
             assert row["pixels_missing"] == 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "block"), [(37, 32), (64, 8), (20, 20), (150, 3), (2048, 1)])
 def test_the_windows_do_not_matter(world, evaluation, monkeypatch, side, block):
     monkeypatch.setattr(scoring, "_SIDE", side)
@@ -346,6 +347,7 @@ def test_thresholds_that_cannot_be_are_refused(world, thresholds):
         evaluate(world.maps, world.scenes, world.labels, thresholds=thresholds)
 
 
+@pytest.mark.slow
 def test_a_region_without_objects_has_no_scores_and_spoils_no_mean(tmp_path):
     world = make_world(tmp_path, shape=(64, 64), regions=("Lena", "Nowhere"))
     empty = world.scenes[1]
@@ -444,6 +446,7 @@ def test_the_page_stands_alone(world, evaluation, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
+@pytest.mark.slow
 def test_the_page_says_the_numbers_of_the_table(evaluation, tmp_path):
     write_page(tmp_path / "index.html", evaluation, ABOUT)
     html = (tmp_path / "index.html").read_text(encoding="utf-8")

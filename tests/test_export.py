@@ -74,6 +74,7 @@ def burnt(path, shape, scene):
     return rasterize(pairs, out_shape=shape, transform=scene.geobox.transform, dtype="uint8")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),

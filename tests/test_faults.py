@@ -239,6 +239,7 @@ def test_regions():
 cells = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 12), st.integers(1, 12), st.sampled_from("ab"))
 
 
+@pytest.mark.slow
 @law
 @given(st.lists(cells, min_size=1, max_size=12))
 def test_pairs_are_those_of_the_slow_way(cells):
@@ -273,6 +274,7 @@ shapes = (
 )
 
 
+@pytest.mark.slow
 @law
 @given(st.lists(st.tuples(shapes, st.sampled_from("ab"), st.integers(0, 1)), min_size=1, max_size=8))
 def test_a_repaired_copy_has_none_of_the_faults_that_it_mends(rows):

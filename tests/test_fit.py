@@ -133,6 +133,7 @@ def test_every_architecture_trains_on_a_lone_tile_and_loads(larger, largest, tmp
     assert (bundle.architecture, bundle.tile) == (name, used.size)
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_numbers_and_another_seed_others(store, tmp_path):
     chosen = (
         "model.architecture=pspnet",

@@ -136,6 +136,7 @@ def test_values_are_within_what_was_asked_for(unbroken):
     assert table["training.optimiser.lr"].nunique() == TRIALS
 
 
+@pytest.mark.slow
 def test_the_answer_trains_to_the_score_that_it_promises(unbroken, tmp_path):
     assert thawmap(["train", str(unbroken / "best.yaml"), "--out", str(tmp_path / "model")]) == 0
     promised = best(trials(unbroken))
@@ -173,6 +174,7 @@ def test_it_says_what_it_does(project, unbroken, capsys):
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_what_is_labelled_in_the_test_part_changes_nothing(unbroken, tmp_path):
     other = make_project(tmp_path, test_labels=0)
     assert thawmap(["tune", str(other), "--out", str(tmp_path / "tune"), "--trials", "2"]) == 0
