@@ -142,6 +142,8 @@ def test_nor_where_the_scene_is_a_link_to_the_place(project, capsys):
         ("thawmap.yaml", "thawmap.yaml is a file where a folder is due"),
         ("scenes/s0/img.tif/maps", "lies in"),
         ("dem/maps", "dem/maps lies in"),
+        ("scenes/maps", "scenes/maps would be taken for a scene, as it is like 'scenes.path'"),
+        ("new/../scenes/maps/deeper", "would be taken for a scene"),
     ],
 )
 def test_outputs_lie_in_nothing_that_is_read(project, capsys, out, says):
@@ -306,19 +308,34 @@ EDITS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("edit", EDITS)
-def test_what_people_wrote_into_a_map_stays(project, capsys, edit):
-    edit(Path("maps/s0"))
-    before, other = contents(Path("maps/s0")), Path("maps/s1/item.json").read_bytes()
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """A project with a map for every edit, edited so, and one more that nobody touches; the edits by scene."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(len(EDITS) + 1):
+        image(Path(f"scenes/s{number}/img.tif"), number)
+    write_yaml(tmp_path)
+    save(a_bundle(), tmp_path / "model")
+    assert run(*PREDICT, "--out", "maps") == 0
+    edits = {f"s{number}": edit for number, edit in enumerate(EDITS)}
+    for name, edit in edits.items():
+        edit(Path("maps") / name)
+    return edits
+
+
+def test_what_people_wrote_into_maps_stays(edited, capsys):
+    before, untouched = contents(Path("maps")), Path("maps") / f"s{len(EDITS)}"
     for dry in (("--dry-run",), ()):
         assert run(*PREDICT, "--out", "maps", *AGAIN, *dry) == 1
-        said = capsys.readouterr().err
-        assert "s0 failed: maps/s0 " in said
-        assert "move it away" in said
-        assert contents(Path("maps/s0")) == before
-    assert Path("maps/s1/item.json").read_bytes() != other
+        said = [line for line in capsys.readouterr().err.splitlines() if " failed: " in line]
+        named = [name for name in edited if any(f"{name} failed: maps/{name} " in line for line in said)]
+        assert named == list(edited)
+        assert all("move it away" in line for line in said)
+    after = contents(Path("maps"))
+    assert {path for path in before if before[path] != after.get(path)} >= {untouched.relative_to("maps") / "item.json"}
+    assert all(after[path] == held for path, held in before.items() if path.parts[0] != untouched.name)
     shutil.move("maps/s0", "kept")
-    assert run(*PREDICT, "--out", "maps", *AGAIN) == 0
+    assert run(*PREDICT, "--out", "maps", *AGAIN, "--set", "scenes.path=scenes/s0") == 0
 
 
 def test_a_map_that_nobody_changes_is_finished_whatever_was_noted(project, capsys):

@@ -4,11 +4,13 @@ import glob
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes, SceneSettings
+from thawmap.data.outputs import check_apart
 from thawmap.data.sources import planetscope, rasters, sentinel2
 from thawmap.data.sources.bands import OPTICAL, BandSource
 from thawmap.data.sources.base import Candidate, Scene, Source
@@ -62,8 +64,35 @@ class Project:
         named = () if settings is None else (settings.path, settings.extent)
         return tuple(path for path in named if path is not None)
 
-    def inputs(self, scenes: Iterable[Scene] = ()) -> list[Path]:
-        """All files and folders that the configuration names, and the files of ``scenes``; nothing is written there."""
+    def check_outputs(
+        self,
+        outputs: Iterable[Path],
+        scenes: Iterable[Scene] = (),
+        *,
+        inputs: Iterable[Path] = (),
+        replaced: Iterable[Path] = (),
+    ) -> None:
+        """Refuse output folders where something lies that is read, or where they would be taken for scenes.
+
+        Args:
+            outputs: Folders that are written into.
+            scenes: Those that are read.
+            inputs: What is read beside them and what the configuration names.
+            replaced: Folders that are replaced as a whole.
+
+        Raises:
+            ConfigError: If there is one.
+        """
+        outputs, replaced = list(outputs), list(replaced)
+        check_apart(outputs, [*inputs, *self._inputs(scenes)], replaced=replaced)
+        pattern = self.config.scenes.path if isinstance(self.config.scenes, RasterScenes) else None
+        for out in (*outputs, *replaced):
+            if pattern is not None and _is_like(out, pattern):
+                msg = f"{out} would be taken for a scene, as it is like 'scenes.path', {pattern}; name another --out"
+                raise ConfigError(msg)
+
+    def _inputs(self, scenes: Iterable[Scene]) -> list[Path]:
+        """All files and folders that the configuration names, and the files of ``scenes``."""
         config, sources = self.config, self.config.sources
         named = [*self.label_files, getattr(config.scenes, "table", None)]
         if sources.trends is not None:
@@ -180,6 +209,12 @@ def stamp(path: Path) -> list[dict[str, Any]]:
         for file in files
         if file.is_file() and (status := file.stat())
     ]
+
+
+def _is_like(path: Path, pattern: Path) -> bool:
+    """Whether a path, or a folder above it, has a name of a pattern, as a shell would match it."""
+    names, wanted = Path(os.path.abspath(path)).parts, Path(os.path.abspath(pattern)).parts  # noqa: PTH100 - keeps links
+    return len(names) >= len(wanted) and all(map(fnmatchcase, names, wanted))
 
 
 @lru_cache(maxsize=4)

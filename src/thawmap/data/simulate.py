@@ -96,6 +96,9 @@ def simulate(folder: Path, settings: Simulation, *, made: Callable[[int, int], N
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         msg = f"{folder} exists and is not an empty folder; name a new one for the simulated scenes"
         raise ConfigError(msg)
+    if folder.exists() and folder.samefile(Path.cwd()):
+        msg = f"{folder} is the folder that you are in, and would be replaced; name a new one in it"
+        raise ConfigError(msg)
     regions = REGIONS[: settings.regions]
     numbered = [(region, number) for region in regions for number in range(settings.scenes_per_region)]
     drawn: list[gpd.GeoDataFrame] = []

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 from thawmap.config import Config
-from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.results import check_result, result
 from thawmap.data.sources.base import Scene
@@ -36,8 +35,8 @@ def evaluate(
     labelled = project.labels
     mapped = [one for one in project.labelled_candidates() if (maps / one.id).is_dir()]
     opened, failed = run_all(project.open, mapped, config, progress, "scenes", here=True)
-    read = [*project.inputs(opened), *(maps / one.id for one in mapped), *([] if model is None else [model])]
-    check_apart([out], read)
+    read = [*(maps / one.id for one in mapped), *([] if model is None else [model])]
+    project.check_outputs([out], opened, inputs=read)
     check_result(out, [*scoring.FILES, "index.html"])
     lost = look.lost_labels(project, opened, needed=False)
     described, strange = run_all(partial(origin.described, maps=maps), opened, config, None, "", here=True)

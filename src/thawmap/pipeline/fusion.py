@@ -68,8 +68,11 @@ def fuse(
     threshold = made["thawmap:threshold"] if polygons.threshold == "bundle" else polygons.threshold
     grounds = places(found, by=recipe.by)
     project = None if config is None else Project(config)
-    read = [*(one.path.parent for one in found), *(project.inputs() if project else ())]
-    check_apart([out], read, replaced=[out / place.id for place in grounds])
+    read, written = [one.path.parent for one in found], [out / place.id for place in grounds]
+    if project is None:
+        check_apart([out], read, replaced=written)
+    else:
+        project.check_outputs([out], inputs=read, replaced=written)
     provenance = partial(
         _made_from,
         recipe=recipe,

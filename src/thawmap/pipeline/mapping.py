@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from thawmap.config import Config
 from thawmap.data.derive import RECIPES, obtainable
-from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import BundleError, ConfigError
@@ -60,7 +59,7 @@ def predict(
         raise ConfigError(msg)
     for line in look.notes({scene.id: scene.notes for scene in chosen}):
         (progress or Silence()).say(line)
-    check_apart([out], [*models, *project.inputs(chosen)], replaced=[out / scene.id for scene in chosen])
+    project.check_outputs([out], chosen, inputs=models, replaced=[out / scene.id for scene in chosen])
     todo, stuck = still_due(partial(work.is_due, config=config, bundles=bundles, out=out), chosen, config)
     kept, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}
     if dry_run:

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 from thawmap.config import Config
-from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.errors import DataError
 from thawmap.pipeline import cut, look
@@ -23,7 +22,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     """
     project = Project(config)
     opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
-    check_apart([out], project.inputs(opened), replaced=[out / f"{scene.id}.zarr" for scene in opened])
+    project.check_outputs([out], opened, replaced=[out / f"{scene.id}.zarr" for scene in opened])
     check_store(out)
     look.lost_labels(project, opened, needed=True)
     todo, stuck = still_due(partial(cut.is_due, config=config, out=out), opened, config)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from thawmap.config import Config
-from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError
@@ -66,7 +65,7 @@ def train(
     scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
     _check_split(config, scenes)
     place = store or out / "tiles"
-    check_apart([out, place], Project(config).inputs(scenes))
+    Project(config).check_outputs([out, place], scenes)
     check_free(out)
     cut = tiles(config, place, dry_run=dry_run, progress=progress)
     if dry_run:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thawmap.config import Config
-from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.results import check_result, result
 from thawmap.pipeline.progress import Progress, Silence, Summary, records, run_all
@@ -52,7 +51,7 @@ def tune(
     progress, place = progress or Silence(), store or out / "tiles"
     tuning.check(config)
     tuning.check_begun(out, config, resume=resume)
-    check_apart([out, place], Project(config).inputs())
+    Project(config).check_outputs([out, place])
     check_result(out, trials.RESULTS)
     if dry_run:
         return _plan(config, out, place, progress)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from thawmap.config import Config
-from thawmap.data.outputs import check_apart
 from thawmap.data.project import Project
 from thawmap.data.results import check_result
 from thawmap.errors import ConfigError, DataError
@@ -57,7 +56,7 @@ def crossval(
 
     progress, place = progress or Silence(), store or out / "tiles"
     search.check_begun(out, config, resume=resume or report_only or dry_run)
-    check_apart([out, place], Project(config).inputs())
+    Project(config).check_outputs([out, place])
     check_result(out / "report", ("index.html", "scores.parquet"))
     if report_only:
         return _report(config, out, place)

@@ -142,18 +142,22 @@ def check_store(store: Path) -> None:
     Raises:
         DataError: If there is one.
     """
-    index, content = store / "index.parquet", store / "store.json"
-    try:
-        other = [] if not index.exists() or "tile_id" in read_schema(index).names else [index.name]
-    except (OSError, ValueError):
-        other = [index.name]
-    try:
-        other += [] if not content.exists() or "layers" in json.loads(content.read_bytes()) else [content.name]
-    except (OSError, ValueError, TypeError):
-        other.append(content.name)
+    other = [name for name in ("index.parquet", "store.json") if not _is_of_a_store(store / name)]
     if other:
         msg = f"{store} holds {some_of(other)} of something else than tiles; name another folder, or move it away"
         raise DataError(msg)
+
+
+def _is_of_a_store(path: Path) -> bool:
+    """Whether a file is a store's index or its description, or is not there."""
+    try:
+        if path.suffix == ".parquet":
+            return "tile_id" in read_schema(path).names
+        return "layers" in json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def places(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
