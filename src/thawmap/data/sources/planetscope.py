@@ -14,11 +14,9 @@ from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 
-from affine import Affine
-
 from thawmap.config import PlanetScopeScenes
 from thawmap.data.io import RasterInfo, raster_info
-from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
+from thawmap.data.sources.base import Candidate, Reading, Scene
 from thawmap.data.sources.finding import (
     as_delivered,
     as_time,
@@ -29,6 +27,7 @@ from thawmap.data.sources.finding import (
     usable_id,
 )
 from thawmap.data.sources.metadata import Facts, about_clouds, check_facts, planet_json, planet_xml
+from thawmap.data.sources.udm import masks_of
 from thawmap.errors import DataError
 
 _SCENE = r"\d{8}_\d{6}_(?:[0-9a-z]{1,2}_)?[0-9a-f]{4}"  # PSScene; older ones lack the hundredths of a second
@@ -53,12 +52,6 @@ _BANDS = MappingProxyType({
     8: ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir"),
 })  # fmt: skip
 """Bands of Planet's products, in order, by their number."""
-
-_UDM2 = ("clear", "snow", "shadow", "haze_light", "haze_heavy", "cloud", "confidence", "udm1")
-_CLASSES = MappingProxyType({
-    "cloud": ("cloud",), "shadow": ("shadow",), "snow": ("snow",), "haze": ("haze_light", "haze_heavy"),
-})  # fmt: skip
-_CLOUD_BIT = 2  # of an old udm; 1 is blackfill, the others are missing or suspect bands
 
 _SURFACE_SCALE = 1e-4  # of surface reflectance, and of the "toar" tool's
 _BUNDLE = "order surface reflectance, bundle analytic_sr_udm2 or analytic_8b_sr_udm2"
@@ -182,7 +175,7 @@ def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:
     info = raster_info(image.path)
     facts = [read(files[kind]) for kind, read in (("json", planet_json), ("xml", planet_xml)) if kind in files]
     check_facts(facts, candidate.id, info)
-    masks, about_masks = _masks(files, info, settings)
+    masks, about_masks = masks_of(files, info, settings.unusable)
     acquired, about_time = _acquired(facts, candidate.id)
     return Scene(
         id=candidate.id,
@@ -374,49 +367,3 @@ def _band_numbers(image: _File, info: RasterInfo) -> dict[str, int]:
         msg = f"{image.path.name} calls its bands {', '.join(told)}, and none {absent[0]}; fetch it again"
         raise DataError(msg)
     return {name: told.index(name) + 1 for name in _FOUR}
-
-
-def _masks(
-    files: Mapping[str, Path], image: RasterInfo, settings: PlanetScopeScenes
-) -> tuple[tuple[Mask, ...], list[str]]:
-    """What the sensor could use, from udm2, else the older udm; and what to say of it."""
-    kind = next((kind for kind in ("udm2", "udm") if kind in files), None)
-    if kind is None:
-        return (), ["it has no udm2 and no udm: clouds, shadow and snow are not masked, only missing pixels are"]
-    mask = raster_info(files[kind])
-    _check_grid(mask, image)
-    if kind == "udm":
-        return (Mask(file=kind, bands=(1,), usable=(0,)),), ["it has an old udm, which knows neither shadow nor haze"]
-    return _udm2_masks(mask, settings.unusable), []
-
-
-def _check_grid(mask: RasterInfo, image: RasterInfo) -> None:
-    """A mask must lie on its image's grid."""
-    sizes = [f"{info.geobox.width} x {info.geobox.height} px" for info in (mask, image)]
-    if sizes[0] != sizes[1]:
-        msg = f"{mask.path.name} has {sizes[0]}, and {image.path.name} {sizes[1]}; fetch both from one order"
-        raise DataError(msg)
-    step = ~image.geobox.affine * mask.geobox.affine
-    same = step.almost_equals(Affine.identity(), precision=1e-3)
-    if not same or mask.geobox.crs != image.geobox.crs:
-        msg = f"{mask.path.name} lies on another grid than {image.path.name}; fetch both from one order"
-        raise DataError(msg)
-
-
-def _udm2_masks(mask: RasterInfo, unusable: Sequence[str]) -> tuple[Mask, ...]:
-    """Pixels that no unwanted class has, and that are neither missing nor suspect.
-
-    The classes exclude each other, and `clear` is none of them, nor missing: it stands for all of them at once.
-    Source: Planet, Usable Data Mask 2.1; bits of the last band as in Planet's Imagery Product Specification.
-    """
-    told = tuple(name.lower() for name in mask.descriptions)
-    names = told if set(_UDM2) <= set(told) else _UDM2
-    if mask.count < len(_UDM2):
-        msg = f"{mask.path.name} has {mask.count} bands, and a udm2 has {len(_UDM2)}; fetch it again"
-        raise DataError(msg)
-    number = {name: names.index(name) + 1 for name in _UDM2}
-    bits = Mask(file="udm2", bands=(number["udm1"],), usable=(0,) if "cloud" in unusable else (0, _CLOUD_BIT))
-    if set(unusable) == set(_CLASSES):
-        return Mask(file="udm2", bands=(number["clear"],), usable=(1,)), bits
-    classes = tuple(number[band] for name in unusable for band in _CLASSES[name])
-    return (Mask(file="udm2", bands=classes, usable=(0,)), bits) if classes else (bits,)
