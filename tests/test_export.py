@@ -20,6 +20,7 @@ from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
+from thawmap.infer.caption import STRIP_PX
 from thawmap.infer.export import SHAPEFILE_NAMES, Provenance, as_written, export, is_finished
 from thawmap.infer.masks import above
 from thawmap.infer.predict import Rows
@@ -319,7 +320,7 @@ def test_the_quicklook_shows_the_outlines_where_the_slumps_are(tmp_path):
     probability[40:60, 50:100] = 1
     folder, _ = made(tmp_path, probability)
     picture = np.asarray(Image.open(folder / "quicklook.png")).astype(int)
-    assert picture.shape == (512, 1024, 3)
+    assert picture.shape == (512 + STRIP_PX, 1024, 3)
     sky = (abs(picture - (0x56, 0xB4, 0xE9)) < 12).all(axis=-1)
     rows, cols = np.nonzero(sky)
     scale = 1024 / 200

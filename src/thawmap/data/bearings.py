@@ -128,3 +128,19 @@ def _horizontal(crs: CRS) -> pyproj.CRS:
 def widest_side(grid: GeoBox, rows: slice) -> float:
     """The longer side of the largest pixel in the rows, in metres."""
     return max(float(np.max(side)) for side in pixel_metres(grid, rows))
+
+
+def at_centre(grid: GeoBox) -> tuple[float, float]:
+    """Width in metres of the pixel in the middle of a grid, and the bearing of its upper side in degrees from north.
+
+    Both are NaN where the CRS has no such place.
+    """
+    row, col = grid.height / 2, grid.width / 2
+    x, y = grid.affine * (np.array([col, col + 0.5, col - 0.5, col]), np.array([row, row, row, row - 0.5]))
+    lon, lat = (np.asarray(axis, np.float64) for axis in _crs(grid).transformer_to_crs(_LONLAT)(x, y))
+    if not np.isfinite([*lon, *lat]).all():
+        return float("nan"), float("nan")
+    geod = pyproj.Geod(ellps="WGS84")
+    _, _, metres = geod.inv(lon[1], lat[1], lon[2], lat[2])
+    up, _, _ = geod.inv(lon[0], lat[0], lon[3], lat[3])
+    return float(metres), float(up)

@@ -26,6 +26,7 @@ from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
 from thawmap.data.vectors import write_vector
 from thawmap.errors import DataError
+from thawmap.infer.caption import caption, captioned
 from thawmap.infer.ground import pixel_m
 from thawmap.infer.item import NODATA, Provenance, assets, stac_item
 from thawmap.infer.masks import Disc, masks
@@ -126,7 +127,7 @@ def export(
         valid, positive, slumps = _write_rasters(scene, rows, draft, (polygons, outputs, provenance))
         vectors = [_write_vector(draft / f"{names['slumps']}.{kind}", slumps) for kind in outputs.vectors]
         _write_styles(draft, names)
-        write_png(draft / "quicklook.png", quicklook(picture, slumps))
+        write_png(draft / "quicklook.png", captioned(quicklook(picture, slumps), picture.geobox, caption(scene)))
         files = {name: names[name] for name in ("probability", "mask")}
         if (draft / "spread.tif").exists():
             files["spread"] = "spread.tif"

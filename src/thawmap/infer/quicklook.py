@@ -17,6 +17,8 @@ _PICTURE_PX = 1024  # longer side of a quicklook
 _WIDTH_PX = 1.8  # of an outline
 _RIM_PX = 1.0  # black, on either side of it: seen on snow and bare ground too
 _MISSING = 0.35  # grey that neither water nor clouds have
+_COLOURS = {"nir": (0.03, 0.40), "red": (0.02, 0.18), "green": (0.02, 0.17)}
+"""Reflectances that are shown as darkest and brightest: those of the Arctic in summer, without snow and clouds."""
 _VEIL = 0.55  # grey over what is seen but was not mapped
 _VEILED = 0.6  # its share
 
@@ -24,9 +26,9 @@ _VEILED = 0.6  # its share
 def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]:
     """The scene (y, x, 3), uint8, in false colour (NIR, red, green), with the slumps' outlines.
 
-    Each layer is stretched between the 2nd and 98th percentile of what is valid, so that masked clouds and snow do not
-    darken the rest. What is seen but not valid, and so not mapped, lies under a veil; missing pixels are grey. Without
-    these three layers the first layer is shown in grey.
+    A reflectance has one brightness in all pictures, so that two maps can be compared by eye, whatever their masks and
+    clouds. What is seen but not valid, and so not mapped, lies under a veil; missing pixels are grey. Without these
+    three layers the first layer is shown in grey, between the 2nd and 98th percentile of what the sensor saw.
     """
     geobox = picture.geobox
     height, width = geobox.shape
@@ -47,15 +49,14 @@ def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]
 
 def _false_colour(picture: Stack) -> npt.NDArray[np.float32]:
     """The picture (y, x, 3), 0..1."""
-    names = ["nir", "red", "green"]
-    if not set(names) <= set(picture):
-        names = [next(name for name in picture if name != "valid")] * 3
+    in_colour = set(_COLOURS) <= set(picture)
+    names = tuple(_COLOURS) if in_colour else (next(name for name in picture if name != "valid"),) * 3
     layers = np.stack([picture[name] for name in names], axis=-1)
     known, valid = np.isfinite(layers).all(axis=-1, keepdims=True), picture["valid"][..., np.newaxis]
-    seen = layers[(known & valid if (known & valid).any() else known)[..., 0]]
-    if not len(seen):
+    if not known.any():
         return np.full(layers.shape, _MISSING, np.float32)
-    low, high = np.percentile(seen, [2, 98], axis=0).astype(np.float32)
+    ends = np.array(list(_COLOURS.values())).T if in_colour else np.percentile(layers[known[..., 0]], [2, 98], axis=0)
+    low, high = ends.astype(np.float32)
     colours = np.clip((layers - low) / np.maximum(high - low, 1e-6), 0, 1)
     veiled = np.where(valid, colours, (1 - _VEILED) * colours + _VEILED * _VEIL)
     return np.where(known, veiled, _MISSING).astype(np.float32)
