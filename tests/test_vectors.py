@@ -251,8 +251,7 @@ def test_a_vector_file_that_cannot_be_used_is_one_sentence(tmp_path):
     squares().set_crs(None, allow_override=True).to_parquet(tmp_path / "bare.parquet")
     local = 'LOCAL_CS["site",UNIT["metre",1]]'
     squares().set_crs(local, allow_override=True).to_parquet(tmp_path / "local.parquet")
-    twice = squares().assign(b=1)
-    twice.columns = ["a", "geometry", "a"]
+    squares().set_crs("ESRI:104903", allow_override=True).to_parquet(tmp_path / "moon.parquet")
     pd.DataFrame(squares().drop(columns="geometry")).to_parquet(tmp_path / "plain.parquet")
     write_vector(tmp_path / "part.shp", squares())
     (tmp_path / "part.shx").unlink()
@@ -265,6 +264,7 @@ def test_a_vector_file_that_cannot_be_used_is_one_sentence(tmp_path):
         "table.csv": "no geometry, only a table with the columns 'a', 'b'",
         "bare.parquet": "no CRS",
         "local.parquet": "lies in site, which has no place on Earth",
+        "moon.parquet": "which has no place on Earth",
         "plain.parquet": "not a vector file",
         "part.shp": "lacks its .shx",
         **dict.fromkeys((path.name for path in tmp_path.glob("text*")), "not a vector file"),

@@ -18,6 +18,7 @@ from thawmap.data.inventory import EQUAL_AREA
 from thawmap.data.io import crs_of
 from thawmap.data.shapes import LONLAT, finite, meridian_of, place
 from thawmap.data.sources.base import Scene
+from thawmap.text import counted
 
 Bools = npt.NDArray[np.bool_]
 _Points = npt.NDArray[np.float64]
@@ -109,8 +110,9 @@ def astray(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Text
     explained = reached[best] > max(10 * number, _FEW * len(frame))
     if number and not explained:
         return None
-    where = "its scene" if named is not None else f"any of {len(scenes)} scenes"
-    few = f"none of {len(frame)} polygons lies" if not number else f"only {number} of {len(frame)} polygons lie"
+    where = "its scene" if named is not None else f"any of {counted(len(scenes), 'scene')}"
+    polygons = counted(len(frame), "polygon")
+    few = f"only {number} of {polygons} lie" if number else f"none of {polygons} lies"
     would = f", and {reached[best]} would {best}" if explained else ""
     return Astray(said=f"{few} on {where}{would}", explained=explained)
 

@@ -33,7 +33,8 @@ from thawmap.grid import Window
 CACHE_BYTES = 128 * 2**20
 """Memory of GDAL's block cache, which takes bytes by this road; its own default is 5 % of the machine's."""
 
-_OPENING = Lock()  # the filters of warnings belong to the whole process
+FILTERS = Lock()
+"""Held while warnings are filtered, for the filters belong to the whole process."""
 # rasterio silences this one while it burns polygons, which threads undo for each other; `_open` refuses such files
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
@@ -173,7 +174,7 @@ def _open(path: Path) -> Iterator[Upright]:
         raise DataError(msg)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         try:
-            with _OPENING, warnings.catch_warnings():
+            with FILTERS, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a file is refused below
                 file = rasterio.open(path)
         except RasterioIOError as error:

@@ -25,6 +25,7 @@ from pyproj.exceptions import ProjError
 from thawmap.data.columns import beyond_dbf, own_names, plain
 from thawmap.data.drafts import atomic, no_room, unwritable
 from thawmap.data.earth import crs_name, earthly
+from thawmap.data.io import FILTERS
 from thawmap.errors import DataError
 from thawmap.text import printable
 
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 _DRIVERS = {
     ".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf",
 }  # fmt: skip
+_ONE_LAYER = (".shp", ".geojson", ".fgb")
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 _READ_AGAIN = "use GPKG, Shapefile or GeoParquet"
 _FAILURES = (
@@ -105,12 +107,14 @@ def _read_layer(path: Path, layer: str | None) -> pd.DataFrame:
     return frame
 
 
-def _layer_of(path: Path, asked: str | None) -> str:
-    """The layer that is read.
+def _layer_of(path: Path, asked: str | None) -> str | None:
+    """The layer that is read; None where the format has one only, which a list would read the whole file for.
 
     Raises:
         DataError: If the one asked for is not there, none has geometry, or several can hold polygons.
     """
+    if asked is None and path.suffix.lower() in _ONE_LAYER:
+        return None
     kinds: dict[str, str | None] = dict(pyogrio.list_layers(path))
     if asked is not None:
         if asked not in kinds:
@@ -258,7 +262,7 @@ def _copy(files: list[Path], room: Path) -> None:
 def _heard() -> Iterator[list[str]]:
     """What libraries warn of meanwhile, a line each, in place of their warnings."""
     notes: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
+    with FILTERS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield notes
     notes += [_reason(note.message) for note in caught if not str(note.message).startswith(_NO_LOSS)]
