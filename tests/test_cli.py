@@ -460,6 +460,16 @@ def test_scenes_and_labels_list_what_is_there(project: Path, capsys: pytest.Capt
     assert "object pixels in 3 scenes" in capsys.readouterr().out
 
 
+def test_the_quick_example_runs_word_by_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = Path(thawmap.__file__).parents[2] / "examples" / "quick.yaml"
+    shutil.copy(example, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^#   thawmap (.+)$", example.read_text(), re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["simulate", "train", "predict", "evaluate"]
+    assert [run(*command.split()) for command in commands] == [0, 0, 0, 0]
+    assert (tmp_path / "arctic-report" / "index.html").is_file()
+
+
 def test_doctor_names_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
     said = capsys.readouterr().out
