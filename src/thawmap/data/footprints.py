@@ -93,12 +93,12 @@ def astray(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Text
         named: The scene that each polygon is of; unset: every polygon may lie on any.
     """
     shapes = np.asarray(frame.geometry.values)
-    counted = finite(shapes) & ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    drawn = finite(shapes) & ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     if named is not None:
-        counted &= np.isin(named.astype(str), list(scenes))
-    if frame.crs is None or not scenes or not counted.any():
+        drawn &= np.isin(named.astype(str), list(scenes))
+    if frame.crs is None or not scenes or not drawn.any():
         return None
-    frame, named = frame[counted], None if named is None else named[counted]
+    frame, named = frame[drawn], None if named is None else named[drawn]
     points = shapely.bounds(np.asarray(frame.geometry.values)).reshape(-1, 2, 2).mean(axis=1)
     if _over(points, frame.crs, scenes, named).mean() >= _FEW:
         return None
