@@ -23,7 +23,7 @@ from thawmap.model.backends import open_backend
 from thawmap.model.bundle import load
 from thawmap.model.losses import LOSSES
 from thawmap.model.metrics import SCORES
-from thawmap.model.network import ARCHITECTURES
+from thawmap.model.network import architectures
 from thawmap.train.schedule import OPTIMISERS, SCHEDULES
 from thawmap.train.state import Best
 from toy_training import configuration, ignore, make_store, run
@@ -120,7 +120,7 @@ def largest(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", architectures())
 def test_every_architecture_trains_on_a_lone_tile_and_loads(larger, largest, tmp_path, name):
     encoder = "tu-vit_tiny_patch16_224" if name == "dpt" else "resnet18"
     chosen = (

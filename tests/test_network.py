@@ -23,18 +23,18 @@ from segmentation_models_pytorch.encoders._utils import patch_first_conv
 from thawmap.config import ModelSettings
 from thawmap.errors import ConfigError
 from thawmap.layers import layer
-from thawmap.model.network import ARCHITECTURES, Traits, build, logits, probability, scale, traits
+from thawmap.model.network import Traits, architectures, build, logits, probability, scale, traits
 
 torch.set_num_threads(1)
 
-SETTINGS = {name: ModelSettings(architecture=name, encoder="resnet18") for name in ARCHITECTURES}
+SETTINGS = {name: ModelSettings(architecture=name, encoder="resnet18") for name in architectures()}
 SETTINGS["dpt"] = ModelSettings(architecture="dpt", encoder="tu-vit_tiny_patch16_224")
 
 WHOLE_TILE = {"fpn", "manet", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet", "dpt"}
 STRIDES = {"pspnet": 8, "deeplabv3": 8, "deeplabv3plus": 16, "pan": 16, "dpt": 16, "pixel": 1}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", architectures())
 def test_every_architecture_gives_logits_on_the_grid_of_its_input(name):
     network = build(SETTINGS[name], channels=5).eval()
     found = traits(network, channels=5)

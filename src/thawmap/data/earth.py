@@ -11,6 +11,9 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError, ProjError
 
+EQUAL_AREA = "EPSG:6931"
+"""Where areas are measured: EASE-Grid 2.0 North, Lambert's azimuthal equal-area projection of the Arctic."""
+
 _Positions = npt.NDArray[np.float64]
 
 _LONLAT = CRS("EPSG:4326")

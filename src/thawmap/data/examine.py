@@ -16,8 +16,8 @@ import shapely
 
 from thawmap.config import LabelSettings
 from thawmap.data.attributes import Texts, day_of, days, days_in, period, scene_id, texts
+from thawmap.data.earth import EQUAL_AREA
 from thawmap.data.footprints import Footprint, astray
-from thawmap.data.inventory import EQUAL_AREA
 from thawmap.data.shapes import Rows, Shapes, areal, finite, made_valid, meridian_of, place
 
 SAME = 0.95

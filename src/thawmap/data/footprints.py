@@ -13,8 +13,7 @@ from rasterio.features import shapes as outlines
 from shapely.geometry.base import BaseGeometry
 
 from thawmap.data.attributes import Texts
-from thawmap.data.earth import crs_name
-from thawmap.data.inventory import EQUAL_AREA
+from thawmap.data.earth import EQUAL_AREA, crs_name
 from thawmap.data.io import crs_of
 from thawmap.data.shapes import LONLAT, finite, meridian_of, place
 from thawmap.data.sources.base import Scene

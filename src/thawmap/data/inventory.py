@@ -15,10 +15,8 @@ import pandas as pd
 import shapely
 
 from thawmap.data.attributes import days, numbers, texts
+from thawmap.data.earth import EQUAL_AREA
 from thawmap.errors import LabelError
-
-EQUAL_AREA = "EPSG:6931"
-"""Where areas are measured: EASE-Grid 2.0 North, Lambert's azimuthal equal-area projection of the Arctic."""
 
 ARTS_CRS = "EPSG:3413"
 REQUIRED = (

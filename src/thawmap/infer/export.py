@@ -9,9 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -24,7 +23,6 @@ from thawmap.data.io import Encoding, RasterWriter, atomic, raster_writer, write
 from thawmap.data.item import read_item
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
-from thawmap.data.vectors import write_vector
 from thawmap.errors import DataError
 from thawmap.infer.caption import caption, captioned
 from thawmap.infer.ground import pixel_m
@@ -35,6 +33,9 @@ from thawmap.infer.quicklook import quicklook
 from thawmap.infer.replacing import replace_map, write_item
 from thawmap.infer.styles import mask_style, outline_style, probability_style
 from thawmap.infer.vectorise import Found, Vectoriser
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 __all__ = ["NAMES", "NODATA", "SHAPEFILE_NAMES", "Exported", "Provenance", "as_written", "export", "is_finished"]
 
@@ -171,7 +172,7 @@ def _write_rasters(
     rows: Iterable[Rows],
     draft: Path,
     how: tuple[PolygonSettings, OutputSettings, Provenance],
-) -> tuple[int, int, gpd.GeoDataFrame]:
+) -> tuple[int, int, "gpd.GeoDataFrame"]:
     """Both rasters and the polygons, in one pass; with the number of valid pixels and of those of objects."""
     polygons, outputs, provenance = how
     names = NAMES[outputs.names]
@@ -254,12 +255,14 @@ def _write_styles(draft: Path, names: Mapping[str, str]) -> None:
         write_text((draft / names[name]).with_suffix(".qml"), style)
 
 
-def _write_vector(path: Path, slumps: gpd.GeoDataFrame) -> Path:
+def _write_vector(path: Path, slumps: "gpd.GeoDataFrame") -> Path:
+    from thawmap.data.vectors import write_vector  # noqa: PLC0415 - only once a scene is mapped
+
     write_vector(path, _for_shapefile(slumps) if path.suffix == ".shp" else slumps)
     return path
 
 
-def _for_shapefile(slumps: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+def _for_shapefile(slumps: "gpd.GeoDataFrame") -> "gpd.GeoDataFrame":
     """The slumps with names of 10 characters, times as text (ISO 8601), yes and no as 1 and 0."""
     frame = slumps.assign(touches_edge=slumps["touches_edge"].astype("int32"))
     for name in ("acquired", "reviewed_at"):

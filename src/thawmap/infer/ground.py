@@ -6,7 +6,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 
-from thawmap.data.inventory import EQUAL_AREA
+from thawmap.data.earth import EQUAL_AREA
 from thawmap.data.io import crs_of
 
 MEASURED_PX = 64
@@ -29,7 +29,7 @@ def on_ground(outlines: _Objects, geobox: GeoBox) -> _Objects:
 
 
 def measured(outlines: _Objects, geobox: GeoBox) -> tuple[_Floats, _Floats]:
-    """Area in m2 and perimeter in m, in `thawmap.data.inventory.EQUAL_AREA`; outlines are in columns and rows."""
+    """Area in m2 and perimeter in m, in `thawmap.data.earth.EQUAL_AREA`; outlines are in columns and rows."""
     if not len(outlines):
         return np.empty(0), np.empty(0)
     _, points, (ends, polygons) = shapely.to_ragged_array(outlines)

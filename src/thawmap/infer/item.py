@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
-import pystac
 import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from thawmap.config import OutputSettings
 from thawmap.data.io import crs_of
-from thawmap.data.shapes import in_degrees
 from thawmap.data.sources.base import Scene
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pystac
 
 NODATA = 255
 """Stored byte of a missing pixel, in probabilities and masks."""
@@ -26,10 +27,10 @@ NO_PHOTOGRAPH_BEFORE = datetime(1858, 1, 1, tzinfo=UTC)
 """Start of the interval of a scene of unknown time: the year of the first photograph from the air."""
 
 _MEDIA = {
-    ".tif": pystac.MediaType.COG,
-    ".png": pystac.MediaType.PNG,
-    ".gpkg": pystac.MediaType.GEOPACKAGE,
-    ".parquet": pystac.MediaType.PARQUET,
+    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".png": "image/png",
+    ".gpkg": "application/geopackage+sqlite3",
+    ".parquet": "application/x-parquet",
     ".shp": "application/vnd.shp",
 }
 _EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/v2.0.0/schema.json" for name in ("projection", "raster"))
@@ -60,13 +61,15 @@ class Provenance:
 
 
 def stac_item(
-    scene: Scene, slumps: gpd.GeoDataFrame, assets: Mapping[str, pystac.Asset], provenance: Provenance
-) -> pystac.Item:
+    scene: Scene, slumps: "gpd.GeoDataFrame", assets: Mapping[str, "pystac.Asset"], provenance: Provenance
+) -> "pystac.Item":
     """The STAC item of the scene's folder.
 
     STAC wants a time of every item. Where the scene's is not known, `datetime` is null and the interval is all
     the time in which it can have been taken: from the first photograph from the air until now.
     """
+    import pystac  # noqa: PLC0415 - only once a scene is mapped
+
     footprint = _footprint(scene)
     now = datetime.now(UTC).replace(microsecond=0)
     since, until = (NO_PHOTOGRAPH_BEFORE, now) if scene.acquired is None else (None, None)
@@ -107,6 +110,8 @@ def _crs(scene: Scene) -> dict[str, Any]:
 
 def _footprint(scene: Scene) -> BaseGeometry:
     """The scene's outline in degrees, cut at the antimeridian."""
+    from thawmap.data.shapes import in_degrees  # noqa: PLC0415 - only once a scene is mapped
+
     return shapely.orient_polygons(in_degrees(scene.geobox.extent.geom, crs_of(scene.geobox)))
 
 
@@ -119,7 +124,7 @@ def _bbox(footprint: BaseGeometry) -> list[float]:
     return [west, south, east, north]
 
 
-def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputSettings) -> dict[str, pystac.Asset]:
+def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputSettings) -> dict[str, "pystac.Asset"]:
     """The files beside the item, with their roles; ``rasters`` are those of probability, mask and, if any, spread."""
     mask: dict[str, Any] = {"data_type": "uint8", "nodata": NODATA}
     stored: dict[str, dict[str, Any]] = {
@@ -136,7 +141,9 @@ def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputS
     return found | {f"slumps_{path.suffix[1:]}": _asset(path.name, "Outlines of slumps") for path in vectors}
 
 
-def _asset(name: str, title: str, stored: Mapping[str, Any] | None = None) -> pystac.Asset:
+def _asset(name: str, title: str, stored: Mapping[str, Any] | None = None) -> "pystac.Asset":
+    import pystac  # noqa: PLC0415 - only once a scene is mapped
+
     media = _MEDIA[Path(name).suffix]
-    role = "overview" if media == pystac.MediaType.PNG else "data"
+    role = "overview" if media == "image/png" else "data"
     return pystac.Asset(href=f"./{name}", media_type=media, roles=[role], title=title, extra_fields=dict(stored or {}))

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from thawmap.infer.predict import Rows
 
@@ -37,6 +36,8 @@ class Disc:
 
     def opened(self, mask: _Bools) -> _Bools:
         """The pixels that lie in a disc which lies in the mask, by their centres; beyond the array is nothing."""
+        from scipy import ndimage  # noqa: PLC0415 - only once a scene is mapped
+
         if not self.radius_m or not mask.any():
             return mask
         radius = self.radius_m * (1 + 1e-9)  # a centre on the circle is in it, however its distance is rounded

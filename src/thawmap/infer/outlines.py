@@ -11,13 +11,14 @@ turns of one row, so an outline is its horizontal edges, and the vertical ones f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from scipy import sparse
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Integers = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
@@ -37,7 +38,10 @@ def groups(size: int, pairs: tuple[Integers, Integers]) -> tuple[int, Integers]:
     """How many groups ``size`` things fall into, of which those of a pair are together; and the group of each."""
     if not size:
         return 0, np.empty(0, np.int64)
-    graph = sparse.coo_array((np.ones(len(pairs[0]), np.int8), pairs), shape=(size, size))
+    from scipy.sparse import coo_array  # noqa: PLC0415 - only once a scene is mapped
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
+    graph = coo_array((np.ones(len(pairs[0]), np.int8), pairs), shape=(size, size))
     count, found = connected_components(graph, directed=False)
     return int(count), found
 
@@ -193,6 +197,8 @@ def rings(parts: Edges) -> Rings:
     Where an object meets itself at a corner, its outline does not cross there: a hole touches the outer ring, or
     another hole, in a point.
     """
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - only once a scene is mapped
+
     count = len(parts)
     following = _following(parts)
     rounds, ring = connected_components(_pointing(following), directed=True, connection="strong")
@@ -231,17 +237,21 @@ def _part_at_corners(parts: Edges, down: Bools) -> None:
     down[at, 1], down[at + 1, 0] = down[at + 1, 0].copy(), down[at, 1].copy()
 
 
-def _pointing(following: Integers, last: int | None = None) -> sparse.csr_array:
+def _pointing(following: Integers, last: int | None = None) -> "csr_array":
     """The graph in which each node points to the one that follows; the last one to none."""
+    from scipy.sparse import csr_array  # noqa: PLC0415 - only once a scene is mapped
+
     count = len(following)
     ends = np.arange(count + 1)
     if last is not None:
         following, ends = np.delete(following, last), ends - (ends > last)
-    return sparse.csr_array((np.ones(len(following), np.int8), following, ends), shape=(count, count))
+    return csr_array((np.ones(len(following), np.int8), following, ends), shape=(count, count))
 
 
 def _walk(following: Integers, first: Integers) -> Integers:
     """All nodes, ring after ring in the order of their ``first`` nodes, each in the order in which it is walked."""
+    from scipy.sparse.csgraph import breadth_first_order  # noqa: PLC0415 - only once a scene is mapped
+
     if not len(first):
         return np.empty(0, np.int64)
     before = np.empty_like(following)

@@ -21,8 +21,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry import Polygon
 
-from thawmap.data.earth import points_on
-from thawmap.data.inventory import EQUAL_AREA
+from thawmap.data.earth import EQUAL_AREA, points_on
 from thawmap.data.io import raster_info, read_raster
 from thawmap.data.item import read_item
 from thawmap.data.mosaic import overlap

@@ -10,12 +10,10 @@ pixels and outlines, memory with what is found, and the result does not depend o
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import shapely
 
 from thawmap.config import PolygonSettings
@@ -38,6 +36,10 @@ from thawmap.infer.outlines import (
 )
 from thawmap.infer.predict import Rows
 from thawmap.infer.statistics import Table, chain, counted, follows, means, statistics, summed, value_counts
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
 
 COLUMNS = {
     "slump_id": "string",
@@ -74,7 +76,7 @@ class Found:
         filled: Outlines, in columns and rows, of holes that are filled, whose pixels are of an object.
     """
 
-    slumps: gpd.GeoDataFrame
+    slumps: "gpd.GeoDataFrame"
     erased: Objects
     filled: Objects
 
@@ -331,8 +333,11 @@ def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: f
     return found
 
 
-def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str) -> gpd.GeoDataFrame:
+def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str) -> "gpd.GeoDataFrame":
     """The tables as slumps, sorted."""
+    import geopandas as gpd  # noqa: PLC0415 - only once a scene is mapped
+    import pandas as pd  # noqa: PLC0415
+
     kinds = {"slump_id": "O", "geometry": "O", "top": "f8", "left": "f8", "bottom": "f8", "right": "f8"}
     kinds = COLUMNS | kinds
 
@@ -358,8 +363,10 @@ def _hex(polygons: Objects) -> list[str]:
     return [wkb.hex().upper() for wkb in shapely.to_wkb(polygons)]
 
 
-def _utc(scene: Scene) -> pd.Timestamp | None:
+def _utc(scene: Scene) -> "pd.Timestamp | None":
     """When the scene was taken; a time without a zone is UTC."""
+    import pandas as pd  # noqa: PLC0415 - only once a scene is mapped
+
     if scene.acquired is None:
         return None
     time = pd.Timestamp(scene.acquired)

@@ -41,8 +41,9 @@ def folded(network: nn.Module, *, channels: int) -> nn.Module:
     """
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     copy = deepcopy(network, shared)
-    probe = next(network.parameters()).new_ones(channels * PROBE_PX**2).cumsum(0).mul(_GOLDEN).frac()
-    probe = probe.view(1, channels, PROBE_PX, PROBE_PX)
+    like = next(network.parameters())
+    probe = torch.ones(channels * PROBE_PX**2, dtype=like.dtype).cumsum(0).mul(_GOLDEN).frac()
+    probe = probe.view(1, channels, PROBE_PX, PROBE_PX).to(like.device)  # "meta" would load PyTorch's compiler for this
     with torch.no_grad():
         watch = _Watch(copy)
         truth = copy(probe)

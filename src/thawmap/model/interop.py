@@ -19,7 +19,7 @@ from thawmap.layers import Layer, layer
 from thawmap.model.bundle import Bundle, library_versions
 from thawmap.model.encodings import DARTS, Range, seen_range
 from thawmap.model.foreign import Foreign, read
-from thawmap.model.network import ARCHITECTURES, PIXEL, build, traits
+from thawmap.model.network import PIXEL, architectures, build, traits
 
 _USUAL_TILE = {"thaw-slump-segmentation": 256, "DARTS legacy": 1024, "DARTS": 1024}
 _OURS = {theirs: ours for theirs, (ours, _) in DARTS.items()}
@@ -108,11 +108,11 @@ def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
 
 
 def _known(foreign: Foreign) -> str:
-    if foreign.architecture in ARCHITECTURES and foreign.architecture != PIXEL:
+    if foreign.architecture in architectures() and foreign.architecture != PIXEL:
         return foreign.architecture
     msg = (
         f"{foreign.file} is a {foreign.architecture!r}, which segmentation_models.pytorch does not have; allowed are "
-        f"{', '.join(name for name in ARCHITECTURES if name != PIXEL)}"
+        f"{', '.join(name for name in architectures() if name != PIXEL)}"
     )
     raise BundleError(msg)
 

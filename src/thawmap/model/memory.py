@@ -57,6 +57,11 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now = 0
         self._seen: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say no: PyTorch would load its compiler only to tell it to pass this class by."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

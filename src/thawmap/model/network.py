@@ -11,8 +11,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
-import segmentation_models_pytorch as smp
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -25,9 +23,6 @@ from thawmap.layers import Layer
 
 PIXEL = "pixel"
 """A network without neighbours: one 1 x 1 convolution, which is logistic regression per pixel."""
-
-ARCHITECTURES: tuple[str, ...] = (*smp.MODEL_ARCHITECTURES_MAPPING, PIXEL)
-"""Names of the networks that can be built."""
 
 PROBE_PX = 128
 """Side of the square that tells a network's traits; the smallest that every architecture accepts."""
@@ -49,6 +44,13 @@ class Traits:
     fixed_tile: bool
 
 
+def architectures() -> tuple[str, ...]:
+    """Names of the networks that can be built."""
+    import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
+
+    return (*smp.MODEL_ARCHITECTURES_MAPPING, PIXEL)
+
+
 def build(settings: ModelSettings, *, channels: int) -> nn.Module:
     """A network from (N, ``channels``, H, W) float32 in network range to logits (N, 1, H, W).
 
@@ -59,11 +61,11 @@ def build(settings: ModelSettings, *, channels: int) -> nn.Module:
             weights cannot be had.
     """
     architecture, encoder = settings.architecture.lower(), settings.encoder
-    if architecture not in ARCHITECTURES:
-        msg = f"architecture {architecture!r} does not exist; {_nearest(architecture, ARCHITECTURES)}"
-        raise ConfigError(msg)
     if architecture == PIXEL:
         return _pixel(settings, channels)
+    if architecture not in architectures():
+        msg = f"architecture {architecture!r} does not exist; {_nearest(architecture, architectures())}"
+        raise ConfigError(msg)
     _check_encoder(encoder)
     is_file = settings.weights is not None and settings.weights.endswith(".safetensors")
     network = _create(settings, channels, weights=None if is_file else settings.weights)
@@ -155,6 +157,9 @@ def _pixel(settings: ModelSettings, channels: int) -> nn.Module:
 
 
 def _check_encoder(name: str) -> None:
+    import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
+    import timm  # noqa: PLC0415
+
     known = smp.encoders.get_encoder_names()
     if name.removeprefix("tu-") != name:
         known = [f"tu-{model}" for model in timm.list_models()]
@@ -165,6 +170,8 @@ def _check_encoder(name: str) -> None:
 
 
 def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> nn.Module:
+    import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
+
     architecture, encoder = settings.architecture.lower(), settings.encoder
     extra = {"dynamic_img_size": True} if architecture == "dpt" else {}
     try:

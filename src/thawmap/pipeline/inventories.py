@@ -9,6 +9,7 @@ import numpy as np
 
 from thawmap.config import Config, LabelSettings
 from thawmap.data import faults, inventory
+from thawmap.data.earth import EQUAL_AREA
 from thawmap.data.labels import read_extent
 from thawmap.data.outputs import check_new
 from thawmap.data.project import Project
@@ -85,7 +86,7 @@ def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | No
     for column in ("median_m2", "total_m2"):
         table[column] = table[column].map("{:,.0f}".format).str.replace(",", " ")
     return Summary(
-        lines=(f"{counted(len(frame), 'polygon')}; areas in {inventory.EQUAL_AREA}, equal-area",),
+        lines=(f"{counted(len(frame), 'polygon')}; areas in {EQUAL_AREA}, equal-area",),
         rows=records(table),
     )
 
