@@ -263,7 +263,7 @@ def _tidy(log: pd.DataFrame) -> pd.DataFrame:
 class _ResultRecord(Record):
     """What a finished training leaves in `fit.json`."""
 
-    made_from: str
+    made_from: dict[str, Any]
     bundle: str
     origin: str = Field(alias="from")
     threshold: float
