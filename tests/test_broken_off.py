@@ -100,6 +100,7 @@ def content(out):
             found[name] = gpd.read_file(path).to_json()
         elif path.name == "item.json":
             item = json.loads(path.read_text())
+            del item["properties"]["thawmap:files"]["item.json"]  # which holds when it was made
             found[name] = {**item, "properties": {**item["properties"], "created": None, "end_datetime": None}}
         else:
             found[name] = path.read_bytes()

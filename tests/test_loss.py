@@ -427,6 +427,18 @@ def test_a_scene_without_elevation_costs_that_scene(uneven, capsys, verb):
     assert sorted(path.name for path in Path("new").iterdir()) == ["s0"]
 
 
+def test_tiles_that_are_damaged_are_cut_again(project, capsys):
+    assert run("tiles", "thawmap.yaml", "--out", "store") == 0
+    before, index = contents(Path("store")), Path("store/s0.zarr/index.parquet")
+    index.write_bytes(index.read_bytes()[:-100])
+    Path("store/s1.zarr/zarr.json").write_text("{")
+    Path("store/store.json").unlink()
+    assert run("tiles", "thawmap.yaml", "--out", "store") == 0
+    assert contents(Path("store")).keys() == before.keys()
+    assert contents(Path("store"))[Path("store.json")] == before[Path("store.json")]
+    assert len(gpd.read_parquet(index))
+
+
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda item: item.write_text("{")])
 def test_a_map_that_says_nothing_costs_that_map(project, capsys, spoil):
     spoil(Path("maps/s0/item.json"))

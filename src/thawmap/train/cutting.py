@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 from odc.geo.geobox import GeoBox
+from pyarrow.parquet import read_schema
 from zarr.codecs import BloscCodec
 
 from thawmap.config import Config, TileSettings
@@ -33,7 +34,7 @@ from thawmap.data.vectors import read_vector, write_vector
 from thawmap.engine import in_order
 from thawmap.errors import DataError
 from thawmap.grid import Window, starts
-from thawmap.records import read, read_object
+from thawmap.records import read
 from thawmap.train.codes import Code, ZarrRecord, encode, stored_layers
 
 FORMAT = 2
@@ -42,6 +43,8 @@ FORMAT = 2
 FOOTPRINT_CRS = "EPSG:6931"
 """Equal-area and polar: footprints of scenes in different zones meet here."""
 
+_INDEX = "index.parquet"
+_PARTS = frozenset({"zarr.json", "image", "target", "valid", _INDEX})  # of a scene's folder
 _BLOCK_PX = 1280  # side of what is read at once; a tile that is larger is read by itself
 _OVERVIEW_PX = 256  # side of what a scene's values are judged by
 _THREADS = 2  # that read blocks while tiles are written
@@ -123,7 +126,7 @@ def write_tiles(
                         array[tile.number] = getattr(tile, name)
                     rows.append(_row(scene, tile))
             rows.sort(key=lambda row: row["number"])
-            write_vector(folder / "index.parquet", _frame(rows, scene.geobox))
+            write_vector(folder / _INDEX, _frame(rows, scene.geobox))
     return len(rows)
 
 
@@ -140,30 +143,22 @@ def check_replaceable(store: Path, scene: str) -> None:
 
 def _check_replaceable(place: Path, _: Path | None = None) -> None:
     """Refuse to replace what holds anything but the arrays and the index of a scene's tiles."""
-    files = list(place.iterdir()) if place.is_dir() else [place]
-    ours = {place / "zarr.json", place / "index.parquet", *(path.parent for path in place.glob("*/zarr.json"))}
-    other = sorted(path.name for path in files if path not in ours)
-    if other or (files and not _is_of_tiles(place)):
+    names = sorted(path.name for path in place.iterdir()) if place.is_dir() else [place.name]
+    other = [name for name in names if name not in _PARTS] if _INDEX in names else names
+    if other:
         msg = (
-            f"{place} holds {some_of(other or [path.name for path in files])}, which is no scene's tiles; move it "
-            "away, or name another folder for the tiles"
+            f"{place} holds {some_of(other)}, which is no scene's tiles; move it away, or name another folder for the "
+            "tiles"
         )
         raise DataError(msg)
-
-
-def _is_of_tiles(place: Path) -> bool:
-    try:
-        attributes = read_object(place / "zarr.json").get("attributes")
-    except (OSError, ValueError):
-        return False
-    return isinstance(attributes, dict) and "fingerprint" in attributes
 
 
 def is_finished(store: Path, scene: Scene, fingerprint: str) -> bool:
     """Whether the scene's tiles are there, made from what ``fingerprint`` stands for."""
     try:
+        read_schema(store / f"{scene.id}.zarr" / _INDEX)  # which one that was cut short has not
         return bool(attributes(store, scene.id)["fingerprint"] == fingerprint)
-    except DataError:
+    except (DataError, OSError, ValueError):
         return False
 
 
@@ -191,7 +186,7 @@ def scene_index(store: Path, scene: str) -> gpd.GeoDataFrame:
     Raises:
         DataError: If it cannot be read.
     """
-    return read_vector(store / f"{scene}.zarr" / "index.parquet")
+    return read_vector(store / f"{scene}.zarr" / _INDEX)
 
 
 def tile_count(shape: tuple[int, int], settings: TileSettings) -> int:
