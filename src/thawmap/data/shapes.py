@@ -18,7 +18,7 @@ _Floats = npt.NDArray[np.float64]
 LONLAT = "EPSG:4326"
 _STRAIGHT_M, _STRAIGHT_DEGREES = 2000.0, 0.02
 """Longest straight lines that are taken for straight in another CRS: off by less than half a metre."""
-_MOST_LINES = 100_000  # that a boundary is cut into
+_WHOLE_M, _WHOLE_DEGREES = 4e7, 1000.0  # boundaries around the Earth; what is longer is damaged
 _STEP = 90.0  # degrees between the meridians around which degrees are counted
 
 
@@ -46,9 +46,9 @@ def place(frame: gpd.GeoDataFrame, crs: str, *, meridian: float = 0.0) -> Placed
     """
     shapes = np.asarray(frame.geometry.values)
     if pyproj.CRS(crs) != frame.crs:
-        longest = _STRAIGHT_DEGREES if frame.crs.is_geographic else _STRAIGHT_M
+        longest, whole = (_STRAIGHT_DEGREES, _WHOLE_DEGREES) if frame.crs.is_geographic else (_STRAIGHT_M, _WHOLE_M)
         with np.errstate(all="ignore"):  # of points that are damaged, which stay as they are
-            shapes, long = shapes.copy(), shapely.length(shapes) < _MOST_LINES * longest
+            shapes, long = shapes.copy(), shapely.length(shapes) < whole
         shapes[long] = shapely.segmentize(shapes[long], longest)
         shapes = np.asarray(gpd.GeoSeries(shapes, crs=frame.crs).to_crs(crs).values)
     if pyproj.CRS(crs).is_geographic:
