@@ -24,12 +24,10 @@ from thawmap.data.item import read_item
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
 from thawmap.errors import DataError
-from thawmap.infer.caption import caption, captioned
 from thawmap.infer.ground import pixel_m
 from thawmap.infer.item import NODATA, Provenance, assets, stac_item
 from thawmap.infer.masks import Disc, masks
 from thawmap.infer.predict import Rows
-from thawmap.infer.quicklook import quicklook
 from thawmap.infer.replacing import replace_map, write_item
 from thawmap.infer.styles import mask_style, outline_style, probability_style
 from thawmap.infer.vectorise import Found, Vectoriser
@@ -128,7 +126,7 @@ def export(
         valid, positive, slumps = _write_rasters(scene, rows, draft, (polygons, outputs, provenance))
         vectors = [_write_vector(draft / f"{names['slumps']}.{kind}", slumps) for kind in outputs.vectors]
         _write_styles(draft, names)
-        write_png(draft / "quicklook.png", captioned(quicklook(picture, slumps), picture.geobox, caption(scene)))
+        _write_quicklook(draft / "quicklook.png", scene, picture, slumps)
         files = {name: names[name] for name in ("probability", "mask")}
         if (draft / "spread.tif").exists():
             files["spread"] = "spread.tif"
@@ -253,6 +251,13 @@ def _write_styles(draft: Path, names: Mapping[str, str]) -> None:
     }
     for name, style in styles.items():
         write_text((draft / names[name]).with_suffix(".qml"), style)
+
+
+def _write_quicklook(path: Path, scene: Scene, picture: Stack, slumps: "gpd.GeoDataFrame") -> None:
+    from thawmap.infer.caption import caption, captioned  # noqa: PLC0415 - only once a scene is mapped
+    from thawmap.infer.quicklook import quicklook  # noqa: PLC0415
+
+    write_png(path, captioned(quicklook(picture, slumps), picture.geobox, caption(scene)))
 
 
 def _write_vector(path: Path, slumps: "gpd.GeoDataFrame") -> Path:

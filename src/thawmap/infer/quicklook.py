@@ -1,15 +1,16 @@
 """A scene as a picture with the outlines of what was found in it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import shapely
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from thawmap.data.stack import Stack
-
-if TYPE_CHECKING:
-    import geopandas as gpd
 
 _OUTLINE = "#56b4e9"  # as predictions in the reports
 _PICTURE_PX = 1024  # longer side of a quicklook
@@ -22,17 +23,13 @@ _VEIL = 0.55  # grey over what is seen but was not mapped
 _VEILED = 0.6  # its share
 
 
-def quicklook(picture: Stack, slumps: "gpd.GeoDataFrame") -> npt.NDArray[np.uint8]:
+def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]:
     """The scene (y, x, 3), uint8, in false colour (NIR, red, green), with the slumps' outlines.
 
     A reflectance has one brightness in all pictures, so that two maps can be compared by eye, whatever their masks and
     clouds. What is seen but not valid, and so not mapped, lies under a veil; missing pixels are grey. Without these
     three layers the first layer is shown in grey, between the 2nd and 98th percentile of what the sensor saw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only once a scene is mapped
-    from matplotlib.collections import LineCollection  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     geobox = picture.geobox
     height, width = geobox.shape
     figure = Figure(figsize=(width / height, 1) if height >= width else (1, height / width), dpi=_PICTURE_PX)
