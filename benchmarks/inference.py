@@ -137,7 +137,7 @@ def reference(project: Path, model: Path, out: Path, margin: int) -> dict[str, f
     bundle = bundles.load(model)
     network = bundle.network.eval()
     with torch.inference_mode():
-        probability(network, torch.zeros(1, len(PAPER_LAYERS), 64, 64), bundle.layers)
+        probability(network, torch.zeros(1, len(PAPER_LAYERS), 64, 64), bundle.reading)
     begin = time.perf_counter()
     image, profile = _whole(project.parent / "scene")
     known = np.isfinite(image).all(axis=0)
@@ -151,7 +151,7 @@ def reference(project: Path, model: Path, out: Path, margin: int) -> dict[str, f
             for col in _firsts(width, PATCH, margin):
                 place = np.s_[row : row + patch[0], col : col + patch[1]]
                 batch = torch.from_numpy(image[(slice(None), *place)][None].copy())
-                answer = probability(network, batch, bundle.layers)[0].numpy()
+                answer = probability(network, batch, bundle.reading)[0].numpy()
                 total[place] += answer * taper
                 weight[place] += taper
     found = total / weight

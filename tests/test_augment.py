@@ -309,3 +309,44 @@ def test_what_the_layers_do_not_suit_is_refused(names, settings_, message):
 def test_what_the_layers_suit_is_accepted():
     check(AugmentSettings.model_validate({"noise": {}}), [layer("ndvi")])  # red and near infrared are read for it
     check(AugmentSettings.model_validate({"drop": {}, "contrast": {}}), [layer(name) for name in STORED])
+
+
+def flat(number=200, side=64):
+    """Tiles that are known and valid everywhere."""
+    shape = (number, side, side)
+    return Batch(
+        image=torch.full((number, 2, side, side), 0.25),
+        target=torch.zeros(shape, dtype=torch.uint8),
+        valid=torch.ones(shape, dtype=torch.bool),
+    )
+
+
+@given(share=st.floats(0.05, 0.9), seed=st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_gaps_are_missing_in_every_layer_and_valid_nowhere_and_hold_at_most_the_share(share, seed):
+    batch = flat(40)
+    laid = augment(batch, STORED[:2], AugmentSettings(**STILL, gaps={"share": share, "probability": 1}), seeded(seed))
+    assert torch.equal(torch.isnan(laid.image).all(1), ~laid.valid)
+    assert torch.equal(torch.isnan(laid.image).any(1), ~laid.valid)
+    assert torch.equal(laid.target, batch.target)
+    shares = (~laid.valid).float().mean((1, 2))
+    assert shares.max() <= share + 0.02
+    assert shares.max() > shares.min()
+
+
+def test_gaps_come_as_often_as_is_set_and_are_patches_not_pixels():
+    laid = augment(flat(), STORED[:2], AugmentSettings(**STILL, gaps={"probability": 0.5, "share": 0.5}), seeded())
+    gaps = (~laid.valid).numpy()
+    holed = gaps[gaps.any(axis=(1, 2))]
+    assert len(holed) / len(gaps) == pytest.approx(0.5, abs=0.08)
+    sizes = [pixels / ndimage.label(gap)[1] for gap, pixels in zip(holed, holed.sum(axis=(1, 2)), strict=True)]
+    assert np.median(sizes) > 50
+
+
+def test_gaps_leave_what_is_missing_ignored_or_not_valid_as_it_was():
+    batch = flat(8)
+    batch.valid[:, :10] = False
+    batch.image[:, :, :, :5] = torch.nan
+    laid = augment(batch, STORED[:2], AugmentSettings(**STILL, gaps={"probability": 1.0}), seeded())
+    assert not laid.valid[:, :10].any()
+    assert torch.isnan(laid.image[..., :5]).all()

@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 LAYERS = (layer("red"), layer("ndvi"), layer("relative_elevation"))
 
 
-def make(architecture):
+def make(architecture, **options):
     network = build(ModelSettings(architecture=architecture, encoder="resnet18"), channels=3).eval()
     return Bundle(
         architecture=architecture,
@@ -26,6 +26,7 @@ def make(architecture):
         stride=32,
         fixed_tile=False,
         network=network,
+        **options,
     )
 
 
@@ -37,12 +38,12 @@ def scenes(number, side=64):
 
 
 def test_logistic_regression_by_hand_is_the_oracle():
-    bundle = make("pixel")
+    bundle = make("pixel", fill="zero", temperature=1.7)
     images = scenes(2)
     weight, bias = (value.detach().numpy() for value in bundle.network.parameters())
     low, high = (np.array([getattr(item, end) for item in LAYERS])[:, None, None] for end in ("low", "high"))
     scaled = np.nan_to_num(np.clip((images - low) / (high - low), 0, 1), nan=0.0)
-    expected = 1 / (1 + np.exp(-(np.einsum("nchw,c->nhw", scaled, weight[0, :, 0, 0]) + bias[0])))
+    expected = 1 / (1 + np.exp(-(np.einsum("nchw,c->nhw", scaled, weight[0, :, 0, 0]) + bias[0]) / 1.7))
     answer = open_backend(bundle, device="cpu")(images)
     assert answer.dtype == np.float32
     np.testing.assert_allclose(answer, expected, atol=1e-6)
@@ -54,7 +55,7 @@ def test_answers_are_those_of_the_network_as_it_was_trained(architecture):
     before = {name: value.clone() for name, value in bundle.network.state_dict().items()}
     answer = open_backend(bundle, device="cpu")(images)
     with torch.no_grad():
-        truth = probability(bundle.network, torch.from_numpy(images), bundle.layers).numpy()
+        truth = probability(bundle.network, torch.from_numpy(images), bundle.reading).numpy()
     np.testing.assert_allclose(answer, truth, atol=1e-5)
     assert all(torch.equal(before[name], value) for name, value in bundle.network.state_dict().items())
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from thawmap.config import AugmentSettings, Config, TrainingSettings, json_schema, load, parse
+from thawmap.config import AugmentSettings, Config, ModelSettings, TrainingSettings, json_schema, load, parse
 from thawmap.config.recipes import RECIPES, Name
 from thawmap.errors import ConfigError
 from thawmap.layers import LAYERS, PAPER_LAYERS
@@ -84,10 +84,11 @@ def test_every_recipe_is_a_configuration():
     assert set(RECIPES) == set(Name.__args__)
     for recipe, sections in RECIPES.items():
         resolved = read(f"recipe: {recipe}").as_json()
-        plain = read("recipe: nitze2021").as_json()
+        defaults = {"training": TrainingSettings(), "augment": AugmentSettings(), "model": ModelSettings()}
+        plain = {part: settings.model_dump(mode="json") for part, settings in defaults.items()}
         differs = {
             (part, key)
-            for part in ("training", "augment")
+            for part in ("training", "augment", "model")
             for key in plain[part]
             if resolved[part][key] != plain[part][key]
         }

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import pystac
 import pytest
 import rasterio
@@ -48,7 +49,8 @@ def rows_of(probability, height=5):
 def made(folder, probability, scene=None, **options):
     """The folder of an exported scene, and what was said of it."""
     scene = scene or scene_of(probability.shape)
-    keys = {"threshold": 0.5, "storage": "uint8", "vectors": ("gpkg",), "names": "thawmap"} | options
+    keys = {"threshold": 0.5, "storage": "uint8", "vectors": ("gpkg",), "names": "thawmap", "min_area_m2": 0}
+    keys |= options
     polygons = {name: value for name, value in keys.items() if name in PolygonSettings.model_fields}
     done = export(
         scene,
@@ -57,7 +59,7 @@ def made(folder, probability, scene=None, **options):
         picture=picture_of(scene),
         polygons=PolygonSettings(**polygons),
         outputs=OutputSettings(probability=keys["storage"], vectors=keys["vectors"], names=keys["names"]),
-        provenance=Provenance(bundle="b1", threshold=keys["threshold"], config={"overlap": 2}),
+        provenance=Provenance(bundle="b1", threshold=keys["threshold"], config={"inference": {"overlap": 2}}),
     )
     return done.folder, done
 
@@ -232,13 +234,13 @@ def test_a_rerun_replaces_the_folder(tmp_path):
 def test_finished_is_what_was_made_from_the_same(tmp_path):
     scene = scene_of((10, 10))
     folder, _ = made(tmp_path, np.ones((10, 10)), scene)
-    same = Provenance(bundle="b1", threshold=0.5, config={"overlap": 2})
+    same = Provenance(bundle="b1", threshold=0.5, config={"inference": {"overlap": 2}})
     assert is_finished(tmp_path, scene, same.fingerprint)
     others = (
-        Provenance(bundle="b2", threshold=0.5, config={"overlap": 2}),
-        Provenance(bundle="b1", threshold=0.4, config={"overlap": 2}),
-        Provenance(bundle="b1", threshold=0.5, config={"overlap": 3}),
-        Provenance(bundle="b1", threshold=0.5, config={"overlap": 2}, inputs=[{"name": "s2.tif"}]),
+        Provenance(bundle="b2", threshold=0.5, config={"inference": {"overlap": 2}}),
+        Provenance(bundle="b1", threshold=0.4, config={"inference": {"overlap": 2}}),
+        Provenance(bundle="b1", threshold=0.5, config={"inference": {"overlap": 3}}),
+        Provenance(bundle="b1", threshold=0.5, config={"inference": {"overlap": 2}}, inputs=[{"name": "s2.tif"}]),
     )
     assert len({made_from.fingerprint for made_from in others}) == 4
     assert not any(is_finished(tmp_path, scene, made_from.fingerprint) for made_from in others)
@@ -246,12 +248,23 @@ def test_finished_is_what_was_made_from_the_same(tmp_path):
     assert not is_finished(tmp_path, scene, same.fingerprint)
 
 
-def test_small_slumps_are_left_out_of_the_polygons_only(tmp_path):
+def test_small_slumps_lie_in_a_layer_of_their_own_and_in_no_mask(tmp_path):
     probability = np.zeros((10, 10))
     probability[1, 1] = probability[4:8, 4:8] = 1
-    folder, done = made(tmp_path, probability, min_area_m2=500)
-    assert (done.slumps, done.slump_pixels) == (1, 17)
-    assert (read(folder / "mask.tif") == 1).sum() == 17
+    folder, done = made(tmp_path, probability, min_area_m2=500, vectors=KINDS)
+    assert (done.slumps, done.left_out, done.slump_pixels) == (1, 1, 16)
+    assert (read(folder / "mask.tif") == 1).sum() == 16
+    assert pyogrio.list_layers(folder / "slumps.gpkg")[:, 0].tolist() == ["slumps", "left_out"]
+    item = json.loads((folder / "item.json").read_text(encoding="utf-8"))
+    assert item["properties"]["thawmap:left_out"] == {"below 500 m2": 1}
+    for kind in KINDS:
+        if kind == "gpkg":
+            small = gpd.read_file(folder / "slumps.gpkg", layer="left_out")
+        else:
+            file = folder / item["assets"][f"left_out_{kind}"]["href"]
+            small = gpd.read_parquet(file) if kind == "parquet" else gpd.read_file(file)
+        assert small["pixels"].tolist() == [1]
+        assert small["reason"].tolist() == ["below 500 m2"]
 
 
 def test_the_item_is_stac_and_says_what_it_was_made_from(tmp_path):

@@ -76,7 +76,8 @@ def test_the_registries_are_what_the_configuration_accepts():
         "training.phases=[{name: one, epochs: 1}, {name: two, epochs: 1, tiles: mined}]",
         *(f"training.precision={name}" for name in TrainingSettings.model_fields["precision"].annotation.__args__),
         *(f"augment.{name}=1" for name in ("flip", "rotate90", "paste", "blur")),
-        *(f"augment.{name}={{probability: 1}}" for name in ("contrast", "brightness", "radiometry", "noise")),
+        *(f"augment.{name}={{probability: 1}}" for name in ("contrast", "brightness", "radiometry", "noise", "gaps")),
+        *(f"model.fill={name}" for name in ("near", "zero")),
         "augment.drop={probability: 1, layers: [nir]}",
     ],
 )
@@ -90,7 +91,7 @@ def test_every_accepted_name_trains_and_loads(hard, tmp_path, chosen):
 
 def test_no_augmentation_is_forgotten():
     assert set(AugmentSettings.model_fields) == {
-        "flip", "rotate90", "paste", "blur", "contrast", "brightness", "radiometry", "noise", "drop",
+        "flip", "rotate90", "paste", "blur", "contrast", "brightness", "radiometry", "noise", "drop", "gaps",
     }  # fmt: skip
 
 
@@ -182,7 +183,8 @@ def test_what_a_run_leaves_behind(store, tmp_path):
     assert bundle.thresholds == {"paper": 0.5, "validation": bundle.threshold}
     assert load(tmp_path / "last").provenance["from"] == "phase full, epoch 2"
     assert lines[0] == "train: 2 tiles, 2 with objects, from Lena"
-    assert lines[-1].startswith("phase full, epoch 2 of 2: train loss")
+    assert lines[-2].startswith("phase full, epoch 2 of 2: train loss")
+    assert lines[-1] == (f"calibrated: logits are divided by {bundle.temperature:g}, threshold {bundle.threshold:.2f}")
 
 
 def test_the_best_epoch_is_kept_and_the_next_phase_starts_from_it(store, tmp_path):
@@ -192,7 +194,8 @@ def test_the_best_epoch_is_kept_and_the_next_phase_starts_from_it(store, tmp_pat
     scores = [float(line.split("IoU ")[1].split(" ")[0]) for line in lines if "IoU" in line]
     kept = [line.endswith("kept") for line in lines if "IoU" in line]
     assert scores[4] < max(scores)
-    assert scores[5] == max(scores) == round(bundle.metrics["validation_iou_at_threshold"], 3)
+    assert scores[5] == max(scores)
+    assert bundle.metrics["validation_iou_at_threshold"] == pytest.approx(max(scores), rel=0.03)
     assert kept[5]  # as good as the best, and later
     best = max(number for number in range(5) if kept[number])
     checked = log_of(tmp_path).query("split == 'validation'").reset_index(drop=True)
@@ -238,10 +241,10 @@ def test_a_sparse_phase_sees_positive_tiles_only(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_says_where_and_keeps_the_best(store, tmp_path):
-    """A mean of some 1e34, a million times over: beyond float32 in whatever kernel and order it is summed."""
-    wild = "{name: wild, epochs: 3, lr: 1.0e+35, loss: {name: bce, weight: 1.0e+6}}"
+    """A loss beyond float32, whatever the kernels are and in whatever order they sum."""
+    wild = "{name: wild, epochs: 3, loss: {name: bce, weight: 1.0e+300}}"
     phases = f"training.phases=[{{name: calm, epochs: 1}}, {wild}]"
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in phase wild, epoch 1, batch 2 of 2; lower"):
+    with pytest.raises(TrainingError, match=r"the loss is inf in phase wild, epoch 1, batch 1 of 2; lower"):
         run(store, tmp_path, phases)
     assert load(tmp_path).provenance["from"] == "phase calm, epoch 1"
     assert set(log_of(tmp_path)["phase"]) == {"calm"}

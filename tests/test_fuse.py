@@ -301,9 +301,10 @@ def made(folder, name, values, grid, acquired=None, **options):
     scene = Scene(id=name, sensor="test", geobox=grid, files={}, acquired=acquired, region="Yukon")
     image = ArraySource(dict.fromkeys(("nir", "red", "green"), np.nan_to_num(values)), grid)
     rows = (Rows(first_row=row, probability=values[row : row + 16]) for row in range(0, len(values), 16))
-    config = {"polygons": PolygonSettings().model_dump(mode="json"), "outputs": outputs.model_dump(mode="json")}
+    polygons = PolygonSettings(min_area_m2=0)
+    config = {"polygons": polygons.model_dump(mode="json"), "outputs": outputs.model_dump(mode="json")}
     export(
-        scene, rows, folder, picture=preview(scene, ("nir", "red", "green"), [image]), polygons=PolygonSettings(),
+        scene, rows, folder, picture=preview(scene, ("nir", "red", "green"), [image]), polygons=polygons,
         outputs=outputs, provenance=Provenance(bundle=keys["bundle"], threshold=keys["threshold"], config=config),
     )  # fmt: skip
     return folder / name

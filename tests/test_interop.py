@@ -25,6 +25,7 @@ from thawmap.model.bundle import Bundle, load, save
 from thawmap.model.encodings import DARTS, STORED, seen_range
 from thawmap.model.interop import Facts, _layers, darts_checkpoint, import_bundle
 from thawmap.model.network import build, probability, scale, traits
+from thawmap.model.reading import Reading
 from thawmap.pipeline import models
 
 torch.set_num_threads(1)
@@ -59,16 +60,16 @@ def test_a_run_of_thaw_slump_segmentation_sees_and_answers_what_it_did(tmp_path,
     stored, physical = stored_and_physical()
     theirs = stored * (1 / torch.tensor(DIVIDED_BY, dtype=torch.float32).reshape(-1, 1, 1))
     assert theirs[:, 1:5].max() > 3.9, "reflectances far beyond 0.3 are seen as they are"
-    torch.testing.assert_close(scale(physical, bundle.layers), theirs, rtol=1e-6, atol=2e-7)
+    torch.testing.assert_close(scale(physical, bundle.reading), theirs, rtol=1e-6, atol=2e-7)
     with torch.inference_mode():
         answer = torch.sigmoid(net(theirs)).squeeze(1)
-        torch.testing.assert_close(probability(bundle.network, physical, bundle.layers), answer, rtol=0, atol=2e-6)
+        torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=2e-6)
 
 
 def test_missing_is_zero_for_them_and_for_us(tmp_path):
     write_run(tmp_path / "run")
     bundle, _ = import_bundle(tmp_path / "run", PAPER_WINDOW)
-    assert torch.count_nonzero(scale(torch.full((1, 10, 4, 4), torch.nan), bundle.layers)) == 0
+    assert torch.count_nonzero(scale(torch.full((1, 10, 4, 4), torch.nan), bundle.reading)) == 0
 
 
 def test_a_run_of_some_sources_has_their_channels_in_alphabetical_order(tmp_path):
@@ -94,10 +95,10 @@ def test_the_norm_factors_of_old_darts_models_are_honoured(tmp_path):
     bundle, notes = import_bundle(tmp_path / "model.pt", PAPER_WINDOW)
     stored, physical = (part[:, [*range(1, 10), 0]] for part in stored_and_physical(1))
     theirs = torch.stack([stored[:, at] * factors[name] for at, name in enumerate(order)], dim=1)
-    torch.testing.assert_close(scale(physical, bundle.layers), theirs, rtol=1e-6, atol=2e-7)
+    torch.testing.assert_close(scale(physical, bundle.reading), theirs, rtol=1e-6, atol=2e-7)
     with torch.inference_mode():
         answer = torch.sigmoid(net(theirs)).squeeze(1)
-        torch.testing.assert_close(probability(bundle.network, physical, bundle.layers), answer, rtol=0, atol=2e-6)
+        torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=2e-6)
     assert bundle.tile == 1024
     assert any("norm factors are honoured" in note for note in notes)
 
@@ -117,10 +118,10 @@ def test_a_lightning_checkpoint_of_darts_sees_their_ranges_clipped(tmp_path):
     ours[6] /= 100  # their curvature is per 100 m
     ours[7] = ours[7] / 255 * 0.24 - 0.12
     physical = torch.from_numpy(ours.astype(np.float32))[None]
-    torch.testing.assert_close(scale(physical, bundle.layers), theirs, rtol=1e-6, atol=5e-7)
+    torch.testing.assert_close(scale(physical, bundle.reading), theirs, rtol=1e-6, atol=5e-7)
     with torch.inference_mode():
         answer = torch.sigmoid(net(theirs)).squeeze(1)
-        torch.testing.assert_close(probability(bundle.network, physical, bundle.layers), answer, rtol=0, atol=5e-6)
+        torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=5e-6)
     assert {one.name: one.recipe for one in bundle.layers if one.recipe} == {
         "relative_elevation": "circle of 2000 m", "slope": "horn",
     }  # fmt: skip
@@ -137,7 +138,9 @@ def test_any_plausible_factor_gives_the_range_that_it_means(band, times, stored)
     low, high = seen_range(band, factor)
     one = layer(band, low=low, high=high, clip=False)
     physical = torch.full((1, 1, 1, 1), stored * STORED[band].scale + STORED[band].offset)
-    assert scale(physical, (one,)).item() == pytest.approx(stored * factor, rel=2e-6, abs=2e-6)
+    assert scale(physical, Reading(layers=(one,), fill="zero")).item() == pytest.approx(
+        stored * factor, rel=2e-6, abs=2e-6
+    )
 
 
 def test_their_ranges_are_our_own_where_the_units_are():
@@ -194,7 +197,7 @@ def test_a_range_that_is_given_goes_before_what_the_file_says(tmp_path):
     facts = Facts(window_m=300, ranges={"relative_elevation": (-30, 70)})
     bundle, notes = import_bundle(tmp_path / "run", facts)
     metres = torch.tensor([-30.0, 0.0, 12.5]).reshape(1, 1, 1, 3)
-    seen = scale(metres, (bundle.layers[CHANNELS.index("relative_elevation")],)).flatten()
+    seen = scale(metres, Reading(layers=(bundle.layers[CHANNELS.index("relative_elevation")],), fill="zero")).flatten()
     torch.testing.assert_close(seen, (metres.flatten() + 30) * 300 / 30000)
     assert not any("(metres + 50)" in note for note in notes)
 
@@ -461,7 +464,7 @@ def test_an_export_to_darts_is_one_that_darts_builds_and_that_comes_back(tmp_pat
     )
     with torch.inference_mode():
         answer = torch.sigmoid(theirs.eval()(((physical - low) / (high - low)).clip(0, 1))).squeeze(1)
-        torch.testing.assert_close(probability(bundle.network, physical, bundle.layers), answer, rtol=0, atol=2e-6)
+        torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=2e-6)
     again, _ = import_bundle(tmp_path / "out" / "model.pt", PAPER_WINDOW)
     assert [(one.name, one.low, one.high, one.clip) for one in again.layers] == [
         (one.name, one.low, one.high, one.clip) for one in bundle.layers
@@ -535,7 +538,7 @@ def test_an_onnx_file_maps_physical_units_to_probabilities(tmp_path):
         (answer,) = session.run(None, {session.get_inputs()[0].name: part.numpy()})
         assert answer.shape == (len(part), 1, 64, 64)
         with torch.inference_mode():
-            expected = probability(saved.network, part, saved.layers).numpy()
+            expected = probability(saved.network, part, saved.reading).numpy()
         np.testing.assert_allclose(answer[:, 0], expected, rtol=0, atol=2e-5)
     check_deepness(session, saved, images)
 

@@ -51,7 +51,7 @@ def made(folder, scene=None, rows=None, **outputs):
         rows or rows_of(probability_of(scene.geobox.shape)),
         folder,
         picture=preview(coarse, ["red"], [image]),
-        polygons=PolygonSettings(),
+        polygons=PolygonSettings(min_area_m2=0),
         outputs=OutputSettings(**outputs),
         provenance=MADE_FROM,
     )

@@ -14,6 +14,7 @@ from sklearn.calibration import calibration_curve
 
 from thawmap.errors import DataError
 from thawmap.model.metrics import (
+    PLATEAU,
     SCORES,
     Counts,
     Histogram,
@@ -22,6 +23,7 @@ from thawmap.model.metrics import (
     counts,
     histogram,
     mean_scores,
+    plateau_threshold,
     reliability,
     scores,
 )
@@ -247,3 +249,42 @@ def test_what_keeps_its_promise_has_no_calibration_error():
 def test_steps_finer_than_hundredths_are_refused(steps):
     with pytest.raises(DataError, match=rf"parted into {steps} steps; allowed is 1 .. 100"):
         reliability(Histogram.empty(), steps=steps)
+
+
+@given(
+    stored=hnp.arrays(np.uint8, 60, elements=st.integers(0, 100)),
+    target=hnp.arrays(np.uint8, 60, elements=st.integers(0, 1)),
+)
+def test_every_threshold_between_plateau_and_peak_is_as_good_as_the_peak_but_for_its_tolerance(stored, target):
+    counted = histogram(stored / 100, target, np.ones(60, bool))
+    chosen = plateau_threshold([counted])
+    if not target.any():
+        assert np.isnan(chosen)
+        return
+    reached = [np.nan_to_num(scores(counted.counts(step / 100))["iou"]) for step in range(101)]
+    assert chosen == round(chosen * 100) / 100
+    peak = min(np.flatnonzero(np.equal(reached, max(reached))), key=lambda step: abs(step - chosen * 100))
+    first, last = sorted((peak, round(chosen * 100)))
+    assert min(reached[first : last + 1]) >= (1 - PLATEAU) * max(reached)
+
+
+def test_the_threshold_lies_in_the_middle_of_a_plateau_and_not_on_a_narrow_peak():
+    """Three false pixels at 0.89 and two true ones at 0.91 among a thousand: the peak is at 0.89 and 0.90 alone."""
+    negative, positive = np.zeros(101, np.int64), np.zeros(101, np.int64)
+    negative[0], positive[100], negative[89], positive[91] = 1000, 1000, 3, 2
+    assert best_threshold(Histogram(negative, positive)) in {0.89, 0.9}
+    assert plateau_threshold([Histogram(negative, positive)]) == pytest.approx(0.5, abs=0.02)
+
+
+def test_regions_count_alike_whatever_their_size():
+    """A large region that is best at 0.2 and three small ones that are best at 0.8: each counts once."""
+
+    def region(step, pixels):
+        negative, positive = np.zeros(101, np.int64), np.zeros(101, np.int64)
+        negative[step - 10], positive[step + 10] = pixels, pixels
+        return Histogram(negative, positive)
+
+    large, small = region(20, 10**6), [region(80, 10) for _ in range(3)]
+    assert plateau_threshold([large]) == pytest.approx(0.2, abs=0.1)
+    assert plateau_threshold([large, *small]) == pytest.approx(0.8, abs=0.1)
+    assert plateau_threshold([sum([large, *small], Histogram.empty())]) == pytest.approx(0.2, abs=0.1)

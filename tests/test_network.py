@@ -24,6 +24,7 @@ from thawmap.config import ModelSettings
 from thawmap.errors import ConfigError
 from thawmap.layers import layer
 from thawmap.model.network import Traits, architectures, build, logits, probability, scale, traits
+from thawmap.model.reading import Reading
 
 torch.set_num_threads(1)
 
@@ -264,21 +265,25 @@ def test_scaling_is_the_formula_of_each_layer(low, width, share, clip):
     value = low + share * width
     images = torch.tensor([value, torch.nan], dtype=torch.float32).view(1, 1, 1, 2)
     expected = np.clip(share, 0, 1) if clip else share
-    found = scale(images, [first])
-    assert found[0, 0, 0, 0].item() == pytest.approx(expected, abs=1e-3)
-    assert found[0, 0, 0, 1].item() == 0
+    for fill, second in (("zero", 0), ("near", expected)):
+        found = scale(images, Reading(layers=(first,), fill=fill))
+        assert found[0, 0, 0, 0].item() == pytest.approx(expected, abs=1e-3)
+        assert found[0, 0, 0, 1].item() == pytest.approx(second, abs=1e-3)
 
 
-def test_a_missing_pixel_looks_like_the_lower_end_of_its_range_to_the_network():
+@pytest.mark.parametrize("fill", ["zero", "near"])
+def test_where_nothing_is_near_a_missing_pixel_looks_like_the_lower_end_of_its_range(fill):
     network = build(SETTINGS["pixel"], channels=2)
-    layers = [layer("red"), layer("slope")]
+    reading = Reading(layers=(layer("red"), layer("slope")), fill=fill)
     missing, lowest = torch.full((1, 2, 1, 1), torch.nan), torch.tensor([-0.1, 0.0]).view(1, 2, 1, 1)
-    assert torch.equal(logits(network, missing, layers), logits(network, lowest, layers))
+    assert torch.equal(logits(network, missing, reading), logits(network, lowest, reading))
 
 
 def test_one_sigmoid_lies_between_logits_and_probability():
     network = build(SETTINGS["unet"], channels=2).eval()
-    layers, images = [layer("red"), layer("slope")], torch.rand(2, 2, 32, 32)
-    with torch.inference_mode():
-        expected = 1 / (1 + np.exp(-logits(network, images, layers).numpy().astype(float)))
-        np.testing.assert_allclose(probability(network, images, layers).numpy(), expected, atol=1e-6)
+    images = torch.rand(2, 2, 32, 32)
+    for temperature in (1.0, 2.5):
+        reading = Reading(layers=(layer("red"), layer("slope")), temperature=temperature)
+        with torch.inference_mode():
+            expected = 1 / (1 + np.exp(-logits(network, images, reading).numpy().astype(float) / temperature))
+            np.testing.assert_allclose(probability(network, images, reading).numpy(), expected, atol=1e-6)

@@ -50,7 +50,7 @@ def parts_of(probability, cuts=(), layers=None):
 
 def found_in(probability, cuts=(), layers=None, geobox=None, **options):
     scene = scene_on(geobox or grid(probability.shape))
-    polygons = PolygonSettings(threshold=THRESHOLD, **options)
+    polygons = PolygonSettings(threshold=THRESHOLD, **{"min_area_m2": 0} | options)
     vectoriser = Vectoriser(scene, polygons, bundle_id="b1")
     disc = Disc(polygons.opening_m, pixel_m(scene.geobox))
     for rows, mask in masks(parts_of(probability, cuts, layers), THRESHOLD, disc):
@@ -60,12 +60,12 @@ def found_in(probability, cuts=(), layers=None, geobox=None, **options):
 
 def written(folder, probability, **options):
     """Mask, number of its pixels in objects, and polygons, when a scene is written with these settings."""
-    polygons = PolygonSettings(threshold=THRESHOLD, **options)
+    polygons = PolygonSettings(threshold=THRESHOLD, **{"min_area_m2": 0} | options)
     how = (polygons, OutputSettings(), Provenance(bundle="b1", threshold=THRESHOLD))
     rows = parts_of(probability, range(0, len(probability), 5))
-    _, positive, slumps = export._write_rasters(scene_on(grid(probability.shape)), rows, folder, how)
+    _, positive, found = export._write_rasters(scene_on(grid(probability.shape)), rows, folder, how)
     with rasterio.open(folder / "mask.tif") as file:
-        return file.read(1), positive, slumps
+        return file.read(1), positive, found.slumps
 
 
 def burnt(frame, shape):
@@ -159,9 +159,56 @@ def test_the_cut_changes_nothing(probability, cuts, seed, hole, radius):
     options = options_of(seed, hole, radius)
     whole, parts = found_in(probability, **options), found_in(probability, cuts, **options)
     assert parts.slumps.equals(whole.slumps)
+    assert parts.left_out.equals(whole.left_out)
     for name in ("erased", "filled"):
         one, other = ({polygon.normalize().wkt for polygon in getattr(result, name)} for result in (whole, parts))
         assert one == other
+
+
+def rim_of(probability):
+    """Where a pixel shares a side with a missing one or with what lies beyond the scene."""
+    missing = np.pad(np.isnan(probability), 1, constant_values=True)
+    return (missing[:-2] | missing[2:])[:, 1:-1] | (missing[:, :-2] | missing[:, 2:])[1:-1]
+
+
+@law
+@given(
+    probability=rasters(),
+    cuts=cuts,
+    seed=seeds,
+    hole=holes,
+    least=st.sampled_from(["auto", 0.0, 150.0, 350.0, 650.0]),
+)
+def test_what_is_left_out_is_small_or_a_sliver_and_nothing_is_lost(probability, cuts, seed, hole, least):
+    """Every object is a slump or left out, with the reason that pixels tell; 4 px of 10 m are the least by default."""
+    options = options_of(seed, hole)
+    found = found_in(probability, cuts, **options, min_area_m2=least)
+    every = found_in(probability, cuts, **options).slumps
+    assert sorted([*found.slumps["slump_id"], *found.left_out["slump_id"]]) == sorted(every["slump_id"])
+    rim, mask = rim_of(probability), probability > THRESHOLD
+    least_px = 4 if least == "auto" else least / 100
+    numbers = burnt(every, probability.shape)
+    for number, slump in enumerate(every.itertuples(), start=1):
+        pixels = (numbers == number) & mask
+        why = ""
+        if slump.pixels < least_px:
+            why = f"below {least_px * 100 * 1.0008:.0f} m2" if least == "auto" else f"below {least:.0f} m2"
+        elif least == "auto" and 3 * (pixels & rim).sum() >= pixels.sum():
+            why = vectorise.SLIVER
+        reasons = found.left_out.loc[found.left_out["slump_id"] == slump.slump_id, vectorise.REASON].tolist()
+        assert reasons == ([why] if why else []), (slump.pixels, why, reasons)
+
+
+@files_law
+@given(probability=rasters(), seed=seeds, hole=holes, drop=st.booleans())
+def test_the_mask_is_that_of_the_slumps_whatever_is_left_out(tmp_path_factory, probability, seed, hole, drop):
+    least = 350.0 if drop else "auto"
+    mask, positive, slumps = written(
+        tmp_path_factory.mktemp("map"), probability, **options_of(seed, hole), min_area_m2=least
+    )
+    np.testing.assert_array_equal(mask == 1, burnt(slumps, probability.shape) > 0)
+    np.testing.assert_array_equal(mask == 255, np.isnan(probability))
+    assert positive == (mask == 1).sum()
 
 
 @law
@@ -206,6 +253,7 @@ def test_neither_strips_nor_piles_change_anything(seed, strip, pile):
         patch.setattr(vectorise, "_PILE", pile)
         parts = found_in(probability, **options)
     assert parts.slumps.equals(whole.slumps)
+    assert parts.left_out.equals(whole.left_out)
     assert shapely.area(parts.filled).sum() == shapely.area(whole.filled).sum()
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from thawmap.config.plan import read_plan
 from thawmap.data.item import read_item
-from thawmap.data.results import check_result
 from thawmap.errors import ConfigError, DataError
 from thawmap.infer.places import open_map
+from thawmap.pipeline import origin
 from thawmap.records import Record, checked, read_object
 from thawmap.report import crossval
 from thawmap.train.cutting import attributes
@@ -54,8 +54,7 @@ def changed(content, way, value):
 
 
 READERS = {
-    ".made.json": ({"index.html": ["ab", "cd"]}, lambda path: check_result(path.parent)),
-    "item.json": (ITEM, lambda path: (read_item(path), open_map(path.parent))),
+    "item.json": (ITEM, lambda path: (read_item(path), origin._properties(path), open_map(path.parent))),
     "crossval.json": (PLAN, lambda path: (read_plan(path), crossval.read(path.parent))),
     "store.json": (STORE, lambda path: TileStore.open(path.parent)),
     "a.zarr/zarr.json": (ZARR, lambda path: attributes(path.parents[1], "a")),

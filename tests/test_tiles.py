@@ -146,14 +146,15 @@ def test_the_index_says_what_is_in_the_tiles(tmp_path):
     np.testing.assert_allclose(store.index.area, (32 * 10) ** 2, rtol=2e-3)  # UTM's own scale is off by 0.04 %
 
 
-def test_a_scene_smaller_than_a_tile_is_filled_up_with_missing(tmp_path):
+def test_a_scene_smaller_than_a_tile_is_mirrored_beyond_its_border_where_nothing_is_learnt(tmp_path):
     assert cut(tmp_path, example(20, 25)) == 1
     store = opened(tmp_path)
     tiles = store.read(store.index)
-    assert not tiles.valid[0, 20:].any()
-    assert not tiles.valid[0, :, 25:].any()
-    assert not tiles.codes[0, :, 20:].any()
+    for values in (tiles.valid[0], *tiles.codes[0]):
+        beyond = tuple((0, length - inside) for length, inside in zip(values.shape, (20, 25), strict=True))
+        np.testing.assert_array_equal(values, np.pad(values[:20, :25], beyond, mode="symmetric"))
     assert (tiles.target[0, 20:] == 255).all()
+    assert (tiles.target[0, :, 25:] == 255).all()
     assert store.index["valid_share"][0] == tiles.valid[0, :20, :25].mean() > 0.7
     np.testing.assert_allclose(store.index.area, 200 * 250, rtol=2e-3)
 
@@ -544,7 +545,7 @@ def test_a_lost_chunk_is_no_missing_data(tmp_path):
 def test_tiles_of_another_version_are_cut_again(tmp_path):
     cut(tmp_path, example())
     place = tmp_path / "first.zarr/zarr.json"
-    place.write_text(place.read_text().replace('"format": 2', '"format": 1'))
+    place.write_text(place.read_text().replace('"format": 3', '"format": 2'))
     with pytest.raises(DataError, match="are of another version"):
         collect(tmp_path, ["first"], [])
     assert not is_finished(tmp_path, example()[0], "made from this")

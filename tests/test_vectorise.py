@@ -41,7 +41,7 @@ def scene_on(geobox, acquired=None):
 def found_in(probability, cuts=(), geobox=None, acquired=None, layers=None, **options):
     """What there is in rows that come in the parts between ``cuts``."""
     scene = scene_on(geobox or grid(probability.shape), acquired)
-    polygons = PolygonSettings(threshold=THRESHOLD, **options)
+    polygons = PolygonSettings(threshold=THRESHOLD, **{"min_area_m2": 0} | options)
     vectoriser = Vectoriser(scene, polygons, bundle_id="b1")
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(probability)}), len(probability)]
     parts = (

@@ -34,11 +34,11 @@ class PolygonSettings(Settings):
     """Opening: parts of an object into which a disc of this radius does not fit are taken off; 0: none."""
     fill_holes_m2: float = Field(default=0.0, ge=0)
     """Smaller holes are filled, unless something is missing in them or another object lies in them; 0: none."""
-    min_area_m2: float = Field(default=0.0, ge=0)
-    """Smaller objects are left out of the polygons; the mask keeps their pixels."""
+    min_area_m2: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """Minimum mapping unit: smaller objects are left out; auto: those below 200 m2 or 4 pixels, whichever is more, and
+    slivers along missing pixels; 0: none. What is left out lies in a layer of its own, with the reason."""
     drop: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
-    """Rules such as `ndvi < 0`: objects whose mean of any layer, seen by the network or not, is so are left out of the
-    polygons; the mask keeps their pixels."""
+    """Rules such as `ndvi < 0`: objects whose mean of any layer, seen by the network or not, is so are left out."""
     simplify_m: Metres = 0.0
     """About how far, in metres, outlines are moved to have fewer corners; numbers stay those of the pixels; 0: not."""
 

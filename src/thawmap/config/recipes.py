@@ -7,8 +7,9 @@ Name = Literal["thawmap2026", "nitze2021"]
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "thawmap2026": {
         "training": {"loss": ["bce", "dice"], "schedule": "cosine"},
+        "augment": {"gaps": {}},
     },
-    "nitze2021": {},
+    "nitze2021": {"model": {"fill": "zero"}},
 }
 """Section, key and value of what each differs in from the defaults of the keys, which are the paper's.
 

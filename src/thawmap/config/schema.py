@@ -26,6 +26,8 @@ from thawmap.config.tune import TuneSettings
 from thawmap.errors import ConfigError
 from thawmap.layers import PAPER_LAYERS, Layer, layer
 
+Fill = Literal["near", "zero"]
+
 
 def _weights(name: str, info: ValidationInfo) -> str:
     return str(from_folder(Path(name), info)) if name.endswith(".safetensors") or "/" in name else name
@@ -42,6 +44,10 @@ class ModelSettings(Settings):
     """What training begins from: a bundle's folder such as models/first, whose whole network is trained on; or for the
     encoder alone a .safetensors file, or a name such as imagenet, which the library fetches; unset: random numbers, as
     in the paper."""
+
+    fill: Fill = "near"
+    """What missing pixels look like to the network: near, like the pixels near them, so that clouds and borders make no
+    edges; or zero, 0 in every layer, as in the paper's code."""
 
     @property
     def begins_from_a_bundle(self) -> bool:
@@ -75,6 +81,9 @@ class InferenceSettings(Settings):
     """Side of the squares that the network sees, in pixels; auto: the cheapest cut that memory allows."""
     overlap: Side = Field(default=128, ge=0)
     """Pixels that neighbouring squares share at least."""
+    margin: int = Field(default=32, ge=0, le=512)
+    """Pixels beyond a scene's border, and around what is valid, that the network sees too, mirrored and filled, so that
+    its own border lies outside; where its answer depends on the whole square, only as many as cost no square more."""
     blend: Literal["linear", "cosine"] = "linear"
     """Weights where squares overlap; linear as in the paper."""
     symmetries: Literal[1, 8] = 1

@@ -65,11 +65,24 @@ class DropSettings(Settings):
     [relative_elevation, slope]]; unset: all that are neither optical nor made from such, together."""
 
 
+class GapSettings(Settings):
+    """Gaps in a tile, as clouds and ends of swaths leave them, so that the model learns that their rims are nothing.
+
+    Their pixels are not valid then, and count in no loss.
+    """
+
+    probability: Probability = 0.25
+    """Probability that a tile gets gaps."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Largest share of a tile that they cover; drawn evenly from 0."""
+
+
 class AugmentSettings(Settings):
     """Random changes of training tiles, each tile on its own (by default the paper's, section 2.3.2).
 
-    In this order: mirrored and turned, pasted, blurred; then changes of value, of optical layers alone (reflectances
-    whose names are known), in physical units and never clipped; then layers are dropped. NDVI and its like follow.
+    In this order: mirrored and turned, pasted, blurred; then gaps are laid over them; then changes of value, of optical
+    layers alone (reflectances whose names are known), in physical units and never clipped; then layers are dropped.
+    NDVI and its like follow.
     """
 
     flip: Probability = 0.5
@@ -81,6 +94,8 @@ class AugmentSettings(Settings):
     pixels, with target and mask."""
     blur: Probability = 0.5
     """Probability of a slight blur of all layers."""
+    gaps: GapSettings | None = None
+    """Gaps as of clouds; unset: only those that the scenes have."""
     contrast: ContrastSettings | None = None
     """Contrast; unset: as it is."""
     brightness: BrightnessSettings | None = None

@@ -64,6 +64,9 @@ SHAPEFILE_NAMES = {
 }
 """Columns of slumps in a Shapefile, whose names have at most 10 characters."""
 
+LEFT_OUT = "left_out"
+"""Layer of the objects that are none of the slumps, with the reason; in other formats than GeoPackage a file beside."""
+
 _MASK_COLOURS = {0: (255, 255, 255, 0), 1: (215, 48, 39, 255), NODATA: (0, 0, 0, 0)}
 _PROBABILITY = {
     "uint8": Encoding(dtype="uint8", nodata=NODATA, scale=0.01, descriptions=("probability",)),
@@ -85,6 +88,7 @@ class Exported:
         valid_pixels: Pixels with a probability.
         slump_pixels: Pixels of objects, as in the mask.
         slumps: Number of polygons.
+        left_out: Number of objects that are left out.
         slump_area_m2: Their area.
     """
 
@@ -92,6 +96,7 @@ class Exported:
     valid_pixels: int
     slump_pixels: int
     slumps: int
+    left_out: int
     slump_area_m2: float
 
 
@@ -123,20 +128,24 @@ def export(
     place, names = folder / scene.id, NAMES[outputs.names]
     with atomic(place, replacing=partial(replace_map, scene=scene.id)) as draft:
         draft.mkdir()
-        valid, positive, slumps = _write_rasters(scene, rows, draft, (polygons, outputs, provenance))
-        vectors = [_write_vector(draft / f"{names['slumps']}.{kind}", slumps) for kind in outputs.vectors]
+        valid, positive, found = _write_rasters(scene, rows, draft, (polygons, outputs, provenance))
+        slumps = found.slumps
+        vectors = [
+            file for kind in outputs.vectors for file in _write_vectors(draft / f"{names['slumps']}.{kind}", found)
+        ]
         _write_styles(draft, names)
         _write_quicklook(draft / "quicklook.png", scene, picture, slumps)
         files = {name: names[name] for name in ("probability", "mask")}
         if (draft / "spread.tif").exists():
             files["spread"] = "spread.tif"
-        item = stac_item(scene, slumps, assets(files, vectors, outputs), provenance)
+        item = stac_item(scene, found, assets(files, vectors, outputs), provenance)
         write_item(draft, item.to_dict(include_self_link=False))
     return Exported(
         folder=place,
         valid_pixels=valid,
         slump_pixels=positive,
         slumps=len(slumps),
+        left_out=len(found.left_out),
         slump_area_m2=float(slumps["area_m2"].sum()),
     )
 
@@ -170,7 +179,7 @@ def _write_rasters(
     rows: Iterable[Rows],
     draft: Path,
     how: tuple[PolygonSettings, OutputSettings, Provenance],
-) -> tuple[int, int, "gpd.GeoDataFrame"]:
+) -> tuple[int, int, Found]:
     """Both rasters and the polygons, in one pass; with the number of valid pixels and of those of objects."""
     polygons, outputs, provenance = how
     names = NAMES[outputs.names]
@@ -190,7 +199,7 @@ def _write_rasters(
             positive += int(objects.sum())
         found = vectoriser.finish()
         positive += _correct(mask, found, scene.geobox.height)
-    return valid, positive, found.slumps
+    return valid, positive, found
 
 
 def _written(rows: Iterable[Rows], probability: RasterWriter, spread: "_Spread") -> Iterator[Rows]:
@@ -228,7 +237,7 @@ class _Spread:
 
 
 def _correct(mask: RasterWriter, found: Found, height: int) -> int:
-    """Take objects without a seed out of the mask, and put filled holes into it; by how many pixels it grows."""
+    """Take objects that are none out of the mask, and put filled holes into it; by how many pixels it grows."""
     outlines = np.concatenate([found.erased, found.filled])
     stored = np.repeat([0, 1], [len(found.erased), len(found.filled)])
     tops, bottoms = shapely.bounds(outlines).reshape(-1, 4)[:, [1, 3]].T
@@ -260,11 +269,22 @@ def _write_quicklook(path: Path, scene: Scene, picture: Stack, slumps: "gpd.GeoD
     write_png(path, captioned(quicklook(picture, slumps), picture.geobox, caption(scene)))
 
 
-def _write_vector(path: Path, slumps: "gpd.GeoDataFrame") -> Path:
+def _write_vectors(path: Path, found: Found) -> list[Path]:
+    """Write the slumps; what was left out, if anything, in a GeoPackage as a second layer, else as a file beside."""
     from thawmap.data.vectors import write_vector  # noqa: PLC0415 - only once a scene is mapped
 
-    write_vector(path, _for_shapefile(slumps) if path.suffix == ".shp" else slumps)
-    return path
+    slumps, left_out = (
+        map(_for_shapefile, (found.slumps, found.left_out)) if path.suffix == ".shp" else (found.slumps, found.left_out)
+    )
+    write_vector(path, slumps)
+    if left_out.empty:
+        return [path]
+    if path.suffix == ".gpkg":
+        write_vector(path, left_out, layer=LEFT_OUT, append=True)
+        return [path]
+    beside = path.with_stem(f"{path.stem}_{LEFT_OUT}")
+    write_vector(beside, left_out)
+    return [path, beside]
 
 
 def _for_shapefile(slumps: "gpd.GeoDataFrame") -> "gpd.GeoDataFrame":

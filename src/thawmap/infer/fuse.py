@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -156,13 +156,7 @@ def write(
             for path in Path(aside).iterdir():
                 path.replace(draft / path.name)
         _complete(draft / "item.json", place, recipe, outputs)
-    return Exported(
-        folder=folder / place.id,
-        valid_pixels=done.valid_pixels,
-        slump_pixels=done.slump_pixels,
-        slumps=done.slumps,
-        slump_area_m2=done.slump_area_m2,
-    )
+    return replace(done, folder=folder / place.id)
 
 
 def _rows(
@@ -264,7 +258,9 @@ def _complete(path: Path, place: Place, recipe: Recipe, outputs: OutputSettings)
     if recipe.how == "count":
         item["assets"] = {}
         item["properties"] = {
-            name: value for name, value in item["properties"].items() if not name.startswith("thawmap:slump")
+            name: value
+            for name, value in item["properties"].items()
+            if not name.startswith(("thawmap:slump", "thawmap:left_out"))
         }
     item["assets"]["count"] = _asset("count.tif", "Number of clear dates", {"data_type": "uint16"})
     if recipe.spread:

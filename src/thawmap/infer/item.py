@@ -15,9 +15,9 @@ from shapely.geometry.base import BaseGeometry
 from thawmap.config import OutputSettings
 from thawmap.data.io import crs_of
 from thawmap.data.sources.base import Scene
+from thawmap.infer.vectorise import REASON, Found
 
 if TYPE_CHECKING:
-    import geopandas as gpd
     import pystac
 
 NODATA = 255
@@ -61,7 +61,7 @@ class Provenance:
 
 
 def stac_item(
-    scene: Scene, slumps: "gpd.GeoDataFrame", assets: Mapping[str, "pystac.Asset"], provenance: Provenance
+    scene: Scene, found: Found, assets: Mapping[str, "pystac.Asset"], provenance: Provenance
 ) -> "pystac.Item":
     """The STAC item of the scene's folder.
 
@@ -80,8 +80,9 @@ def stac_item(
         "proj:transform": list(scene.geobox.transform)[:6],
         "thawmap:sensor": scene.sensor,
         "thawmap:region": scene.region,
-        "thawmap:slumps": len(slumps),
-        "thawmap:slump_area_m2": float(slumps["area_m2"].sum()),
+        "thawmap:slumps": len(found.slumps),
+        "thawmap:slump_area_m2": float(found.slumps["area_m2"].sum()),
+        "thawmap:left_out": {str(why): int(n) for why, n in found.left_out[REASON].value_counts().sort_index().items()},
         "thawmap:bundle": provenance.bundle,
         "thawmap:threshold": provenance.threshold,
         "thawmap:config": dict(provenance.config),
@@ -138,7 +139,11 @@ def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputS
     }
     if "spread" in rasters:
         found["spread"] = _asset(rasters["spread"], "Standard deviation between networks", stored[outputs.probability])
-    return found | {f"slumps_{path.suffix[1:]}": _asset(path.name, "Outlines of slumps") for path in vectors}
+    for path in vectors:
+        is_slumps = path.stem == vectors[0].stem
+        name, title = ("slumps", "Outlines of slumps") if is_slumps else ("left_out", "Objects that are none, and why")
+        found[f"{name}_{path.suffix[1:]}"] = _asset(path.name, title)
+    return found
 
 
 def _asset(name: str, title: str, stored: Mapping[str, Any] | None = None) -> "pystac.Asset":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from thawmap.config import InferenceSettings
+from thawmap.config import Fill, InferenceSettings
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import Stack, check_ranges, preview
 from thawmap.errors import ConfigError
@@ -31,6 +31,7 @@ class Member:
     Attributes:
         layers: Inputs in the network's order.
         optional: Names of layers that it was trained to do without.
+        fill: What missing pixels look like to it (`thawmap.model.reading.Reading`); its network sees to that.
         tile: Side of the tiles that it was trained with, in pixels.
         stride: Sides of an input must be multiples of it.
         fixed_tile: Whether an answer depends on the whole input, so that inputs must be of ``tile`` px.
@@ -42,6 +43,7 @@ class Member:
 
     layers: tuple[Layer, ...]
     optional: frozenset[str] = frozenset()
+    fill: Fill = "zero"
     tile: int
     stride: int = 1
     fixed_tile: bool = False
@@ -56,6 +58,7 @@ class Member:
         return cls(
             layers=bundle.layers,
             optional=bundle.optional,
+            fill=bundle.fill,
             tile=bundle.tile,
             stride=bundle.stride,
             fixed_tile=bundle.fixed_tile,

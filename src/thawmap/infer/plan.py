@@ -6,7 +6,7 @@ windows that cost nothing but reading as long as nothing valid is found there.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -87,12 +87,13 @@ class Tile:
     """A window, and the part of it that decides.
 
     Attributes:
-        window: What a network sees; it may reach beyond the scene.
-        own: The part that other windows do not cover; where nothing of it is valid, the window is not computed.
+        window: What a network sees; it may reach beyond the scene on every side.
+        own: The part of the scene that other windows do not cover; where nothing of it is valid, the window is not
+            computed. None where there is no such part.
     """
 
     window: Window
-    own: Window
+    own: Window | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +159,15 @@ def plan(
     Raises:
         ConfigError: If the tile that is asked for does not suit a network or the overlap, or the memory is too small.
     """
-    ground = _Ground(shape, np.ones((1, 1), np.bool_) if valid is None else valid, settings.overlap)
+    valid = np.ones((1, 1), np.bool_) if valid is None else valid
     stride = math.lcm(*(one.stride for one in members))
     side = _given_side(members, settings)
     if side is None:
-        return _cheapest(ground, members, settings, further)
+        return _cheapest(_Ground(shape, valid, settings.overlap, settings.margin), members, settings, further)
     _check_side(shape, side, stride, settings)
-    return ground.cut(side, side)
+    fixed = any(one.fixed_tile for one in members)
+    margin = _spare_margin(shape, side, settings) if fixed else settings.margin
+    return _Ground(shape, valid, settings.overlap, margin).cut(side, side)
 
 
 def memory(
@@ -194,18 +197,23 @@ def _needs(
 
 
 class _Ground:
-    """A scene, where something of it is valid, and how far windows overlap.
+    """A scene, where something of it is valid, how far windows overlap, and how far they reach beyond it.
+
+    Rows and columns count from the first that windows may see, which lies a margin before the scene's first.
 
     Args:
         shape: Rows and columns of the scene.
         valid: The scene coarsened to any shape; where a cell is more than one pixel the extent is taken a cell wider
             on every side, as what is small may be lost in a coarse picture.
         overlap: Pixels that neighbours share at least.
+        margin: Pixels beyond the scene's border, and beyond what is valid, that windows see.
     """
 
-    def __init__(self, shape: tuple[int, int], valid: _Bools, overlap: int) -> None:
-        self.shape = shape
+    def __init__(self, shape: tuple[int, int], valid: _Bools, overlap: int, margin: int) -> None:
+        self._scene = shape
+        self.shape = (shape[0] + 2 * margin, shape[1] + 2 * margin)
         self.overlap = overlap
+        self.margin = margin
         self._valid = valid
         self._cell = tuple(side / cells for side, cells in zip(shape, valid.shape, strict=True))
 
@@ -217,7 +225,8 @@ class _Ground:
     def cols(self, first: int, end: int) -> _Span | None:
         """The columns between which something is valid in some rows."""
         cell, wider = self._cell[0], self._wider(0)
-        rows = slice(max(math.floor(first / cell) - wider, 0), math.ceil(end / cell) + wider)
+        above, below = first - self.margin, end - self.margin
+        rows = slice(max(math.floor(above / cell) - wider, 0), max(math.ceil(below / cell) + wider, 0))
         return self._span(np.atleast_1d(self._valid[rows].any(axis=0)), 1)
 
     def cut(self, height: int, width: int | None, *, most: int = 0, align: int = 1) -> Cut:
@@ -225,39 +234,56 @@ class _Ground:
         bands, pixels = [], 0
         rows, main = _cover(self.rows, self.shape[0], tile=height, overlap=self.overlap)
         for row in rows:
+            if not self._meets_scene(row, height, 0):
+                continue
             own_rows = _outside(row, height, main, self.shape[0])
             span = self.cols(row, row + height) if own_rows == (row, row + height) else None
             first, end = span or (0, self.shape[1])
             side = width or max(_narrowest(end - first, most, overlap=self.overlap, align=align), self.least(1, align))
             cols, known = _cover(span, self.shape[1], tile=side, overlap=self.overlap)
+            cols = [col for col in cols if self._meets_scene(col, side, 1)]
             owns = [_outside(col, side, known, self.shape[1]) for col in cols]
             bands.append(
                 tuple(
-                    Tile(
-                        window=Window(row=row, col=col, height=height, width=side),
-                        own=_rectangle(own_rows, own, self.shape),
-                    )
+                    self._tile(Window(row=row, col=col, height=height, width=side), own_rows, own)
                     for col, own in zip(cols, owns, strict=True)
                 )
             )
             pixels += height * side * sum(known[0] <= col < known[1] - side + 1 for col in cols) if span else 0
-        return Cut(shape=self.shape, height=height, bands=tuple(bands), pixels=pixels)
+        return Cut(shape=self._scene, height=height, bands=tuple(bands), pixels=pixels)
 
     def least(self, axis: int, align: int) -> int:
         """The smallest side of a tile: more than the overlap, or the whole axis."""
         return min(self.overlap, self.shape[axis] - 1) // align * align + align
 
+    def _meets_scene(self, first: int, side: int, axis: int) -> bool:
+        """Whether a window sees anything of the scene along an axis, and not only what is mirrored."""
+        return self.margin - side < first < self.margin + self._scene[axis]
+
+    def _tile(self, window: Window, rows: _Span, cols: _Span) -> Tile:
+        """A window and its own part, which are said in the scene's rows and columns."""
+        margin = self.margin
+        (top, bottom), (left, right) = (
+            (min(max(first - margin, 0), side), min(max(end - margin, 0), side))
+            for (first, end), side in zip((rows, cols), self._scene, strict=True)
+        )
+        inside = bottom > top and right > left
+        return Tile(
+            window=replace(window, row=window.row - margin, col=window.col - margin),
+            own=Window(row=top, col=left, height=bottom - top, width=right - left) if inside else None,
+        )
+
     def _span(self, valid: _Bools, axis: int) -> _Span | None:
         found = np.flatnonzero(valid)
         if not len(found):
             return None
-        cell, wider, length = self._cell[axis], self._wider(axis), self.shape[axis]
+        cell, wider = self._cell[axis], self._wider(axis)
         first = math.floor((found[0] - wider) * cell / _GRAIN_PX) * _GRAIN_PX
         end = math.ceil((found[-1] + 1 + wider) * cell / _GRAIN_PX) * _GRAIN_PX
-        return max(first, 0), min(end, length)
+        return max(first, 0), min(end + 2 * self.margin, self.shape[axis])
 
     def _wider(self, axis: int) -> int:
-        return int(1 < self._valid.shape[axis] < self.shape[axis])
+        return int(1 < self._valid.shape[axis] < self._scene[axis])
 
 
 def _inside(span: _Span, length: int, *, tile: int, overlap: int) -> list[int]:
@@ -289,12 +315,6 @@ def _outside(first: int, tile: int, covered: _Span, length: int) -> _Span:
     if first + tile > covered[1]:
         return max(first, covered[1]), min(first + tile, length)
     return first, first + tile
-
-
-def _rectangle(rows: _Span, cols: _Span, shape: tuple[int, int]) -> Window:
-    """The window of these rows and columns, as far as they are in the scene."""
-    height, width = (min(end, length) - first for (first, end), length in zip((rows, cols), shape, strict=True))
-    return Window(row=rows[0], col=cols[0], height=height, width=width)
 
 
 def _narrowest(length: int, most: int, *, overlap: int, align: int) -> int:
@@ -361,6 +381,16 @@ def _given_side(members: Sequence[Runs], settings: InferenceSettings) -> int | N
     if fixed:
         return fixed[0]
     return None if settings.tile == "auto" else settings.tile
+
+
+def _spare_margin(shape: tuple[int, int], side: int, settings: InferenceSettings) -> int:
+    """The margin that costs no tile more: for networks that see their whole tile, it would be as much again."""
+
+    def spare(length: int) -> int:
+        number = len(starts(length, tile=side, overlap=min(settings.overlap, side - 1)))
+        return (number * side - (number - 1) * settings.overlap - length) // 2
+
+    return max(0, min(settings.margin, *map(spare, shape)))
 
 
 def _check_side(shape: tuple[int, int], side: int, stride: int, settings: InferenceSettings) -> None:

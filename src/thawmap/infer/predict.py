@@ -99,45 +99,80 @@ def predict(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    """One window: its image (layers, tile), and which pixels are valid inside of the scene; None where none is."""
+    """One window as it was read.
+
+    Attributes:
+        image: (layers, window) in physical units, NaN = missing; mirrored beyond the scene.
+        valid: Which pixels of the window are usable, mirrored likewise; None where none is.
+        inside: The part of the window that lies in the scene, in its own rows and columns.
+    """
 
     image: _Floats
     valid: npt.NDArray[np.bool_] | None = None
+    inside: Window | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """The part of a window inside of the scene: probabilities (members, y, x), NaN where not valid, and layers."""
+    """The part of a window inside of the scene.
+
+    Attributes:
+        probability: (members, y, x), NaN where not valid.
+        layers: Further layers (layer, y, x).
+        inside: Where it lies in the window.
+    """
 
     probability: _Floats
     layers: _Floats
+    inside: Window
 
 
 def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], readers: int) -> _Piece:
-    """The tile's layers, missing beyond the scene; where nothing of its own part is valid, only that part is read.
+    """Read a tile's layers, mirrored beyond the scene; where nothing of its own part is valid, only that part.
 
     So many readers share one window, and not each has its own: the networks wait for the first, and for memory's sake
     few should wait for them.
     """
-    size, window = scene.geobox.shape, tile.window
-    inside = replace(
-        window, height=min(window.height, size[0] - window.row), width=min(window.width, size[1] - window.col)
-    )
+    inside = _within(tile.window, scene.geobox.shape)
+    if inside is None or tile.own is None:
+        return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
 
     def assembled(strip: Window) -> Stack:
         return assemble(scene, asked.names, window_geobox(scene.geobox, strip), sources, optional=asked.optional)
 
     if tile.own != inside and not any(assembled(strip)["valid"].any() for strip in _strips(tile.own)):
         return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
-    image = np.full((len(asked.names), window.height, window.width), np.nan, np.float32)
+    image = np.empty((len(asked.names), inside.height, inside.width), np.float32)
     valid = np.zeros((inside.height, inside.width), np.bool_)
     strips = list(_strips(inside, together=readers if inside.height * inside.width > _SHARED_PX else 1))
     for strip, stack in zip(strips, in_order(assembled, strips, threads=readers, ahead=readers - 1), strict=True):
         here = slice(strip.row - inside.row, strip.row - inside.row + strip.height)
         valid[here] = stack["valid"]
         for number, name in enumerate(asked.names):
-            image[number, here, : strip.width] = stack[name]
-    return _Piece(image=image, valid=valid) if valid.any() else _Piece(image=image[:, :0, :0].copy())
+            image[number, here] = stack[name]
+    if not valid.any():
+        return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
+    return _mirrored(image, valid, inside, tile.window)
+
+
+def _mirrored(image: _Floats, valid: npt.NDArray[np.bool_], inside: Window, window: Window) -> _Piece:
+    """A whole window of the part of it that lies in the scene: what lies beyond is mirrored."""
+    row, col = inside.row - window.row, inside.col - window.col
+    beyond = (row, window.height - row - inside.height), (col, window.width - col - inside.width)
+    if any(map(any, beyond)):
+        image = np.pad(image, ((0, 0), *beyond), mode="symmetric")
+        valid = np.pad(valid, beyond, mode="symmetric")
+    return _Piece(image=image, valid=valid, inside=replace(inside, row=row, col=col))
+
+
+def _within(window: Window, shape: Sequence[int]) -> Window | None:
+    """Clip a window to a raster of ``shape`` (rows, columns); None where nothing of it is left."""
+    (top, bottom), (left, right) = (
+        (max(part.start, 0), min(part.stop, side)) for part, side in zip((window.rows, window.cols), shape, strict=True)
+    )
+    if bottom <= top or right <= left:
+        return None
+    return Window(row=top, col=left, height=bottom - top, width=right - left)
 
 
 def _strips(window: Window, *, together: int = 1) -> Iterator[Window]:
@@ -193,27 +228,36 @@ class _Asking:
         if images and images[0].shape != self._shape:
             release_freed_memory()
             self._shape = images[0].shape
+        valid = [piece.valid for piece in pieces if piece.valid is not None]
         found = iter(
-            np.stack([self._ask(*each, images) for each in zip(self._members, self._asked.seen, strict=True)], 1)
+            np.stack([self._ask(*each, images, valid) for each in zip(self._members, self._asked.seen, strict=True)], 1)
             if images
             else ()
         )
         answers: list[_Answer | None] = []
         for piece in pieces:
-            if piece.valid is None:
+            if piece.valid is None or piece.inside is None:
                 answers.append(None)
                 continue
-            height, width = piece.valid.shape
-            probability: _Floats = next(found)[:, :height, :width]
-            _check_answer(probability[:, piece.valid], self._scene)
-            probability[:, ~piece.valid] = np.nan
-            answers.append(
-                _Answer(probability=probability, layers=piece.image[list(self._asked.further), :height, :width])
-            )
+            here = (slice(None), piece.inside.rows, piece.inside.cols)
+            probability: _Floats = next(found)[here]
+            usable = piece.valid[here[1:]]
+            _check_answer(probability[:, usable], self._scene)
+            probability[:, ~usable] = np.nan
+            layers = piece.image[list(self._asked.further)][here]
+            answers.append(_Answer(probability=probability, layers=layers, inside=piece.inside))
         return answers
 
-    def _ask(self, member: Member, seen: tuple[int, ...], images: Sequence[_Floats]) -> _Floats:
+    def _ask(
+        self,
+        member: Member,
+        seen: tuple[int, ...],
+        images: Sequence[_Floats],
+        valid: Sequence[npt.NDArray[np.bool_]],
+    ) -> _Floats:
         """Probability (N, H, W) of a network for images of all layers, the mean over the symmetries.
+
+        A network whose gaps are filled is not shown what is not valid, as in training (`thawmap.train.inference`).
 
         Raises:
             DataError: If the memory does not hold even one image.
@@ -225,6 +269,8 @@ class _Asking:
             try:
                 batch = part[0][None] if len(part) == 1 else np.stack(part)
                 batch = batch if seen == tuple(range(len(self._asked.names))) else batch[:, list(seen)]
+                if member.fill == "near":
+                    batch = _hide(batch, valid[done : done + len(part)])
                 answers.append(_mean_seen(member.network, batch, self._symmetries))
                 done += len(part)
             except MemoryError as error:
@@ -246,6 +292,13 @@ class _Asking:
             raise DataError(msg) from error
         self._batch = len(batch) // 2
         _log.warning("memory does not hold %d tiles at once; from here on %d", len(batch), self._batch)
+
+
+def _hide(images: _Floats, valid: Sequence[npt.NDArray[np.bool_]]) -> _Floats:
+    """The images (N, C, H, W) with NaN where they are not valid."""
+    if all(mask.all() for mask in valid):
+        return images
+    return np.where(np.stack(valid)[:, None], images, np.float32(np.nan))
 
 
 def _mean_seen(network: Network, images: _Floats, symmetries: Sequence[tuple[int, bool]]) -> _Floats:
@@ -287,15 +340,17 @@ def _blend(
         for tile, answer in zip(band, islice(answers, len(band)), strict=True):
             if answer is None:
                 continue
-            rows, cols = answer.probability.shape[1:]
-            place = (slice(0, rows), slice(tile.window.col, tile.window.col + cols))
-            here = down[:rows, None] * across[:cols]
+            inside = answer.inside
+            first = tile.window.col + inside.col
+            place = (inside.rows, slice(first, first + inside.width))
+            here = down[inside.rows, None] * across[inside.cols]
             total[:, *place] += answer.probability * here
             weight[place] += here
             layers[:, *place] = answer.layers
         finished = end - row
-        named = dict(zip(further, layers[:, :finished], strict=True))
-        yield from _slices(row, total[:, :finished], weight[:finished], named)
+        done = slice(min(max(-row, 0), finished), finished)  # without rows above the scene
+        named = dict(zip(further, layers[:, done], strict=True))
+        yield from _slices(row + done.start, total[:, done], weight[done], named)
         for strip, empty in ((total, 0), (weight, 0), (layers, np.nan)):
             strip[..., : cut.height - finished, :] = strip[..., finished:, :].copy()
             strip[..., cut.height - finished :, :] = empty

@@ -46,7 +46,7 @@ def identity(bundle: Bundle) -> str:
     Other than the bundle's id it does not change when scores are written into a bundle, and one that was never saved
     has it.
     """
-    said = [bundle.architecture, bundle.encoder, bundle.stride, [asdict(layer) for layer in bundle.layers]]
+    said = [bundle.architecture, bundle.encoder, bundle.stride, asdict(bundle.reading)]
     found = hashlib.sha256(json.dumps(said).encode())
     for name, value in sorted(bundle.network.state_dict().items()):
         found.update(name.encode())

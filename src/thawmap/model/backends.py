@@ -114,7 +114,7 @@ def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision
     bundle.network.eval()
     on_processor = device.type == "cpu"  # where it is faster; on GPUs that was not measured
     network = folded(bundle.network, channels=len(bundle.layers)) if on_processor else bundle.network
-    answer = partial(probability, network, layers=bundle.layers)
+    answer = partial(probability, network, reading=bundle.reading)
     if backend == "eager":
         return TorchBackend(answer, device, precision)
     if backend == "compile":

@@ -27,12 +27,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from thawmap.config import ModelSettings
+from thawmap.config import Fill, ModelSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer
 from thawmap.model import catalogue
 from thawmap.model.manifest import Manifest
 from thawmap.model.network import PROBE_PX, build, probability
+from thawmap.model.reading import Reading
 from thawmap.records import checked, read_object
 
 FORMAT = 1
@@ -54,6 +55,8 @@ class Bundle:
         id: Short hash of everything below and of the weights; empty until it is saved.
         layers: Inputs in the network's order, each with its range.
         optional: Names of layers that it was trained to do without.
+        fill: What missing pixels look like to the network (`thawmap.model.reading.Reading`).
+        temperature: What its logits are divided by; 1 where it was not calibrated.
         architecture: Name of the network.
         encoder: Name of its encoder.
         tile: Side of the tiles that it was trained with, in pixels.
@@ -68,6 +71,8 @@ class Bundle:
     id: str = ""
     layers: tuple[Layer, ...]
     optional: frozenset[str] = frozenset()
+    fill: Fill = "near"
+    temperature: float = 1.0
     architecture: str
     encoder: str
     tile: int
@@ -77,6 +82,11 @@ class Bundle:
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     network: nn.Module = field(repr=False, compare=False)
+
+    @property
+    def reading(self) -> Reading:
+        """How images become its network's input, and logits probabilities."""
+        return Reading(layers=self.layers, fill=self.fill, temperature=self.temperature)
 
     @property
     def threshold(self) -> float:
@@ -148,6 +158,8 @@ def load(folder: Path) -> Bundle:
             id=content["id"],
             layers=layers,
             optional=frozenset(content["optional"]),
+            fill=content.get("fill", "zero"),  # bundles of before 2026-12 do not say so
+            temperature=content.get("temperature", 1.0),
             **{name: content[name] for name in _PLAIN},
             network=network.eval(),
         )
@@ -183,6 +195,8 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "provenance": dict(bundle.provenance),
         "layers": [asdict(layer) for layer in bundle.layers],
         "optional": sorted(bundle.optional),
+        "fill": bundle.fill,
+        "temperature": bundle.temperature,
     }
 
 
@@ -217,7 +231,7 @@ def _answer(bundle: Bundle, inputs: Tensor) -> Tensor:
     if next(network.parameters()).device.type != "cpu":
         network = deepcopy(network).cpu()
     with torch.inference_mode():
-        return probability(network.eval(), inputs, bundle.layers).clone()
+        return probability(network.eval(), inputs, bundle.reading).clone()
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

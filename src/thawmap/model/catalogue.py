@@ -16,6 +16,10 @@ EXTENSION = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 """The version of the extension that the items follow."""
 
 _BINARY, _JSON = "application/octet-stream; application=safetensors", "application/json"
+_FILLED = {
+    "near": "then missing pixels are filled from near ones.",
+    "zero": "missing becomes 0 after that.",
+}
 _TASKS = ["semantic-segmentation"]
 _CLASSES = [{"value": 1, "name": "slump", "description": "The object that the model was trained to find"}]
 
@@ -87,7 +91,7 @@ def _input(bundle: "Bundle") -> dict[str, Any]:
         },
         "description": (
             "Physical units, NaN where missing; x = (v - minimum) / (maximum - minimum) for each layer, "
-            f"clipped to 0..1: {', '.join(clipped) or 'none'}; missing becomes 0 after that. Sides are multiples of "
+            f"clipped to 0..1: {', '.join(clipped) or 'none'}; {_FILLED[bundle.fill]} Sides are multiples of "
             f"{bundle.stride} px{', and no others than these' if bundle.fixed_tile else ''}."
         ),
         "value_scaling": [

@@ -73,6 +73,7 @@ def import_bundle(path: Path, facts: Facts | None = None) -> tuple[Bundle, tuple
         tile=tile,
         stride=about.stride,
         fixed_tile=about.fixed_tile,
+        fill="zero",  # as these programs train
         provenance={
             "made_by": "thawmap model import",
             "from": f"{foreign.kind}, {foreign.file.name}",
@@ -104,7 +105,14 @@ def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
     torch.save({"config": config, "statedict": state}, content)
     path.write_bytes(content.getbuffer())
     made = [f"{one.name} ({one.recipe})" for one in bundle.layers if one.recipe]
-    return (f"DARTS makes these layers itself; set it to make them alike: {', '.join(made)}",) if made else ()
+    notes = [f"DARTS makes these layers itself; set it to make them alike: {', '.join(made)}"] if made else []
+    if bundle.fill != "zero":
+        notes.append("DARTS shows networks 0 where pixels are missing, and this one learnt with gaps filled from near")
+    if bundle.temperature != 1:
+        notes.append(
+            f"DARTS knows no temperature: its probabilities are not calibrated (logits / {bundle.temperature:g})"
+        )
+    return tuple(notes)
 
 
 def _known(foreign: Foreign) -> str:

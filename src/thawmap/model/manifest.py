@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from thawmap.config import Fill
 from thawmap.records import Record
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -78,6 +79,8 @@ class Manifest(Record):
     tile: _Side
     stride: _Side
     fixed_tile: bool
+    fill: Fill = "zero"  # bundles of before 2026-12 do not say so
+    temperature: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     thresholds: dict[str, _Share]
     metrics: dict[str, float]
     provenance: ProvenanceRecord

@@ -26,6 +26,9 @@ Array: TypeAlias = Any
 BINS = 101
 """Bins of a histogram of probabilities: the hundredths 0.00, 0.01 .. 1.00, as the maps store them."""
 
+PLATEAU = 0.02
+"""Share of the best score that a threshold may lose and still lie on the plateau."""
+
 SCORES = ("overall_accuracy", "kappa", "iou", "precision", "recall", "f1")
 """Names of the scores, in the order of tables."""
 
@@ -192,6 +195,30 @@ def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
     reached = np.nan_to_num(reached, nan=-np.inf)
     best = np.flatnonzero(reached == reached.max())
     return int(best[len(best) // 2]) / 100
+
+
+def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> float:
+    """Choose the threshold, a whole hundredth, in the middle of the plateau of the mean score of several histograms.
+
+    The plateau is where the mean score is within `PLATEAU` of the best, without a gap around it. Its middle serves as
+    well on what was seen, and stays right for longer when probabilities move. Histograms without a pixel labelled as
+    object are left out; NaN where all are.
+
+    >>> plateau_threshold([Histogram.empty()])
+    nan
+    """
+    known = [one for one in counted if one.positive.any()]
+    if not known:
+        return math.nan
+    steps = [[scores(one.counts(step / 100))[metric] for one in known] for step in range(BINS)]
+    reached = np.nan_to_num(np.array(steps), nan=0.0).mean(axis=1)
+    good = reached >= (1 - PLATEAU) * reached.max()
+    gaps = np.flatnonzero(~good)
+    peaks = np.flatnonzero(reached == reached.max())
+    peak = peaks[len(peaks) // 2]
+    first = gaps[gaps < peak].max(initial=-1) + 1
+    last = gaps[gaps > peak].min(initial=BINS) - 1
+    return int(first + last) // 2 / 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thawmap.config import ModelSettings
 from thawmap.errors import ConfigError
-from thawmap.layers import Layer
+from thawmap.model.gaps import fill_gaps
+from thawmap.model.reading import Reading
 
 PIXEL = "pixel"
 """A network without neighbours: one 1 x 1 convolution, which is logistic regression per pixel."""
@@ -95,12 +96,15 @@ def traits(network: nn.Module, *, channels: int) -> Traits:
     return Traits(stride=stride, fixed_tile=watch.seen)
 
 
-def scale(images: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Images (N, C, H, W) float32, physical units and NaN = missing, in network range: 0..1, missing = 0.
+def scale(images: Tensor, reading: Reading) -> Tensor:
+    """Scale images (N, C, H, W) float32, physical units and NaN = missing, to network range, without NaN.
 
-    Each layer becomes (v - low) / (high - low), clipped where the layer says so. Missing = 0 is set after
-    scaling.
+    Missing pixels are filled from near ones where the reading says so (`thawmap.model.gaps`). Each layer becomes
+    (v - low) / (high - low), clipped where the layer says so; what is missing then is 0.
     """
+    layers = reading.layers
+    if reading.fill == "near":
+        images = fill_gaps(images)
     shape = (1, len(layers), 1, 1)
     low = images.new_tensor([layer.low for layer in layers]).view(shape)
     width = images.new_tensor([layer.high - layer.low for layer in layers]).view(shape)
@@ -110,15 +114,15 @@ def scale(images: Tensor, layers: Sequence[Layer]) -> Tensor:
     return torch.where(torch.isnan(images), 0.0, scaled)
 
 
-def logits(network: nn.Module, images: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Logits (N, H, W) of images (N, C, H, W) in physical units, NaN = missing."""
-    inputs = scale(images, layers).contiguous(memory_format=torch.channels_last)
+def logits(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
+    """Compute logits (N, H, W) of images (N, C, H, W) in physical units, NaN = missing."""
+    inputs = scale(images, reading).contiguous(memory_format=torch.channels_last)
     return cast("Tensor", network(inputs)).squeeze(1)
 
 
-def probability(network: nn.Module, images: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Probability (N, H, W) float32, 0..1, of images (N, C, H, W), physical units, NaN = missing (law 4)."""
-    return torch.sigmoid(logits(network, images, layers).float())
+def probability(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
+    """Compute probability (N, H, W) float32, 0..1, of images (N, C, H, W), physical units, NaN = missing (law 4)."""
+    return torch.sigmoid(logits(network, images, reading).float() / reading.temperature)
 
 
 class _GlobalOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]

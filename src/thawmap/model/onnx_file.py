@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from thawmap.errors import BundleError, ConfigError
-from thawmap.layers import Layer
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import probability
+from thawmap.model.reading import Reading
 
 _OVERLAP_PERCENT = 25  # what neighbouring tiles share in Deepness, of a tile's side
 _NEEDS = ("onnx", "onnxscript")
@@ -26,13 +26,13 @@ _NEEDS = ("onnx", "onnxscript")
 class _Mapper(nn.Module):
     """Scaling, network and sigmoid in one: probability (B, 1, H, W) of images (B, C, H, W) in physical units."""
 
-    def __init__(self, network: nn.Module, layers: tuple[Layer, ...]) -> None:
+    def __init__(self, network: nn.Module, reading: Reading) -> None:
         super().__init__()
-        self.network, self.layers = network, layers
+        self.network, self.reading = network, reading
 
     def forward(self, images: Tensor) -> Tensor:
         """Probability (B, 1, H, W), 0..1; NaN in ``images`` is missing."""
-        return probability(self.network, images, self.layers).unsqueeze(1)
+        return probability(self.network, images, self.reading).unsqueeze(1)
 
 
 def write_onnx(bundle: Bundle, path: Path, *, pixel_m: float | None = None) -> None:
@@ -57,7 +57,7 @@ def write_onnx(bundle: Bundle, path: Path, *, pixel_m: float | None = None) -> N
     if missing:
         msg = f"ONNX files need the packages {' and '.join(missing)}; install them: pip install 'thawmap[onnx]'"
         raise ConfigError(msg)
-    mapper = _Mapper(bundle.network, bundle.layers).eval()
+    mapper = _Mapper(bundle.network, bundle.reading).eval()
     example = torch.zeros(2, len(bundle.layers), bundle.tile, bundle.tile)
     program = _traced(mapper, example, bundle)
     program.model.metadata_props.update(metadata(bundle, pixel_m=pixel_m))

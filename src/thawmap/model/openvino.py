@@ -1,11 +1,12 @@
 """OpenVINO on a processor: a network converted once, run without PyTorch's operations.
 
-The conversion takes more memory than the running, so it is done aside, and kept by bundle (`thawmap.model.aside`). The
-whole of `thawmap.model.network.probability` is converted: scaling, missing = 0 and the sigmoid are part of the graph.
+The conversion takes more memory than the running, so it is done aside, and kept by bundle (`thawmap.model.aside`). All
+of `thawmap.model.network.probability` is converted, with scaling and sigmoid, but for the filling of gaps: that is done
+before, and only in images that have any.
 """
 
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from thawmap.config import Fill
 from thawmap.errors import ConfigError
-from thawmap.layers import Layer
 from thawmap.model.agreement import Precision
 from thawmap.model.aside import (
     LIMIT_S,
@@ -33,7 +34,9 @@ from thawmap.model.aside import (
 )
 from thawmap.model.bundle import Bundle
 from thawmap.model.folding import folded
+from thawmap.model.gaps import fill_gaps
 from thawmap.model.network import PROBE_PX, probability
+from thawmap.model.reading import Reading
 
 _MODEL = "network.xml"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -48,9 +51,11 @@ class OpenVinoBackend:
     Args:
         path: What `convert` made.
         precision: Of multiplications; without this said, a processor that knows bfloat16 would use it.
+        fill: What missing pixels look like (`thawmap.model.reading.Reading`).
     """
 
-    def __init__(self, path: Path, precision: Precision) -> None:
+    def __init__(self, path: Path, precision: Precision, fill: Fill) -> None:
+        self._fill = fill
         self._core = import_openvino().Core()
         self._model = self._core.read_model(path)
         self._settings = {
@@ -71,8 +76,8 @@ class OpenVinoBackend:
         with memory_errors():
             self._compile((1, *images.shape[1:]))
             for image, answer in zip(images, answers, strict=True):
-                one = np.ascontiguousarray(image[None], dtype=np.float32)
-                answer[:] = self._compiled(one, share_outputs=True)[0][0]
+                filled = fill_gaps(image[None]) if self._fill == "near" else image[None]
+                answer[:] = self._compiled(np.ascontiguousarray(filled, dtype=np.float32), share_outputs=True)[0][0]
         return answers
 
     def _compile(self, shape: tuple[int, ...]) -> None:
@@ -95,7 +100,7 @@ def open_openvino(bundle: Bundle, device: torch.device, precision: Precision) ->
     import_openvino()
     path = convert(bundle)
     try:
-        return OpenVinoBackend(path, precision)
+        return OpenVinoBackend(path, precision, bundle.fill)
     except RuntimeError as error:
         msg = f"{path} cannot be read by OpenVINO; remove the folder {path.parent}, and it will be made again"
         raise ConfigError(msg) from error
@@ -150,14 +155,14 @@ def import_openvino() -> Any:
 class _Probability(nn.Module):
     """What is converted: from physical units, NaN = missing, to probability."""
 
-    def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
+    def __init__(self, network: nn.Module, reading: Reading) -> None:
         super().__init__()
         self._network = network
-        self._layers = layers
+        self._reading = reading
 
     def forward(self, images: Tensor) -> Tensor:
         """Probability (1, H, W) of an image (1, C, H, W)."""
-        return probability(self._network, images, self._layers)
+        return probability(self._network, images, self._reading)
 
 
 def trace(bundle: Bundle, path: Path) -> None:
@@ -170,7 +175,8 @@ def trace(bundle: Bundle, path: Path) -> None:
     example = torch.zeros(1, len(bundle.layers), PROBE_PX, PROBE_PX * 3 // 2)
     network = folded(bundle.network, channels=len(bundle.layers))
     with torch.no_grad():
-        traced = torch.export.export(_Probability(network, bundle.layers).eval(), (example,), dynamic_shapes=(sides,))
+        whole = _Probability(network, replace(bundle.reading, fill="zero")).eval()
+        traced = torch.export.export(whole, (example,), dynamic_shapes=(sides,))
     path.parent.mkdir()
     openvino.save_model(openvino.convert_model(traced), path, compress_to_fp16=False)
 

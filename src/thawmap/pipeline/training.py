@@ -1,5 +1,6 @@
 """Training as a recipe: tiles, split, network, report."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,32 +110,26 @@ def _report(
 
 def _looked(bundle: "Bundle", tiles: pd.DataFrame, config: Config, store: "TileStore") -> Iterator["Tile"]:
     """The tiles with what the network says of each, a batch at a time."""
-    import torch  # noqa: PLC0415
-
     from thawmap.model.backends import find_device  # noqa: PLC0415
-    from thawmap.model.network import probability  # noqa: PLC0415
     from thawmap.report.gallery import composite, stretch  # noqa: PLC0415
     from thawmap.report.training import Tile  # noqa: PLC0415
-    from thawmap.train.tiles import derive  # noqa: PLC0415
+    from thawmap.train.inference import predict_tiles  # noqa: PLC0415
 
     device, size = find_device(config.training.device), config.training.batch_size
-    network, stored = bundle.network.to(device).eval(), [code.name for code in store.codes]
-    shown = [stored.index(name) for name in composite(stored)]
-    parts = [tiles[first : first + size] for first in range(0, len(tiles), size)]
-    for rows, part in zip(parts, store.stream(parts), strict=True):
-        batch = store.to_device(part, device)
-        with torch.no_grad():
-            image = derive(batch.image, stored=stored, wanted=[layer.name for layer in bundle.layers])
-            answer = probability(network, image, bundle.layers).masked_fill(~batch.valid, torch.nan)
-        colours = batch.image[:, shown].permute(0, 2, 3, 1)
-        for place, row in enumerate(rows[["scene", "number", "region"]].to_dict("records")):
+    stored = [code.name for code in store.codes]
+    pictured = [stored.index(name) for name in composite(stored)]
+    for answer in predict_tiles(bundle, store, tiles, device=device, batch_size=size):
+        batch = answer.batch
+        probability = answer.probability.masked_fill(~batch.valid, math.nan)
+        colours = batch.image[:, pictured].permute(0, 2, 3, 1)
+        for number, row in enumerate(answer.rows[["scene", "number", "region"]].to_dict("records")):
             yield Tile(
                 scene=row["scene"],
                 number=row["number"],
                 region="" if pd.isna(row["region"]) else row["region"],
-                image=stretch(colours[place].cpu().numpy()),
-                probability=answer[place].cpu().numpy(),
-                target=part.target[place],
+                image=stretch(colours[number].cpu().numpy()),
+                probability=probability[number].cpu().numpy(),
+                target=batch.target[number].cpu().numpy(),
             )
 
 

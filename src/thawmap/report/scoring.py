@@ -92,6 +92,7 @@ class Scored:
         objects_mapped: Polygons in slumps.gpkg; None without that file.
         objects_labelled: Digitised polygons in the scene; None where labels are rasters.
         cut_at: Threshold of the map's polygons; None where the map does not say.
+        left_out: Number of objects that the map leaves out, by the reason.
         bundle: Id of the model that made the map; "" where the map does not say.
         richest: The window with the most labelled object pixels, or else the highest probabilities: where to look.
     """
@@ -105,6 +106,7 @@ class Scored:
     objects_mapped: int | None
     objects_labelled: int | None
     cut_at: float | None
+    left_out: Mapping[str, int] = field(default_factory=dict)
     bundle: str
     richest: Window
 
@@ -116,21 +118,24 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         scene: The scene.
         maps: Folder of the scenes' folders.
         labels: What people said of each pixel.
-        thresholds: Name to value; objects are where the probability is above it.
+        thresholds: Name to value; objects are where the probability is above it, at the threshold of the map's polygons
+            where its mask says so, without those that it leaves out.
 
     Raises:
         DataError: If the scene has no map, no pixel has both a probability and a label, or a file is damaged.
     """
     folder = maps / scene.id
-    compared = _Compared.of(scene, probability_file(folder), labels)
+    item = _item(folder)
+    maker = item["properties"]
+    cut_at = maker.get("thawmap:threshold")
+    mask = folder / item["assets"]["mask"]["href"] if "mask" in item["assets"] else None
+    compared = _Compared.of(scene, probability_file(folder), labels, mask=mask, cut_at=cut_at)
     first = _look(compared, thresholds)
     if not first.histogram.total:
         msg = f"scene {scene.id} has no pixel with both a probability and a label; see its mask and its labels"
         raise DataError(msg)
     objects = _objects(compared, first.occupied, thresholds)
     outlines = labels.outlines(scene)
-    item = _item(folder)
-    maker = item["properties"]
     return Scored(
         scene=scene.id,
         region=scene.region or "",
@@ -140,7 +145,8 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         missing=first.missing,
         objects_mapped=_polygons(folder / item["assets"].get("slumps_gpkg", {}).get("href", "slumps.gpkg")),
         objects_labelled=None if outlines is None else len(outlines),
-        cut_at=maker.get("thawmap:threshold"),
+        cut_at=cut_at,
+        left_out=dict(maker.get("thawmap:left_out") or {}),
         bundle=maker.get("thawmap:bundle") or "",
         richest=_whole(first.richest[2], compared.shape),
     )
@@ -170,15 +176,19 @@ class _Compared:
         path: Its map.
         labels: The labels.
         geobox: The map's grid.
+        mask: Where it says which pixels are of objects; None where it does not.
+        cut_at: Threshold of the mask.
     """
 
     scene: Scene
     path: Path
     labels: Labels
     geobox: GeoBox
+    mask: Path | None
+    cut_at: float | None
 
     @classmethod
-    def of(cls, scene: Scene, path: Path, labels: Labels) -> Self:
+    def of(cls, scene: Scene, path: Path, labels: Labels, *, mask: Path | None, cut_at: float | None) -> Self:
         """Map and labels of a scene.
 
         Raises:
@@ -187,7 +197,9 @@ class _Compared:
         if not path.exists():
             msg = f"scene {scene.id} has no map in {path.parent.parent}; make it with 'thawmap predict'"
             raise DataError(msg)
-        return cls(scene=scene, path=path, labels=labels, geobox=raster_info(path).geobox)
+        geobox = raster_info(path).geobox
+        there = mask if mask is not None and mask.exists() else None
+        return cls(scene=scene, path=path, labels=labels, geobox=geobox, mask=there, cut_at=cut_at)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -199,6 +211,13 @@ class _Compared:
         here = window_geobox(self.geobox, window)
         probability = read_probability(self.path, here)
         return np.rint(probability * np.float32(100)).astype(np.float64) / 100, self.labels.burn(self.scene, here)
+
+    def objects(self, window: Window, probability: npt.NDArray[np.float64], threshold: float) -> Bools:
+        """Where objects are (y, x): as the map says at its own threshold, else above the threshold."""
+        if self.mask is None or threshold != self.cut_at:
+            return probability > threshold
+        mask: Bools = read_raster(self.mask, window_geobox(self.geobox, window), bands=[1])[0] == 1
+        return mask
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -233,7 +252,8 @@ def _look(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
         inner[BOUNDARY_PX:-BOUNDARY_PX, BOUNDARY_PX:-BOUNDARY_PX] = True
         known = np.isfinite(probability)
         for name, value in thresholds.items():
-            bands = boundary_counts(probability > value, target, known, width=BOUNDARY_PX, within=inner)
+            objects = compared.objects(_grown(window), probability, value)
+            bands = boundary_counts(objects, target, known, width=BOUNDARY_PX, within=inner)
             sums.shapes[name] += replace(Shapes.empty(), boundary=bands)
         _note(sums, window, probability[inner].reshape(window.height, -1), target[inner].reshape(window.height, -1))
         something = inner & ((probability > min(thresholds.values())) | (known & (target == 1)))
@@ -266,7 +286,7 @@ def _objects(compared: _Compared, occupied: Bools, thresholds: Mapping[str, floa
         known = np.isfinite(probability)
         target[~inside & (target == 1)] = 0
         for name, value in thresholds.items():
-            found[name] += _match((probability > value) & inside, probability, target, known)
+            found[name] += _match(compared.objects(window, probability, value) & inside, probability, target, known)
     return found
 
 

@@ -1,6 +1,7 @@
 """The result of an evaluation in plain sentences, each word and number from the data."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -113,7 +114,19 @@ def _about_objects(members: Sequence[Scored], name: str) -> list[str]:
         f"more, {thousands(centres.tp)} at the right place; {thousands(found.fp)} of {thousands(mapped)} mapped ones "
         f"fit none that well, and {thousands(centres.fp)} are at no labelled place."
     )
-    return [said]
+    return [said, *_about_left_out(members)]
+
+
+def _about_left_out(members: Sequence[Scored]) -> list[str]:
+    """How many objects the maps leave out, and why, as a sentence; nothing where there is none."""
+    reasons: Counter[str] = Counter()
+    for item in members:
+        reasons.update(item.left_out)
+    if not reasons:
+        return []
+    listed = ", ".join(f"{thousands(number)} {why}" for why, number in reasons.most_common())
+    text = f"Not among these are {thousands(reasons.total())} that the maps leave out: {listed}."
+    return [f"{text} They lie in the layer 'left_out' beside the slumps (settings polygons.min_area_m2 and drop)."]
 
 
 def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Generator, Tensor
 
-from thawmap.config import AugmentSettings, DropSettings
+from thawmap.config import AugmentSettings, DropSettings, GapSettings
 from thawmap.data.derive import RECIPES
 from thawmap.errors import ConfigError
 from thawmap.layers import LAYERS, Layer
@@ -21,6 +21,9 @@ from thawmap.train.tiles import Batch
 
 BLUR_PX = (3, 5)
 """Sides of the blurs, each as likely as the other."""
+
+_CLOUD_PX = (8.0, 64.0)  # about how far the middles of clouds are from each other
+_SWATH_SHARE = 0.25  # of the gaps that are the end of a swath
 
 
 def check(settings: AugmentSettings, layers: Sequence[Layer]) -> None:
@@ -88,10 +91,13 @@ def augment(batch: Batch, stored: Sequence[str], settings: AugmentSettings, gene
     sides = torch.tensor(BLUR_PX)[torch.randint(len(BLUR_PX), (number,), generator=generator)]
     sides = sides * _chosen(number, settings.blur, generator)
     image = torch.stack([blur(one, side) for one, side in zip(moved.image, sides.tolist(), strict=True)])
-    image = _change(replace(moved, image=image), stored, settings, generator)
+    changed = replace(moved, image=image)
+    if settings.gaps is not None:
+        changed = _lay_gaps(changed, settings.gaps, generator)
+    image = _change(changed, stored, settings, generator)
     if settings.drop is not None:
         image = _drop(image, stored, settings.drop, generator)
-    return replace(moved, image=image)
+    return replace(changed, image=image)
 
 
 def blur(image: Tensor, side: int) -> Tensor:
@@ -155,6 +161,36 @@ def _paste(batch: Batch, probability: float, generator: Generator) -> Batch:
         target=torch.where(pasted, batch.target[donors], batch.target),
         valid=torch.where(pasted, batch.valid[donors], batch.valid),
     )
+
+
+def _lay_gaps(batch: Batch, settings: GapSettings, generator: Generator) -> Batch:
+    """Lay gaps over tiles that are chosen: their pixels are missing in all layers, and not valid.
+
+    Where a smooth random field is highest: patches like clouds of 8 to 64 px with frayed rims; or all that lies beyond
+    a straight line, like the end of a swath.
+    """
+    number, _, height, width = batch.image.shape
+    shares = settings.share * torch.rand(number, generator=generator) * _chosen(number, settings.probability, generator)
+    fields = torch.stack([_field(height, width, generator) for _ in range(number)])
+    cuts = torch.stack([field.quantile(1 - share) for field, share in zip(fields, shares, strict=True)])
+    gaps = ((fields > cuts.view(-1, 1, 1)) & (shares > 0).view(-1, 1, 1)).to(batch.image.device)
+    image = batch.image.masked_fill(gaps.unsqueeze(1), torch.nan)
+    return replace(batch, image=image, valid=batch.valid & ~gaps)
+
+
+def _field(height: int, width: int, generator: Generator) -> Tensor:
+    """A random field (H, W) whose highest parts are a gap: as of clouds, and one in four times of a swath's end."""
+    kind, angle, size = torch.rand(3, generator=generator).tolist()
+    if kind < _SWATH_SHARE:
+        rows, cols = torch.arange(height).view(-1, 1), torch.arange(width)
+        return math.cos(2 * math.pi * angle) * rows + math.sin(2 * math.pi * angle) * cols
+    field = torch.zeros(1, 1, height, width)
+    side = _CLOUD_PX[0] * (_CLOUD_PX[1] / _CLOUD_PX[0]) ** size
+    for octave, weight in ((1, 1.0), (3, 0.3)):
+        cells = [max(2, round(octave * length / side) + 1) for length in (height, width)]
+        coarse = torch.randn((1, 1, *cells), generator=generator)
+        field += weight * F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
+    return field[0, 0]
 
 
 @dataclass(frozen=True, slots=True)

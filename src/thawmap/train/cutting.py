@@ -9,7 +9,7 @@ alone, so its tiles do too, whoever cuts it. The folder takes its name when it i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from thawmap.grid import Window, starts
 from thawmap.records import read
 from thawmap.train.codes import Code, ZarrRecord, encode, stored_layers
 
-FORMAT = 2
+FORMAT = 3
 """Of the store; one of another format is cut again."""
 
 FOOTPRINT_CRS = "EPSG:6931"
@@ -72,7 +72,7 @@ class _Tile:
         window: Where it lies on the scene.
         image: Codes (layer, y, x).
         target: (y, x): 1 object, 0 not, 255 ignore.
-        valid: (y, x), True = usable.
+        valid: (y, x), True = usable; mirrored beyond the scene.
     """
 
     number: int
@@ -93,9 +93,10 @@ def write_tiles(
 ) -> int:
     """Cut one scene; the number of its tiles, which is 0 where no tile has a usable, labelled pixel.
 
-    The last tile of a row or column is shifted back to end at the border; a scene that is smaller than a tile
-    is filled up with missing pixels. Nothing is done where the tiles are there, made from the same; another process
-    that cuts the same scene into the same store is waited for. What killed runs left of the scene is removed.
+    The last tile of a row or column is shifted back to end at the border; a scene that is smaller than a tile is
+    mirrored beyond its border, where the target is ignore. Nothing is done where the tiles are there, made from the
+    same; another process that cuts the same scene into the same store is waited for. What killed runs left of the scene
+    is removed.
 
     Args:
         store: Folder of the tile store.
@@ -225,16 +226,19 @@ def _cut(
 ) -> list[_Tile]:
     """The tiles of a block that are worth keeping: enough of them is valid, and some of that is labelled."""
     window, geobox = block.window, window_geobox(scene.geobox, block.window)
+    height = min(window.height, scene.geobox.shape[0] - window.row)
+    width = min(window.width, scene.geobox.shape[1] - window.col)
     inside = np.zeros((window.height, window.width), np.bool_)
-    inside[: scene.geobox.shape[0] - window.row, : scene.geobox.shape[1] - window.col] = True
+    inside[:height, :width] = True
     target = np.where(inside, labels.burn(scene, geobox), IGNORE)
     labelled = target != IGNORE
     if not labelled.any():
         return []
     stored = [code.name for code in codes]
     wanted = list(dict.fromkeys([*(one.name for one in config.input_layers), *stored]))
-    stack = assemble(scene, wanted, geobox, sources)
-    valid = stack["valid"] & inside
+    stack = assemble(scene, wanted, window_geobox(scene.geobox, replace(window, height=height, width=width)), sources)
+    beyond = ((0, window.height - height), (0, window.width - width))
+    valid = np.pad(stack["valid"], beyond, mode="symmetric")
     learnt = valid & labelled
     parts = [(number, tile, _within(block, tile)) for number, tile in block.tiles]
     parts = [
@@ -244,7 +248,7 @@ def _cut(
     ]
     if not parts:
         return []
-    image = encode([stack[name] for name in stored], codes)
+    image = encode([np.pad(stack[name], beyond, mode="symmetric") for name in stored], codes)
     return [
         _Tile(number=number, window=tile, image=image[:, *part], target=target[part], valid=valid[part])
         for number, tile, part in parts

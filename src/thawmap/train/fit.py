@@ -3,16 +3,17 @@
     for every phase:    its tiles; start from the best network so far; a fresh optimiser
       for every epoch:  its tiles, augmented on the device; then validation; then metrics.csv,
                         <out>/last, <out> where the epoch is the best so far, and how far the training is
+    at the end:         the best network's temperature and threshold, from validation
 
-The best epoch is the one with the highest validation IoU at the best threshold of that epoch, not at 0.5: focal loss
-and rare objects leave probabilities low, so at 0.5 a good network can score 0. Without labelled objects in validation
-the last epoch counts as the best. Nothing is ever chosen on test tiles.
+The best epoch is the one with the highest validation IoU at the threshold that this epoch chooses, not at 0.5: focal
+loss and rare objects leave probabilities low, so at 0.5 a good network can score 0. Without labelled objects in
+validation the last epoch counts as the best. Nothing is ever chosen on test tiles.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from thawmap.model.metrics import SCORES
 from thawmap.train import sampling, state
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.augment import optional
+from thawmap.train.calibration import calibrated
 from thawmap.train.devices import Report as Report  # noqa: PLC0414 - whoever calls `fit` writes one
 from thawmap.train.devices import keep_memory, launch
 from thawmap.train.folds import Folds
@@ -112,6 +114,8 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
                 draw(course.epochs, results)
                 state.keep(out, learner, course, made)
                 report(f"{epoch} of {epoch.phase.epochs}: {sentence(results)}{', kept' if improved else ''}")
+            if writes:
+                _calibrate(learner, folds, out, report)
 
 
 def _epochs(
@@ -166,6 +170,18 @@ def _keep_bundles(out: Path, bundle: Bundle, course: Course, *, improved: bool) 
         save(bundle, out)
 
 
+def _calibrate(learner: Learner, folds: Folds, out: Path, report: Report) -> None:
+    """Give the best bundle its temperature and threshold, by the validation tiles."""
+    if folds.validation.empty:
+        return
+    batch_size = learner.config.training.batch_size
+    best = replace(load(out), temperature=1.0)
+    found = calibrated(best, learner.store, folds.validation, device=learner.fabric.device, batch_size=batch_size)
+    save(found, out)
+    if found.temperature != 1:
+        report(f"calibrated: logits are divided by {found.temperature:g}, threshold {found.threshold:.2f}")
+
+
 @contextmanager
 def _prepared(settings: TrainingSettings) -> Iterator[None]:
     """Torch's own randomness (first weights, dropout) from the seed; memory kept, and said where it does not suffice.
@@ -201,6 +217,7 @@ def _describe(learner: Learner, folds: Folds, results: Sequence[Result], epoch: 
         tile=learner.store.size,
         stride=learner.about.stride,
         fixed_tile=learner.about.fixed_tile,
+        fill=config.model.fill,
         thresholds={"paper": 0.5} | ({} if math.isnan(checked.threshold) else {"validation": checked.threshold}),
         metrics={name: value for name, value in measured.items() if math.isfinite(value)},
         provenance={

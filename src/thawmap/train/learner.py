@@ -20,13 +20,15 @@ from thawmap.config import Config, Phase
 from thawmap.errors import ConfigError
 from thawmap.model.losses import Loss, objective, usable
 from thawmap.model.network import Traits, logits, traits
+from thawmap.model.reading import Reading
 from thawmap.train import schedule
 from thawmap.train.augment import augment
+from thawmap.train.inference import shown
 from thawmap.train.log import Result, Sums, threshold_of
 from thawmap.train.sampling import batches, draw, seed_of, seeded
 from thawmap.train.schedule import Moment
 from thawmap.train.start import Start, start
-from thawmap.train.tiles import Batch, TileStore, derive
+from thawmap.train.tiles import Batch, TileStore
 
 _ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # what is random in an epoch
 
@@ -139,6 +141,11 @@ class Learner:
             about=about,
             average=average,
         )
+
+    @property
+    def reading(self) -> Reading:
+        """How tiles become the network's input; its logits are not calibrated while it learns."""
+        return Reading(layers=self.config.input_layers, fill=self.config.model.fill)
 
     @property
     def judged(self) -> nn.Module:
@@ -265,17 +272,17 @@ class Learner:
         network = self.judged.eval()
         for batch in self._stream(parts):
             with self.fabric.autocast(), torch.inference_mode():
-                answer = logits(network, self._image(batch), self.config.input_layers)
+                answer = logits(network, self._image(batch), self.reading)
             yield batch, answer.float()
 
     def _ask(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (N, H, W) float32 of a batch by the network that is trained, and their loss."""
-        answer = logits(self.model, self._image(batch), self.config.input_layers).float()
+        answer = logits(self.model, self._image(batch), self.reading).float()
         return answer, self._loss(answer, batch.target, batch.valid)
 
     def _image(self, batch: Batch) -> Tensor:
         """The input layers (N, C, H, W) in physical units."""
-        return derive(batch.image, stored=self._stored, wanted=[layer.name for layer in self.config.input_layers])
+        return shown(batch, stored=self._stored, reading=self.reading)
 
     @property
     def _stored(self) -> list[str]:

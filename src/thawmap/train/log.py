@@ -19,7 +19,7 @@ from torch import Tensor
 from thawmap.data.io import write_text
 from thawmap.errors import TrainingError
 from thawmap.model.losses import usable
-from thawmap.model.metrics import BINS, Counts, Histogram, best_threshold, histogram, scores
+from thawmap.model.metrics import BINS, Counts, Histogram, histogram, plateau_threshold, scores
 from thawmap.model.objects import object_counts
 from thawmap.train.tiles import Batch
 
@@ -39,7 +39,7 @@ class Result:
         counts: Pixels by prediction and label at 0.5.
         objects: Objects by prediction and label at 0.5, matched by an IoU of at least 0.5.
         seen: Pixels by probability and label; None in training.
-        threshold: The best one of the epoch's validation; NaN where there is none.
+        threshold: The one that the epoch's validation chooses; NaN where there is none.
         lr: Learning rate of the last step.
         seconds: Time that it took.
     """
@@ -167,8 +167,8 @@ def _count_objects(predicted: Tensor, target: Tensor, valid: Tensor) -> Counts:
 
 
 def threshold_of(result: Result) -> float:
-    """The threshold with the best IoU; NaN where no object is labelled."""
-    return math.nan if result.seen is None else best_threshold(result.seen)
+    """The threshold in the middle of the plateau of IoU; NaN where no object is labelled."""
+    return math.nan if result.seen is None else plateau_threshold([result.seen])
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:

@@ -36,15 +36,15 @@ from thawmap.errors import ConfigError
 from thawmap.model.backends import find_device
 from thawmap.model.bundle import Bundle, remove
 from thawmap.model.metrics import Histogram, histogram
-from thawmap.model.network import probability
 from thawmap.records import Record, read
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.fit import fit as train
 from thawmap.train.folds import Fold, deal, split
 from thawmap.train.grid import Setting, folder_name, settings
+from thawmap.train.inference import predict_tiles
 from thawmap.train.start import start
 from thawmap.train.state import DECIDING, differences
-from thawmap.train.tiles import TileStore, derive
+from thawmap.train.tiles import TileStore
 
 _PLAN, _DONE = "crossval.json", "fit.json"
 _TABLES = ("metrics.parquet", "fits.parquet")
@@ -216,15 +216,9 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
 
 def look(bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int) -> Histogram:
     """Pixels of tiles by probability and label; ground that tiles share counts in each of them, as in training."""
-    stored, wanted = [code.name for code in store.codes], [layer.name for layer in bundle.layers]
-    network = bundle.network.to(device).eval()
-    seen = Histogram.empty()
-    with torch.inference_mode():
-        for part in store.stream([tiles[first : first + batch_size] for first in range(0, len(tiles), batch_size)]):
-            batch = store.to_device(part, device)
-            image = derive(batch.image, stored=stored, wanted=wanted)
-            seen += histogram(probability(network, image, bundle.layers), batch.target, batch.valid)
-    return seen
+    answers = predict_tiles(bundle, store, tiles, device=device, batch_size=batch_size)
+    parts = (histogram(answer.probability, answer.batch.target, answer.batch.valid) for answer in answers)
+    return sum(parts, Histogram.empty())
 
 
 def gather(out: Path, planned: Sequence[Fit]) -> None:
