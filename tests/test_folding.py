@@ -39,6 +39,7 @@ def check_same(network, copy, shape=(2, 4, 96, 160)):
     torch.testing.assert_close(answer, truth, rtol=0, atol=1e-4 * truth.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "encoder", "number"),
     [
@@ -125,6 +126,7 @@ def test_what_is_not_folded_is_not_copied():
     assert shared <= {tensor.data_ptr() for tensor in folded(network, channels=4).parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet18", "efficientnet-b0", "tu-convnext_atto", "mobilenet_v2", "densenet121"])
 def test_no_batch_norm_is_left_after_a_convolution(encoder):
     """Of DenseNet, which has them before convolutions, some are; and one of EfficientNet that is never asked."""

@@ -43,6 +43,7 @@ def overlap(one, other):
     return sides[0] > 0 and sides[1] > 0
 
 
+@pytest.mark.slow
 @given(tiles=tiles)
 @settings(max_examples=150, deadline=None)
 def test_no_ground_leaks_and_no_tile_is_dropped_without_reason(tiles):
@@ -195,6 +196,7 @@ def test_a_scene_that_belongs_nowhere_cannot_be_dealt():
         deal(pd.DataFrame({"scene": ["s", "t"], "region": ["a", None], "positive_pixels": [1, 1]}), CrossvalSettings())
 
 
+@pytest.mark.slow
 @given(tiles=tiles, buffer=st.integers(1, 12))
 @settings(max_examples=100, deadline=None)
 def test_a_buffer_keeps_training_away_from_what_is_held_out(tiles, buffer):

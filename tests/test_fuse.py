@@ -258,6 +258,7 @@ def test_by_scene_every_map_keeps_its_pixels(tmp_path):
 # --- laws ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @settings(max_examples=15, deadline=None)
 @given(
@@ -351,6 +352,7 @@ def said(capsys):
     return captured.out + captured.err
 
 
+@pytest.mark.slow
 def test_what_is_written_says_the_same_in_all_files(maps, tmp_path):
     out = tmp_path / "fused"
     assert run("fuse", maps, "--out", out, "--spread") == 0
@@ -429,6 +431,7 @@ def test_count_alone_writes_nothing_else(maps, tmp_path):
     assert run("fuse", maps, "--out", out, "--how", "count", "--dry-run") == 0
 
 
+@pytest.mark.slow
 def test_a_rerun_fuses_only_what_changed(maps, tmp_path, capsys):
     out = tmp_path / "fused"
     assert run("fuse", maps, "--out", out) == 0
@@ -626,6 +629,7 @@ def test_rules_on_layers_that_no_map_has_are_refused(maps, project, tmp_path, ca
     assert run(*words, "polygons.drop=[]", "--dry-run") == 0
 
 
+@pytest.mark.slow
 def test_fused_by_scene_is_scored_against_each_scenes_labels(maps, project, tmp_path):
     fused = tmp_path / "fused"
     assert run("fuse", maps, "--out", fused, "--by", "scene") == 0

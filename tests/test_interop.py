@@ -211,6 +211,7 @@ def test_a_band_that_we_make_otherwise_is_asked_for(tmp_path):
     assert bundle.layers[1].clip
 
 
+@pytest.mark.slow
 def test_the_tile_is_asked_for_where_it_is_part_of_the_answer(tmp_path):
     write_run(tmp_path / "run", net=network(arch="deeplabv3"), architecture="DeepLabV3")
     with pytest.raises(ConfigError, match="--tile 256"):
@@ -419,6 +420,7 @@ def make(names=PAPER_LAYERS, **changes):
     return Bundle(**(values | {"stride": about.stride, "fixed_tile": about.fixed_tile} | changes))
 
 
+@pytest.mark.slow
 def test_an_import_is_a_bundle_that_loads_and_says_where_it_is_from(tmp_path):
     write_run(tmp_path / "run")
     summary = models.import_model(tmp_path / "run", tmp_path / "bundle", window_m=100)
@@ -448,6 +450,7 @@ def test_an_import_that_fails_leaves_nothing(tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.slow
 def test_an_export_to_darts_is_one_that_darts_builds_and_that_comes_back(tmp_path):
     bundle = save(make(), tmp_path / "bundle")
     models.export_model(tmp_path / "bundle", tmp_path / "out" / "model.pt", to="darts")

@@ -133,6 +133,7 @@ names = st.text("ab-é ,", min_size=1).filter(str.strip)
 rows = st.tuples(days, st.none() | days, st.sampled_from([0, 1]), names, st.none() | st.text("xyz"))
 
 
+@pytest.mark.slow
 @law
 @given(st.lists(rows, min_size=1, max_size=5), st.booleans())
 def test_there_and_back_again_loses_nothing(rows, reverse):

@@ -345,6 +345,7 @@ def mean_under(values, corners):
     return (np.nansum(weights * values) / total if total else np.nan), total / shapely.Polygon(corners).area
 
 
+@pytest.mark.slow
 @law
 @given(factor=st.floats(1.3, 7), turn=st.floats(-180, 180), shift=st.tuples(st.floats(-9, 9), st.floats(-9, 9)))
 @example(factor=4, turn=0, shift=(0, 0))
@@ -371,6 +372,7 @@ def test_a_coarser_pixel_is_the_mean_of_what_it_covers_however_grids_are_turned(
 CUTS = st.tuples(st.integers(0, 25), st.integers(1, 5))
 
 
+@pytest.mark.slow
 @law
 @given(geobox=GRIDS, rows=CUTS, cols=CUTS)
 def test_a_window_equals_the_whole_whatever_the_cut(tmp_path, geobox, rows, cols):

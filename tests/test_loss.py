@@ -412,6 +412,7 @@ def uneven(project):
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["tiles", "train"])
 def test_a_scene_without_elevation_costs_that_scene(uneven, capsys, verb):
     assert run(verb, "thawmap.yaml", "--out", "out", "--dry-run") == 1

@@ -183,6 +183,7 @@ made(folder, rows=rows())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [False, True])
 def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, before):
     if before:
@@ -210,6 +211,7 @@ for outcome in run(work, list(shapes)):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_one_scene_and_leaves_nothing_of_it(tmp_path):
     done = run(FULL, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -238,6 +240,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_height_of_a_scene(tmp_path):
     done = run(MEMORY, tmp_path)
     assert done.returncode == 0, done.stderr

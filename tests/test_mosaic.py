@@ -73,6 +73,7 @@ def merged(folder):
     return values[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(data=st.data())
 def test_a_window_of_tiles_on_one_lattice_is_their_pixels(folder, data):
@@ -323,6 +324,7 @@ def test_a_tile_that_was_broken_is_used_when_it_is_whole(tmp_path):
     assert not opened(tmp_path).faults
 
 
+@pytest.mark.slow
 def test_many_tiles_are_found_by_their_bounds(tmp_path):
     first = write(tmp_path / "0_0.tif", np.zeros((4, 4), np.float32))
     for row in range(21):

@@ -99,6 +99,7 @@ class Stopped(BaseException):
     """What nobody catches."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [3, 4])
 def test_a_training_stopped_after_any_epoch_goes_on(store, unbroken, tmp_path, last):
     def stop(line):
