@@ -153,6 +153,7 @@ def test_objects_are_those_of_the_whole_array(probability, cuts, seed, hole, rad
     assert np.array_equal(frame.area, frame["pixels"] * PIXEL_M2)
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), cuts=cuts, seed=seeds, hole=holes, radius=radii)
 def test_the_cut_changes_nothing(probability, cuts, seed, hole, radius):
@@ -171,6 +172,7 @@ def rim_of(probability):
     return (missing[:-2] | missing[2:])[:, 1:-1] | (missing[:, :-2] | missing[:, 2:])[1:-1]
 
 
+@pytest.mark.slow
 @law
 @given(
     probability=rasters(),
@@ -237,6 +239,7 @@ def test_mask_and_polygons_agree(tmp_path_factory, probability, seed, hole, radi
     assert np.array_equal(burnt(slumps, probability.shape) > 0, expected)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), strip=st.integers(1, 400), pile=st.integers(1, 60))
 def test_neither_strips_nor_piles_change_anything(seed, strip, pile):

@@ -182,6 +182,7 @@ def test_nothing_is_read_where_there_is_nothing_to_compare(project, steep, tmp_p
     assert not reads
 
 
+@pytest.mark.slow
 def test_candidates_are_measured_on_the_scene_once_and_remembered_without_it(project, steep, monkeypatch, reads):
     """Only PyTorch competes, to be quick; in bfloat16 it would be refused on a made-up image."""
     monkeypatch.setattr(choosing, "candidates", lambda _: ["eager"])

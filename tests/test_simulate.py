@@ -96,6 +96,7 @@ def crowd():
 # The ground is one, however it is cut
 
 
+@pytest.mark.slow
 @given(top=st.integers(0, 280), left=st.integers(0, 280), height=st.integers(2, 120), width=st.integers(2, 120))
 @settings(max_examples=12, deadline=None)
 def test_a_window_of_an_image_is_the_image_bit_for_bit(crowd, top, left, height, width):
@@ -155,6 +156,7 @@ PAPER = {  # Table 2: median areas of the sites in m2, and slumps per date in 10
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", REGIONS, ids=lambda region: region.name)
 def test_sizes_and_numbers_follow_the_papers_regions(region):
     found = slumps_of(region, side=3400)
@@ -178,6 +180,7 @@ def test_slumps_do_not_lie_on_each_other(region):
     assert len(found) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("region", "seed"), [(LAKE_PLAIN, 0), (RIVER_TERRACE, 3)])
 def test_slumps_lie_on_land(region, seed):
     begun = [scar for scar in slumps_of(region, seed, side=3400) if scar.size(2019.0)]
@@ -225,6 +228,7 @@ def test_slumps_grow_upslope_begin_and_stabilise():
 # Files as they are delivered
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_else_is_made(tmp_path):
     few = simulate(tmp_path / "few", Simulation(seed=3, regions=2, scenes_per_region=1, size=96))
     np.random.default_rng().random(7)
@@ -243,6 +247,7 @@ def test_same_seed_same_bytes_whatever_else_is_made(tmp_path):
     assert files(again) == mine
 
 
+@pytest.mark.slow
 def test_images_are_named_and_stored_as_planet_does(project):
     assert len(images(project)) == 6
     for image in images(project):
@@ -310,6 +315,7 @@ def mosaic(project: Path, region: str, geobox: GeoBox) -> np.ndarray:
     return height
 
 
+@pytest.mark.slow
 def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
     gaps = []
     for image in images(project):
@@ -449,6 +455,7 @@ def test_regions_look_different(project):
     assert max(apart.values()) > 0.4
 
 
+@pytest.mark.slow
 def test_labels_are_one_valid_polygon_per_slump_and_image(dated):
     _, scenes = opened(dated)
     labels = read_vector(dated.parent / "labels.gpkg")
@@ -505,6 +512,7 @@ def test_snow_lies_in_early_summer_only(crowd):
     assert all(not any(shares) for (month, _), shares in snowy.items() if month > 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [96, 320])
 def test_every_place_has_a_slump_and_none_overlaps_another(size):
     for region in REGIONS:

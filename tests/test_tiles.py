@@ -314,6 +314,7 @@ def test_blocks_hold_the_windows_of_the_scene_each_once_and_are_no_larger_than_a
         assert (block.window.height, block.window.width) == (max(rows) + 32 - min(rows), max(cols) + 32 - min(cols))
 
 
+@pytest.mark.slow
 @given(height=st.integers(20, 90), width=st.integers(20, 90), side=st.sampled_from([60, 100, 1280]))
 @settings(max_examples=8, deadline=None)
 def test_tiles_cut_in_blocks_are_those_cut_one_by_one(tmp_path_factory, height, width, side):
@@ -376,6 +377,7 @@ def whole(project):
     return content(TileStore.open(project / "store"))
 
 
+@pytest.mark.slow
 def test_resampled_layers_are_the_same_cut_in_blocks_or_one_by_one(project, whole, tmp_path):
     with patch.object(cutting, "_BLOCK_PX", 1):
         thawmap.tiles(load(project / "thawmap.yaml"), tmp_path / "store")

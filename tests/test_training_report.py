@@ -136,6 +136,7 @@ def test_the_page_stands_alone_and_says_the_numbers(trained):
     assert f'<td class="main">{best["iou"]:.2f}</td>' in html
 
 
+@pytest.mark.slow
 def test_it_is_made_once_and_again_where_it_is_missing_or_of_another_bundle(trained, capsys):
     report = trained / "model" / "report"
     before = (report / "report.json").stat().st_mtime_ns
@@ -155,6 +156,7 @@ def test_it_is_made_once_and_again_where_it_is_missing_or_of_another_bundle(trai
     assert json.loads((report / "report.json").read_text())["bundle"] == load(trained / "model").id
 
 
+@pytest.mark.slow
 def test_only_validation_tiles_are_looked_at(trained, monkeypatch):
     looked, read = set(), TileStore.read
 
@@ -168,6 +170,7 @@ def test_only_validation_tiles_are_looked_at(trained, monkeypatch):
     assert looked == {"Yamal", "Taymyr"}
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_made_costs_no_bundle(tmp_path, capsys):
     make_project(tmp_path)
     (tmp_path / "model").mkdir()
@@ -183,6 +186,7 @@ def test_a_report_that_cannot_be_made_costs_no_bundle(tmp_path, capsys):
     assert is_made(tmp_path / "model" / "report", bundle)
 
 
+@pytest.mark.slow
 def test_without_validation_tiles_there_are_curves_only(tmp_path):
     make_project(tmp_path)
     assert again(tmp_path, "--set", "split={by: scene, test: [Horton]}") == 0

@@ -80,6 +80,7 @@ def burnt(frame, geobox):
     return rasterize(pairs, out_shape=tuple(geobox.shape), transform=geobox.transform, dtype="int32")
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), cuts=cuts)
 def test_objects_are_those_of_the_whole_raster(probability, cuts):
@@ -93,6 +94,7 @@ def test_objects_are_those_of_the_whole_raster(probability, cuts):
     assert np.array_equal(found > 0, expected > 0)
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), cuts=cuts)
 def test_polygons_are_valid_single_and_of_their_pixels_area(probability, cuts):
@@ -103,6 +105,7 @@ def test_polygons_are_valid_single_and_of_their_pixels_area(probability, cuts):
     assert frame["pixels"].sum() == (probability > THRESHOLD).sum()
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), cuts=cuts)
 def test_the_cut_changes_nothing(probability, cuts):
@@ -111,6 +114,7 @@ def test_the_cut_changes_nothing(probability, cuts):
     assert parts.geometry.to_wkb().equals(whole.geometry.to_wkb())
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), cuts=cuts)
 def test_statistics_are_those_of_the_pixels(probability, cuts):
