@@ -89,7 +89,7 @@ def calibrated(
         device: Where the network runs; it is moved there.
         batch_size: Tiles at a time.
     """
-    counted = list(_by_region(bundle, store, tiles, device=device, batch_size=batch_size).values())
+    counted = list(logits_by_region(bundle, store, tiles, device=device, batch_size=batch_size).values())
     if not any(one.positive.any() for one in counted):
         return bundle
     temperature = best_temperature(counted)
@@ -116,10 +116,10 @@ def best_temperature(regions: Sequence[Logits]) -> float:
     return float(f"{math.exp(found.x):.3g}")
 
 
-def _by_region(
+def logits_by_region(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Mapping[str, Logits]:
-    """Logits of the tiles by region; those without one are a region of their own."""
+    """Count logits of the tiles by region; those without one are a region of their own."""
     counted: dict[str, Logits] = {}
     for answer in predict_tiles(bundle, store, tiles, device=device, batch_size=batch_size):
         regions = answer.rows["region"].fillna("").to_numpy(dtype=str)
