@@ -30,9 +30,9 @@ def row(name: str, part: str, counted: Logits, temperature: float, threshold: fl
     reached = [scores(seen.counts(value))["iou"] for value in (threshold, best_threshold(seen))]
     numbers = (share, mean, calibration_error(seen), counted.loss(temperature))
     told = " | ".join(f"{number:.4f}" for number in numbers)
-    print(
-        f"| {name} | {part} | {told} | {threshold:.2f} | {reached[0]:.3f} | {best_threshold(seen):.2f} | {reached[1]:.3f} |"
-    )
+    chosen, best = f"{threshold:.2f} | {reached[0]:.3f}", f"{best_threshold(seen):.2f} | {reached[1]:.3f}"
+    print(f"| {name} | {part} | {told} | {chosen} | {best} |")
+
 
 
 def main() -> None:
