@@ -388,8 +388,8 @@ def test_positions_equal_the_exact_projection(metres):
 
 def test_the_configuration_runs_as_it_is(project):
     config, scenes = opened(project)
-    assert config.split.test == ("river_terrace",)
-    assert config.split.validation == ("cliffs",)
+    assert config.split.test == ("coast",)
+    assert config.split.validation == ("island",)
     assert len(config.input_layers) == 10
     assert config.labels is not None
     labels = open_labels(config.labels)

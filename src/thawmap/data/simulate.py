@@ -35,11 +35,15 @@ training:
   schedule: cosine
   ema: 0.95
   phases:
-    - {{name: sparse, epochs: 14, tiles: positive}}
-    - {{name: full, epochs: 6, tiles: all, lr: 0.0003}}
+    - {{name: sparse, epochs: {sparse}, tiles: positive}}
+    - {{name: full, epochs: {full}, tiles: all, lr: 0.0003}}
 split: {{by: region, validation: [{validation}], test: [{test}]}}
 inference: {{overlap: 64}}
+polygons: {{seed: 0.9}}
 """
+
+
+_EPOCHS = 14, 6  # of both phases, with at most four regions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,7 @@ class Simulation:
 
     Attributes:
         seed: Seed of everything random; the ground depends on it, its region and its position alone.
-        regions: Number of regions, 2..6; the last is for test, the one before for validation.
+        regions: Number of regions, 2..6; of the first four the last is for test, the one before for validation.
         scenes_per_region: Places in each region, 1..20.
         dates: Images of each place, 1..10, a year apart.
         size: Side of the square scenes in pixels of 3 m, 96..20000.
@@ -132,6 +136,10 @@ def _one_table(drawn: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
 
 
 def _yaml(regions: Sequence[str]) -> str:
-    """The text of ``thawmap.yaml``: the last region tests; the one before validates if one is left."""
-    validation = regions[-2] if len(regions) > 2 else ""
-    return _YAML.format(validation=validation, test=regions[-1])
+    """The text of ``thawmap.yaml``: of the first four regions the last tests, the one before validates if one is left.
+
+    More regions train, for so many epochs fewer that a training takes as long.
+    """
+    *others, test = regions[:4]
+    sparse, full = (max(1, round(epochs * 4 / max(len(regions), 4))) for epochs in _EPOCHS)
+    return _YAML.format(validation=others[-1] if len(others) > 1 else "", test=test, sparse=sparse, full=full)

@@ -11,9 +11,10 @@ from thawmap.pipeline.training import train
 
 
 def demo(out: Path, *, progress: Progress | None = None) -> Summary:
-    """The whole flow on simulated scenes: train, map a region that was left out, score it.
+    """Show the whole flow on simulated scenes: train, map a region that was left out, score it.
 
-    What is there and still true is kept, so that a second run takes seconds.
+    Its scenes are small, so each is mapped in eight positions (`inference.symmetries`). What is there and still true is
+    kept, so that a second run takes seconds.
 
     Raises:
         ThawmapError: If the folder holds something else.
@@ -21,9 +22,9 @@ def demo(out: Path, *, progress: Progress | None = None) -> Summary:
     progress = progress or Silence()
     yaml = out / "project" / "thawmap.yaml"
     if not yaml.exists():
-        progress.say("simulating scenes in four regions")
-        simulate(out / "project", progress=progress)
-    config = load(yaml)
+        progress.say("simulating scenes in six regions")
+        simulate(out / "project", regions=6, progress=progress)
+    config = load(yaml, overrides=["inference.symmetries=8"])
     model, maps, report = out / "model", out / "maps", out / "report"
     train(config, model, resume=True, progress=progress)
     mapped = predict(config, model, maps, part="test", progress=progress)
