@@ -523,3 +523,28 @@ def test_many_regions_are_told_in_one_sentence(tmp_path):
     assert said.startswith("Over 4 regions together it finds")
     assert f"best in {order[-1]} (IoU" in said
     assert f"worst in {order[0]} (IoU" in said
+
+
+def test_what_a_map_leaves_out_is_no_object_at_its_own_threshold_and_is_told(tmp_path):
+    """A map whose mask has the right object, and leaves out a speck that is as probable."""
+    world = make_world(tmp_path, regions=("Lena",))
+    scene, target = world.scenes[0], np.zeros((150, 130), np.uint8)
+    target[40:60, 40:60] = 1
+    stored = np.where(target == 1, 90, 0).astype(np.uint8)
+    stored[100:103, 100] = 90
+    folder = world.maps / scene.id
+    write_raster(world.folder / scene.id / "mask.tif", target, scene.geobox, encoding=Encoding(dtype="uint8"))
+    write_raster(folder / "probability.tif", stored, scene.geobox, encoding=BYTES)
+    write_raster(folder / "mask.tif", target, scene.geobox, encoding=Encoding(dtype="uint8", nodata=255))
+    properties = {"thawmap:threshold": 0.13, "thawmap:left_out": {"below 400 m2": 1}}
+    assets = {name: {"href": f"./{name}.tif"} for name in ("probability", "mask")}
+    (folder / "item.json").write_text(json.dumps({"properties": properties, "assets": assets}), encoding="utf-8")
+    found = evaluate(world.maps, world.scenes, world.labels, thresholds=THRESHOLDS)
+    shapes = found.scenes[0].shapes
+    assert (shapes["validation"].matched[0.5], shapes["paper"].matched[0.5]) == (Counts(tp=1), Counts(tp=1, fp=1))
+    assert shapes["validation"].boundary.fp == 0 < shapes["paper"].boundary.fp
+    assert any("1 that the maps leave out: 1 below 400 m2" in line for line in summary(found, ABOUT))
+    seen = look(found.scenes[0], scene, rank="best", maps=world.maps, labels=world.labels, sources=[world.source()])
+    np.testing.assert_array_equal(
+        seen.mapped, (target == 1)[found.scenes[0].richest.rows, found.scenes[0].richest.cols]
+    )

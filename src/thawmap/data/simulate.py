@@ -35,15 +35,12 @@ training:
   schedule: cosine
   ema: 0.95
   phases:
-    - {{name: sparse, epochs: {sparse}, tiles: positive}}
-    - {{name: full, epochs: {full}, tiles: all, lr: 0.0003}}
+    - {{name: sparse, epochs: 14, tiles: positive}}
+    - {{name: full, epochs: 6, tiles: all, lr: 0.0003}}
 split: {{by: region, validation: [{validation}], test: [{test}]}}
 inference: {{overlap: 64}}
 polygons: {{seed: 0.9}}
 """
-
-
-_EPOCHS = 14, 6  # of both phases, with at most four regions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +135,7 @@ def _one_table(drawn: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
 def _yaml(regions: Sequence[str]) -> str:
     """The text of ``thawmap.yaml``: of the first four regions the last tests, the one before validates if one is left.
 
-    More regions train, for so many epochs fewer that a training takes as long.
+    More regions train.
     """
     *others, test = regions[:4]
-    sparse, full = (max(1, round(epochs * 4 / max(len(regions), 4))) for epochs in _EPOCHS)
-    return _YAML.format(validation=others[-1] if len(others) > 1 else "", test=test, sparse=sparse, full=full)
+    return _YAML.format(validation=others[-1] if len(others) > 1 else "", test=test)

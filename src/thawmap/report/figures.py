@@ -189,6 +189,7 @@ def map_panel(
     threshold: float,
     pixel_m: float,
     ceiling: float = 1.0,
+    mapped: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
     """A place twice: the image, and the probability, both with what is labelled and what is predicted.
 
@@ -199,6 +200,7 @@ def map_panel(
         threshold: Outlines of the prediction stand where the probability is above it.
         pixel_m: Side of a pixel in metres, for the scale bar.
         ceiling: Probability that is drawn white.
+        mapped: (y, x), where the map has objects; None: wherever the probability is above the threshold.
     """
     figure = Figure(figsize=(8.6, 3.9 * image.shape[0] / image.shape[1] + 0.42), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -208,7 +210,7 @@ def map_panel(
     for axes in (left, right):
         outline(axes, target == 255, colour="#ffffff", width=0.7)
         outline(axes, target == 1, colour=YELLOW)
-        outline(axes, probability > threshold, colour=SKY)
+        outline(axes, probability > threshold if mapped is None else mapped, colour=SKY)
         axes.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
         axes.spines[:].set_visible(False)
     _scale_bar(left, image.shape[1], pixel_m)

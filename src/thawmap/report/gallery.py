@@ -14,7 +14,7 @@ from thawmap.data.labels import Labels
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble, window_geobox
 from thawmap.report.evaluate import Evaluation
-from thawmap.report.scoring import Scored, probability_file, read_probability
+from thawmap.report.scoring import Scored, probability_file, read_mask, read_probability
 
 COMPOSITES = (("nir", "red", "green"), ("red", "green", "blue"))
 """Layers shown as red, green and blue: the first of these that a project has."""
@@ -34,6 +34,7 @@ class Place:
         image: (y, x, 3) uint8.
         probability: (y, x) float32, 0..1; NaN = missing.
         target: (y, x) uint8; 1 object, 0 not, 255 not scored.
+        mapped: (y, x) bool, where the map has objects; None where it has no mask.
         pixel_m: Side of a pixel in metres.
     """
 
@@ -43,6 +44,7 @@ class Place:
     image: npt.NDArray[np.uint8]
     probability: npt.NDArray[np.float32]
     target: npt.NDArray[np.uint8]
+    mapped: npt.NDArray[np.bool_] | None
     pixel_m: float
 
 
@@ -86,6 +88,7 @@ def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels,
         image=stretch(np.stack([stack[name] for name in layers], axis=-1)),
         probability=read_probability(path, geobox),
         target=labels.burn(scene, geobox),
+        mapped=read_mask(maps / scene.id, geobox),
         pixel_m=_pixel_m(geobox),
     )
 

@@ -240,6 +240,7 @@ def _panel(place: Place, evaluation: Evaluation, name: str) -> Picture:
         threshold=value,
         pixel_m=place.pixel_m,
         ceiling=_ceiling(evaluation),
+        mapped=place.mapped if value == place.scored.cut_at else None,
     )
     region = f", {place.scored.region}" if place.scored.region else ""
     reached = scores(counts)

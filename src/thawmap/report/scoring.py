@@ -128,8 +128,7 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
     item = _item(folder)
     maker = item["properties"]
     cut_at = maker.get("thawmap:threshold")
-    mask = folder / item["assets"]["mask"]["href"] if "mask" in item["assets"] else None
-    compared = _Compared.of(scene, probability_file(folder), labels, mask=mask, cut_at=cut_at)
+    compared = _Compared.of(scene, probability_file(folder), labels, mask=mask_file(folder), cut_at=cut_at)
     first = _look(compared, thresholds)
     if not first.histogram.total:
         msg = f"scene {scene.id} has no pixel with both a probability and a label; see its mask and its labels"
@@ -167,6 +166,23 @@ def read_probability(path: Path, geobox: GeoBox) -> npt.NDArray[np.float32]:
     return stored if raster_info(path).dtype.startswith("float") else stored / np.float32(100)
 
 
+def mask_file(folder: Path) -> Path | None:
+    """The raster in a scene's folder that says where objects are; None where there is none.
+
+    Raises:
+        DataError: If the item is none.
+    """
+    assets = _item(folder)["assets"]
+    path = folder / str(assets["mask"]["href"]) if "mask" in assets else None
+    return path if path is not None and path.exists() else None
+
+
+def read_mask(folder: Path, geobox: GeoBox) -> Bools | None:
+    """Where a map has objects (y, x), on a part of its grid; None where it has no mask."""
+    path = mask_file(folder)
+    return None if path is None else read_raster(path, geobox, bands=[1])[0] == 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Compared:
     """A scene's map and labels, which can be read by windows.
@@ -198,8 +214,7 @@ class _Compared:
             msg = f"scene {scene.id} has no map in {path.parent.parent}; make it with 'thawmap predict'"
             raise DataError(msg)
         geobox = raster_info(path).geobox
-        there = mask if mask is not None and mask.exists() else None
-        return cls(scene=scene, path=path, labels=labels, geobox=geobox, mask=there, cut_at=cut_at)
+        return cls(scene=scene, path=path, labels=labels, geobox=geobox, mask=mask, cut_at=cut_at)
 
     @property
     def shape(self) -> tuple[int, int]:
