@@ -19,7 +19,7 @@ from scipy import ndimage
 from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
-from thawmap.infer import export, vectorise
+from thawmap.infer import export, left_out, vectorise
 from thawmap.infer.export import Provenance
 from thawmap.infer.ground import measured, pixel_m
 from thawmap.infer.masks import Disc, masks
@@ -196,8 +196,8 @@ def test_what_is_left_out_is_small_or_a_sliver_and_nothing_is_lost(probability, 
         if slump.pixels < least_px:
             why = f"below {least_px * 100 * 1.0008:.0f} m2" if least == "auto" else f"below {least:.0f} m2"
         elif least == "auto" and 3 * (pixels & rim).sum() >= pixels.sum():
-            why = vectorise.SLIVER
-        reasons = found.left_out.loc[found.left_out["slump_id"] == slump.slump_id, vectorise.REASON].tolist()
+            why = left_out.SLIVER
+        reasons = found.left_out.loc[found.left_out["slump_id"] == slump.slump_id, left_out.REASON].tolist()
         assert reasons == ([why] if why else []), (slump.pixels, why, reasons)
 
 

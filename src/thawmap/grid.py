@@ -68,6 +68,16 @@ def starts(length: int, *, tile: int, overlap: int) -> list[int]:
     return [*firsts, length - tile]
 
 
+def spare(length: int, *, tile: int, overlap: int) -> int:
+    """Count the pixels that the tiles of `starts` could cover beyond an axis.
+
+    >>> spare(9, tile=4, overlap=1)
+    1
+    """
+    number = len(starts(length, tile=tile, overlap=overlap))
+    return number * tile - (number - 1) * overlap - length
+
+
 def blocks(shape: tuple[int, int], *, side: int) -> Iterator[Window]:
     """Windows of at most ``side`` pixels that cover a raster of ``shape`` once each, row by row.
 

@@ -26,6 +26,7 @@ from thawmap.data.stack import Stack
 from thawmap.errors import DataError
 from thawmap.infer.ground import pixel_m
 from thawmap.infer.item import NODATA, Provenance, assets, stac_item
+from thawmap.infer.left_out import LAYER
 from thawmap.infer.masks import Disc, masks
 from thawmap.infer.predict import Rows
 from thawmap.infer.replacing import replace_map, write_item
@@ -63,9 +64,6 @@ SHAPEFILE_NAMES = {
     "reviewed_at": "reviewed",
 }
 """Columns of slumps in a Shapefile, whose names have at most 10 characters."""
-
-LEFT_OUT = "left_out"
-"""Layer of the objects that are none of the slumps, with the reason; in other formats than GeoPackage a file beside."""
 
 _MASK_COLOURS = {0: (255, 255, 255, 0), 1: (215, 48, 39, 255), NODATA: (0, 0, 0, 0)}
 _PROBABILITY = {
@@ -280,9 +278,9 @@ def _write_vectors(path: Path, found: Found) -> list[Path]:
     if left_out.empty:
         return [path]
     if path.suffix == ".gpkg":
-        write_vector(path, left_out, layer=LEFT_OUT, append=True)
+        write_vector(path, left_out, layer=LAYER, append=True)
         return [path]
-    beside = path.with_stem(f"{path.stem}_{LEFT_OUT}")
+    beside = path.with_stem(f"{path.stem}_{LAYER}")
     write_vector(beside, left_out)
     return [path, beside]
 

@@ -15,7 +15,8 @@ from shapely.geometry.base import BaseGeometry
 from thawmap.config import OutputSettings
 from thawmap.data.io import crs_of
 from thawmap.data.sources.base import Scene
-from thawmap.infer.vectorise import REASON, Found
+from thawmap.infer.left_out import REASON
+from thawmap.infer.vectorise import Found
 
 if TYPE_CHECKING:
     import pystac

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from thawmap.config import InferenceSettings
 from thawmap.errors import ConfigError
-from thawmap.grid import Window, starts
+from thawmap.grid import Window, spare, starts
 
 LARGEST_PX = 4096**2
 """Most pixels of an automatic tile: beyond it nothing is saved that is worth the memory."""
@@ -165,8 +165,9 @@ def plan(
     if side is None:
         return _cheapest(_Ground(shape, valid, settings.overlap, settings.margin), members, settings, further)
     _check_side(shape, side, stride, settings)
-    fixed = any(one.fixed_tile for one in members)
-    margin = _spare_margin(shape, side, settings) if fixed else settings.margin
+    margin, overlap = settings.margin, min(settings.overlap, side - 1)
+    if any(one.fixed_tile for one in members):  # only what costs no tile more
+        margin = min(margin, *(spare(length, tile=side, overlap=overlap) // 2 for length in shape))
     return _Ground(shape, valid, settings.overlap, margin).cut(side, side)
 
 
@@ -381,16 +382,6 @@ def _given_side(members: Sequence[Runs], settings: InferenceSettings) -> int | N
     if fixed:
         return fixed[0]
     return None if settings.tile == "auto" else settings.tile
-
-
-def _spare_margin(shape: tuple[int, int], side: int, settings: InferenceSettings) -> int:
-    """The margin that costs no tile more: for networks that see their whole tile, it would be as much again."""
-
-    def spare(length: int) -> int:
-        number = len(starts(length, tile=side, overlap=min(settings.overlap, side - 1)))
-        return (number * side - (number - 1) * settings.overlap - length) // 2
-
-    return max(0, min(settings.margin, *map(spare, shape)))
 
 
 def _check_side(shape: tuple[int, int], side: int, stride: int, settings: InferenceSettings) -> None:

@@ -7,7 +7,6 @@ doubled; then the objects among it that do not touch the last row are whole, and
 pixels and outlines, memory with what is found, and the result does not depend on how the rows were cut.
 """
 
-import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from thawmap.data.io import crs_of
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.infer.ground import measured, on_ground, pixel_m
+from thawmap.infer.left_out import REASON, least_area_m2, leave_out
 from thawmap.infer.outlines import (
     Bools,
     Edges,
@@ -62,14 +62,6 @@ COLUMNS = {
 }
 """Columns of slumps and their types, in order; the geometry follows them."""
 
-REASON = "reason"
-"""Column of objects that are left out: why."""
-
-SLIVER = "along missing pixels"
-"""Reason of objects whose pixels lie, on average, at most `_DEEP_PX` deep along missing pixels or the scene's edge."""
-
-_DEEP_PX = 3
-_LEAST_M2, _LEAST_PX = 200.0, 4  # 99 of 100 slumps that people outlined in the paper's data are larger than 250 m2
 _NAMESPACE = uuid.UUID("8b0f6c1e-3b0a-5d0c-9a54-0f2e5a9a7d11")
 _STRIP_PX = 2**17  # pixels that are looked at together
 _PILE = 2**14  # edges and values that wait at least
@@ -81,7 +73,7 @@ class Found:
 
     Attributes:
         slumps: With the columns of `COLUMNS`, in the scene's CRS, from the top down.
-        left_out: Objects that are none of them, with the same columns and the `REASON`.
+        left_out: Objects that are none of them, with the same columns and the reason.
         erased: Outlines, in columns and rows, of objects that are left out or have no seed: their pixels are none of
             an object.
         filled: Outlines, in columns and rows, of holes that are filled, whose pixels are of an object.
@@ -292,7 +284,9 @@ class Vectoriser:
         table = {name: column[seeded] for name, column in table.items()}
         outlines = shapely.normalize(polygons[seeded])
         table["area_m2"], table["perimeter_m"] = measured(outlines, geobox)
-        self._leave_out(table, sliver=rim[seeded] * _DEEP_PX >= pixels[seeded])
+        leave_out(
+            table[REASON], table["area_m2"], rim[seeded], pixels[seeded], settings=settings, least_m2=self._least_m2
+        )
         kept = seeded.copy()
         kept[seeded] = table[REASON] == ""
         self._erased.append(found[~kept])
@@ -308,14 +302,6 @@ class Vectoriser:
             for layer, sign, number in self._settings.rules:
                 reasons[follows(of_layer[layer], sign, number) & (reasons == "")] = f"{layer} {sign} {number:g}"
         return reasons
-
-    def _leave_out(self, table: dict[str, npt.NDArray[Any]], *, sliver: Bools) -> None:
-        """Say why objects are left out as too small, and by default as slivers, where no rule says so."""
-        reasons = table[REASON]
-        small = table["area_m2"] < self._least_m2
-        reasons[small & (reasons == "")] = f"below {self._least_m2:.0f} m2"
-        if self._settings.min_area_m2 == "auto":
-            reasons[sliver & (reasons == "")] = SLIVER
 
     def _fill(self, outline: Rings, parts: Edges, seeded: Bools) -> tuple[Rings, Objects, Integers]:
         """The outlines without the holes that are filled; these holes, and whose they are."""
@@ -345,13 +331,6 @@ class Vectoriser:
         left, top, right, bottom = shapely.bounds(outlines).reshape(-1, 4).T
         place = {"top": top, "left": left, "bottom": bottom, "right": right}
         return {"slump_id": np.array(names, np.object_), "geometry": ground, **place}
-
-
-def least_area_m2(settings: PolygonSettings, scene: Scene) -> float:
-    """The minimum mapping unit of a scene's polygons in m2."""
-    if settings.min_area_m2 == "auto":
-        return max(_LEAST_M2, _LEAST_PX * math.prod(pixel_m(scene.geobox)))
-    return settings.min_area_m2
 
 
 def _line(runs: Integers, width: int) -> Bools:
