@@ -188,13 +188,14 @@ def test_what_is_left_out_is_small_or_a_sliver_and_nothing_is_lost(probability, 
     every = found_in(probability, cuts, **options).slumps
     assert sorted([*found.slumps["slump_id"], *found.left_out["slump_id"]]) == sorted(every["slump_id"])
     rim, mask = rim_of(probability), probability > THRESHOLD
-    least_px = 4 if least == "auto" else least / 100
     numbers = burnt(every, probability.shape)
     for number, slump in enumerate(every.itertuples(), start=1):
         pixels = (numbers == number) & mask
         why = ""
-        if slump.pixels < least_px:
-            why = f"below {least_px * 100 * 1.0008:.0f} m2" if least == "auto" else f"below {least:.0f} m2"
+        if slump.area_m2 < (200 if least == "auto" else least):
+            why = f"below {200 if least == 'auto' else least:g} m2"
+        elif least == "auto" and slump.pixels < 4:
+            why = "below 4 pixels"
         elif least == "auto" and 3 * (pixels & rim).sum() >= pixels.sum():
             why = left_out.SLIVER
         reasons = found.left_out.loc[found.left_out["slump_id"] == slump.slump_id, left_out.REASON].tolist()

@@ -1,13 +1,11 @@
 """Which objects of a map are no slumps: too small to tell, or slivers along missing pixels."""
 
-import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
-from thawmap.config import PolygonSettings
-from thawmap.data.sources.base import Scene
-from thawmap.infer.ground import pixel_m
+from thawmap.infer.outlines import Integers
 
 LAYER = "left_out"
 """Layer of the objects that are none of the slumps; in other formats than GeoPackage the end of a file's name."""
@@ -22,32 +20,21 @@ DEEP_PX = 3
 _LEAST_M2, _LEAST_PX = 200.0, 4  # 99 of 100 slumps that people outlined in the paper's data are larger than 250 m2
 
 
-def least_area_m2(settings: PolygonSettings, scene: Scene) -> float:
-    """Give the minimum mapping unit of a scene's polygons in m2."""
-    if settings.min_area_m2 == "auto":
-        return max(_LEAST_M2, _LEAST_PX * math.prod(pixel_m(scene.geobox)))
-    return settings.min_area_m2
-
-
 def leave_out(
-    reasons: npt.NDArray[np.object_],
-    area_m2: npt.NDArray[np.float64],
-    rim: npt.NDArray[np.integer],
-    pixels: npt.NDArray[np.integer],
-    *,
-    settings: PolygonSettings,
-    least_m2: float,
+    table: Mapping[str, npt.NDArray[Any]], *, rim: Integers, pixels: Integers, least_m2: float | Literal["auto"]
 ) -> None:
-    """Write why objects are left out as too small, and by default as slivers, where no other reason stands.
+    """Write into the column `REASON` why objects are left out, where no other reason stands.
 
     Args:
-        reasons: Of each object, (n,); "" where there is none yet.
-        area_m2: Their areas.
+        table: Columns of all objects, each (n,); of the reason "" where there is none yet.
         rim: Number of their pixels beside missing ones or at the scene's edge.
-        pixels: Number of all their pixels.
-        settings: Whether slivers are left out.
-        least_m2: The minimum mapping unit.
+        pixels: Number of all their pixels, without those of filled holes.
+        least_m2: The setting `polygons.min_area_m2`.
     """
-    reasons[(area_m2 < least_m2) & (reasons == "")] = f"below {least_m2:.0f} m2"
-    if settings.min_area_m2 == "auto":
-        reasons[(rim * DEEP_PX >= pixels) & (reasons == "")] = SLIVER
+    if least_m2 == "auto":
+        small, few = table["area_m2"] < _LEAST_M2, table["pixels"] < _LEAST_PX
+        reasons = {f"below {_LEAST_M2:g} m2": small, f"below {_LEAST_PX} pixels": few, SLIVER: rim * DEEP_PX >= pixels}
+    else:
+        reasons = {f"below {least_m2:g} m2": table["area_m2"] < least_m2}
+    for reason, holds in reasons.items():
+        table[REASON][holds & (table[REASON] == "")] = reason

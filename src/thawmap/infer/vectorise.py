@@ -21,7 +21,7 @@ from thawmap.data.io import crs_of
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.infer.ground import measured, on_ground, pixel_m
-from thawmap.infer.left_out import REASON, least_area_m2, leave_out
+from thawmap.infer.left_out import REASON, leave_out
 from thawmap.infer.outlines import (
     Bools,
     Edges,
@@ -143,7 +143,6 @@ class Vectoriser:
         self._piece: Integers = np.empty(0, np.int64)  # that each of them belongs to
         self._last_missing = np.ones(scene.geobox.shape[1], np.bool_)  # beyond the scene everything is missing
         self._last_beside = np.ones(scene.geobox.shape[1], np.bool_)
-        self._least_m2 = least_area_m2(self._settings, scene)
         self._obstacles: Integers = np.empty((0, 2), np.int64)  # column and row of what a hole is not filled over
         self._tables: list[dict[str, npt.NDArray[Any]]] = []
         self._erased: list[Objects] = []
@@ -284,9 +283,7 @@ class Vectoriser:
         table = {name: column[seeded] for name, column in table.items()}
         outlines = shapely.normalize(polygons[seeded])
         table["area_m2"], table["perimeter_m"] = measured(outlines, geobox)
-        leave_out(
-            table[REASON], table["area_m2"], rim[seeded], pixels[seeded], settings=settings, least_m2=self._least_m2
-        )
+        leave_out(table, rim=rim[seeded], pixels=pixels[seeded], least_m2=settings.min_area_m2)
         kept = seeded.copy()
         kept[seeded] = table[REASON] == ""
         self._erased.append(found[~kept])
