@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from thawmap.model import backends, openvino
+from thawmap.model import backends, openvino, tracing
 from thawmap.pipeline.speeds import random_bundle
 
 WAYS = {
@@ -36,13 +36,13 @@ def opened(architecture: str, backend: str, form: str) -> backends.Backend:
     """A network with random weights, ready to run."""
     bundle = random_bundle(architecture)
     if form == "plain":
-        backends.folded = openvino.folded = lambda network, *, channels: network  # noqa: ARG005
+        backends.folded = tracing.folded = lambda network, *, channels: network  # noqa: ARG005
     if backend == "eager":
         return backends.open_unchecked(bundle, torch.device("cpu"), "eager", "float32")
     with TemporaryDirectory() as folder:
         path = Path(folder) / "converted" / "network.xml"
-        openvino.trace(bundle, path)
-        return openvino.OpenVinoBackend(path, "float32")
+        tracing.trace(bundle, path)
+        return openvino.OpenVinoBackend(path, "float32", bundle.fill)
 
 
 def seconds(network: backends.Backend, side: int) -> list[float]:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from thawmap.config import ModelSettings
 from thawmap.errors import BundleError
 from thawmap.layers import layer
-from thawmap.model.bundle import Bundle, _identify, load, save
+from thawmap.model.aside import identity
+from thawmap.model.bundle import Bundle, _identify, load, read, save
 from thawmap.model.manifest import Manifest
 from thawmap.model.network import build, traits
 from thawmap.pipeline import models, origin
@@ -69,6 +70,26 @@ def test_deep_networks_load_and_pass_their_self_test(architecture, tmp_path):
     save(make(architecture, network=network.eval()), tmp_path)
     again = load(tmp_path).network.state_dict()
     assert all(torch.equal(value, again[key]) for key, value in network.state_dict().items())
+
+
+def test_a_network_is_built_when_it_is_asked_for_and_must_be_the_one_that_was_read(saved):
+    bundle, folder = saved
+    found, other = read(folder), read(folder)
+    assert found == bundle
+    assert found.stored is not None
+    assert identity(found) == identity(bundle)
+    assert found.stored is not None
+    assert torch.equal(found.network.weight, bundle.network.weight)
+    assert found.stored is None
+    torch.nn.init.zeros_(bundle.network.weight)
+    save(bundle, folder)
+    with pytest.raises(BundleError, match="was replaced while it was read"):
+        _ = other.network
+
+
+def test_a_bundle_needs_a_network():
+    with pytest.raises(TypeError, match="needs a network"):
+        Bundle(layers=LAYERS, architecture="pixel", encoder="resnet34", tile=64, stride=1, fixed_tile=False)
 
 
 def test_the_id_follows_content_and_weights(tmp_path):

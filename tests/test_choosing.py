@@ -19,9 +19,11 @@ from thawmap.model import choosing
 from thawmap.model.agreement import disagreement, middle, plausible
 from thawmap.model.aside import AsideError, cache_folder, identity, run_aside
 from thawmap.model.backends import TorchBackend, open_backend
+from thawmap.model.bundle import read, save
 from thawmap.model.choosing import Choice, choose
 from thawmap.model.memory import bytes_per_pixel
 from thawmap.model.openvino import convert, import_openvino, place
+from thawmap.model.prepared import PreparedBackend, recall, remember
 
 torch.set_num_threads(1)
 
@@ -116,6 +118,22 @@ def test_a_backend_that_disagrees_is_not_used(poisoned, chosen):
     with pytest.raises(ConfigError, match=r"backend openvino in float32 disagrees .* allowed 0.001; set inference.b"):
         open_backend(poisoned, backend="openvino")
     assert "openvino is not used: probabilities that differ by up to" in chosen.line
+
+
+@pytest.mark.slow
+def test_a_network_that_agreed_once_is_asked_the_self_test_before_it_answers(poisoned, tmp_path):
+    save(poisoned, tmp_path)
+    found, way = read(tmp_path), {"backend": "openvino", "precision": "float32"}
+    assert recall(found, device="cpu", **way) is None
+    remember(found, **way, bytes_per_pixel=7)
+    record = place(found).parent / "agreed.json"
+    assert recall(found, device="cpu", **way) == 7
+    assert recall(found, device="cpu", **way | {"precision": "bfloat16"}) is None
+    with pytest.raises(ConfigError, match=r"is not that of its bundle .*fails its self-test: probabilities differ"):
+        PreparedBackend(found)(scenes(1))
+    record.write_text(record.read_text().replace('"processor": ["', '"processor": ["another '))
+    assert recall(found, device="cpu", **way) is None
+    record.unlink()
 
 
 @pytest.mark.slow

@@ -75,6 +75,25 @@ def test_scenes_are_listed_without_tables_and_networks(project: Path) -> None:
     assert not (NETWORKS | TABLES) & modules
 
 
+@pytest.mark.slow
+def test_with_a_network_that_openvino_has_ready_no_torch_is_loaded(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first mapping converts the network and compares; the second asks it the self-test, and maps the same."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project / "cache"))
+    program = "from thawmap.cli import _run\nassert _run(sys.argv[1:]) == 0"
+    maps = {}
+    for name, backend in (("torch", "eager"), ("first", "openvino"), ("ready", "openvino")):
+        words = ("predict", project / "t.yaml", "--model", project / "model", "--out", project / name)
+        modules = loaded(program, *words, "--set", f"inference.backend={backend}", "--set", "inference.device=cpu")
+        assert ("torch" in modules) == (name != "ready")
+        with rasterio.open(project / name / "a" / "probability.tif") as file:
+            maps[name] = file.read(1)
+    assert np.ptp(maps["torch"]) > 1
+    np.testing.assert_array_equal(maps["first"], maps["ready"])
+    np.testing.assert_allclose(maps["ready"].astype(float), maps["torch"], atol=1)  # in steps of 1/250 or less
+
+
 def test_until_a_scene_is_read_only_what_reads_and_computes_is_loaded(project: Path) -> None:
     program = (
         "import thawmap.infer.predict as predicting\npredicting._read = tell\n"

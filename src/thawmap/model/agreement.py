@@ -7,8 +7,6 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn.functional import interpolate
 
 from thawmap.layers import Layer
 
@@ -89,6 +87,9 @@ def plausible(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float32]:
 
     Every layer is a sum of random fields from coarse to fine across its range; one corner and some pixels are missing.
     """
+    import torch  # noqa: PLC0415 - it loads slowly, and what is compared with it needs it
+    from torch.nn.functional import interpolate  # noqa: PLC0415
+
     generator = torch.Generator().manual_seed(0)
     fields = torch.zeros(1, len(layers), side, side)
     for cells in (2, 8, 32, side):

@@ -18,15 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from thawmap.errors import ConfigError, ThawmapError
 from thawmap.model import bundle as bundles
-from thawmap.model import folding
 from thawmap.model.bundle import Bundle
 
 LIMIT_S = 600.0
 """Seconds after which work in a process of its own is given up."""
+
+REWRITING = "1"
+"""Another one wherever `thawmap.model.folding` rewrites networks otherwise: what was made of them is made again."""
 
 _BUNDLE, _TASK, _REFUSAL, _OUTPUT = "bundle", "task.json", "refusal.txt", "output.txt"
 
@@ -46,12 +46,8 @@ def identity(bundle: Bundle) -> str:
     Other than the bundle's id it does not change when scores are written into a bundle, and one that was never saved
     has it.
     """
-    said = [bundle.architecture, bundle.encoder, bundle.stride, asdict(bundle.reading)]
-    found = hashlib.sha256(json.dumps(said).encode())
-    for name, value in sorted(bundle.network.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+    described = [bundle.architecture, bundle.encoder, bundle.stride, asdict(bundle.reading)]
+    return digest({"described": described, "weights": bundles.weights_sha256(bundle)})
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -61,7 +57,7 @@ def digest(content: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that a kept answer depends on, and of our own rewriting of networks."""
-    ours = bundles.library_versions() | {"folding": folding.VERSION}
+    ours = bundles.library_versions() | {"folding": REWRITING}
     try:
         return ours | {"openvino": version("openvino")}
     except PackageNotFoundError:

@@ -19,13 +19,9 @@ from torch import Tensor
 from thawmap.errors import ConfigError
 from thawmap.model.agreement import Precision, RealImage, disagreement, seen
 from thawmap.model.bundle import Bundle
+from thawmap.model.devices import BACKENDS, memory_errors
 from thawmap.model.folding import folded
 from thawmap.model.network import PROBE_PX, probability
-
-BACKENDS = ("eager", "compile", "openvino")
-"""PyTorch operation by operation, PyTorch compiled for the machine, OpenVINO on a processor."""
-
-_MEMORY_SIGNS = ("allocate memory", "out of memory", "bad_alloc", "bad allocation", "alloc_failed", "out_of_memory")
 
 
 class Backend(Protocol):
@@ -122,7 +118,7 @@ def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision
     if backend == "openvino":
         from thawmap.model.openvino import open_openvino  # noqa: PLC0415 - an optional library, and a slow one
 
-        return open_openvino(bundle, device, precision)
+        return open_openvino(bundle, device.type, precision)
     msg = f"backend {backend!r} does not exist; use {', '.join(BACKENDS)}"
     raise ConfigError(msg)
 
@@ -163,20 +159,6 @@ def find_device(name: str) -> torch.device:
         )
         raise ConfigError(msg)
     return device
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turns what libraries raise for want of memory into MemoryError."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error).lower()
-        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in said for sign in _MEMORY_SIGNS):
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise MemoryError(str(error).splitlines()[0]) from error
 
 
 @contextmanager

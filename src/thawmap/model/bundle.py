@@ -5,8 +5,8 @@
     item.json               the same for catalogues, as a STAC Item; nothing here reads it
     bundle.json             what it is; the SHA-256 of weights and self-test
 
-Nothing in it is unpickled. Loading rebuilds the network, fills it and asks it the self-test, so that a bundle
-that loads also answers as on the day it was made (law 7).
+Nothing in it is unpickled. Whoever builds the network fills it and asks it the self-test, so that a bundle answers as
+on the day it was made (law 7). PyTorch is loaded by what needs the network, and by nothing else here.
 """
 
 import hashlib
@@ -15,26 +15,24 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from thawmap.config import Fill, ModelSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer
 from thawmap.model import catalogue
 from thawmap.model.manifest import Manifest
-from thawmap.model.network import PROBE_PX, build, probability
 from thawmap.model.reading import Reading
 from thawmap.records import checked, read_object
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -47,7 +45,47 @@ _FILES = (_WEIGHTS, _SELFTEST, _ITEM, _JSON)  # in the order of writing: a folde
 _LIBRARIES = ("thawmap", "torch", "segmentation-models-pytorch", "timm")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A network in a bundle's folder, which nobody has built yet.
+
+    Attributes:
+        folder: Where its files are.
+        weights_sha256: Checksum of its weights.
+    """
+
+    folder: Path
+    weights_sha256: str
+
+    @property
+    def weights(self) -> Path:
+        """The file of its weights."""
+        return self.folder / _WEIGHTS
+
+    @property
+    def selftest(self) -> Path:
+        """The file of its self-test."""
+        return self.folder / _SELFTEST
+
+
+class _Network:
+    """The field `Bundle.network`: given as it is, or built from the bundle's folder when it is first asked for."""
+
+    def __get__(self, bundle: "Bundle", owner: type) -> "nn.Module":
+        given = bundle.__dict__["network"]
+        if isinstance(given, Stored):
+            given = bundle.__dict__["network"] = _rebuild(bundle, given)
+        network: nn.Module = given
+        return network
+
+    def __set__(self, bundle: "Bundle", given: "nn.Module | Stored | _Network") -> None:
+        if given is self:
+            msg = "a bundle needs a network"
+            raise TypeError(msg)
+        bundle.__dict__["network"] = given
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A trained model.
 
@@ -65,7 +103,7 @@ class Bundle:
         thresholds: Probability above which a pixel is an object: "paper" (0.5), "validation" where chosen.
         metrics: Scores of the epoch that it is from.
         provenance: How it was made: resolved configuration, seed, versions, regions trained on and left out.
-        network: The network in eval mode; logits out.
+        network: The network in eval mode; logits out. That of `read` is built when it is first asked for.
     """
 
     id: str = ""
@@ -81,7 +119,13 @@ class Bundle:
     thresholds: Mapping[str, float] = field(default_factory=lambda: {"paper": 0.5})
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    network: nn.Module = field(repr=False, compare=False)
+    network: _Network = field(default=_Network(), repr=False, compare=False)
+
+    @property
+    def stored(self) -> Stored | None:
+        """Where the network lies; None once it is built, as its numbers may then change."""
+        given = self.__dict__["network"]
+        return given if isinstance(given, Stored) else None
 
     @property
     def reading(self) -> Reading:
@@ -102,16 +146,19 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
     Raises:
         BundleError: If the network's answer is not finite, or the folder cannot be written.
     """
-    inputs = _selftest_input(bundle)
-    answer = _answer(bundle, inputs)
-    if not torch.isfinite(answer).all():
+    from safetensors.torch import save_file  # noqa: PLC0415 - torch loads slowly, here and below
+
+    from thawmap.model import selftest  # noqa: PLC0415
+
+    inputs = selftest.make(bundle)
+    answer = selftest.answer(bundle.network, inputs, bundle.reading)
+    if not answer.isfinite().all():
         msg = f"the network for {folder} answers with numbers that are not finite; train it again, with a lower lr"
         raise BundleError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _replacing(folder) as fresh:
-            state = {key: value.detach().cpu().contiguous() for key, value in bundle.network.state_dict().items()}
-            save_file(state, fresh / _WEIGHTS)
+            save_file(_state(bundle), fresh / _WEIGHTS)
             save_file({"input": inputs, "probability": answer}, fresh / _SELFTEST)
             content = _describe(bundle) | {"sha256": {name: _sha256(fresh / name) for name in (_WEIGHTS, _SELFTEST)}}
             saved = replace(bundle, id=_identify(content))
@@ -140,33 +187,43 @@ def remove(folder: Path) -> None:
 
 
 def load(folder: Path) -> Bundle:
-    """The bundle in ``folder``, on the CPU, checked.
+    """The bundle in ``folder``, on the CPU, checked; its network is built.
 
     Raises:
         BundleError: If a file is missing or damaged, the format is not known, the weights are not those that
             the bundle was saved with, or the network does not answer the self-test as it did.
     """
+    bundle = read(folder)
+    _ = bundle.network
+    return bundle
+
+
+def read(folder: Path) -> Bundle:
+    """The bundle in ``folder``, its files checked; its network is built, and asked the self-test, when it is needed.
+
+    Raises:
+        BundleError: As `load`, but for what building the network finds: that is raised by asking for the network.
+    """
     content = _read_json(folder)
     _check_files(folder, content)
-    try:
-        settings = ModelSettings(architecture=content["architecture"], encoder=content["encoder"])
-        layers = tuple(Layer(**layer) for layer in content["layers"])
-        network = build(settings, channels=len(layers))
-        network.load_state_dict(load_file(folder / _WEIGHTS))
-        test = load_file(folder / _SELFTEST)
-        bundle = Bundle(
+    with _rebuilding(folder):
+        return Bundle(
             id=content["id"],
-            layers=layers,
+            layers=tuple(Layer(**layer) for layer in content["layers"]),
             optional=frozenset(content["optional"]),
             fill=content.get("fill", "zero"),  # bundles of before 2026-12 do not say so
             temperature=content.get("temperature", 1.0),
             **{name: content[name] for name in _PLAIN},
-            network=network.eval(),
+            network=Stored(folder, content["sha256"][_WEIGHTS]),
         )
-        difference = (_answer(bundle, test["input"]) - test["probability"]).abs().max().item()
-    except (ConfigError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        msg = f"bundle {folder} cannot be rebuilt ({str(error).strip().splitlines()[0]}); train or import it again"
-        raise BundleError(msg) from error
+
+
+def check_selftest(folder: Path, difference: float) -> None:
+    """Refuse a network by how far its answer to the self-test is from the probability that it must give.
+
+    Raises:
+        BundleError: If that is more than `TOLERANCE`, or no number.
+    """
     if not difference <= TOLERANCE:
         msg = (
             f"bundle {folder} fails its self-test: probabilities differ by {difference:.2g}, allowed "
@@ -174,7 +231,15 @@ def load(folder: Path) -> Bundle:
             "provenance"
         )
         raise BundleError(msg)
-    return bundle
+
+
+def weights_sha256(bundle: Bundle) -> str:
+    """Checksum of the file of a bundle's weights, as `save` writes it; no network is built for it."""
+    if bundle.stored is not None:
+        return bundle.stored.weights_sha256
+    from safetensors.torch import save as to_bytes  # noqa: PLC0415
+
+    return hashlib.sha256(to_bytes(_state(bundle))).hexdigest()
 
 
 def library_versions() -> dict[str, str]:
@@ -200,6 +265,11 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def _state(bundle: Bundle) -> "dict[str, Tensor]":
+    """The numbers of the network by name, on the CPU."""
+    return {name: value.detach().cpu().contiguous() for name, value in bundle.network.state_dict().items()}
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -214,24 +284,34 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _selftest_input(bundle: Bundle) -> Tensor:
-    """Values across and somewhat beyond each layer's range, one in twenty missing, always the same."""
-    side = min(bundle.tile, PROBE_PX if bundle.fixed_tile else 2 * max(bundle.stride, 8))
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, len(bundle.layers), side, side)
-    low = torch.tensor([layer.low for layer in bundle.layers]).view(1, -1, 1, 1)
-    width = torch.tensor([layer.high - layer.low for layer in bundle.layers]).view(1, -1, 1, 1)
-    values = low + width * (torch.rand(shape, generator=generator) * 1.2 - 0.1)
-    return values.masked_fill(torch.rand(shape, generator=generator) < 0.05, torch.nan)
+def _rebuild(bundle: Bundle, stored: Stored) -> "nn.Module":
+    """The network of a bundle that was read, filled and asked the self-test."""
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    from thawmap.model import network, selftest  # noqa: PLC0415
+
+    with _rebuilding(stored.folder):
+        settings = ModelSettings(architecture=bundle.architecture, encoder=bundle.encoder)
+        built = network.build(settings, channels=len(bundle.layers))
+        built.load_state_dict(load_file(stored.weights))
+        test = load_file(stored.selftest)
+        answer = selftest.answer(built.eval(), test["input"], bundle.reading)
+        difference = (answer - test["probability"]).abs().max().item()
+    if _sha256(stored.weights) != stored.weights_sha256:
+        msg = f"bundle {stored.folder} was replaced while it was read; run the command again"
+        raise BundleError(msg)
+    check_selftest(stored.folder, difference)
+    return built
 
 
-def _answer(bundle: Bundle, inputs: Tensor) -> Tensor:
-    """Probability (1, H, W) on the CPU, wherever the network is: GPUs round more, each in its own way."""
-    network = bundle.network
-    if next(network.parameters()).device.type != "cpu":
-        network = deepcopy(network).cpu()
-    with torch.inference_mode():
-        return probability(network.eval(), inputs, bundle.reading).clone()
+@contextmanager
+def _rebuilding(folder: Path) -> Iterator[None]:
+    """Tells of a bundle what libraries raise when it is rebuilt."""
+    try:
+        yield
+    except (ConfigError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        msg = f"bundle {folder} cannot be rebuilt ({str(error).strip().splitlines()[0]}); train or import it again"
+        raise BundleError(msg) from error
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

@@ -4,11 +4,9 @@ Every candidate runs in a process of its own, on the same image. One whose answe
 `thawmap.model.agreement`, or that crashes, or that does not come back, is not chosen, and why is said.
 """
 
-import hashlib
 import json
 import logging
 import os
-import platform
 import statistics
 import sys
 import time
@@ -16,11 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from thawmap.allocation import keep_freed_memory
 from thawmap.errors import ConfigError
@@ -36,9 +33,12 @@ from thawmap.model.aside import (
     task_of,
     versions,
 )
-from thawmap.model.backends import BACKENDS, Backend, find_device, first_answer, open_unchecked
 from thawmap.model.bundle import Bundle
+from thawmap.model.devices import BACKENDS, kind, named, processor, threads
 from thawmap.model.openvino import convert
+
+if TYPE_CHECKING:
+    from thawmap.model.backends import Backend
 
 WORTH_PX = {"cpu": 50_000_000, "cuda": 5_000_000_000}
 """Pixels from which on measuring takes less time than it saves, by the kind of device: some minutes of computing."""
@@ -124,14 +124,14 @@ def choose(
         ConfigError: If there is no such device.
         BundleError: If the network's answers are not numbers.
     """
-    where = find_device(device)
+    where = named(device)
     side = timed_side(bundle)
     question = _question(bundle, where, precision, side)
     kept = cache_folder() / "choices" / f"{digest(question)}.json"
     remembered = _recall(kept, question)
     if remembered is not None:
         return remembered
-    if pixels < WORTH_PX[where.type]:
+    if pixels < WORTH_PX[kind(where)]:
         return Choice(chosen="eager")
     try:
         found = _fastest(
@@ -153,7 +153,7 @@ def trials(
     bundle: Bundle,
     sample: npt.NDArray[np.float32],
     *,
-    device: torch.device,
+    device: str,
     precisions: Sequence[Precision],
     limit_s: float = LIMIT_S,
 ) -> Iterator[Trial]:
@@ -173,7 +173,7 @@ def trials(
     wanted: list[tuple[str, Precision]] = [(name, one) for one in precisions for name in candidates(device)]
     with room(bundle) as folder:
         np.save(folder / _IMAGE, sample)
-        common = {"device": str(device), "threads": torch.get_num_threads()}
+        common = {"device": device, "threads": threads()}
         first = _try("eager", "float32", bundle, folder, common, limit_s)
         yield first
         if first.refused is None:
@@ -183,9 +183,9 @@ def trials(
                     yield _try(name, precision, bundle, folder, common, limit_s)
 
 
-def candidates(device: torch.device) -> list[str]:
+def candidates(device: str) -> list[str]:
     """Names of the backends that a device may run; PyTorch as it is first."""
-    if device.type == "cpu" and find_spec("openvino") is not None:
+    if kind(device) == "cpu" and find_spec("openvino") is not None:
         return ["eager", "compile", "openvino"]
     return ["eager", "compile"]
 
@@ -225,34 +225,27 @@ def _fastest(tried: Iterator[Trial], precision: Precision) -> Choice:
     return Choice(chosen=chosen, seconds=seconds, refused=refused)
 
 
-def _question(bundle: Bundle, device: torch.device, precision: Precision, side: int) -> dict[str, Any]:
+def _question(bundle: Bundle, device: str, precision: Precision, side: int) -> dict[str, Any]:
     """Everything that an answer depends on."""
     return {
         "network": identity(bundle),
         "tile": side,
         "precision": precision,
-        "device": device_name(device) if device.type == "cuda" else " ".join(_processor()),
+        "device": " ".join(processor()) if kind(device) == "cpu" else device_name(device),
         "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads(),
         "candidates": candidates(device),
         "versions": versions(),
     }
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: str) -> str:
     """What the maker calls it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()[0]
+    if kind(device) == "cpu":
+        return processor()[0]
+    import torch  # noqa: PLC0415 - it loads slowly, here and below
 
-
-def _processor(place: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
-    """Its name, and a hash of what it can do."""
-    try:
-        lines = dict(line.split(":", 1) for line in place.read_text().split("\n\n")[0].splitlines() if ":" in line)
-    except OSError:
-        return platform.processor() or platform.machine(), ""
-    said = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = hashlib.sha256(said.get("flags", "").encode()).hexdigest()[:8]
-    return said.get("model name", platform.machine()), flags
+    return torch.cuda.get_device_name(device)
 
 
 def _recall(path: Path, question: Mapping[str, Any]) -> Choice | None:
@@ -281,7 +274,7 @@ def _remember(path: Path, question: Mapping[str, Any], choice: Choice) -> None:
         _log.warning("the choice of a backend is not remembered: %s", error)
 
 
-def _seconds(backend: Backend, image: npt.NDArray[np.float32]) -> float:
+def _seconds(backend: "Backend", image: npt.NDArray[np.float32]) -> float:
     """The median of some runs."""
     taken: list[float] = []
     while len(taken) < _REPEATS[0] or (len(taken) < _REPEATS[1] and sum(taken) < _ENOUGH_S):
@@ -293,6 +286,10 @@ def _seconds(backend: Backend, image: npt.NDArray[np.float32]) -> float:
 
 def main(folder: Path) -> None:
     """In a process of its own: time one candidate on the image in ``folder``."""
+    import torch  # noqa: PLC0415
+
+    from thawmap.model.backends import first_answer, open_unchecked  # noqa: PLC0415
+
     keep_freed_memory()
     with task_of(folder) as task:
         torch.set_num_threads(task["threads"])

@@ -4,7 +4,8 @@ Batch norm is folded into the weights of the convolution before it. And upsampli
 it: U-Net and UNet++ double an image by repeating its pixels, put what the encoder saw beside it, and convolve both with
 3 x 3 weights. Of the nine pixels under such a window only four differ where they were repeated, so that a transposed
 convolution of the small image with 4 x 4 weights, sums of the former, gives the same numbers from four products instead
-of nine, and the image of twice the size is never made.
+of nine, and the image of twice the size is never made. Who changes how networks are rewritten counts up
+`thawmap.model.aside.REWRITING`.
 """
 
 from copy import deepcopy
@@ -17,9 +18,6 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from thawmap.model.network import PROBE_PX
-
-VERSION = "1"
-"""Another one wherever networks are rewritten otherwise than before: what was made of them is made again."""
 
 _SUMS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """Along one axis: which of three weights each of the four is the sum of."""

@@ -62,6 +62,8 @@ def predict(
     project.check_outputs([out], chosen, inputs=models, replaced=[out / scene.id for scene in chosen])
     todo, stuck = still_due(partial(work.is_due, config=config, bundles=bundles, out=out), chosen, config)
     kept, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}
+    if todo:
+        work.check_answers(models, config)
     if dry_run:
         return _planned(todo, project, models, out, kept=kept, failed=failed, progress=progress)
     for line in work.choose_backends(models, project, todo):

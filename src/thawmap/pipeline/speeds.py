@@ -52,7 +52,7 @@ class Machine:
     def of(cls, device: torch.device) -> "Machine":
         """This one, its matrix products measured now."""
         return cls(
-            device=device_name(device),
+            device=device_name(str(device)),
             threads=torch.get_num_threads(),
             versions=_versions(),
             operations_per_s=product_rate(device),
@@ -191,7 +191,7 @@ def subject(model: Path | None, config: Config | None) -> Subject:
 
 def number_of_trials(device: torch.device, precisions: Sequence[Precision]) -> int:
     """How many `speeds` there are of a bundle."""
-    return len({("eager", "float32"), *((name, one) for name in candidates(device) for one in precisions)})
+    return len({("eager", "float32"), *((name, one) for name in candidates(str(device)) for one in precisions)})
 
 
 def speeds(
@@ -205,7 +205,7 @@ def speeds(
     """
     limit_s = of.operations * 1e6 / machine.operations_per_s
     eager_s: float | None = None
-    for trial in trials(of.bundle, of.image, device=device, precisions=precisions):
+    for trial in trials(of.bundle, of.image, device=str(device), precisions=precisions):
         if trial.seconds is None or trial.agreement is None:
             yield Speed(model=of.name, backend=trial.backend, precision=trial.precision, refused=trial.refused)
             continue

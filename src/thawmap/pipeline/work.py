@@ -9,7 +9,6 @@ from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from thawmap import __version__
 from thawmap.config import Config, InferenceSettings
@@ -18,16 +17,17 @@ from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
 from thawmap.infer.export import Provenance, export, is_finished
-from thawmap.infer.members import Member, look_over, plan_scene
+from thawmap.infer.members import Member, Network, look_over, plan_scene
 from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
 from thawmap.infer.replacing import check_replaceable
 from thawmap.infer.sample import cut_out, first_cut_out
 from thawmap.model import bundle as files
+from thawmap.model import prepared
 from thawmap.model.agreement import RealImage, plausible
-from thawmap.model.backends import find_device, open_backend
 from thawmap.model.bundle import Bundle
 from thawmap.model.choosing import choose
+from thawmap.model.devices import kind, named, set_threads
 from thawmap.model.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.pipeline.cut import how_read, identity, inputs
 
@@ -74,6 +74,20 @@ def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -
     return True
 
 
+def check_answers(models: Sequence[Path], config: Config) -> None:
+    """Refuse bundles whose network does not answer the self-test; of one that OpenVINO runs, that is asked instead.
+
+    Raises:
+        BundleError: If one does not, or cannot be rebuilt.
+        ConfigError: If there is no such device.
+    """
+    asked = config.inference
+    for bundle in map(load_bundle, models):
+        chosen = _backend(bundle, asked)
+        if prepared.recall(bundle, device=asked.device, backend=chosen, precision=asked.precision) is None:
+            _ = bundle.network
+
+
 def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:
     """Measure once which backend is the fastest for each bundle, where that is asked for and worth it; what came out.
 
@@ -106,7 +120,7 @@ def _part(scene: Scene, bundle: Bundle, project: Project, overview: Stack, side:
 
 def _share_processors(workers: int) -> None:
     if workers > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        set_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +209,7 @@ def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
 
 
 def load_bundle(model: Path) -> Bundle:
-    """A bundle, loaded and checked once in a process, and again when it was trained anew."""
+    """A bundle, its files checked once in a process, and again when it was trained anew; `check_answers` is more."""
     return _load_once(model, _stamp_of_bundle(model))
 
 
@@ -225,18 +239,31 @@ def _member(
     bundle: Bundle, settings: InferenceSettings, *, ready: bool = True, image: RealImage | None = None
 ) -> Member:
     """A bundle with the memory that its backend takes; one that is not ready is good for plans."""
-    device, precision, chosen = settings.device, settings.precision, str(settings.backend)
-    if chosen == "auto":
-        chosen = choose(bundle, device=device, precision=precision, pixels=0).chosen
-    opened = (
-        open_backend(bundle, device=device, backend=chosen, precision=precision, image=image) if ready else _unready
-    )
+    device, precision, chosen = settings.device, settings.precision, _backend(bundle, settings)
+    size = prepared.recall(bundle, device=device, backend=chosen, precision=precision)
+    opened: Network = _unready
+    if size is not None and ready:
+        opened = prepared.PreparedBackend(bundle)
+    elif size is None:
+        size = bytes_per_pixel(bundle, chosen, precision)
+        if ready:
+            from thawmap.model.backends import open_backend  # noqa: PLC0415 - torch loads slowly
+
+            opened = open_backend(bundle, device=device, backend=chosen, precision=precision, image=image)
+            prepared.remember(bundle, backend=chosen, precision=precision, bytes_per_pixel=size)
     return replace(
         Member.of(bundle, opened),
-        bytes_per_pixel=bytes_per_pixel(bundle, chosen, precision),
+        bytes_per_pixel=size,
         base_bytes=BASE_BYTES[chosen],
-        readers=2 if find_device(device).type == "cpu" else min(max(2, os.cpu_count() or 2), _MOST_READERS),
+        readers=2 if kind(named(device)) == "cpu" else min(max(2, os.cpu_count() or 2), _MOST_READERS),
     )
+
+
+def _backend(bundle: Bundle, settings: InferenceSettings) -> str:
+    """The name of the backend that is asked for, or that was measured to be the fastest."""
+    if settings.backend != "auto":
+        return str(settings.backend)
+    return choose(bundle, device=settings.device, precision=settings.precision, pixels=0).chosen
 
 
 def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -246,7 +273,7 @@ def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=16)
 def _load_once(model: Path, _stamp: int) -> Bundle:
-    return files.load(model)
+    return files.read(model)
 
 
 def _stamp_of_bundle(model: Path) -> int:
