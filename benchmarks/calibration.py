@@ -34,7 +34,6 @@ def row(name: str, part: str, counted: Logits, temperature: float, threshold: fl
     print(f"| {name} | {part} | {told} | {chosen} | {best} |")
 
 
-
 def main() -> None:
     """Look at validation and test tiles, and print a row for each region, before and after."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
