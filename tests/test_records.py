@@ -8,7 +8,6 @@ from thawmap.config.plan import read_plan
 from thawmap.data.item import read_item
 from thawmap.errors import ConfigError, DataError
 from thawmap.infer.places import open_map
-from thawmap.pipeline import origin
 from thawmap.records import Record, checked, read_object
 from thawmap.report import crossval
 from thawmap.train.cutting import attributes
@@ -54,7 +53,7 @@ def changed(content, way, value):
 
 
 READERS = {
-    "item.json": (ITEM, lambda path: (read_item(path), origin._properties(path), open_map(path.parent))),
+    "item.json": (ITEM, lambda path: (read_item(path), open_map(path.parent))),
     "crossval.json": (PLAN, lambda path: (read_plan(path), crossval.read(path.parent))),
     "store.json": (STORE, lambda path: TileStore.open(path.parent)),
     "a.zarr/zarr.json": (ZARR, lambda path: attributes(path.parents[1], "a")),

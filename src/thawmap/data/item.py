@@ -23,6 +23,7 @@ class PropertiesRecord(Record):
     datetime: str | None = None
     bundle: str | None = Field(default=None, alias="thawmap:bundle")
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, alias="thawmap:threshold")
+    left_out: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, alias="thawmap:left_out")
     region: str | None = Field(default=None, alias="thawmap:region")
     sensor: str = Field(default="", alias="thawmap:sensor")
     fingerprint: str = Field(default="", alias="thawmap:fingerprint")

@@ -286,7 +286,7 @@ def _together(offsets: Sequence[tuple[int, int]], grid: GeoBox) -> list[tuple[in
     """Rows and columns of tiles that go on across the antimeridian: the widest gap around the Earth lies outside."""
     assert grid.crs is not None
     turn = abs(360 / grid.affine.a) if grid.crs.geographic and grid.affine.a else 0.5
-    if abs(turn - round(turn)) > _SNAP_PX:  # tiles beyond are of another lattice
+    if round(turn) < 1 or abs(turn - round(turn)) > _SNAP_PX:  # tiles beyond are of another lattice
         return list(offsets)
     cols = sorted({col for _, col in offsets})
     gaps = [(cols[0] + turn if number == 0 else cols[number]) - cols[number - 1] for number in range(len(cols))]
