@@ -175,8 +175,8 @@ def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
         assert (tmp_path / UNFINISHED).exists()
 
 
-EIGHT = "training.phases=[{name: full, epochs: 8}]"
-ROOMS = {"50": "last", "5000": "last", "6000": STATE}  # bytes to what does not fit: weights, bundle.json, state
+TWELVE = "training.phases=[{name: full, epochs: 12}]"
+ROOMS = {"50": "last", "5000": "last", "6700": STATE}  # bytes to what does not fit: weights, bundle.json, state
 FULL = """
     import resource, sys
     from pathlib import Path
@@ -202,15 +202,15 @@ FULL = """
 @pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_the_epoch_before(store, tmp_path):
     """A file may not grow beyond some bytes, which is how a disk is full without being one's own."""
-    run(store, tmp_path / "unbroken", EIGHT)
-    words = [sys.executable, "-c", textwrap.dedent(FULL), str(store.path), str(tmp_path), EIGHT, *ROOMS]
+    run(store, tmp_path / "unbroken", TWELVE)
+    words = [sys.executable, "-c", textwrap.dedent(FULL), str(store.path), str(tmp_path), TWELVE, *ROOMS]
     done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
     for (room, what), line in zip(ROOMS.items(), done.stdout.splitlines(), strict=True):
         assert f"{what} cannot be written" in line
         reached = progress(tmp_path / room)
         assert reached == "epoch 1 of phase full" if what == "last" else reached > "epoch 1 of phase full"
         assert load(tmp_path / room)
-        run(store, tmp_path / room, EIGHT, resume=True)
+        run(store, tmp_path / room, TWELVE, resume=True)
         assert same(tmp_path / room, tmp_path / "unbroken")
 
 
