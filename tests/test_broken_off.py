@@ -262,7 +262,8 @@ def alone_in(project, folder, values, bundle=None):
 def test_a_scene_of_one_pixels_width(project, tmp_path, shape):
     out = tmp_path / "maps"
     values = np.broadcast_to(np.array([2200, 2100], np.uint16)[:, None, None], (2, *shape)).copy()
-    assert cli._run(words(alone_in(project, tmp_path / "project", values), out)) == 0
+    command = words(alone_in(project, tmp_path / "project", values), out, "--set", "polygons.min_area_m2=0")
+    assert cli._run(command) == 0
     with rasterio.open(out / "s0" / "mask.tif") as file:
         assert (file.read(1) == np.ones(shape)).all()
     assert list(gpd.read_file(out / "s0" / "slumps.gpkg")["pixels"]) == [max(shape)]
