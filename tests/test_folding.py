@@ -99,6 +99,15 @@ def test_a_block_that_does_something_else_is_found_out():
     assert folded(network, channels=4) is network
 
 
+def test_large_answers_round_more_and_are_folded_all_the_same():
+    network = make()
+    with torch.no_grad():
+        network.segmentation_head[0].weight *= 1000
+    copy = folded(network, channels=4)
+    assert number_folded(copy) == 5
+    check_same(network, copy)
+
+
 def test_five_of_nine_products_are_saved_wherever_channels_are_doubled():
     network = make(encoder="resnet34")
     found = {}

@@ -323,6 +323,7 @@ def edited(tmp_path, monkeypatch):
     return edits
 
 
+@pytest.mark.slow
 def test_what_people_wrote_into_maps_stays(edited, capsys):
     before, untouched = contents(Path("maps")), Path("maps") / f"s{len(EDITS)}"
     for dry in (("--dry-run",), ()):
@@ -374,6 +375,7 @@ def test_a_map_that_was_only_looked_at_is_made_again(project):
     assert Path("maps/s0/probability.qmd").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [edit_rows, add_a_file, edit_the_item, forget_what_was_made])
 def test_what_people_wrote_into_a_fused_map_stays(project, capsys, edit):
     assert run("fuse", "maps", "--out", "fused", "--spread") == 0
@@ -527,6 +529,7 @@ TUNE = ("--set", "tune={keys: {training.optimiser.lr: {low: 1.0e-3, high: 1.0e-2
 LEFT_OUT = ("--set", "split={by: scene, validation: [s1]}")
 
 
+@pytest.mark.slow
 def test_a_best_yaml_that_somebody_changed_stays(project, capsys):
     pytest.importorskip("optuna")
     words = ("tune", "thawmap.yaml", "--out", "tuned", *LEFT_OUT, *TUNE, "--resume")
@@ -593,6 +596,7 @@ def _little_room():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_little_room")
 @pytest.mark.parametrize("to", ["darts", "onnx"])
 def test_a_model_that_the_disk_does_not_hold_is_one_sentence(whole, tmp_path, capsys, to, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 
 from thawmap.config.plan import read_plan
 from thawmap.data.item import read_item
+from thawmap.data.results import check_result
 from thawmap.errors import ConfigError, DataError
 from thawmap.infer.places import open_map
 from thawmap.records import Record, checked, read_object
@@ -53,6 +54,7 @@ def changed(content, way, value):
 
 
 READERS = {
+    ".made.json": ({"index.html": ["ab", "cd"]}, lambda path: check_result(path.parent)),
     "item.json": (ITEM, lambda path: (read_item(path), open_map(path.parent))),
     "crossval.json": (PLAN, lambda path: (read_plan(path), crossval.read(path.parent))),
     "store.json": (STORE, lambda path: TileStore.open(path.parent)),

@@ -15,6 +15,7 @@ from thawmap.data.drafts import alone, unwritable
 from thawmap.data.io import write_text
 from thawmap.data.outputs import fingerprint, fingerprints, some_of
 from thawmap.errors import DataError
+from thawmap.records import read_object
 
 _RECORD = ".made.json"
 
@@ -85,7 +86,7 @@ def _take_places(draft: Path, folder: Path, *, complete: bool, last: str) -> Non
 def _known(folder: Path) -> dict[str, list[str]]:
     """What each file of a folder may hold, by its name; nothing where no result was written."""
     try:
-        content = dict(json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+        content = read_object(folder / _RECORD)
     except (OSError, ValueError):
         return {}
-    return {str(name): [str(held) for held in found] for name, found in content.items()}
+    return {name: list(map(str, found)) for name, found in content.items() if isinstance(found, list)}
