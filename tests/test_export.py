@@ -275,7 +275,7 @@ def test_the_item_is_stac_and_says_what_it_was_made_from(tmp_path):
     assert item.properties["proj:code"] == "EPSG:32608"
     assert item.properties["proj:shape"] == [10, 10]
     assert item.properties["thawmap:bundle"] == "b1"
-    assert item.properties["thawmap:config"] == {"overlap": 2}
+    assert item.properties["thawmap:config"] == {"inference": {"overlap": 2}}
     assert item.properties["thawmap:inputs"] == []
     assert item.properties["thawmap:slumps"] == 1
     beside = (".json", ".qml", ".dbf", ".shx", ".prj", ".cpg")
