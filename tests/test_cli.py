@@ -319,7 +319,7 @@ def test_names_of_darts_and_a_rule_over_a_layer_that_the_network_does_not_see(
         out = tmp_path / rule[-2:].strip()
         assert run(*words, "--out", out, "--set", f"polygons.drop=[{rule!r}]") == 0
         (folder,) = scene_folders(out)
-        found[rule] = len(gpd.read_file(folder / "prediction_segments.gpkg"))
+        found[rule] = len(gpd.read_file(folder / "prediction_segments.gpkg", layer="prediction_segments"))
         with rasterio.open(folder / "binarized.tif") as file:
             assert (file.read(1) == 1).any() == (rule == "ndwi > 2")
     assert found["ndwi > 2"] > 0
