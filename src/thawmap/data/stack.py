@@ -4,7 +4,6 @@ Hides who has which layer, the order of recipes, halos and masks.
 """
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -184,9 +183,8 @@ def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> Non
     for asked in layers:
         layer = LAYERS.get(asked.name, asked)  # a network may see a part of the range
         values = stack[layer.name][usable]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # an optional layer may be missing altogether
-            median = float(np.nanmedian(values)) if values.size else np.nan
+        values = values[~np.isnan(values)]  # an optional layer may be missing altogether
+        median = float(np.median(values)) if values.size else np.nan
         middle, half = (layer.low + layer.high) / 2, (layer.high - layer.low) / 2
         if abs(median - middle) > _RANGE_FACTOR * half:
             units = f" {layer.units}" if layer.units != "1" else ""
