@@ -420,8 +420,8 @@ def test_the_result_is_what_inner_folds_chose_and_nothing_else(done):
         reached = []
         for fit in mine:
             place = (*(fit[key] for key in KEYS), fit["phase"], fit["epoch"], "validation", "iou_at_threshold")
-            same = checked.loc[(*place[:-1], "threshold")]
-            assert fit["threshold"] == pytest.approx(same)
+            bundle = json.loads((done / fit["folder"] / "bundle.json").read_text())
+            assert fit["threshold"] == pytest.approx(bundle["thresholds"]["validation"])
             reached.append(checked.loc[place])
         best = mine[int(np.argmax(reached))]
         tp, fp, fn = slow_counts(best, best["threshold"])

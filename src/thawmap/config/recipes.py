@@ -26,7 +26,7 @@ def under(raw: dict[str, Any]) -> dict[str, Any]:
     What is no recipe, or no section, stays as it is, for the check that follows.
 
     >>> under({"recipe": "nitze2021", "training": {"batch_size": 6}})
-    {'recipe': 'nitze2021', 'training': {'batch_size': 6}}
+    {'recipe': 'nitze2021', 'training': {'batch_size': 6}, 'model': {'fill': 'zero'}}
     >>> under({"training": {"loss": "focal", "batch_size": 6}})["training"]
     {'loss': 'focal', 'schedule': 'cosine', 'batch_size': 6}
     """

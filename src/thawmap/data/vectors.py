@@ -158,7 +158,7 @@ def _unreadable(path: Path, copy: Path, layer: str | None, error: Exception) -> 
         row = None if _is_parquet(copy) else _first_broken(copy, layer)
         where = "a shape" if row is None else f"the shape in row {row}"
         return f"{path}: {where} cannot be read ({reason}); close and correct it, or remove it"
-    if "SHAPE_RESTORE_SHX" in reason:
+    if "SHAPE_RESTORE_SHX" in str(error):
         return f"{path} lacks its .shx; copy all files of this name, for .shp, .shx, .dbf and .prj are one Shapefile"
     return f"{path} is not a vector file that can be read ({reason}); {_READ_AGAIN}"
 
