@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from json_places import changed, places
 from thawmap.config import ModelSettings
 from thawmap.errors import BundleError
 from thawmap.layers import layer
@@ -234,23 +235,6 @@ FULL = {
     "begun_from": {"bundle": "e27fdc59c236", "regions": ["Yamal"]},
 }
 WRONG = (None, True, -1, 0, 1e400, float("nan"), 10**40, "a", "", [], [None], [1], {}, {"x": None}, {"x": [1]})
-
-
-def places(content, above=()):
-    """Every key and list item of a JSON value, as the way to it."""
-    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in inside:
-        yield (*above, key)
-        yield from places(value, (*above, key))
-
-
-def changed(content, way, value):
-    """A copy of a JSON value with another value at one place."""
-    if not way:
-        return value
-    copy = list(content) if isinstance(content, list) else dict(content)
-    copy[way[0]] = changed(content[way[0]], way[1:], value)
-    return copy
 
 
 def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from json_places import changed, places
 from thawmap.config.plan import read_plan
 from thawmap.data.item import read_item
 from thawmap.data.results import check_result
@@ -11,7 +12,7 @@ from thawmap.errors import ConfigError, DataError
 from thawmap.infer.places import open_map
 from thawmap.records import Record, checked, read_object
 from thawmap.report import crossval
-from thawmap.train.cutting import attributes
+from thawmap.train.cutting import FORMAT, attributes
 from thawmap.train.tiles import TileStore
 from thawmap.train.trials import trials
 
@@ -24,6 +25,7 @@ ITEM = {
         "thawmap:threshold": 0.4,
         "thawmap:region": "Lena",
         "thawmap:sensor": "rasters",
+        "thawmap:left_out": {"below 200 m2": 1},
         "thawmap:fingerprint": "ab",
         "thawmap:config": {"polygons": {}, "outputs": {}, "version": "0.1.0"},
     },
@@ -31,26 +33,9 @@ ITEM = {
 }
 PLAN = {"config": {"project": "p", "crossval": {"grid": {"a": [1, 2]}, "inner": 1}, "tune": {}}, "tile_store": "ab"}
 CODE = {"name": "red", "low": 0.0, "step": 0.1, "units": "1"}
-STORE = {"format": 2, "size": 32, "layers": [CODE]}
+STORE = {"format": FORMAT, "size": 32, "layers": [CODE]}
 ZARR = {"attributes": STORE | {"fingerprint": "ab", "region": "Lena", "footprint": "POINT (0 0)"}}
 TRIAL = {"number": 0, "values": {"a": 1}, "state": "finished", "scores": [0.5], "reason": "", "seconds": 1.0}
-
-
-def places(content, above=()):
-    """Every key and list item of a JSON value, as the way to it."""
-    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in inside:
-        yield (*above, key)
-        yield from places(value, (*above, key))
-
-
-def changed(content, way, value):
-    """A copy of a JSON value with another value at one place."""
-    if not way:
-        return value
-    copy = list(content) if isinstance(content, list) else dict(content)
-    copy[way[0]] = changed(content[way[0]], way[1:], value)
-    return copy
 
 
 READERS = {
