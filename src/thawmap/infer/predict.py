@@ -112,6 +112,10 @@ class _Piece:
     inside: Window | None = None
 
 
+_NOTHING = _Piece(image=np.empty((0, 0, 0), np.float32))
+"""A window without a valid pixel, which is not computed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     """The part of a window inside of the scene.
@@ -135,13 +139,13 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
     """
     inside = _within(tile.window, scene.geobox.shape)
     if inside is None or tile.own is None:
-        return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
+        return _NOTHING
 
     def assembled(strip: Window) -> Stack:
         return assemble(scene, asked.names, window_geobox(scene.geobox, strip), sources, optional=asked.optional)
 
     if tile.own != inside and not any(assembled(strip)["valid"].any() for strip in _strips(tile.own)):
-        return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
+        return _NOTHING
     image = np.empty((len(asked.names), inside.height, inside.width), np.float32)
     valid = np.zeros((inside.height, inside.width), np.bool_)
     strips = list(_strips(inside, together=readers if inside.height * inside.width > _SHARED_PX else 1))
@@ -151,7 +155,7 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
         for number, name in enumerate(asked.names):
             image[number, here] = stack[name]
     if not valid.any():
-        return _Piece(image=np.empty((len(asked.names), 0, 0), np.float32))
+        return _NOTHING
     return _mirrored(image, valid, inside, tile.window)
 
 
