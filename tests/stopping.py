@@ -1,13 +1,14 @@
 """The command line in a process of its own that stops itself, as by Ctrl-Z, at the same point on any machine.
 
 Run as a script it patches PyTorch, in its workers too, which load it again: as soon as the network is asked while so
-many files are there, the process that asked stops.
+many files are there, the process that asked stops, and no other one after it: what goes on once goes on to its end.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import torch
 
 def stopped(words, *, files, number=1):
     """The process of the command ``words``, in a session of its own, once ``number`` of ``files`` (a pattern) exist."""
-    command = [sys.executable, __file__, str(files), str(number), *map(str, words)]
+    first = Path(tempfile.mkdtemp(prefix="stopping-")) / "first"  # made by the process that stops
+    command = [sys.executable, __file__, str(files), str(number), str(first), *map(str, words)]
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that a shell runs in the background ignore Ctrl-C
     try:
         process = subprocess.Popen(
@@ -47,14 +49,16 @@ def _has_stopped(session):
     return False
 
 
-def _stop_when_asked(files, number):
+def _stop_when_asked(files, number, first):
     forward = torch.nn.Conv2d.forward
     pattern = str(files.relative_to(files.anchor))
-    reached = []
 
     def stopping(self, images):
-        if not reached and len(list(Path(files.anchor).glob(pattern))) >= number:
-            reached.append(True)
+        if not first.exists() and len(list(Path(files.anchor).glob(pattern))) >= number:
+            try:
+                first.touch(exist_ok=False)
+            except FileExistsError:
+                return forward(self, images)
             os.kill(os.getpid(), signal.SIGSTOP)
         return forward(self, images)
 
@@ -62,8 +66,8 @@ def _stop_when_asked(files, number):
 
 
 if __name__ in ("__main__", "__mp_main__"):
-    _stop_when_asked(Path(sys.argv[1]), int(sys.argv[2]))
+    _stop_when_asked(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
 if __name__ == "__main__":
     from thawmap.cli import _run
 
-    sys.exit(_run(sys.argv[3:]))
+    sys.exit(_run(sys.argv[4:]))

@@ -52,7 +52,9 @@ def test_left_out_regions_are_mapped_and_scored(
 
     folders = list((home / "maps").iterdir())
     assert len(folders) == 29
-    slumps = pd.concat([pyogrio.read_dataframe(folder / "slumps.gpkg").to_crs("EPSG:6931") for folder in folders])
+    slumps = pd.concat(
+        [pyogrio.read_dataframe(folder / "slumps.gpkg", layer="slumps").to_crs("EPSG:6931") for folder in folders]
+    )
     assert slumps.geometry.is_valid.all()
     assert slumps["acquired"].notna().all()
     with rasterio.open(folders[0] / "probability.tif") as file:
