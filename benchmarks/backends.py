@@ -25,13 +25,13 @@ import numpy as np
 import torch
 
 from thawmap.layers import PAPER_LAYERS, layer
-from thawmap.model.agreement import plausible
-from thawmap.model.backends import open_backend
+from thawmap.model.backends.agreement import plausible
+from thawmap.model.backends.memory import bytes_per_pixel
+from thawmap.model.backends.open import open_backend
+from thawmap.model.backends.openvino import convert, import_openvino
+from thawmap.model.backends.speed import operations_per_pixel
 from thawmap.model.bundle import Bundle
-from thawmap.model.memory import bytes_per_pixel
-from thawmap.model.openvino import convert, import_openvino
-from thawmap.model.speed import operations_per_pixel
-from thawmap.pipeline.speeds import random_bundle
+from thawmap.pipeline._speeds import random_bundle
 
 LAYERS = tuple(layer(name) for name in PAPER_LAYERS)
 MATRIX = 4096

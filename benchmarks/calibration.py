@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from thawmap.config import load as load_config
-from thawmap.model.bundle import load
-from thawmap.model.metrics import best_threshold, calibration_error, plateau_threshold, scores
+from thawmap.model.bundle_folder import load
+from thawmap.model.metrics.pixels import best_threshold, calibration_error, plateau_threshold, scores
 from thawmap.train.calibration import Logits, logits_by_region
-from thawmap.train.folds import split
-from thawmap.train.tiles import TileStore
+from thawmap.train.split import split
+from thawmap.train.tiles.store import TileStore
 
 
 def row(name: str, part: str, counted: Logits, temperature: float, threshold: float) -> None:

@@ -1,4 +1,4 @@
-"""A network alone: as it was trained, folded (`thawmap.model.folding`), and with freed memory kept by the process.
+"""A network alone: as it was trained, folded (`thawmap.model.backends.folding`), and with freed memory kept.
 
 python benchmarks/folding.py --side 1760 --architecture unet
 
@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from thawmap.model import backends, openvino, tracing
-from thawmap.pipeline.speeds import random_bundle
+from thawmap.model.backends import open as backends
+from thawmap.model.backends import openvino, tracing
+from thawmap.pipeline._speeds import random_bundle
 
 WAYS = {
     "eager, as trained": ("eager", "plain", "freed"),
@@ -71,7 +72,7 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(options.repeats):
         for name, (_, _, memory) in WAYS.items():
-            keep = "from thawmap.allocation import keep_freed_memory; keep_freed_memory(); " if memory == "kept" else ""
+            keep = "from thawmap.system import keep_freed_memory; keep_freed_memory(); " if memory == "kept" else ""
             script = (
                 f"import sys; {keep}import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
             )

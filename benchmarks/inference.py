@@ -41,13 +41,13 @@ from shapely.geometry import shape
 
 from thawmap.config import load
 from thawmap.data.project import Project
-from thawmap.data.simulate import Simulation, simulate
 from thawmap.layers import PAPER_LAYERS
-from thawmap.model import bundle as bundles
+from thawmap.model import bundle_folder
+from thawmap.model.backends.speed import operations_per_pixel, product_rate
 from thawmap.model.network import probability
-from thawmap.model.speed import operations_per_pixel, product_rate
-from thawmap.pipeline import work
-from thawmap.pipeline.speeds import random_bundle
+from thawmap.pipeline import _predict_scene
+from thawmap.pipeline._speeds import random_bundle
+from thawmap.simulate.project import Simulation, simulate
 
 OPTICAL = ("blue", "green", "red", "nir")
 STORED = {
@@ -128,13 +128,13 @@ def make_bundle(folder: Path, architecture: str, encoder: str) -> Path:
     """A bundle with random weights, which sees few slumps."""
     place = folder / f"{architecture}-{encoder}"
     if not (place / "bundle.json").exists():
-        bundles.save(random_bundle(architecture, encoder), place)
+        bundle_folder.save(random_bundle(architecture, encoder), place)
     return place
 
 
 def reference(project: Path, model: Path, out: Path, margin: int) -> dict[str, float]:
     """The published algorithm, plainly."""
-    bundle = bundles.load(model)
+    bundle = bundle_folder.load(model)
     network = bundle.network.eval()
     with torch.inference_mode():
         probability(network, torch.zeros(1, len(PAPER_LAYERS), 64, 64), bundle.reading)
@@ -192,12 +192,12 @@ def ours(project: Path, model: Path, out: Path, sets: list[str]) -> dict[str, fl
     config = load(project, overrides=tuple(sets))
     opened = Project(config)
     scene = opened.open(opened.candidates()[0], labelled=False)
-    member = work.member_of(model, config.inference)
+    member = _predict_scene.member_of(model, config.inference)
     member.network(np.full((1, len(PAPER_LAYERS), member.tile, member.tile), 0.1, np.float32))
     timed = _Timed(member.network)
-    work.member_of = lambda *_: replace(member, network=timed)
+    _predict_scene.member_of = lambda *_: replace(member, network=timed)
     begin = time.perf_counter()
-    work.map_scene(scene, opened, (model,), out)
+    _predict_scene.map_scene(scene, opened, (model,), out)
     return {"seconds": time.perf_counter() - begin, "network": timed.seconds, "pixels": float(timed.pixels)}
 
 
@@ -219,12 +219,12 @@ class _Timed:
 
 def limit(model: Path) -> float:
     """Seconds for a million pixels, each once, if the network were nothing but matrix products of the best speed."""
-    return operations_per_pixel(bundles.load(model)) * 1e6 / product_rate(torch.device("cpu"))
+    return operations_per_pixel(bundle_folder.load(model)) * 1e6 / product_rate(torch.device("cpu"))
 
 
 def in_a_process(*words: str) -> dict[str, float]:
     """What one way of doing it took, in a process of its own, which begins as thawmap's command line does if it is."""
-    begin = "from thawmap.allocation import keep_freed_memory; keep_freed_memory(); " if "ours" in words else ""
+    begin = "from thawmap.system import keep_freed_memory; keep_freed_memory(); " if "ours" in words else ""
     script = f"import runpy, sys; {begin}runpy.run_path(sys.argv[0], run_name='__main__')"
     script = f"import sys; sys.argv = sys.argv[1:]; {script}"
     command = [sys.executable, "-c", script, str(Path(__file__)), *words]

@@ -65,9 +65,9 @@ def whole(mask: npt.NDArray[np.uint8]) -> tuple[int, int]:
 def streamed(rows: Iterator[npt.NDArray[np.uint8]], side: int) -> tuple[int, int]:
     """Number and pixels of the slumps that thawmap makes of a mask that comes in rows."""
     from thawmap.data.sources.base import Scene  # noqa: PLC0415
-    from thawmap.infer.masks import Disc, masks  # noqa: PLC0415
-    from thawmap.infer.predict import Rows  # noqa: PLC0415
-    from thawmap.infer.vectorise import Vectoriser  # noqa: PLC0415
+    from thawmap.maps.polygons.threshold import Disc, masks  # noqa: PLC0415
+    from thawmap.maps.polygons.vectorise import Vectoriser  # noqa: PLC0415
+    from thawmap.maps.rows import Rows  # noqa: PLC0415
 
     grid = GeoBox((side, side), Affine(PIXEL_M, 0, 5e5, 0, -PIXEL_M, 7.7e6), "EPSG:32608")
     vectoriser = Vectoriser(Scene(id="s", sensor="bench", geobox=grid, files={}), bundle_id="b")

@@ -21,9 +21,9 @@ from odc.geo.geobox import GeoBox
 
 from thawmap.config import load
 from thawmap.data.project import Project
-from thawmap.data.simulate import Simulation, simulate
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack, assemble
+from thawmap.simulate.project import Simulation, simulate
 
 COARSER = 3
 OPTICAL = ("blue", "green", "red", "nir")

@@ -22,14 +22,14 @@ from matplotlib.patches import Patch
 from scipy import ndimage
 
 from thawmap.config import Config, load
-from thawmap.data.land import visible
-from thawmap.data.noise import PIXEL_M, Lattice
 from thawmap.data.project import Project
-from thawmap.data.scars import REFERENCE_YEAR, slumps_within
-from thawmap.data.scenery import REGIONS, Region
-from thawmap.data.simulate import Simulation, simulate
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble
+from thawmap.simulate.landscape import visible
+from thawmap.simulate.noise import PIXEL_M, Lattice
+from thawmap.simulate.project import Simulation, simulate
+from thawmap.simulate.reflectance import REGIONS, Region
+from thawmap.simulate.slumps import REFERENCE_YEAR, slumps_within
 
 PAPER = {  # Table 2: sites, median areas in m2, slumps on one date
     "moraine": ("Banks Island 01, 02", "22 032, 22 203", "24 to 103"),

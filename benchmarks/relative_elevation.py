@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, signal
 
-from thawmap.data.relief import relative_elevation
+from thawmap.data.terrain import relative_elevation
 
 PIXEL_M = 2.0
 DIAMETERS_M = (20, 50, 100, 200, 400)

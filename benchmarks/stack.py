@@ -36,11 +36,12 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as FileWindow
 
 from thawmap.config import load
-from thawmap.data.io import crs_of
 from thawmap.data.project import Project
-from thawmap.data.regrid import footprint
-from thawmap.data.stack import assemble, check_ranges, window_geobox
-from thawmap.engine import in_order
+from thawmap.data.raster.resample import footprint
+from thawmap.data.stack import assemble, check_ranges
+from thawmap.engine.run import in_order
+from thawmap.geo.crs import crs_of
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import blocks
 from thawmap.layers import layer
 

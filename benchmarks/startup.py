@@ -20,7 +20,8 @@ from affine import Affine
 
 from thawmap.config import ModelSettings
 from thawmap.layers import layer
-from thawmap.model.bundle import Bundle, save
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import save
 from thawmap.model.network import build, traits
 
 REPEATS = 5

@@ -36,10 +36,11 @@ import thawmap
 from thawmap.config import Config, load
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
-from thawmap.data.stack import as_array, assemble, window_geobox
-from thawmap.engine import in_order
+from thawmap.data.stack import as_array, assemble
+from thawmap.engine.run import in_order
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
-from thawmap.train.tiles import TileStore, derive
+from thawmap.train.tiles.store import TileStore, derive
 
 TILES = "tiles={size: 256, overlap: 25, min_valid: 0.5}"
 BATCH = 6  # tiles a step, as the paper's

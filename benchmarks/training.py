@@ -46,10 +46,10 @@ from thawmap.config import Config, load
 from thawmap.data.project import Project
 from thawmap.data.stack import assemble
 from thawmap.layers import Layer
-from thawmap.model.backends import find_device
+from thawmap.model.backends.devices import find_device
 from thawmap.train.devices import fabric_of, keep_memory, precision
 from thawmap.train.learner import Epoch, Learner
-from thawmap.train.tiles import TileStore
+from thawmap.train.tiles.store import TileStore
 
 SPEED = ("unet", "unetplusplus")
 MEMORY = ("unet", "unetplusplus", "deeplabv3")

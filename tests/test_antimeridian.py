@@ -7,7 +7,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import ElevationSettings
-from thawmap.data.io import Encoding, read_raster, write_raster
+from thawmap.data.raster.io import Encoding, read_raster, write_raster
 from thawmap.data.sources.base import Scene
 from thawmap.data.sources.elevation import ElevationSource
 

@@ -12,11 +12,11 @@ from shapely.affinity import translate
 
 from thawmap import cli
 from thawmap.config import LabelSettings
-from thawmap.data.footprints import astray, footprint
-from thawmap.data.io import Encoding, write_raster
-from thawmap.data.labels import open_labels
+from thawmap.data.labels.footprints import astray, footprint
+from thawmap.data.labels.polygons import open_labels
+from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.base import Scene
-from thawmap.data.vectors import write_vector
+from thawmap.data.vector.io import write_vector
 from thawmap.errors import LabelError
 
 UTM, DEGREES, POLAR = "EPSG:32608", "EPSG:4326", "EPSG:3413"

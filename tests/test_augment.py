@@ -12,7 +12,7 @@ from thawmap.data.derive import normalised_difference
 from thawmap.errors import ConfigError
 from thawmap.layers import layer
 from thawmap.train.augment import BLUR_PX, augment, blur, check, optional
-from thawmap.train.tiles import Batch
+from thawmap.train.tiles.store import Batch
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,8 @@ import torch
 from thawmap.config import ModelSettings
 from thawmap.errors import ConfigError
 from thawmap.layers import layer
-from thawmap.model.backends import find_device, open_backend
+from thawmap.model.backends.devices import find_device
+from thawmap.model.backends.open import open_backend
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import build, probability
 
@@ -49,6 +50,7 @@ def test_logistic_regression_by_hand_is_the_oracle():
     np.testing.assert_allclose(answer, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["unet", "unetplusplus", "fpn"])
 def test_answers_are_those_of_the_network_as_it_was_trained(architecture):
     bundle, images = make(architecture), scenes(2, 128)

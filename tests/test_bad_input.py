@@ -20,10 +20,11 @@ from odc.geo.geobox import GeoBox
 
 from thawmap import cli
 from thawmap.config import ModelSettings
-from thawmap.data.io import Encoding, write_raster
-from thawmap.data.vectors import write_vector
+from thawmap.data.raster.io import Encoding, write_raster
+from thawmap.data.vector.io import write_vector
 from thawmap.layers import layer
-from thawmap.model.bundle import Bundle, save
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import save
 from thawmap.model.network import build, traits
 
 torch.set_num_threads(1)
@@ -312,6 +313,7 @@ def test_a_file_that_breaks_when_its_map_is_half_written(project, capsys):
 # Scenes at the edge of what is possible
 
 
+@pytest.mark.slow
 def test_a_scene_smaller_than_a_tile(project, capsys):
     values = stored(0)[:, 5:25, 5:17]
     small = GeoBox(values.shape[1:], grid(0).affine * Affine.translation(5, 5), UTM)

@@ -12,12 +12,13 @@ from thawmap import bench, cli
 from thawmap.config import InferenceSettings, load
 from thawmap.errors import DataError
 from thawmap.infer.plan import plan
-from thawmap.model import choosing
-from thawmap.model.bundle import save
-from thawmap.model.speed import operations_per_pixel
-from thawmap.pipeline import benching, work
+from thawmap.model.backends import select
+from thawmap.model.backends.speed import operations_per_pixel
+from thawmap.model.bundle_folder import save
+from thawmap.pipeline import _predict_scene
+from thawmap.pipeline import bench as benching
+from thawmap.pipeline._speeds import Speed
 from thawmap.pipeline.simulate import simulate
-from thawmap.pipeline.speeds import Speed
 
 torch.set_num_threads(1)
 
@@ -29,8 +30,8 @@ def small(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         patch.setenv("CXX", "/no/compiler")
-        patch.setattr(choosing, "TILE_PX", 64)
-        patch.setattr(choosing, "find_spec", lambda _: None)
+        patch.setattr(select, "TILE_PX", 64)
+        patch.setattr(select, "find_spec", lambda _: None)
         yield
 
 
@@ -89,7 +90,7 @@ def test_numbers_follow_from_the_seconds(measured, model):
     for one in (first, lower):
         seconds = one["seconds_per_mpx"]
         here = settings.model_copy(update={"backend": "eager", "precision": one["precision"]})
-        member = work.unready_member(work.load_bundle(model), here)
+        member = _predict_scene.unready_member(_predict_scene.load_bundle(model), here)
         pixels = plan((8000, 8000), [member], here).pixels
         assert one["times_faster"] == pytest.approx(first["seconds_per_mpx"] / seconds)
         assert one["of_limit"] == pytest.approx(6e6 / content["machine"]["operations_per_s"] / seconds)
@@ -110,7 +111,7 @@ def test_what_was_measured_on_is_said(measured, model):
 
 @pytest.mark.slow
 def test_without_a_model_random_weights_are_measured_and_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(choosing, "candidates", lambda _: ["eager"])  # to be quick; the others are tried above
+    monkeypatch.setattr(select, "candidates", lambda _: ["eager"])  # to be quick; the others are tried above
     assert run("bench", "--precision", "float32", "--json", tmp_path / "bench.json") == 0
     said = capsys.readouterr().out
     assert "random weights: unet with resnet34, 10 layers" in said

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from thawmap.errors import DataError
-from thawmap.model.boundaries import boundary_counts
-from thawmap.model.metrics import Counts, counts, scores
+from thawmap.model.metrics.boundaries import boundary_counts
+from thawmap.model.metrics.pixels import Counts, counts, scores
 
 SHAPE = (7, 8)
 predictions = hnp.arrays(np.bool_, SHAPE)

@@ -25,8 +25,8 @@ from odc.geo.geobox import GeoBox
 from stopping import stopped
 from test_bad_input import a_bundle
 from thawmap import cli
-from thawmap.data.io import Encoding, write_raster
-from thawmap.model.bundle import save
+from thawmap.data.raster.io import Encoding, write_raster
+from thawmap.model.bundle_folder import save
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
@@ -305,10 +305,10 @@ LITTLE_MEMORY = """
     import resource, sys, torch
     from dataclasses import replace
     from thawmap import cli
-    from thawmap.pipeline import work
+    from thawmap.pipeline import _predict_scene
 
     torch.set_num_threads(1)
-    member_of = work.member_of
+    member_of = _predict_scene.member_of
 
     def with_little_memory(*words):
         member = member_of(*words)
@@ -323,7 +323,7 @@ LITTLE_MEMORY = """
 
         return replace(member, network=network)
 
-    work.member_of = with_little_memory
+    _predict_scene.member_of = with_little_memory
     sys.exit(cli._run(sys.argv[1:]))
 """
 

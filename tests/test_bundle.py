@@ -16,12 +16,13 @@ from json_places import changed, places
 from thawmap.config import ModelSettings
 from thawmap.errors import BundleError
 from thawmap.layers import layer
-from thawmap.model.aside import identity
-from thawmap.model.bundle import Bundle, _identify, load, read, save
+from thawmap.model.backends.sandbox import identity
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import _identify, load, read, save
 from thawmap.model.manifest import Manifest
 from thawmap.model.network import build, traits
-from thawmap.pipeline import models, origin
-from thawmap.report.training import _facts
+from thawmap.pipeline import _origin, model
+from thawmap.report.training.page import _facts
 
 torch.set_num_threads(1)
 
@@ -254,9 +255,9 @@ def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):
                 refused += "\n" not in str(error)
             else:
                 accepted += 1
-                assert models._told(loaded).lines
-                assert isinstance(origin.roles([], loaded), dict)
-                assert isinstance(origin.facts(loaded), dict)
+                assert model._told(loaded).lines
+                assert isinstance(_origin.roles([], loaded), dict)
+                assert isinstance(_origin.facts(loaded), dict)
                 assert isinstance(_facts(loaded), dict)
     assert refused + accepted == len(asked) * len(WRONG)
     assert refused > 3 * accepted

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from thawmap.model.metrics import calibration_error, histogram
+from thawmap.model.metrics.pixels import calibration_error, histogram
 from thawmap.train.calibration import Logits, best_temperature
 from thawmap.train.inference import Answer
-from thawmap.train.tiles import Batch
+from thawmap.train.tiles.store import Batch
 
 SIDE = 16
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from test_backends import make, scenes
 from thawmap.errors import ConfigError
-from thawmap.model import choosing
-from thawmap.model.agreement import disagreement, middle, plausible
-from thawmap.model.aside import AsideError, cache_folder, identity, run_aside
-from thawmap.model.backends import TorchBackend, open_backend
-from thawmap.model.bundle import read, save
-from thawmap.model.choosing import Choice, choose
-from thawmap.model.memory import bytes_per_pixel
-from thawmap.model.openvino import convert, import_openvino, place
-from thawmap.model.prepared import PreparedBackend, recall, remember
+from thawmap.model.backends import select
+from thawmap.model.backends.agreement import disagreement, middle, plausible
+from thawmap.model.backends.memory import bytes_per_pixel
+from thawmap.model.backends.open import TorchBackend, open_backend
+from thawmap.model.backends.openvino import convert, import_openvino, place
+from thawmap.model.backends.prepared import PreparedBackend, recall, remember
+from thawmap.model.backends.sandbox import AsideError, cache_folder, identity, run_aside
+from thawmap.model.backends.select import Choice, choose
+from thawmap.model.bundle_folder import read, save
 
 torch.set_num_threads(1)
 
@@ -32,7 +32,7 @@ torch.set_num_threads(1)
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(choosing, "TILE_PX", 64)
+        patch.setattr(select, "TILE_PX", 64)
         yield
 
 

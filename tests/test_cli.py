@@ -19,14 +19,14 @@ import thawmap
 from stopping import stopped
 from thawmap import cli
 from thawmap.cli import options
+from thawmap.cli.terminal import Terminal
 from thawmap.config import load
 from thawmap.data.project import Project
 from thawmap.errors import BundleError
-from thawmap.model.bundle import load as load_bundle
-from thawmap.model.bundle import save
-from thawmap.pipeline import doctor, work
+from thawmap.model.bundle_folder import load as load_bundle
+from thawmap.model.bundle_folder import save
+from thawmap.pipeline import _predict_scene, doctor
 from thawmap.pipeline.progress import Summary
-from thawmap.terminal import Terminal
 
 QUICK = (
     "--set", "model={architecture: pixel}",
@@ -347,7 +347,7 @@ def test_a_dry_run_counts_every_raster(mapped: Path, project: Path, tmp_path: Pa
     config = load(project, overrides=("outputs.probability=float32",))
     named = {scene.id: scene for scene in Project(config).candidates()}
     (folder,) = scene_folders(tmp_path / "maps")
-    counted = work.cost(Project(config).open(named[folder.name], labelled=False), Project(config), chosen)
+    counted = _predict_scene.cost(Project(config).open(named[folder.name], labelled=False), Project(config), chosen)
     stored = 0
     for path in folder.glob("*.tif"):
         with rasterio.open(path) as file:
@@ -463,6 +463,7 @@ def test_scenes_and_labels_list_what_is_there(project: Path, capsys: pytest.Capt
     assert "object pixels in 3 scenes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_quick_example_runs_word_by_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = Path(thawmap.__file__).parents[2] / "examples" / "quick.yaml"
     shutil.copy(example, tmp_path)
@@ -524,12 +525,12 @@ def test_predict_says_what_to_open_and_what_to_run(
 
 
 def test_verbs_are_functions_of_the_package_though_halls_have_their_names() -> None:
-    from thawmap.pipeline.training import train  # noqa: PLC0415
-    from thawmap.train import folds  # noqa: PLC0415 - importing the hall must not hide the verb
+    from thawmap.pipeline.train import train  # noqa: PLC0415
+    from thawmap.train import split  # noqa: PLC0415 - importing the hall must not hide the verb
 
     assert callable(thawmap.train)
     assert thawmap.train is train
-    assert callable(folds.split)
+    assert callable(split.split)
     assert all(callable(getattr(thawmap, name)) for name in thawmap.__all__)
     with pytest.raises(AttributeError, match="no_such_verb"):
         _ = thawmap.no_such_verb

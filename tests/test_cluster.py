@@ -15,7 +15,7 @@ import pytest
 import rasterio
 
 from thawmap.cli import _run as thawmap
-from thawmap.model.bundle import load
+from thawmap.model.bundle_folder import load
 from toy_training import make_project
 
 pytest.importorskip("distributed", reason="distributed is not installed; pip install 'thawmap[cluster]'")

@@ -256,6 +256,7 @@ def test_what_is_no_configuration_is_refused_in_one_sentence(text, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60) | st.text("abc:-[]{}&*!?|>'\"% \n01#", max_size=60))
 def test_no_text_ends_in_anything_but_a_configuration_error(text):
     with pytest.raises(ConfigError):
@@ -481,6 +482,7 @@ def described(section: dict[str, Any], definitions: dict[str, Any]) -> list[str]
     return missing
 
 
+@pytest.mark.slow
 def test_the_schema_describes_every_field():
     schema = json.loads(json_schema())
     definitions = schema["$defs"]

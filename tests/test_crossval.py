@@ -24,14 +24,14 @@ from stopping import stopped
 from thawmap.cli import _run as thawmap
 from thawmap.config import load, parse
 from thawmap.errors import DataError
+from thawmap.pipeline.crossval import crossval_report
 from thawmap.pipeline.tiles import tiles
-from thawmap.pipeline.validation import crossval_report
-from thawmap.report import crossval as said
-from thawmap.report import crossval_figures as draw
-from thawmap.train import search
-from thawmap.train.grid import folder_name
-from thawmap.train.grid import settings as grid_of
-from thawmap.train.tiles import TileStore
+from thawmap.report.crossval import analysis as said
+from thawmap.report.crossval import figures as draw
+from thawmap.train.experiments import crossval
+from thawmap.train.experiments.grid import folder_name
+from thawmap.train.experiments.grid import settings as grid_of
+from thawmap.train.tiles.store import TileStore
 
 torch.set_num_threads(1)
 
@@ -191,7 +191,7 @@ def test_every_fold_with_every_combination_and_seed_is_one_training(grid, seeds)
     text = YAML.replace("crossval: {grid: {training.loss: [focal, dice]}}", "")
     config = parse(text + yaml.safe_dump({"crossval": {"grid": grid, "seeds": seeds}}), name="t", folder=Path())
     index = pd.DataFrame({"scene": REGIONS, "region": REGIONS, "positive_pixels": 1})
-    planned = search.fits(config, index)
+    planned = crossval.fits(config, index)
     combinations = list(product(*grid.values()))
     assert len(planned) == len(REGIONS) * len(combinations) * len(seeds)
     assert len({fit.folder for fit in planned}) == len({fit.id for fit in planned}) == len(planned)
@@ -645,13 +645,13 @@ def test_without_inner_folds_the_last_epoch_counts_and_nothing_chooses(project, 
 def test_memory_is_what_a_training_took_whoever_was_before_it():
     code = """
 import numpy as np, torch
-from thawmap.train import search
+from thawmap.train.experiments import crossval
 device = torch.device("cpu")
 for size_mb in (40, 240, 40):
-    held = search._forget_peak(device)
+    held = crossval._forget_peak(device)
     parts = [np.ones(2**18) for _ in range(size_mb // 2)]
     del parts
-    print((search._peak_memory(device) - held) / 2**20)
+    print((crossval._peak_memory(device) - held) / 2**20)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
     np.testing.assert_allclose([float(line) for line in done.stdout.split()], [40, 240, 40], atol=25)
@@ -668,7 +668,7 @@ def test_the_papers_experiment_has_the_papers_numbers(capsys):
     assert yaml.safe_load(capsys.readouterr().out) == config.as_json()
     regions = ("Banks_Island", "Herschel", "Horton", "Kolguev", "Lena", "Tuktoyaktuk")
     index = pd.DataFrame({"scene": regions, "region": regions, "positive_pixels": 1})
-    planned = search.fits(config, index)
+    planned = crossval.fits(config, index)
     assert len(planned) == 54
     assert {fit.setting.name for fit in planned} == {
         f"{architecture} {encoder}"
@@ -706,19 +706,19 @@ def test_every_network_and_every_fold_of_the_paper_takes_a_step_on_a_small_arcti
     }
     sets = [f"{key}={json.dumps(value)}" for key, value in places.items()]
     config, out = load(NITZE, overrides=sets), tmp_path / "cv"
-    tiles(search.to_cut(config), out / "tiles")
+    tiles(crossval.to_cut(config), out / "tiles")
     store = one_tile_each(TileStore.open(out / "tiles"))
-    search.begin(out, config, store.identity)
-    planned = search.fits(config, store.index)
+    crossval.begin(out, config, store.identity)
+    planned = crossval.fits(config, store.index)
     scenes = store.index[["scene", "region", "geometry"]]
     assert len(planned) == 54
     chosen = planned[::5]
     assert {fit.setting.name for fit in chosen} == {fit.setting.name for fit in planned}
     assert {fit.fold.name for fit in chosen} == {fit.fold.name for fit in planned}
     for fit in chosen:
-        search.run(fit, config=config, store=store.path, scenes=scenes, out=out)
+        crossval.run(fit, config=config, store=store.path, scenes=scenes, out=out)
         (out / fit.folder / "weights.safetensors").unlink()
-    search.gather(out, planned)
+    crossval.gather(out, planned)
     crossval_report(out)
     table = tidy(out)
     assert len(table[(table["metric"] == "loss") & (table["split"] == "train")]) == len(chosen)

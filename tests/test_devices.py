@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from thawmap.config import TrainingSettings
 from thawmap.errors import ConfigError, TrainingError
-from thawmap.model.bundle import load
+from thawmap.model.bundle_folder import load
 from thawmap.train.devices import fabric_of
 from toy_training import configuration, make_project, make_store, run
 

@@ -11,12 +11,14 @@ from pyproj import Transformer
 from scipy import ndimage
 
 from thawmap.config import ElevationSettings, Precomputed
-from thawmap.data import mosaic, relief
-from thawmap.data.bearings import north_of, pixel_metres
+from thawmap.data import terrain
+from thawmap.data.raster import mosaic
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.sources.elevation import ElevationSource
-from thawmap.data.stack import assemble, preview, window_geobox
+from thawmap.data.stack import assemble, preview
 from thawmap.errors import ConfigError, DataError
+from thawmap.geo.geobox import window_geobox
+from thawmap.geo.metres import north_of, pixel_metres
 from thawmap.grid import Window
 
 POLAR = "EPSG:3413"
@@ -131,17 +133,17 @@ def test_layers_are_those_of_the_ground_whatever_the_dems_grid(known):
     def on_scene(values):
         return values[30:-30, 30:-30].reshape(60, 3, 80, 3).mean(axis=(1, 3))
 
-    assert np.abs(made["slope"] - on_scene(relief.slope(height, pixel_m=1.0))).max() < 0.3
-    assert np.abs(made["hillshade"] - on_scene(relief.hillshade(height, pixel_m=1.0))).max() < 0.01
-    assert np.abs(made["curvature"] - on_scene(relief.curvature(height, pixel_m=1.0))).max() < 2e-3
+    assert np.abs(made["slope"] - on_scene(terrain.slope(height, pixel_m=1.0))).max() < 0.3
+    assert np.abs(made["hillshade"] - on_scene(terrain.hillshade(height, pixel_m=1.0))).max() < 0.01
+    assert np.abs(made["curvature"] - on_scene(terrain.curvature(height, pixel_m=1.0))).max() < 2e-3
     steep = made["slope"] > 3
     turn = (made["aspect"] - on_scene_bearing(height, on_scene) + 180) % 360 - 180
     assert np.abs(turn[steep]).max() < 4
 
 
 def on_scene_bearing(height, on_scene):
-    right, down = relief.gradient(height, pixel_m=1.0, method="horn")
-    return relief.bearing(on_scene(right), on_scene(-down))
+    right, down = terrain.gradient(height, pixel_m=1.0, method="horn")
+    return terrain.bearing(on_scene(right), on_scene(-down))
 
 
 def test_relative_elevation_is_height_less_the_mean_of_a_hundred_metres(known):
@@ -235,11 +237,11 @@ def test_on_the_dems_grid_values_are_those_of_the_recipes(holed):
     pixel_m = pixel_metres(dem_grid(), slice(0, 1))
     assert pixel_m == (2, 2)
     np.testing.assert_array_equal(made["elevation"], values[inner])
-    np.testing.assert_array_equal(made["slope"], relief.slope(values, pixel_m=2.0)[inner])
-    np.testing.assert_array_equal(made["curvature"], relief.curvature(values, pixel_m=2.0)[inner])
-    expected = relief.relative_elevation(values, pixel_m=2.0, diameter_m=100)[inner]
+    np.testing.assert_array_equal(made["slope"], terrain.slope(values, pixel_m=2.0)[inner])
+    np.testing.assert_array_equal(made["curvature"], terrain.curvature(values, pixel_m=2.0)[inner])
+    expected = terrain.relative_elevation(values, pixel_m=2.0, diameter_m=100)[inner]
     np.testing.assert_array_equal(made["relative_elevation"], expected)
-    shade = relief.hillshade(
+    shade = terrain.hillshade(
         values,
         pixel_m=2.0,
         north=north_of(dem_grid(), Window(row=0, col=0, height=values.shape[0], width=values.shape[1])),

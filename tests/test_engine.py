@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thawmap.engine import in_order, processes, run
+from thawmap.engine.run import in_order, processes, run
 from thawmap.errors import DataError
 
 
@@ -125,6 +125,7 @@ def test_one_process_is_this_one():
     assert processes(1) is None
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_item_and_no_other(workers):
     outcomes = {outcome.item: outcome for outcome in run(die_of_two_and_five, range(12), workers, ahead=6)}
     assert sorted(outcomes) == list(range(12))
@@ -192,7 +193,7 @@ def test_a_part_that_fails_is_the_failure_of_the_whole() -> None:
 
 FAULTS = """
     import sys
-    from thawmap.allocation import keep_freed_memory
+    from thawmap.system import keep_freed_memory
 
     if "keep" in sys.argv:
         keep_freed_memory()

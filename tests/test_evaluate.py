@@ -20,17 +20,19 @@ from sklearn.metrics import precision_recall_curve
 
 from pages import Page
 from thawmap.config import LabelSettings
-from thawmap.data.io import Encoding, read_raster, write_raster
-from thawmap.data.labels import open_labels
+from thawmap.data.labels.polygons import open_labels
+from thawmap.data.raster.io import Encoding, read_raster, write_raster
 from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Reading, Scene
-from thawmap.data.vectors import write_vector
+from thawmap.data.vector.io import write_vector
 from thawmap.errors import DataError
-from thawmap.model.boundaries import boundary_counts
-from thawmap.model.metrics import SCORES, Counts, calibration_error, histogram, scores
-from thawmap.model.objects import average_precision, detections, object_counts
-from thawmap.report import scoring
-from thawmap.report.evaluate import (
+from thawmap.model.metrics.boundaries import boundary_counts
+from thawmap.model.metrics.objects import average_precision, detections, object_counts
+from thawmap.model.metrics.pixels import SCORES, Counts, calibration_error, histogram, scores
+from thawmap.report.evaluation import score
+from thawmap.report.evaluation.examples import examples, look
+from thawmap.report.evaluation.page import About, summary, write_page
+from thawmap.report.evaluation.result import (
     COLUMNS,
     COUNTED,
     OBJECT_COLUMNS,
@@ -40,10 +42,8 @@ from thawmap.report.evaluate import (
     tabulate_reliability,
     write_scores,
 )
+from thawmap.report.evaluation.score import BOUNDARY_PX
 from thawmap.report.figures import confusion, map_panel, precision_recall, region_scores, training_curves
-from thawmap.report.gallery import examples, look
-from thawmap.report.page import About, summary, write_page
-from thawmap.report.scoring import BOUNDARY_PX
 from thawmap.report.style import write_figure
 
 BYTES = Encoding(dtype="uint8", nodata=255, scale=0.01)
@@ -150,8 +150,8 @@ def test_counts_of_a_scene_are_those_of_whole_arrays(world, evaluation):
 @pytest.mark.slow
 @pytest.mark.parametrize(("side", "block"), [(37, 32), (64, 8), (20, 20), (150, 3), (2048, 1)])
 def test_the_windows_do_not_matter(world, evaluation, monkeypatch, side, block):
-    monkeypatch.setattr(scoring, "_SIDE", side)
-    monkeypatch.setattr(scoring, "_BLOCK", block)
+    monkeypatch.setattr(score, "_SIDE", side)
+    monkeypatch.setattr(score, "_BLOCK", block)
     again = evaluate(world.maps, world.scenes, world.labels, thresholds=THRESHOLDS)
     pd.testing.assert_frame_equal(again.table, evaluation.table)
     pd.testing.assert_frame_equal(again.objects, evaluation.objects)
@@ -167,8 +167,8 @@ def test_an_object_within_another_across_windows_is_counted_once(tmp_path, monke
     target[20:24, 20:24], stored[44:47, 18:24], stored[40:44, 40:44] = 1, 80, 70
     write_raster(scene.files["labels"], target, scene.geobox, encoding=Encoding(dtype="uint8"))
     write_raster(world.maps / scene.id / "probability.tif", stored, scene.geobox, encoding=BYTES)
-    monkeypatch.setattr(scoring, "_SIDE", 32)
-    monkeypatch.setattr(scoring, "_BLOCK", 2)
+    monkeypatch.setattr(score, "_SIDE", 32)
+    monkeypatch.setattr(score, "_BLOCK", 2)
     found = evaluate(world.maps, world.scenes, world.labels, thresholds={"paper": 0.5})
     row = row_of(found.table, scope="pooled", threshold_name="paper")
     assert [row[f"object_{kind}"] for kind in ("tp", "fp", "fn")] == [1, 2, 1]
@@ -218,8 +218,9 @@ def test_objects_are_summed_over_scenes_and_their_scores_averaged_over_regions(e
             assert row_of(main, scope="mean", threshold_name=name)["object_f1"] == pytest.approx(regions["f1"].mean())
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_too_large_leaves_objects_unknown_and_all_else_as_it_is(world, evaluation, monkeypatch):
-    monkeypatch.setattr(scoring, "_LARGEST", 150 * 130 - 1)
+    monkeypatch.setattr(score, "_LARGEST", 150 * 130 - 1)
     again = evaluate(world.maps, world.scenes, world.labels, thresholds={"paper": 0.0})
     assert again.table[[name for name in COLUMNS if name.startswith(("object_", "centroid_"))]].isna().all(axis=None)
     assert again.objects[again.objects["scope"] != "mean"].empty
@@ -416,6 +417,7 @@ def test_a_place_shows_the_pixels_of_its_scene(world, evaluation):
     np.testing.assert_array_equal(np.isnan(place.probability), world.stored[scene.id] == 255)
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(world, evaluation, tmp_path):
     log = pd.DataFrame(
         [

@@ -21,12 +21,12 @@ from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
-from thawmap.infer.caption import STRIP_PX
-from thawmap.infer.export import SHAPEFILE_NAMES, Provenance, as_written, export, is_finished
-from thawmap.infer.masks import above
-from thawmap.infer.predict import Rows
-from thawmap.infer.quicklook import quicklook
-from thawmap.infer.vectorise import COLUMNS
+from thawmap.maps.caption import STRIP_PX
+from thawmap.maps.polygons.threshold import above
+from thawmap.maps.polygons.vectorise import COLUMNS
+from thawmap.maps.quicklook import quicklook
+from thawmap.maps.rows import Rows
+from thawmap.maps.write import SHAPEFILE_NAMES, Provenance, as_written, export, is_finished
 
 KINDS = ("gpkg", "shp", "parquet")
 

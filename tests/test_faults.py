@@ -16,10 +16,10 @@ from pandas.testing import assert_frame_equal
 from shapely.affinity import translate
 
 from thawmap.config import LabelSettings
-from thawmap.data.examine import SAME
-from thawmap.data.faults import KINDS, Footprint, check, footprint, repaired, summary
+from thawmap.data.labels.examine import SAME
+from thawmap.data.labels.faults import KINDS, Footprint, check, footprint, repaired, summary
 from thawmap.data.sources.base import Scene
-from thawmap.data.vectors import read_vector, write_vector
+from thawmap.data.vector.io import read_vector, write_vector
 from thawmap.errors import LabelError
 
 UTM = "EPSG:32608"

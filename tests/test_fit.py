@@ -19,13 +19,13 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import as_array, assemble
 from thawmap.errors import ConfigError, DataError, TrainingError
-from thawmap.model.backends import open_backend
-from thawmap.model.bundle import load
+from thawmap.model.backends.open import open_backend
+from thawmap.model.bundle_folder import load
 from thawmap.model.losses import LOSSES
-from thawmap.model.metrics import SCORES
+from thawmap.model.metrics.pixels import SCORES
 from thawmap.model.network import architectures
+from thawmap.train.checkpoint import Best
 from thawmap.train.schedule import OPTIMISERS, SCHEDULES
-from thawmap.train.state import Best
 from toy_training import configuration, ignore, make_store, run
 
 torch.set_num_threads(1)
@@ -48,6 +48,7 @@ def log_of(out):
     return pd.read_csv(out / "metrics.csv")
 
 
+@pytest.mark.slow
 def test_a_network_without_neighbours_learns_an_ndvi_threshold(store, tmp_path):
     bundle = run(store, tmp_path, "training.phases=[{name: full, epochs: 15, lr: 0.3}]", "augment.blur=0")
     assert bundle.metrics["validation_iou_at_threshold"] > 0.9
@@ -218,6 +219,7 @@ def test_without_validation_the_last_epoch_is_the_best(store, tmp_path):
     assert bundle.id == load(tmp_path / "last").id
 
 
+@pytest.mark.slow
 def test_the_learning_rate_follows_schedule_and_phase(store, tmp_path):
     phases = "training.phases=[{name: a, epochs: 3, lr: 0.5}, {name: b, epochs: 1}]"
     run(store, tmp_path / "cosine", phases, "training.schedule=cosine")
@@ -284,7 +286,7 @@ SCARCE = """
     import torch
     from toy_training import run
     from thawmap.errors import TrainingError
-    from thawmap.train.tiles import TileStore
+    from thawmap.train.tiles.store import TileStore
 
     torch.set_num_threads(1)
 

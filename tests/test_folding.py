@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
-from thawmap.model import folding
-from thawmap.model.folding import folded
+from thawmap.model.backends import folding
+from thawmap.model.backends.folding import folded
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from thawmap.config import CrossvalSettings, SplitSettings
 from thawmap.errors import ConfigError, TrainingError
-from thawmap.train.folds import Fold, deal, split
+from thawmap.train.split import Fold, deal, split
 
 
 def frame(tiles):

@@ -24,15 +24,15 @@ from rasterio.warp import Resampling, reproject
 
 from thawmap import cli
 from thawmap.config import OutputSettings, PolygonSettings
-from thawmap.data.io import Encoding, write_raster
+from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
-from thawmap.infer import fuse as fusing
-from thawmap.infer.export import Provenance, export
-from thawmap.infer.fuse import Recipe, fuse
-from thawmap.infer.places import Map, open_map, places
-from thawmap.infer.predict import Rows
+from thawmap.maps.rows import Rows
+from thawmap.maps.write import Provenance, export
+from thawmap.series import fuse as fusing
+from thawmap.series.fuse import Recipe, fuse
+from thawmap.series.places import Map, open_map, places
 
 UTM = "EPSG:32608"
 X, Y = 500_000.0, 7_700_000.0

@@ -39,6 +39,7 @@ def slow(plane):
     return filled
 
 
+@pytest.mark.slow
 @given(values=images())
 @settings(deadline=None, max_examples=40)
 def test_gaps_are_filled_as_the_slow_version_does_by_arrays_and_tensors_alike(values):

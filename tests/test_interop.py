@@ -20,13 +20,14 @@ from thawmap.config import ModelSettings
 from thawmap.config.inputs import ElevationSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import LAYERS, PAPER_LAYERS, layer
-from thawmap.model import foreign
-from thawmap.model.bundle import Bundle, load, save
-from thawmap.model.encodings import DARTS, STORED, seen_range
-from thawmap.model.interop import Facts, _layers, darts_checkpoint, import_bundle
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import load, save
+from thawmap.model.interop import read as foreign
+from thawmap.model.interop.convert import Facts, _layers, darts_checkpoint, import_bundle
+from thawmap.model.interop.encodings import DARTS, STORED, seen_range
 from thawmap.model.network import build, probability, scale, traits
 from thawmap.model.reading import Reading
-from thawmap.pipeline import models
+from thawmap.pipeline import model
 
 torch.set_num_threads(1)
 
@@ -423,12 +424,12 @@ def make(names=PAPER_LAYERS, **changes):
 @pytest.mark.slow
 def test_an_import_is_a_bundle_that_loads_and_says_where_it_is_from(tmp_path):
     write_run(tmp_path / "run")
-    summary = models.import_model(tmp_path / "run", tmp_path / "bundle", window_m=100)
+    summary = model.import_model(tmp_path / "run", tmp_path / "bundle", window_m=100)
     bundle = load(tmp_path / "bundle")
     assert any(bundle.id in line for line in summary.lines)
     assert bundle.provenance["from"] == "thaw-slump-segmentation, 10.pt"
     assert bundle.threshold == 0.5
-    told = models.model_info(tmp_path / "bundle")
+    told = model.model_info(tmp_path / "bundle")
     text = "\n".join(told.lines)
     assert all(part in text for part in (bundle.id, "unet with resnet18", "256 px", "paper 0.5", "10.pt", "torch"))
     assert list(told.table["layer"]) == list(CHANNELS)
@@ -440,20 +441,20 @@ def test_an_import_is_a_bundle_that_loads_and_says_where_it_is_from(tmp_path):
         "circle of 100 m",
     )
     with pytest.raises(ConfigError, match="holds a bundle already"):
-        models.import_model(tmp_path / "run", tmp_path / "bundle", window_m=100)
+        model.import_model(tmp_path / "run", tmp_path / "bundle", window_m=100)
 
 
 def test_an_import_that_fails_leaves_nothing(tmp_path):
     write_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="--window-m"):
-        models.import_model(tmp_path / "run", tmp_path / "bundle")
+        model.import_model(tmp_path / "run", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.slow
 def test_an_export_to_darts_is_one_that_darts_builds_and_that_comes_back(tmp_path):
     bundle = save(make(), tmp_path / "bundle")
-    models.export_model(tmp_path / "bundle", tmp_path / "out" / "model.pt", to="darts")
+    model.export_model(tmp_path / "bundle", tmp_path / "out" / "model.pt", to="darts")
     content = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
     config = content["config"]
     assert (config["model_framework"], config["bands"], config["patch_size"]) == ("smp", list(PAPER_LAYERS), 64)
@@ -497,31 +498,31 @@ def test_exports_are_never_replaced_and_settings_have_meaning(tmp_path):
     save(make(("red",)), tmp_path / "bundle")
     (tmp_path / "model.pt").write_text("kept")
     with pytest.raises(ConfigError, match="exists"):
-        models.export_model(tmp_path / "bundle", tmp_path / "model.pt", to="darts")
+        model.export_model(tmp_path / "bundle", tmp_path / "model.pt", to="darts")
     assert (tmp_path / "model.pt").read_text() == "kept"
     with pytest.raises(ConfigError, match="--pixel-m"):
-        models.export_model(tmp_path / "bundle", tmp_path / "new.pt", to="darts", pixel_m=3)
+        model.export_model(tmp_path / "bundle", tmp_path / "new.pt", to="darts", pixel_m=3)
     with pytest.raises(ConfigError, match="above 0"):
-        models.export_model(tmp_path / "bundle", tmp_path / "new.onnx", pixel_m=0)
+        model.export_model(tmp_path / "bundle", tmp_path / "new.onnx", pixel_m=0)
     with pytest.raises(BundleError, match="holds no bundle"):
-        models.export_model(tmp_path / "nothing", tmp_path / "new.pt", to="darts")
+        model.export_model(tmp_path / "nothing", tmp_path / "new.pt", to="darts")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "model.pt"]
 
 
 def test_ranges_of_the_command_line():
-    assert models.read_ranges(("ndvi=-1:1", "relative_elevation=-30:70")) == {
+    assert model.read_ranges(("ndvi=-1:1", "relative_elevation=-30:70")) == {
         "ndvi": (-1, 1), "relative_elevation": (-30, 70),
     }  # fmt: skip
     for wrong in ("ndvi", "ndvi=1", "ndvi=a:b", "ndvi=0:1:2"):
         with pytest.raises(ConfigError, match="NAME=LOW:HIGH"):
-            models.read_ranges((wrong,))
+            model.read_ranges((wrong,))
 
 
 def test_without_the_packages_onnx_is_refused_with_the_remedy(tmp_path, monkeypatch):
     save(make(("red",)), tmp_path / "bundle")
-    monkeypatch.setattr("thawmap.model.onnx_file.find_spec", lambda _: None)
+    monkeypatch.setattr("thawmap.model.interop.onnx.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'thawmap\[onnx\]'"):
-        models.export_model(tmp_path / "bundle", tmp_path / "model.onnx")
+        model.export_model(tmp_path / "bundle", tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -532,7 +533,7 @@ def test_an_onnx_file_maps_physical_units_to_probabilities(tmp_path):
     layers = (layer("red", low=-0.05, high=0.3, clip=False), layer("ndvi"))
     saved = save(make(("red", "ndvi"), layers=layers, thresholds={"validation": 0.3}), tmp_path / "bundle")
     handlers, level = list(logging.getLogger().handlers), logging.getLogger("torch.onnx").level
-    models.export_model(tmp_path / "bundle", tmp_path / "model.onnx", pixel_m=3)
+    model.export_model(tmp_path / "bundle", tmp_path / "model.onnx", pixel_m=3)
     assert (logging.getLogger().handlers, logging.getLogger("torch.onnx").level) == (handlers, level)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "model.onnx"], "one file and no other"
     session = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])

@@ -11,8 +11,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from thawmap import cli
-from thawmap.data.io import Encoding, write_raster
-from thawmap.data.vectors import read_vector, write_vector
+from thawmap.data.raster.io import Encoding, write_raster
+from thawmap.data.vector.io import read_vector, write_vector
 
 GRID = GeoBox((40, 50), Affine(3, 0, 500_000, 0, -3, 7_800_000), "EPSG:32608")
 YAML = """\

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from pyproj import Geod
 
-from thawmap.data.inventory import ARTS_CRS, REQUIRED, Columns, area_m2, columns_of, from_arts, table2, to_arts
-from thawmap.data.vectors import read_vector, write_vector
+from thawmap.data.labels.inventory import ARTS_CRS, REQUIRED, Columns, area_m2, columns_of, from_arts, table2, to_arts
+from thawmap.data.vector.io import read_vector, write_vector
 from thawmap.errors import DataError, LabelError
 
 law = settings(deadline=None, max_examples=30)

@@ -20,20 +20,12 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 
-from thawmap.data import io, regrid
-from thawmap.data.io import (
-    Encoding,
-    atomic,
-    raster_info,
-    raster_writer,
-    read_raster,
-    write_png,
-    write_raster,
-    write_text,
-)
-from thawmap.data.regrid import footprint, warp
-from thawmap.data.vectors import write_vector
+from thawmap.data.raster import io, resample
+from thawmap.data.raster.io import Encoding, raster_info, raster_writer, read_raster, write_png, write_raster
+from thawmap.data.raster.resample import footprint, warp
+from thawmap.data.vector.io import write_vector
 from thawmap.errors import DataError
+from thawmap.files.atomic import atomic, write_text
 
 law = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -162,6 +154,7 @@ GRIDS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @law
 @given(
     source=st.sampled_from(
@@ -282,7 +275,7 @@ def test_interpolations_are_what_their_names_say(geobox, method):
     """Positions by pyproj, weights by definition (Keys 1981 for cubic); nothing of GDAL's."""
     source = around(POLAR, shape=(100, 100), pixel=10)
     values = np.random.default_rng(7).uniform(0, 1, (1, 100, 100)).astype(np.float32)
-    assert max(regrid._pixels_in_one(source, geobox)) <= 1  # kernels grow where a grid is coarser
+    assert max(resample._pixels_in_one(source, geobox)) <= 1  # kernels grow where a grid is coarser
     col, row = positions(geobox, source)
     expected = interpolated(values[0], col, row, method)
     np.testing.assert_allclose(warp(values, source, geobox, resampling=method)[0], expected, atol=0.004)
@@ -396,7 +389,7 @@ def test_what_is_read_in_parts_for_want_of_memory_is_the_same(tmp_path, monkeypa
     path = save(tmp_path / "a.tif", values, transform=source.affine, crs=POLAR)
     geobox = around(UTM, shape=(61, 47), pixel=25)
     whole = read_raster(path, geobox, bands=[1, 2], resampling=method)
-    monkeypatch.setattr("thawmap.data.regrid._MOST", 20_000)
+    monkeypatch.setattr("thawmap.data.raster.resample._MOST", 20_000)
     parts = read_raster(path, geobox, bands=[1, 2], resampling=method)
     assert np.isclose(parts, whole, atol=0.01).mean() > 0.999
 

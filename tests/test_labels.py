@@ -16,12 +16,12 @@ from odc.geo.geobox import GeoBox
 from shapely.affinity import affine_transform, translate
 
 from thawmap.config import LabelSettings
-from thawmap.data.io import Encoding, write_raster
-from thawmap.data.labels import IGNORE, PolygonLabels, open_labels
+from thawmap.data.labels.polygons import IGNORE, PolygonLabels, open_labels
+from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.base import Scene
-from thawmap.data.stack import window_geobox
-from thawmap.data.vectors import write_vector
+from thawmap.data.vector.io import write_vector
 from thawmap.errors import LabelError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 
 UTM = "EPSG:32608"

@@ -23,14 +23,15 @@ from odc.geo.geobox import GeoBox
 from test_bad_input import a_bundle
 from thawmap import cli
 from thawmap.config import ModelSettings
-from thawmap.data.io import Encoding, write_raster
-from thawmap.data.outputs import fingerprints, not_as_made
-from thawmap.data.results import check_result, result
+from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.errors import DataError
+from thawmap.files.guard import fingerprints, not_as_made
+from thawmap.files.results import check_result, result
 from thawmap.layers import layer
-from thawmap.model.bundle import Bundle, save
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import save
 from thawmap.model.network import build
-from thawmap.train import state
+from thawmap.train import checkpoint
 
 torch.set_num_threads(1)
 
@@ -363,6 +364,7 @@ def open_in_a_gis(folder):
     (folder / "probability.qmd").write_text("<qgis>noted</qgis>")
 
 
+@pytest.mark.slow
 def test_a_map_that_was_only_looked_at_is_made_again(project):
     before = Path("maps/s0/slumps.gpkg").read_bytes()
     open_in_a_gis(Path("maps/s0"))
@@ -442,6 +444,7 @@ def test_tiles_that_are_damaged_are_cut_again(project, capsys):
     assert len(gpd.read_parquet(index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda item: item.write_text("{")])
 def test_a_map_that_says_nothing_costs_that_map(project, capsys, spoil):
     spoil(Path("maps/s0/item.json"))
@@ -451,6 +454,7 @@ def test_a_map_that_says_nothing_costs_that_map(project, capsys, spoil):
     assert Path("report/index.html").exists()
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_shown_costs_its_picture(project, capsys):
     whole = Path("scenes/s0/img.tif").read_bytes()
     Path("scenes/s0/img.tif").write_bytes(whole[:-2000])  # the header is as it was
@@ -465,6 +469,7 @@ def test_an_image_that_cannot_be_shown_costs_its_picture(project, capsys):
 EVALUATE = ("evaluate", "maps", "--config", "thawmap.yaml", "--out")
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again_and_others_files_stay(project):
     assert run(*EVALUATE, "report") == 0
     first = contents(Path("report"))
@@ -475,6 +480,7 @@ def test_a_report_is_made_again_and_others_files_stay(project):
     assert not [path for path in Path("report").iterdir() if path.suffix in (".tmp", ".lock")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index.html", "scores.csv", "curves.parquet", "scores.json"])
 def test_a_report_that_somebody_changed_stays(project, capsys, name):
     assert run(*EVALUATE, "report") == 0
@@ -563,11 +569,12 @@ def test_trainings_and_imports_write_over_no_file(project, capsys, verb):
     assert contents(project) == before
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_folders_of_a_training_stays(project):
     assert run("train", "thawmap.yaml", "--out", "trained", *LEFT_OUT) == 0
     for folder in ("trained", "trained/last", "trained/report", "trained/tiles"):
         (Path(folder) / "notes.txt").write_text("mine")
-    state.discard(Path("trained"))
+    checkpoint.discard(Path("trained"))
     left = {
         str(path) for path in Path("trained").rglob("*") if path.name in ("notes.txt", "bundle.json", "metrics.csv")
     }
@@ -605,7 +612,7 @@ def test_a_model_that_the_disk_does_not_hold_is_one_sentence(whole, tmp_path, ca
     about = {"tile": 32, "stride": 32, "fixed_tile": False, "encoder": "resnet18"}
     layers = tuple(layer(name) for name in names)
     made = Bundle(id="b", layers=layers, architecture="unet", network=small, **about)
-    monkeypatch.setattr("thawmap.model.bundle.load", lambda _: made)  # saving it would meet the same disk
+    monkeypatch.setattr("thawmap.model.bundle_folder.load", lambda _: made)  # saving it would meet the same disk
     assert run("model", "export", "anything", tmp_path / "m.pt", "--to", to) == 2
     assert "m.pt cannot be written (" in sentence(capsys)
     assert list(tmp_path.iterdir()) == []

@@ -20,9 +20,9 @@ from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
-from thawmap.infer.export import Provenance, export, is_finished
-from thawmap.infer.predict import Rows
-from thawmap.infer.styles import OUTLINES, PROBABILITY
+from thawmap.maps.qgis import OUTLINES, PROBABILITY
+from thawmap.maps.rows import Rows
+from thawmap.maps.write import Provenance, export, is_finished
 
 SHAPE = (60, 40)
 MADE_FROM = Provenance(bundle="b1", threshold=0.5)
@@ -200,7 +200,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, before):
 
 FULL = """
 from concurrent.futures import Future
-from thawmap.engine import run
+from thawmap.engine.run import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 shapes = {"a": (60, 40), "b": (1200, 1100), "c": (60, 40)}
 def work(name):
@@ -224,7 +224,7 @@ def test_a_full_disk_costs_one_scene_and_leaves_nothing_of_it(tmp_path):
 
 
 MEMORY = """
-from thawmap.data import io
+from thawmap.data.raster import io
 io.CACHE_BYTES = 8 * 2**20
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -13,7 +13,7 @@ from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
 from thawmap.errors import DataError
-from thawmap.model.metrics import (
+from thawmap.model.metrics.pixels import (
     PLATEAU,
     SCORES,
     Counts,

@@ -9,7 +9,7 @@ import torch
 from foreign_models import CHANNELS, NORM, STUB, legacy, lightning, network, write_run
 from thawmap.cli import _run as thawmap
 from thawmap.layers import layer
-from thawmap.model.bundle import load
+from thawmap.model.bundle_folder import load
 
 torch.set_num_threads(1)
 
@@ -36,6 +36,7 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_of_thaw_slump_segmentation_comes_in_and_tells_what_was_done(run, files, tmp_path):
     out = tmp_path / "bundle"
     status, said, error = run("import", files / "run", "--out", out, "--window-m", 100)
@@ -55,6 +56,7 @@ def test_a_run_of_thaw_slump_segmentation_comes_in_and_tells_what_was_done(run, 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_info_tells_all_again(run, files, tmp_path):
     run("import", files / "darts.ckpt", "--out", tmp_path / "bundle")
     status, said, error = run("info", tmp_path / "bundle")
@@ -98,6 +100,7 @@ def missing_facts(folder):
     )
 
 
+@pytest.mark.slow
 def test_every_missing_fact_is_asked_for_by_its_flag(run, tmp_path):
     for name, known, (flag, value) in missing_facts(tmp_path):
         words = ("import", tmp_path / name, "--out", tmp_path / f"{name}-bundle", *known)
@@ -148,6 +151,7 @@ def test_a_file_with_code_is_refused_and_not_run(run, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.slow
 def test_there_and_back_for_darts(run, files, tmp_path):
     run("import", files / "darts.ckpt", "--out", tmp_path / "bundle")
     status, said, _ = run("export", tmp_path / "bundle", tmp_path / "model.pt", "--to", "darts")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from thawmap.data import mosaic, sheets
-from thawmap.data.mosaic import Content, View, read_mosaic
-from thawmap.data.sheets import open_sheets
-from thawmap.data.stack import window_geobox
+from thawmap.data.raster import index, mosaic
+from thawmap.data.raster.index import open_sheets
+from thawmap.data.raster.mosaic import Content, View, read_mosaic
 from thawmap.errors import ConfigError, DataError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 
 POLAR = "EPSG:3413"
@@ -297,7 +297,7 @@ def test_a_number_that_cannot_be_is_named_with_its_remedy(tmp_path, step):
 def test_headers_are_read_once_and_again_where_something_changed(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
-        sheets, "raster_info", lambda path, _info=sheets.raster_info: read.append(path.name) or _info(path)
+        index, "raster_info", lambda path, _info=index.raster_info: read.append(path.name) or _info(path)
     )
     write(tmp_path / "below" / "a.tif", np.full((20, 20), 1, np.float32))
     here = GeoBox((10, 10), ORIGIN, POLAR)

@@ -35,6 +35,7 @@ WHOLE_TILE = {"fpn", "manet", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "up
 STRIDES = {"pspnet": 8, "deeplabv3": 8, "deeplabv3plus": 16, "pan": 16, "dpt": 16, "pixel": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", architectures())
 def test_every_architecture_gives_logits_on_the_grid_of_its_input(name):
     network = build(SETTINGS[name], channels=5).eval()
@@ -68,6 +69,7 @@ def test_traits_leave_the_network_as_it_was():
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "encoder", "weights", "said"),
     [
@@ -115,6 +117,7 @@ def test_a_kept_file_that_is_cut_is_said(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_from_a_file_fill_the_encoder_whole_or_not_at_all(tmp_path):
     source = build(SETTINGS["unet"], channels=3)
     save_file(source.state_dict(), tmp_path / "network.safetensors")
@@ -157,7 +160,8 @@ OFFLINE = """
     from pathlib import Path
     from thawmap.config import ModelSettings
     from thawmap.layers import layer
-    from thawmap.model.bundle import Bundle, load, save
+    from thawmap.model.bundle import Bundle
+    from thawmap.model.bundle_folder import load, save
     from thawmap.model.network import build, traits
 
     for encoder in ("resnet18", "tu-resnet18"):

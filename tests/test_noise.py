@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from thawmap.data.noise import Lattice, Plane, upsample
+from thawmap.simulate.noise import Lattice, Plane, upsample
 
 PLANE = Plane((3, 1))
 WHOLE = Lattice(row=-70, col=-40, height=150, width=170)

@@ -13,8 +13,8 @@ from skimage import measure
 from sklearn.metrics import average_precision_score
 
 from thawmap.errors import DataError
-from thawmap.model.metrics import Counts, scores
-from thawmap.model.objects import Comparison, Detections, average_precision, detections, object_counts
+from thawmap.model.metrics.objects import Comparison, Detections, average_precision, detections, object_counts
+from thawmap.model.metrics.pixels import Counts, scores
 
 SHAPE = (7, 8)
 predictions = hnp.arrays(np.bool_, SHAPE)

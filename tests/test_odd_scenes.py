@@ -19,16 +19,17 @@ from rasterio.rpc import RPC
 
 from thawmap import cli
 from thawmap.config import ElevationSettings, LabelSettings, ModelSettings, TrendSettings
-from thawmap.data.io import raster_info, read_means, read_raster
-from thawmap.data.labels import open_labels
+from thawmap.data.labels.polygons import open_labels
+from thawmap.data.raster.io import raster_info, read_means, read_raster
 from thawmap.data.sources.base import Scene
 from thawmap.data.sources.elevation import ElevationSource
 from thawmap.data.sources.trends import TrendSource
 from thawmap.errors import ThawmapError
 from thawmap.grid import Window
-from thawmap.infer.caption import STRIP_PX
 from thawmap.layers import layer
-from thawmap.model.bundle import Bundle, save
+from thawmap.maps.caption import STRIP_PX
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import save
 from thawmap.model.network import build, traits
 
 torch.set_num_threads(1)
@@ -114,6 +115,7 @@ def same_map(one, other):
     np.testing.assert_array_equal(*pictures)
 
 
+@pytest.mark.slow
 def test_infinite_is_as_missing_as_nan(tmp_path, model, capsys):
     for name, number in (("nan", np.nan), ("inf", np.inf), ("minus", -np.inf)):
         values = image().astype(np.float32)
@@ -129,6 +131,7 @@ def test_infinite_is_as_missing_as_nan(tmp_path, model, capsys):
     assert missing[40, 60]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", [Affine(1, 0, 0, 0, -1, 48), Affine(-1, 0, 64, 0, 1, 0), Affine(0, 1, 0, 1, 0, 0)])
 def test_a_scene_stored_upside_down_mirrored_or_transposed_gets_the_same_map(tmp_path, model, capsys, mirror):
     values = image()
@@ -258,6 +261,7 @@ def odd(path, rng):
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * rng.random())])
 
 
+@pytest.mark.slow
 def test_whatever_a_raster_is_it_is_read_or_refused_in_one_sentence(tmp_path, capsys):
     """As a scene through the command line, as elevation, trends and labels through their readers."""
     rng = np.random.default_rng(7)

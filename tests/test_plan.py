@@ -154,6 +154,7 @@ def test_what_is_counted_lies_where_something_is_valid_and_all_of_that_is_counte
     assert bool(cut.pixels) == bool(valid.any())
 
 
+@pytest.mark.slow
 def test_a_swath_edge_costs_little_more_than_what_is_valid():
     whole = plan((8000, 8000), [Net()], InferenceSettings()).pixels
     diagonal, straight = np.tri(512, 512, dtype=bool), np.zeros((512, 512), bool)

@@ -19,12 +19,13 @@ from scipy import ndimage
 from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
-from thawmap.infer import export, left_out, vectorise
-from thawmap.infer.export import Provenance
-from thawmap.infer.ground import measured, pixel_m
-from thawmap.infer.masks import Disc, masks
-from thawmap.infer.predict import Rows
-from thawmap.infer.vectorise import Vectoriser
+from thawmap.maps import write
+from thawmap.maps.polygons import left_out, vectorise
+from thawmap.maps.polygons.measure import measured, pixel_m
+from thawmap.maps.polygons.threshold import Disc, masks
+from thawmap.maps.polygons.vectorise import Vectoriser
+from thawmap.maps.rows import Rows
+from thawmap.maps.write import Provenance
 
 law = settings(deadline=None, max_examples=60)
 files_law = settings(deadline=None, max_examples=15)
@@ -63,7 +64,7 @@ def written(folder, probability, **options):
     polygons = PolygonSettings(threshold=THRESHOLD, **{"min_area_m2": 0} | options)
     how = (polygons, OutputSettings(), Provenance(bundle="b1", threshold=THRESHOLD))
     rows = parts_of(probability, range(0, len(probability), 5))
-    _, positive, found = export._write_rasters(scene_on(grid(probability.shape)), rows, folder, how)
+    _, positive, found = write._write_rasters(scene_on(grid(probability.shape)), rows, folder, how)
     with rasterio.open(folder / "mask.tif") as file:
         return file.read(1), positive, found.slumps
 
@@ -136,6 +137,7 @@ RING = np.array([[6, 6, 6, 6, 6], [6, 0, 0, 0, 6], [6, 0, 9, 0, 6], [6, 0, 0, 0,
 WEAK_ISLAND = np.select([RING == 0.6, RING == 0.9], [0.9, 0.6])
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), cuts=cuts, seed=seeds, hole=holes, radius=radii)
 @example(probability=RING, cuts=[3], seed=None, hole=200, radius=0.0)
@@ -214,6 +216,7 @@ def test_the_mask_is_that_of_the_slumps_whatever_is_left_out(tmp_path_factory, p
     assert positive == (mask == 1).sum()
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), cuts=cuts, hole=holes)
 def test_statistics_are_of_the_pixels_above_the_threshold(probability, cuts, hole):
@@ -300,6 +303,7 @@ def test_what_is_missing_is_remembered_until_the_hole_around_it_closes(monkeypat
 layers_of = hnp.arrays(np.float32, (14, 14), elements=st.sampled_from([-0.5, -0.25, 0.0, 0.25, np.nan]))
 
 
+@pytest.mark.slow
 @law
 @given(probability=rasters(), layer=layers_of, cuts=cuts, sign=st.sampled_from(["<", "<=", ">", ">="]))
 def test_rules_leave_out_objects_by_the_mean_of_a_layer(probability, layer, cuts, sign):

@@ -17,7 +17,7 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 from thawmap.grid import ramp
-from thawmap.infer.members import Member
+from thawmap.infer.ensemble import Member
 from thawmap.infer.predict import predict
 from thawmap.layers import layer
 
@@ -108,6 +108,7 @@ def test_law_1_a_network_that_returns_its_input_gives_the_raster_back(job):
     np.testing.assert_allclose(whole(values, member(tile=tile), inference), values, rtol=1e-6)
 
 
+@pytest.mark.slow
 @law
 @given(job=jobs())
 def test_answers_are_those_of_the_slow_version_in_another_order(job):
@@ -125,6 +126,7 @@ def test_law_2_the_batch_changes_nothing(job, batch):
     np.testing.assert_array_equal(whole(values, network, inference), whole(values, network, other))
 
 
+@pytest.mark.slow
 @law
 @given(job=jobs(), data=st.data())
 def test_law_3_a_missing_pixel_changes_only_what_the_network_sees_it_from(job, data):
@@ -349,6 +351,7 @@ def test_further_layers_come_with_the_rows_wherever_something_is_valid(job):
     np.testing.assert_array_equal(found[usable], steep[usable])
 
 
+@pytest.mark.slow
 @law
 @given(job=jobs())
 def test_cosine_weights_give_the_raster_back_too(job):

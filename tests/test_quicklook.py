@@ -11,11 +11,11 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from thawmap.data.bearings import at_centre
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
-from thawmap.infer.caption import STRIP_PX, caption, captioned
-from thawmap.infer.quicklook import quicklook
+from thawmap.geo.metres import at_centre
+from thawmap.maps.caption import STRIP_PX, caption, captioned
+from thawmap.maps.quicklook import quicklook
 
 SIDE = 64  # of the scene, 16 pixels of the picture each
 GEOBOX = GeoBox((SIDE, SIDE), Affine(10, 0, 500_000, 0, -10, 7_700_000), "EPSG:32608")

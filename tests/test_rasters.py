@@ -12,15 +12,16 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from thawmap.config import Config, LabelSettings, RasterScenes
-from thawmap.data.io import Encoding, write_raster
 from thawmap.data.project import Project
+from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.finding import as_time
 from thawmap.data.sources.rasters import candidates
-from thawmap.data.stack import preview, window_geobox
+from thawmap.data.stack import preview
 from thawmap.errors import ConfigError, DataError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
-from thawmap.pipeline.look import notes
+from thawmap.pipeline._scenes import notes
 
 GRID = GeoBox((12, 10), Affine(3, 0, 570_000, 0, -3, 7_720_000), "EPSG:32608")
 

@@ -10,7 +10,7 @@ import rasterio
 from thawmap.cli import _run
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "s2-rts.yaml"
-pytestmark = pytest.mark.realdata
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
 
 def run(verb: str, *words: object, scenes: Path) -> int:

@@ -6,15 +6,15 @@ import pytest
 
 from json_places import changed, places
 from thawmap.config.plan import read_plan
-from thawmap.data.item import read_item
-from thawmap.data.results import check_result
 from thawmap.errors import ConfigError, DataError
-from thawmap.infer.places import open_map
-from thawmap.records import Record, checked, read_object
-from thawmap.report import crossval
-from thawmap.train.cutting import FORMAT, attributes
-from thawmap.train.tiles import TileStore
-from thawmap.train.trials import trials
+from thawmap.files.records import Record, checked, read_object
+from thawmap.files.results import check_result
+from thawmap.maps.item import read_item
+from thawmap.report.crossval import analysis
+from thawmap.series.places import open_map
+from thawmap.train.experiments.trials import trials
+from thawmap.train.tiles.cut import FORMAT, attributes
+from thawmap.train.tiles.store import TileStore
 
 WRONG = (None, True, -1, 1e400, float("nan"), 10**40, "a", "../../a", [], [None], [1], {}, {"x": None}, {"x": [1]})
 
@@ -41,7 +41,7 @@ TRIAL = {"number": 0, "values": {"a": 1}, "state": "finished", "scores": [0.5], 
 READERS = {
     ".made.json": ({"index.html": ["ab", "cd"]}, lambda path: check_result(path.parent)),
     "item.json": (ITEM, lambda path: (read_item(path), open_map(path.parent))),
-    "crossval.json": (PLAN, lambda path: (read_plan(path), crossval.read(path.parent))),
+    "crossval.json": (PLAN, lambda path: (read_plan(path), analysis.read(path.parent))),
     "store.json": (STORE, lambda path: TileStore.open(path.parent)),
     "a.zarr/zarr.json": (ZARR, lambda path: attributes(path.parents[1], "a")),
     "trials/0000/trial.json": (TRIAL, lambda path: [one.said() for one in trials(path.parents[2])]),

@@ -14,7 +14,8 @@ from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Reading, Scene
 from thawmap.data.sources.elevation import ElevationSource
 from thawmap.data.sources.trends import TrendSource
-from thawmap.data.stack import assemble, window_geobox
+from thawmap.data.stack import assemble
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 
 DEGREES, UTM, POLAR = "EPSG:4326", "EPSG:32612", "EPSG:3413"
@@ -142,6 +143,7 @@ def scene_px_of_a_pixel(name):
     return np.array([axis[1] - axis[0] for axis in place])
 
 
+@pytest.mark.slow
 def test_every_layer_of_a_stack_lies_where_it_belongs(tmp_path):
     """To a twentieth of the scene's pixel, 15 cm, though the files' own reach from 2 m to 30 m."""
     stack = read(tmp_path, list(LAYERS))

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from stopping import stopped
 from thawmap.cli import _run as thawmap
 from thawmap.errors import ConfigError, TrainingError
-from thawmap.model.bundle import load
-from thawmap.train.state import UNFINISHED, claimed, differences, progress
+from thawmap.model.bundle_folder import load
+from thawmap.train.checkpoint import UNFINISHED, claimed, differences, progress
 from toy_training import configuration, make_project, make_store, run
 
 torch.set_num_threads(1)
@@ -70,7 +70,7 @@ KILLED = """
     import torch
     from killing import killed_again_and_again
     from toy_training import run
-    from thawmap.train.tiles import TileStore
+    from thawmap.train.tiles.store import TileStore
 
     torch.set_num_threads(1)
     tiles, out, *chosen = sys.argv[1:]
@@ -183,7 +183,7 @@ FULL = """
     import torch
     from toy_training import run
     from thawmap.errors import ThawmapError
-    from thawmap.train.tiles import TileStore
+    from thawmap.train.tiles.store import TileStore
 
     torch.set_num_threads(1)
     tiles, out, chosen, *rooms = sys.argv[1:]

@@ -21,13 +21,14 @@ from thawmap.errors import ConfigError, DataError
 from thawmap.infer.plan import memory
 from thawmap.infer.sample import cut_out, first_cut_out
 from thawmap.layers import layer
-from thawmap.model import choosing
-from thawmap.model.backends import open_backend
-from thawmap.model.bundle import Bundle, save
-from thawmap.model.memory import BASE_BYTES
+from thawmap.model.backends import select
+from thawmap.model.backends.memory import BASE_BYTES
+from thawmap.model.backends.open import open_backend
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import save
 from thawmap.model.network import build
-from thawmap.pipeline import work
-from thawmap.pipeline.mapping import predict
+from thawmap.pipeline import _predict_scene
+from thawmap.pipeline.predict import predict
 from thawmap.pipeline.simulate import simulate
 
 torch.set_num_threads(1)
@@ -143,7 +144,7 @@ def reads(monkeypatch):
         return really(scenes, *rest, **options)
 
     for name in ("cut_out", "first_cut_out"):
-        monkeypatch.setattr(work, name, partial(spied, getattr(work, name)))
+        monkeypatch.setattr(_predict_scene, name, partial(spied, getattr(_predict_scene, name)))
     return found
 
 
@@ -152,7 +153,7 @@ def configured(project, *sets):
 
 
 def test_bfloat16_is_used_where_it_agrees_on_the_scene_itself(project, steep, tmp_path, reads):
-    bundle = work.load_bundle(steep)
+    bundle = _predict_scene.load_bundle(steep)
     with pytest.raises(ConfigError, match="bfloat16 disagrees"):
         open_backend(bundle, precision="bfloat16")  # on a made-up image
     config = configured(project, "inference.precision=bfloat16", "inference.backend=eager")
@@ -166,7 +167,7 @@ def test_bfloat16_is_used_where_it_agrees_on_the_scene_itself(project, steep, tm
 def test_bfloat16_is_refused_where_it_shows_on_the_scene_itself(project, steep, tmp_path):
     scenes = Project(configured(project))
     scene = scenes.open(scenes.candidates()[0], labelled=False)
-    bundle = deepcopy(work.load_bundle(steep))
+    bundle = deepcopy(_predict_scene.load_bundle(steep))
     image = cut_out(scene, bundle, scenes.sources, 64)
     red = (np.nanmedian(image[0]) + 0.1) / 0.6  # in the network's range
     with torch.no_grad():
@@ -185,37 +186,39 @@ def test_nothing_is_read_where_there_is_nothing_to_compare(project, steep, tmp_p
 @pytest.mark.slow
 def test_candidates_are_measured_on_the_scene_once_and_remembered_without_it(project, steep, monkeypatch, reads):
     """Only PyTorch competes, to be quick; in bfloat16 it would be refused on a made-up image."""
-    monkeypatch.setattr(choosing, "candidates", lambda _: ["eager"])
-    monkeypatch.setattr(choosing, "WORTH_PX", {"cpu": 0})
-    monkeypatch.setattr(choosing, "TILE_PX", 64)
+    monkeypatch.setattr(select, "candidates", lambda _: ["eager"])
+    monkeypatch.setattr(select, "WORTH_PX", {"cpu": 0})
+    monkeypatch.setattr(select, "TILE_PX", 64)
     config = configured(project, "inference.precision=bfloat16")
     opened = Project(config)
     scenes = [opened.open(one, labelled=False) for one in opened.candidates()]
-    (line,) = work.choose_backends([steep], opened, scenes)
+    (line,) = _predict_scene.choose_backends([steep], opened, scenes)
     assert line.startswith("backend eager: ")
     assert "not used" not in line
     assert reads == [scenes]
-    assert work.choose_backends([steep], opened, scenes[::-1]) == [line]
+    assert _predict_scene.choose_backends([steep], opened, scenes[::-1]) == [line]
     assert reads == [scenes]
 
 
 @pytest.mark.parametrize("backend", ["openvino", "compile"])
 def test_plans_leave_room_for_what_a_backend_takes_in_any_case(steep, backend):
     """Beside what it takes for a pixel, which is another number."""
-    bundle = work.load_bundle(steep)
-    members = {name: work.unready_member(bundle, InferenceSettings(backend=name)) for name in ("eager", backend)}
+    bundle = _predict_scene.load_bundle(steep)
+    members = {
+        name: _predict_scene.unready_member(bundle, InferenceSettings(backend=name)) for name in ("eager", backend)
+    }
     needs = {name: memory((0, 0), [one], InferenceSettings(), width=3000) for name, one in members.items()}
     assert needs[backend] == needs["eager"] + BASE_BYTES[backend] > needs["eager"]
 
 
 def test_a_dry_run_tells_the_minutes_of_the_backend_that_will_map(project, steep, monkeypatch):
-    remembered = choosing.Choice(chosen="openvino", seconds={"eager": 60.0, "openvino": 6.0})
-    monkeypatch.setattr(work, "choose", lambda *_, **__: remembered)
+    remembered = select.Choice(chosen="openvino", seconds={"eager": 60.0, "openvino": 6.0})
+    monkeypatch.setattr(_predict_scene, "choose", lambda *_, **__: remembered)
 
     def seconds(backend):
         config = load(project, overrides=[f"inference.backend={backend}"])
         opened = Project(config)
-        found = work.cost(opened.open(opened.candidates()[0], labelled=False), opened, [steep])
+        found = _predict_scene.cost(opened.open(opened.candidates()[0], labelled=False), opened, [steep])
         return found.seconds, found.computed / 1e6
 
     for backend, each in (("auto", 6.0), ("eager", 60.0), ("openvino", 6.0)):

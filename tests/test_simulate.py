@@ -16,21 +16,21 @@ from scipy import ndimage
 
 from thawmap import cli
 from thawmap.config import Config, load
-from thawmap.data import delivery, places, scars
-from thawmap.data import simulate as simulating
-from thawmap.data.io import raster_info, read_raster
-from thawmap.data.labels import open_labels
-from thawmap.data.land import heights, land, visible
-from thawmap.data.noise import Lattice
+from thawmap.data.labels.polygons import open_labels
 from thawmap.data.project import Project
-from thawmap.data.scenery import REGIONS, trends
-from thawmap.data.simulate import Simulation, simulate
+from thawmap.data.raster.io import raster_info, read_raster
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble, check_ranges
-from thawmap.data.terrain import shores
-from thawmap.data.vectors import read_vector
-from thawmap.data.weather import draw_sky, photograph
+from thawmap.data.vector.io import read_vector
 from thawmap.errors import ConfigError
+from thawmap.simulate import products, sites, slumps
+from thawmap.simulate import project as simulating
+from thawmap.simulate.imaging import draw_sky, photograph
+from thawmap.simulate.landscape import heights, land, visible
+from thawmap.simulate.noise import Lattice
+from thawmap.simulate.project import Simulation, simulate
+from thawmap.simulate.reflectance import REGIONS, trends
+from thawmap.simulate.terrain import shores
 
 UDM2 = ("clear", "snow", "shadow", "haze_light", "haze_heavy", "cloud", "confidence", "udm1")
 MORAINE, LAKE_PLAIN, ISLAND, COAST, CLIFFS, RIVER_TERRACE = REGIONS
@@ -82,7 +82,7 @@ def covers(shape: shapely.Polygon, lattice: Lattice) -> np.ndarray:
 def slumps_of(region, seed=0, side=6000):
     """The slumps of a square piece of country."""
     lattice = Lattice(row=-side // 2, col=-side // 2, height=side, width=side)
-    return scars.slumps_within(region.country(seed), region.slumps, lattice)
+    return slumps.slumps_within(region.country(seed), region.slumps, lattice)
 
 
 @pytest.fixture(scope="module")
@@ -112,19 +112,21 @@ def test_a_window_of_an_image_is_the_image_bit_for_bit(crowd, top, left, height,
         assert np.array_equal(one, other[(..., *view)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", REGIONS, ids=lambda region: region.name)
 def test_a_window_of_elevation_and_trends_is_the_wholes_bit_for_bit(region):
-    place = places.find_place(region, region.country(0), 0, 96)
-    whole = places.polar_cells(region, place.footprint, metres=2.0, margin_m=20)
+    place = sites.find_place(region, region.country(0), 0, 96)
+    whole = sites.polar_cells(region, place.footprint, metres=2.0, margin_m=20)
     part = Lattice(row=whole.row + 31, col=whole.col + 57, height=70, width=60)
-    expected = delivery._elevation(place, whole)[31:101, 57:117]
-    assert np.array_equal(delivery._elevation(place, part), expected)
-    coarse = places.polar_cells(region, place.footprint, metres=30.0, margin_m=300)
+    expected = products._elevation(place, whole)[31:101, 57:117]
+    assert np.array_equal(products._elevation(place, part), expected)
+    coarse = sites.polar_cells(region, place.footprint, metres=30.0, margin_m=300)
     part = Lattice(row=coarse.row + 5, col=coarse.col + 9, height=8, width=7)
-    expected = delivery._trend_codes(place, coarse)[:, 5:13, 9:16]
-    assert np.array_equal(delivery._trend_codes(place, part), expected)
+    expected = products._trend_codes(place, coarse)[:, 5:13, 9:16]
+    assert np.array_equal(products._trend_codes(place, part), expected)
 
 
+@pytest.mark.slow
 def test_elevation_is_the_lands_height(crowd):
     country, lattice = crowd
     for year in (2017.5, 2024.0):
@@ -132,14 +134,15 @@ def test_elevation_is_the_lands_height(crowd):
         assert np.array_equal(heights(country, MORAINE.slumps, lattice, year=year), ground.height)
 
 
+@pytest.mark.slow
 @given(top=st.integers(-1500, 1500), left=st.integers(-1500, 1500), side=st.integers(1, 200))
 @settings(max_examples=25, deadline=None)
 def test_no_slump_that_touches_a_window_is_forgotten(top, left, side):
     everything = slumps_of(MORAINE, side=4600)
     window = Lattice(row=top, col=left, height=side, width=side)
-    near = {(scar.row, scar.col) for scar in scars.slumps_near(MORAINE.country(0), MORAINE.slumps, window)}
+    near = {(scar.row, scar.col) for scar in slumps.slumps_near(MORAINE.country(0), MORAINE.slumps, window)}
     for scar in everything:
-        if any(scars.on_ground(scar, window, year) for year in (2019.0, 2030.0)):
+        if any(slumps.on_ground(scar, window, year) for year in (2019.0, 2030.0)):
             assert (scar.row, scar.col) in near
 
 
@@ -169,6 +172,7 @@ def test_sizes_and_numbers_follow_the_papers_regions(region):
     assert 0.2 < 1 - len(active) / len(found) < 0.75  # and scars that do not thaw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", [MORAINE, COAST], ids=lambda region: region.name)
 def test_slumps_do_not_lie_on_each_other(region):
     found = slumps_of(region, side=3400)
@@ -196,7 +200,7 @@ def test_an_outline_has_the_pixels_that_the_ground_has(year):
     there = [scar for scar in found if scar.size(year)][:6]
     for scar in there:
         around = Lattice(row=scar.row - 249, col=scar.col - 249, height=166, width=166, step=3)
-        shape = scars.on_ground(scar, around, year)
+        shape = slumps.on_ground(scar, around, year)
         mine = np.zeros(around.shape, bool)
         mine[shape.view] = shape.edge_m > 0
         exact = scar.outline(year)
@@ -271,6 +275,7 @@ def test_images_are_named_and_stored_as_planet_does(project):
     assert regions == {region.name for region in REGIONS}
 
 
+@pytest.mark.slow
 def test_masks_and_metadata_say_what_the_pixels_show(project):
     hidden, cut = 0, set()
     for image in images(project):
@@ -332,7 +337,7 @@ def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
         corners = np.array(scene.boundingbox.points)
         x, y = scene.crs.transformer_to_crs(CRS("EPSG:3413"))(*corners.T)
         assert ground.contains(shapely.MultiPoint(np.column_stack([x, y])).convex_hull.buffer(100))
-        place = places.find_place(region, region.country(0), 0, 256)
+        place = sites.find_place(region, region.country(0), 0, 256)
         exact = heights(place.country, region.slumps, place.footprint, year=2017.5)
         error = {
             shift: np.nanstd(mosaic(project, region.name, scene.translate_pix(shift, shift)) - exact)
@@ -355,12 +360,12 @@ def test_trends_cover_the_scenes_in_another_projection(project):
 
 
 def test_elevation_comes_in_tiles_that_meet(tmp_path):
-    place = places.find_place(MORAINE, MORAINE.country(0), 0, 96)
-    cells = places.polar_cells(MORAINE, place.footprint, metres=2.0, margin_m=150)
-    side = delivery._DEM_TILE_PX
+    place = sites.find_place(MORAINE, MORAINE.country(0), 0, 96)
+    cells = sites.polar_cells(MORAINE, place.footprint, metres=2.0, margin_m=150)
+    side = products._DEM_TILE_PX
     row, col = cells.row // side * side + side, cells.col // side * side + side
     straddling = Lattice(row=row - 50, col=col - 30, height=120, width=90)
-    tiles = list(delivery._tiles(straddling))
+    tiles = list(products._tiles(straddling))
     assert len(tiles) == 4
     covered = np.zeros((120, 90), int)
     for tile in tiles:
@@ -374,9 +379,9 @@ def test_elevation_comes_in_tiles_that_meet(tmp_path):
 def test_positions_equal_the_exact_projection(metres):
     for region in REGIONS:
         footprint = Lattice(row=-3000, col=500, height=200, width=200)
-        cells = places.polar_cells(region, footprint, metres=metres, margin_m=50)
-        row, col = places.on_ground_of(region, cells, metres)
-        polar, ground = places.polar_grid(cells, metres), places.grid(region, footprint)
+        cells = sites.polar_cells(region, footprint, metres=metres, margin_m=50)
+        row, col = sites.on_ground_of(region, cells, metres)
+        polar, ground = sites.polar_grid(cells, metres), sites.grid(region, footprint)
         x, y = polar.affine * tuple(np.meshgrid(np.arange(cells.width) + 0.5, np.arange(cells.height) + 0.5))
         exact = ~ground.affine * polar.crs.transformer_to_crs(ground.crs)(x, y)
         assert np.abs(col - footprint.col + 0.5 - exact[0]).max() < (1e-3 if metres == 2 else 0.05)
@@ -481,6 +486,7 @@ def whole(project: Path, drawn: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return drawn[drawn.within(seen.iloc[0].buffer(-3))]
 
 
+@pytest.mark.slow
 def test_dates_of_a_place_are_years_apart_and_show_growth(dated):
     _, scenes = opened(dated)
     labels = read_vector(dated.parent / "labels.gpkg").to_crs("EPSG:6931")
@@ -501,6 +507,7 @@ def test_dates_of_a_place_are_years_apart_and_show_growth(dated):
     assert len(list(dated.parent.glob("aux/tcvis/*.tif"))) == 2
 
 
+@pytest.mark.slow
 def test_snow_lies_in_early_summer_only(crowd):
     country, lattice = crowd
     snowy = {}
@@ -516,11 +523,11 @@ def test_snow_lies_in_early_summer_only(crowd):
 @pytest.mark.parametrize("size", [96, 320])
 def test_every_place_has_a_slump_and_none_overlaps_another(size):
     for region in REGIONS:
-        found = [places.find_place(region, region.country(1), number, size) for number in range(2)]
-        assert not places.edge(found[0].footprint).intersects(places.edge(found[1].footprint))
+        found = [sites.find_place(region, region.country(1), number, size) for number in range(2)]
+        assert not sites.edge(found[0].footprint).intersects(sites.edge(found[1].footprint))
         for place in found:
-            box = places.edge(place.footprint)
-            near = visible(scars.slumps_near(place.country, region.slumps, place.footprint), year=2019.0)
+            box = sites.edge(place.footprint)
+            near = visible(slumps.slumps_near(place.country, region.slumps, place.footprint), year=2019.0)
             share = sum(scar.outline(2019.0).intersection(box).area for scar in near) / box.area
             assert 0.002 < share < 0.6
             assert land(place.country, region.slumps, place.footprint, year=2019.0).shore_m.max() > 50
@@ -553,7 +560,7 @@ def test_a_folder_with_something_in_it_is_refused_and_kept(tmp_path):
 
 
 def test_a_simulation_that_ends_early_leaves_no_folder(tmp_path, monkeypatch):
-    def stop(folder: Path, place: places.Place) -> None:
+    def stop(folder: Path, place: sites.Place) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(simulating, "write_trends", stop)

@@ -14,8 +14,9 @@ from thawmap.data.derive import RECIPES, Recipe
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Mask, Reading, Scene
-from thawmap.data.stack import as_array, assemble, check_ranges, preview, window_geobox
+from thawmap.data.stack import as_array, assemble, check_ranges, preview
 from thawmap.errors import DataError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 from thawmap.layers import layer
 

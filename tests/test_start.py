@@ -6,9 +6,11 @@ from safetensors.torch import load_file, save_file
 
 from thawmap.config import parse
 from thawmap.errors import ConfigError
-from thawmap.model.bundle import load
-from thawmap.train.start import start
+from thawmap.model.bundle_folder import load
+from thawmap.train.initial import start
 from toy_training import configuration, make_store, run
+
+pytestmark = pytest.mark.slow
 
 torch.set_num_threads(1)
 

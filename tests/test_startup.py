@@ -11,7 +11,8 @@ import torch
 from affine import Affine
 
 from thawmap.layers import layer
-from thawmap.model.bundle import Bundle, save
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import save
 
 LAYERS = ("red", "nir", "ndvi")
 YAML = """
@@ -53,6 +54,7 @@ def loaded(program: str, *words: object) -> set[str]:
     return set(done.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_told_before_anything_heavy_is_loaded(project: Path) -> None:
     yaml, out, wrong = project / "t.yaml", project / "out", ("--set", "tiles.sise=3")
     verbs = [

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from thawmap.data.tables import write_table
-from thawmap.report.crossval_figures import by_epoch_and_rank, phases
+from thawmap.files.tables import write_table
+from thawmap.report.crossval.figures import by_epoch_and_rank, phases
 from thawmap.report.diagnostics import object_scores
 from thawmap.report.style import legend_below, png, styled
 
@@ -51,6 +51,7 @@ def test_a_legend_stays_inside_of_its_figure(length, count):
     assert box.x1 <= figure.bbox.width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Lena", "Peel Plateau by the river, unetplusplus-resnet34_focal-adam", "x" * 120])
 def test_titles_of_panels_do_not_run_into_each_other(name):
     epochs = {"epoch": [1, 2], **{key: [0.1, 0.2] for key in ("iou", "f1", "precision", "recall")}}

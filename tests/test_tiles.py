@@ -23,17 +23,19 @@ from odc.geo.geobox import GeoBox
 
 import thawmap
 from thawmap.config import SplitSettings, load, parse
-from thawmap.data.io import Encoding, write_raster, write_text
+from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
-from thawmap.data.stack import assemble, window_geobox
-from thawmap.data.vectors import write_vector
+from thawmap.data.stack import assemble
+from thawmap.data.vector.io import write_vector
 from thawmap.errors import DataError
+from thawmap.files.atomic import write_text
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window, starts
 from thawmap.layers import LAYERS
-from thawmap.train import cutting
-from thawmap.train.folds import split
-from thawmap.train.tiles import Code, TileStore, collect, decode, derive, encode, is_finished, places, write_tiles
+from thawmap.train.split import split
+from thawmap.train.tiles import cut as cutting
+from thawmap.train.tiles.store import Code, TileStore, collect, decode, derive, encode, is_finished, places, write_tiles
 
 torch.set_num_threads(1)
 
@@ -403,10 +405,10 @@ import os, signal, sys, time
 from pathlib import Path
 import thawmap
 from thawmap.config import load
-from thawmap.data.labels import PolygonLabels
-from thawmap.train import cutting
+from thawmap.data.labels.polygons import PolygonLabels
+from thawmap.train.tiles import cut
 
-cutting._BLOCK_PX = 1
+cut._BLOCK_PX = 1
 project, store = map(Path, sys.argv[1:])
 burn = PolygonLabels.burn
 

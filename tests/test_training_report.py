@@ -17,12 +17,14 @@ from rasterio.transform import from_origin
 
 from pages import Page
 from thawmap.cli import _run as thawmap
-from thawmap.model.bundle import load
-from thawmap.model.metrics import Counts, counts, scores
-from thawmap.model.objects import object_counts
+from thawmap.model.bundle_folder import load
+from thawmap.model.metrics.objects import object_counts
+from thawmap.model.metrics.pixels import Counts, counts, scores
 from thawmap.report.figures import training_curves
-from thawmap.report.training import WORST, Seen, Tile, is_made, write
-from thawmap.train.tiles import TileStore
+from thawmap.report.training.page import WORST, Seen, Tile, is_made, write
+from thawmap.train.tiles.store import TileStore
+
+pytestmark = pytest.mark.slow
 
 torch.set_num_threads(1)
 

@@ -14,8 +14,9 @@ from rasterio.vrt import WarpedVRT
 from thawmap.config import TrendSettings
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.sources.trends import TrendSource
-from thawmap.data.stack import preview, window_geobox
+from thawmap.data.stack import preview
 from thawmap.errors import ConfigError, DataError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 
 UTM = "EPSG:32608"

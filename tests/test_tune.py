@@ -18,10 +18,12 @@ from rasterio.transform import from_origin
 from thawmap.cli import _run as thawmap
 from thawmap.config import load
 from thawmap.errors import ConfigError
-from thawmap.model.bundle import load as load_bundle
-from thawmap.pipeline.validation import alone
-from thawmap.train import tuning
-from thawmap.train.trials import Trial, best, trials
+from thawmap.model.bundle_folder import load as load_bundle
+from thawmap.pipeline.crossval import alone
+from thawmap.train.experiments import tune
+from thawmap.train.experiments.trials import Trial, best, trials
+
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("optuna", reason="optuna is not installed; pip install 'thawmap[tune]'")
 torch.set_num_threads(1)
@@ -188,9 +190,9 @@ KILLED = """
     import optuna, torch
     from killing import killed_again_and_again
     from thawmap.cli import _run
-    from thawmap.pipeline import tuning as _
+    from thawmap.pipeline import tune as _
     from thawmap.report import tuning as _
-    from thawmap.train import tuning as _
+    from thawmap.train.experiments import tune as _
 
     torch.set_num_threads(1)
     # within tiles, trials, epochs and bundles
@@ -309,7 +311,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(project, tmp_path, c
 
 
 def test_without_optuna_it_says_what_to_install(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tuning, "find_spec", lambda _: None)
+    monkeypatch.setattr(tune, "find_spec", lambda _: None)
     assert thawmap(["tune", str(project), "--out", str(tmp_path)]) == 2
     assert "pip install 'thawmap[tune]'" in capsys.readouterr().err
 
@@ -321,17 +323,17 @@ def test_nothing_is_tried_twice_as_long_as_there_is_something_else(project):
     config = load(project, overrides=["tune.keys={model.encoder: [a, b, c], training.batch_size: {low: 1, high: 3}}"])
     known = []
     for number in range(9):
-        values = tuning.propose(config, number, known).params
+        values = tune.propose(config, number, known).params
         known.append(Trial(number=number, values=values, state="finished", scores=(0.1 * number,)))
     assert len({tuple(one.values.items()) for one in known}) == 9
 
 
 def test_whole_numbers_stay_whole_and_unset_ones_follow_the_ends(project):
     keys = "{training.batch_size: {low: 2, high: 9}, training.stop_after: {low: 1, high: 4}, training.clip_norm: {low: 0.5, high: 4}}"  # noqa: E501
-    found = tuning.space(load(project, overrides=[f"tune.keys={keys}"]))
+    found = tune.space(load(project, overrides=[f"tune.keys={keys}"]))
     kinds = {key: type(one).__name__ for key, one in found.items()}
     assert list(kinds.values()) == ["IntDistribution", "IntDistribution", "FloatDistribution"]
-    assert list(tuning.space(load(project)).keys()) == list(load(project).tune.keys)
+    assert list(tune.space(load(project)).keys()) == list(load(project).tune.keys)
 
 
 def test_the_best_of_equals_is_the_first_and_pruned_ones_are_never_the_best():

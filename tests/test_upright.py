@@ -9,12 +9,13 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import Config, ElevationSettings, LabelSettings, RasterScenes
-from thawmap.data.io import raster_info, read_means, read_raster
-from thawmap.data.labels import open_labels
+from thawmap.data.labels.polygons import open_labels
 from thawmap.data.project import Project
+from thawmap.data.raster.io import raster_info, read_means, read_raster
 from thawmap.data.sources.base import Scene
 from thawmap.data.sources.elevation import ElevationSource
-from thawmap.data.stack import assemble, window_geobox
+from thawmap.data.stack import assemble
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 
 GRID = GeoBox((24, 36), Affine(3, 0, 570_000, 0, -3, 7_720_000), "EPSG:32608")

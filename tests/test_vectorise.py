@@ -20,10 +20,10 @@ from skimage.measure import label
 
 from thawmap.config import PolygonSettings
 from thawmap.data.sources.base import Scene
-from thawmap.infer.ground import pixel_m
-from thawmap.infer.masks import Disc, above, masks
-from thawmap.infer.predict import Rows
-from thawmap.infer.vectorise import COLUMNS, Vectoriser
+from thawmap.maps.polygons.measure import pixel_m
+from thawmap.maps.polygons.threshold import Disc, above, masks
+from thawmap.maps.polygons.vectorise import COLUMNS, Vectoriser
+from thawmap.maps.rows import Rows
 
 law = settings(deadline=None, max_examples=100)
 

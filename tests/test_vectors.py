@@ -16,7 +16,7 @@ import pytest
 import shapely
 
 from thawmap import cli
-from thawmap.data.vectors import read_vector, write_vector
+from thawmap.data.vector.io import read_vector, write_vector
 from thawmap.errors import DataError
 
 UTM, POLAR, DEGREES = "EPSG:32608", "EPSG:3413", "EPSG:4326"
@@ -285,6 +285,7 @@ def test_control_codes_do_not_reach_a_terminal(tmp_path):
     assert "\x1b" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".parquet", ".geojson", ".csv"])
 def test_damaged_files_end_in_a_sentence(tmp_path, suffix, capsys):
     """Bytes changed, cut out and doubled at random: no traceback, whatever the libraries make of it."""

@@ -13,8 +13,8 @@ from thawmap.config import parse
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.train.fit import fit
-from thawmap.train.folds import split
-from thawmap.train.tiles import TileStore, collect, write_tiles
+from thawmap.train.split import split
+from thawmap.train.tiles.store import TileStore, collect, write_tiles
 
 REGIONS = ("Lena", "Horton", "Yamal")
 

@@ -18,23 +18,23 @@ from thawmap.errors import BundleError, ConfigError, DataError, LabelError, Thaw
 
 if TYPE_CHECKING:
     from thawmap.config import Config, load
-    from thawmap.pipeline.benching import bench
+    from thawmap.pipeline._label_files import check_labels, convert_labels, label_stats
+    from thawmap.pipeline.bench import bench
+    from thawmap.pipeline.crossval import crossval
     from thawmap.pipeline.demo import demo
     from thawmap.pipeline.doctor import doctor
     from thawmap.pipeline.evaluate import evaluate
-    from thawmap.pipeline.fusion import fuse
+    from thawmap.pipeline.fuse import fuse
     from thawmap.pipeline.init import init
-    from thawmap.pipeline.inventories import check_labels, convert_labels, label_stats
     from thawmap.pipeline.labels import labels
-    from thawmap.pipeline.mapping import predict
-    from thawmap.pipeline.models import export_model, import_model, model_info
+    from thawmap.pipeline.model import export_model, import_model, model_info
+    from thawmap.pipeline.predict import predict
     from thawmap.pipeline.progress import Summary
     from thawmap.pipeline.scenes import scenes
     from thawmap.pipeline.simulate import simulate
     from thawmap.pipeline.tiles import tiles
-    from thawmap.pipeline.training import train
-    from thawmap.pipeline.tuning import tune
-    from thawmap.pipeline.validation import crossval
+    from thawmap.pipeline.train import train
+    from thawmap.pipeline.tune import tune
 
 __version__ = "0.1.0"
 
@@ -74,27 +74,27 @@ __all__ = [
 _MODULES = {
     "Config": "thawmap.config",
     "Summary": "thawmap.pipeline.progress",
-    "bench": "thawmap.pipeline.benching",
-    "check_labels": "thawmap.pipeline.inventories",
-    "convert_labels": "thawmap.pipeline.inventories",
-    "crossval": "thawmap.pipeline.validation",
+    "bench": "thawmap.pipeline.bench",
+    "check_labels": "thawmap.pipeline._label_files",
+    "convert_labels": "thawmap.pipeline._label_files",
+    "crossval": "thawmap.pipeline.crossval",
     "demo": "thawmap.pipeline.demo",
     "doctor": "thawmap.pipeline.doctor",
     "evaluate": "thawmap.pipeline.evaluate",
-    "export_model": "thawmap.pipeline.models",
-    "fuse": "thawmap.pipeline.fusion",
-    "import_model": "thawmap.pipeline.models",
+    "export_model": "thawmap.pipeline.model",
+    "fuse": "thawmap.pipeline.fuse",
+    "import_model": "thawmap.pipeline.model",
     "init": "thawmap.pipeline.init",
-    "label_stats": "thawmap.pipeline.inventories",
+    "label_stats": "thawmap.pipeline._label_files",
     "labels": "thawmap.pipeline.labels",
     "load": "thawmap.config",
-    "model_info": "thawmap.pipeline.models",
-    "predict": "thawmap.pipeline.mapping",
+    "model_info": "thawmap.pipeline.model",
+    "predict": "thawmap.pipeline.predict",
     "scenes": "thawmap.pipeline.scenes",
     "simulate": "thawmap.pipeline.simulate",
     "tiles": "thawmap.pipeline.tiles",
-    "train": "thawmap.pipeline.training",
-    "tune": "thawmap.pipeline.tuning",
+    "train": "thawmap.pipeline.train",
+    "tune": "thawmap.pipeline.tune",
 }
 """Where each name of this package is, which is imported when it is first used."""
 

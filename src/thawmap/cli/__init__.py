@@ -32,8 +32,8 @@ from thawmap.cli.options import (
     is_yaml,
     load_config,
 )
+from thawmap.cli.terminal import Terminal
 from thawmap.errors import ConfigError, ThawmapError
-from thawmap.terminal import Terminal
 from thawmap.text import printable
 
 app = App(
@@ -260,7 +260,7 @@ def predict(
         dry_run: Say what would be mapped, and map nothing.
         set_: KEY=VALUE put over the YAML.
     """
-    from thawmap.allocation import keep_freed_memory  # noqa: PLC0415
+    from thawmap.system import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     if config is None and (len(paths) != 1 or not is_yaml(paths[0])):
@@ -306,7 +306,7 @@ def fuse(  # noqa: PLR0913 - a parameter for each option
         msg = f"--set {set_[0]} puts a value over a YAML; name it with --config"
         raise ConfigError(msg)
     settings = None if config is None else load_config(config, set_)
-    from thawmap.infer.fuse import Recipe  # noqa: PLC0415 - after the configuration is checked, as it loads slowly
+    from thawmap.series.fuse import Recipe  # noqa: PLC0415 - after the configuration is checked, as it loads slowly
 
     recipe = Recipe(how=how, by=by, min_dates=min_dates, spread=spread)
     return finish(thawmap.fuse(maps, out, recipe, config=settings, dry_run=dry_run, progress=Terminal()))

@@ -7,8 +7,8 @@ from cyclopts import Parameter
 
 import thawmap
 from thawmap.cli.options import Models, OptionalConfigFile, Sets, finish, load_config
+from thawmap.cli.terminal import Terminal
 from thawmap.errors import ConfigError
-from thawmap.terminal import Terminal
 
 Precisions = Annotated[
     tuple[Literal["float32", "bfloat16"], ...], Parameter(name="--precision", negative="", consume_multiple=False)

@@ -7,7 +7,7 @@ from cyclopts import App
 
 import thawmap
 from thawmap.cli.options import OptionalOut, Sets, config_or_file, finish, load_config
-from thawmap.terminal import Terminal
+from thawmap.cli.terminal import Terminal
 
 labels_app = App(name="labels", help="Count digitised objects; check, describe and convert them.")
 

@@ -40,7 +40,7 @@ def import_model(
         range_: BAND=LOW:HIGH, the physical values that the network sees as 0 and as 1, where the file does not say.
         tile: Side in pixels of the tiles that it was trained with, where the file does not say.
     """
-    from thawmap.pipeline.models import read_ranges  # noqa: PLC0415
+    from thawmap.pipeline.model import read_ranges  # noqa: PLC0415
 
     ranges = read_ranges(range_)
     return finish(thawmap.import_model(source, out, window_m=window_m, ranges=ranges, tile=tile))

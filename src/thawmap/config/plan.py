@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from thawmap.errors import ConfigError
-from thawmap.records import Record, read
+from thawmap.files.records import Record, read
 
 
 class CrossvalRecord(Record):

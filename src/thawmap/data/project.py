@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes, SceneSettings
-from thawmap.data.outputs import check_apart
 from thawmap.data.sources import planetscope, rasters, sentinel2
 from thawmap.data.sources.bands import OPTICAL, BandSource
 from thawmap.data.sources.base import Candidate, Scene, Source
 from thawmap.data.sources.elevation import ElevationSource
-from thawmap.data.sources.finding import find_file, matches
+from thawmap.data.sources.finding import find_file
 from thawmap.data.sources.trends import TrendSource
 from thawmap.errors import ConfigError, DataError, ThawmapError
+from thawmap.files.guard import check_apart
+from thawmap.files.listing import matches
 
 if TYPE_CHECKING:
-    from thawmap.data.labels import Labels
+    from thawmap.data.labels.polygons import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Project:
             ConfigError: If there is none, two have one id, or the configuration has no labels.
             LabelError: If the labels cannot be used, or name none of the scenes.
         """
-        from thawmap.data.labels import PolygonLabels  # noqa: PLC0415 - loads slowly, and maps need no labels
+        from thawmap.data.labels.polygons import PolygonLabels  # noqa: PLC0415 - loads slowly, and maps need no labels
 
         labels, found = self.labels, self.candidates()
         if isinstance(labels, PolygonLabels):
@@ -220,6 +221,6 @@ def _is_like(path: Path, pattern: Path) -> bool:
 @lru_cache(maxsize=4)
 def _open(settings: LabelSettings, _stamps: tuple[str, ...]) -> "Labels":
     """Labels, read once in a process, and again when their files have changed."""
-    from thawmap.data.labels import open_labels  # noqa: PLC0415 - loads slowly, and maps need no labels
+    from thawmap.data.labels.polygons import open_labels  # noqa: PLC0415 - loads slowly, and maps need no labels
 
     return open_labels(settings)

@@ -15,8 +15,9 @@ from odc.geo.geobox import GeoBox
 
 from thawmap.data.derive import RECIPES, halo, obtainable, order
 from thawmap.data.sources.base import Scene, Source
-from thawmap.engine import in_order
+from thawmap.engine.run import in_order
 from thawmap.errors import DataError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 from thawmap.layers import LAYERS, Layer
 
@@ -156,12 +157,6 @@ def preview(
 
     stacks = list(in_order(read, parts, threads=2, ahead=len(parts)))
     return Stack(geobox, {name: np.concatenate([stack[name] for stack in stacks]) for name in stacks[0]})
-
-
-def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
-    """The grid of a window, which may reach beyond the raster's own."""
-    shift = Affine.translation(window.col, window.row)
-    return GeoBox((window.height, window.width), geobox.affine * shift, geobox.crs)
 
 
 def as_array(stack: Stack, layers: Sequence[str]) -> npt.NDArray[np.float32]:

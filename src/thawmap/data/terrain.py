@@ -1,208 +1,288 @@
-"""Invented permafrost country without edges: water, banks, hills and valleys, from positions alone.
+"""What a height field tells: height against its surroundings, steepness, where the ground falls, light, curvature.
 
-Everything here is numbers on the pixels of an endless ground, rows running south and columns east; no files, no
-coordinate systems. Wide forms are made at every fourth pixel and drawn out smoothly between.
+Pure functions of heights (y, x) in metres, float32, NaN where missing; they give an array of that shape, NaN where
+missing. A pixel's value depends on its neighbourhood alone, so that a window with the halo `reach` (or one pixel) has,
+bit for bit, the values of the whole. Rows run south, columns east, unless ``north`` says otherwise.
+
+The size of a pixel, ``pixel_m``, is in metres: one number where pixels are square, else height and width; on a grid of
+degrees the width is one for each row.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import NormalDist
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage
+import numpy.typing as npt
 
-from thawmap.data.noise import PIXEL_M, Field, Lattice, Plane, upsample
+from thawmap.errors import DataError
+from thawmap.geo.metres import GRID_NORTH, North
 
-WIDE_PX = 4
-"""Pixels from place to place where wide forms are made."""
+Heights = npt.NDArray[np.float32]
+Pixel = float | tuple[float, float | npt.NDArray[np.float64]]
+"""Metres of a pixel: its side, or its height and its width; the width may be an array, one for each row."""
+_Whole = npt.NDArray[Any]  # int32 or int64
 
-_HOLLOW_PLACES = 3.5  # standard deviation of the mean that hollows lie below, in places of the wide lattice
-_FLAT_SHORE = 0.08  # the lowest bank, as a share of the typical one
-_LAKE_STEEPNESS = 0.006  # of the level that makes lakes, per metre, about
+_STEPS = 1024  # in a metre: heights are counted in whole steps, so that sums are exact in any order
+_FITS = 2**31  # and all below it, in 32 bits
+_HIGHEST_M = 1e5  # more is no height, and would not fit into whole numbers
+_ROWS, _COLS = 128, 256  # of a block, whose sums stay in the processor's cache
+
+
+def relative_elevation(height: Heights, *, pixel_m: Pixel, diameter_m: float) -> Heights:
+    """Height minus its mean in a circle (y, x), in metres; NaN where the height is missing or little is known.
+
+    The circle holds the pixels whose centres are at most half of ``diameter_m`` away. Where it meets gaps or the end
+    of the array, the mean is of what is known, if at least half of its pixels are; else the value is missing. Heights
+    count in steps of 1/1024 m, so that the sums, and with them the values of any window, are exact. Paper, section
+    2.2.2: a circular window of 50 pixels of 2 m.
+
+    Cost per pixel grows with the diameter: sums along rows are differences of running sums, and rows of one length
+    share theirs.
+
+    Raises:
+        DataError: If a height is beyond any on Earth.
+    """
+    pixel_h, width = _sides(pixel_m)
+    widths = np.broadcast_to(np.asarray(width, np.float64), (height.shape[0],))
+    result = np.empty(height.shape, np.float32)
+    for first, last in _runs_of_one_circle(pixel_h, widths, diameter_m):
+        circle = _circle(pixel_h, float(widths[first]), diameter_m)
+        for top in range(first, last, _ROWS):
+            for left in range(0, height.shape[1], _COLS):
+                rows, cols = slice(top, min(top + _ROWS, last)), slice(left, min(left + _COLS, height.shape[1]))
+                result[rows, cols] = _against_mean(_around(height, rows, cols, circle), circle)
+    return result
+
+
+def reach(pixel_m: Pixel, diameter_m: float) -> tuple[int, int]:
+    """Rows and columns beyond a pixel that the circle of `relative_elevation` sees.
+
+    >>> reach(2.0, 100.0)
+    (25, 25)
+    """
+    height, width = _sides(pixel_m)
+    rows, cols = (int(diameter_m / 2 / side + 1e-6) for side in (height, np.min(width)))
+    return rows, cols
+
+
+def gradient(
+    height: Heights, *, pixel_m: Pixel, method: Literal["neighbours", "horn"] = "neighbours"
+) -> tuple[Heights, Heights]:
+    """Rise per metre along columns and along rows (y, x), 1; NaN at gaps, beside them, and at the array's end.
+
+    "neighbours" takes the differences of the four neighbours, as Earth Engine's terrain functions; "horn" those of
+    eight (Horn 1981, doi 10.1109/PROC.1981.11918), as GDAL's.
+    """
+    along_rows, along_cols = (np.asarray(side, np.float32).reshape(-1, 1) for side in _sides(pixel_m))
+    right, down = (np.full(height.shape, np.nan, np.float32) for _ in range(2))
+    across, below = height[:, 2:] - height[:, :-2], height[2:] - height[:-2]
+    if method == "horn":
+        across = (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
+        below = (below[:, :-2] + 2 * below[:, 1:-1] + below[:, 2:]) / 4
+    else:
+        across, below = across[1:-1], below[:, 1:-1]
+    inner_cols = along_cols[1:-1] if len(along_cols) > 1 else along_cols
+    right[1:-1, 1:-1] = across / (2 * inner_cols)
+    down[1:-1, 1:-1] = below / (2 * along_rows)
+    gap = np.isnan(height) | np.isnan(right) | np.isnan(down)
+    right[gap] = np.nan
+    down[gap] = np.nan
+    return right, down
+
+
+def slope(height: Heights, *, pixel_m: Pixel, method: Literal["neighbours", "horn"] = "neighbours") -> Heights:
+    """Steepness (y, x) in degrees, 0 .. 90; NaN as `gradient`."""
+    right, down = gradient(height, pixel_m=pixel_m, method=method)
+    return _degrees(np.arctan(np.sqrt(right * right + down * down)))
+
+
+def turned(right: Heights, down: Heights, north: North) -> tuple[Heights, Heights]:
+    """A vector along columns and rows as one to the east and to the north (y, x)."""
+    north_right, north_down = (np.asarray(part, np.float32) for part in north)
+    return north_right * down - north_down * right, north_right * right + north_down * down
+
+
+def bearing(east: Heights, north: Heights) -> Heights:
+    """Where the ground falls (y, x), given its rise to the east and the north: degrees clockwise from north, 0 .. 360.
+
+    0 where it is flat, as Earth Engine and not NaN: a lake is not missing.
+    """
+    degrees = _degrees(np.arctan2(-east, -north)) % np.float32(360)
+    degrees[(east == 0) & (north == 0)] = 0
+    return degrees
+
+
+def aspect(height: Heights, *, pixel_m: Pixel, north: North = GRID_NORTH) -> Heights:
+    """Where the ground falls (y, x): degrees clockwise from north, 0 .. 360, 0 where flat; Horn's `gradient`."""
+    return bearing(*turned(*gradient(height, pixel_m=pixel_m, method="horn"), north))
+
+
+def hillshade(
+    height: Heights, *, pixel_m: Pixel, north: North = GRID_NORTH, azimuth: float = 315, altitude: float = 45
+) -> Heights:
+    """Light on the ground (y, x), 0 .. 1, of a sun at ``azimuth`` (degrees clockwise from north) and ``altitude``.
+
+    The cosine of the angle between the light and the ground's normal, by Horn's `gradient`; 0 where it looks away.
+    Shadows are not cast.
+    """
+    east, up = turned(*gradient(height, pixel_m=pixel_m, method="horn"), north)
+    from_north, above = np.radians(azimuth), np.radians(altitude)
+    flat, to_east, to_north = (
+        np.float32(part)
+        for part in (np.sin(above), np.cos(above) * np.sin(from_north), np.cos(above) * np.cos(from_north))
+    )
+    light = (flat - to_east * east - to_north * up) / np.sqrt(1 + east * east + up * up)
+    return light.clip(0, 1).astype(np.float32, copy=False)
+
+
+def curvature(height: Heights, *, pixel_m: Pixel) -> Heights:
+    """Minus the sum of the two second derivatives (y, x), 1/m: positive on ridges, negative in hollows.
+
+    From the four neighbours; a ridge of radius r has about 1/r. NaN as `gradient`.
+    """
+    along_rows, along_cols = (np.asarray(side, np.float32).reshape(-1, 1) for side in _sides(pixel_m))
+    inner_cols = along_cols[1:-1] if len(along_cols) > 1 else along_cols
+    middle = height[1:-1, 1:-1]
+    result = np.full(height.shape, np.nan, np.float32)
+    across = (middle - height[1:-1, :-2]) + (middle - height[1:-1, 2:])
+    below = (middle - height[:-2, 1:-1]) + (middle - height[2:, 1:-1])
+    result[1:-1, 1:-1] = across / (inner_cols * inner_cols) + below / (along_rows * along_rows)
+    return result
+
+
+def _degrees(radians: Heights) -> Heights:
+    return radians * np.float32(180 / np.pi)
+
+
+def _sides(pixel_m: Pixel) -> tuple[float, float | npt.NDArray[np.float64]]:
+    """Height and width of a pixel in metres."""
+    return pixel_m if isinstance(pixel_m, tuple) else (pixel_m, pixel_m)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relief:
-    """The shape of a region's ground.
+class _Circle:
+    """The pixels of a circle: half widths of its rows, and the rows (0 = the middle) that have each.
 
     Attributes:
-        hills_m: Standard deviation of the hills' height, in metres.
-        wavelength_m: Longest distance from hill to hill, in metres.
-        gully_m: Depth of the valleys that drain the hills, in metres.
-        sea: Whether a sea lies on one side.
-        river_m: Width of a river in metres; 0 where there is none.
-        lakes: Share of the ground under lakes, 0..1.
-        bank_m: Typical height of the banks at the water, in metres.
-        bank_width_m: Distance over which the banks rise, in metres.
-        heading: Where the shore of the sea, or the river, runs, in degrees from north, clockwise.
+        rows: Half width to the distances of its rows from the middle; each counts above and below.
+        high: Rows beyond the middle.
+        wide: Columns beyond the middle.
+        pixels: How many there are.
     """
 
-    hills_m: float
-    wavelength_m: float
-    gully_m: float
-    sea: bool = False
-    river_m: float = 0.0
-    lakes: float = 0.0
-    bank_m: float
-    bank_width_m: float
-    heading: float = 0.0
+    rows: dict[int, tuple[int, ...]]
+    high: int
+    wide: int
+    pixels: int
+
+    def pixels_of(self, half: int) -> int:
+        """Pixels of all rows with one half width."""
+        return (2 * half + 1) * sum(2 if row else 1 for row in self.rows[half])
+
+    @property
+    def largest(self) -> int:
+        """Pixels of the half width that has most."""
+        return max(map(self.pixels_of, self.rows))
 
 
-@dataclass(frozen=True, slots=True)
-class Country:
-    """The ground of a region, before any slump.
-
-    Attributes:
-        relief: Its shape.
-        plane: Its random fields.
-    """
-
-    relief: Relief
-    plane: Plane
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wide:
-    """The wide forms of the ground at the places of a coarse lattice; every field is (row, column).
-
-    Attributes:
-        lattice: The places.
-        shore_m: About the distance to the water's edge in metres: positive on land, negative in the water.
-        bank_m: Height of the nearest bank in metres; low where the shore is flat.
-        rise_m: Height of the ground in metres, without its bumps.
-        hollow_m: How far it lies above (or, negative, below) its surroundings, in metres.
-    """
-
-    lattice: Lattice
-    shore_m: Field
-    bank_m: Field
-    rise_m: Field
-    hollow_m: Field
-
-
-def wide_forms(country: Country, lattice: Lattice) -> Wide:
-    """The wide forms from which every place of a lattice can be drawn."""
-    reach = round(2.5 * _HOLLOW_PLACES)
-    inner = lattice.coarse(WIDE_PX)
-    around = inner.pad(reach)
-    shore_m, bank_m = shores(country, around)
-    rise_m = rise(country, around, shore_m, bank_m)
-    hollow_m = rise_m - ndimage.gaussian_filter(rise_m, _HOLLOW_PLACES, truncate=2.5)
-    view = (slice(reach, -reach),) * 2
-    return Wide(lattice=inner, shore_m=shore_m[view], bank_m=bank_m[view], rise_m=rise_m[view], hollow_m=hollow_m[view])
-
-
-def draw_shore(country: Country, wide: Wide, lattice: Lattice) -> Field:
-    """Distance to the water's edge in metres at each place of a lattice, with the edge's small teeth."""
-    teeth = country.plane.noise("teeth", lattice, longest_m=45, shortest_m=11, roughness=1.5)
-    distance: Field = upsample(wide.shore_m, wide.lattice, lattice) + np.float32(1.5) * teeth
-    return distance
-
-
-def draw_height(country: Country, wide: Wide, lattice: Lattice, shore_m: Field) -> Field:
-    """Height in metres at each place of a lattice, with small bumps; 0 on water."""
-    bumps = country.plane.noise("bumps", lattice, longest_m=24, shortest_m=12, roughness=1.5)
-    height = np.maximum(upsample(wide.rise_m, wide.lattice, lattice) + np.float32(0.07) * bumps, 0.05)
-    dry: Field = height * np.clip(shore_m / 6, 0, 1)
-    return dry
-
-
-def shores(country: Country, lattice: Lattice) -> tuple[Field, Field]:
-    """About the distance to the nearest water's edge in metres, positive on land, and the height of its bank."""
-    relief, plane = country.relief, country.plane
-    around = lattice.pad(1)
-    bank = 0.9 + 0.45 * plane.noise("banks", lattice, longest_m=1000, shortest_m=250)
-    bank_m = np.float32(relief.bank_m) * np.clip(bank, _FLAT_SHORE, 1.7)
-    shore_m = np.full(lattice.shape, 1e4, np.float32)
-    if relief.sea:
-        shore_m = np.minimum(shore_m, _distance(_coast(country, around), around, flat=0.05))
-    if relief.river_m:
-        river = np.abs(_distance(_river(country, around), around, flat=0.05)) - _half_width(country, lattice)
-        bars = np.minimum(
-            30 * (plane.forms("bars", lattice, longest_m=420, shortest_m=100, roughness=2.4) - 1), -river - 12
-        )
-        bank_m = np.where(bars > river, np.float32(_FLAT_SHORE * relief.bank_m), bank_m)
-        shore_m = np.minimum(shore_m, np.maximum(river, bars))
-    if relief.lakes:
-        level = _lakes(country, around)
-        lakes = _distance(level, around, flat=0.12 * _LAKE_STEEPNESS)
-        lakes *= 1 + (np.maximum(level[1:-1, 1:-1], 0) / 0.8) ** 2  # no lake is near where the level is high
-        shore_m = np.minimum(shore_m, lakes)
-    return shore_m.astype(np.float32), bank_m.astype(np.float32)
-
-
-def _distance(level: Field, lattice: Lattice, *, flat: float) -> Field:
-    """About the distance in metres to where a level is zero, one place less on every side: it over its steepness.
-
-    Args:
-        level: Positive on one side.
-        lattice: The places of ``level``.
-        flat: Steepness of the level, per metre, that keeps the distance finite where the level has none.
-    """
-    step_m = lattice.step * PIXEL_M
-    down = (level[2:, 1:-1] - level[:-2, 1:-1]) / (2 * step_m)
-    right = (level[1:-1, 2:] - level[1:-1, :-2]) / (2 * step_m)
-    return (level[1:-1, 1:-1] / np.sqrt(down**2 + right**2 + np.float32(flat**2))).astype(np.float32)
-
-
-def frame(country: Country, lattice: Lattice) -> tuple[Field, Field]:
-    """Metres across and along the region's shore from the ground's origin; across is positive on its dry side."""
-    angle = np.radians(country.relief.heading)
-    east, south = PIXEL_M * lattice.x[None, :], PIXEL_M * lattice.y[:, None]
-    across = east * np.cos(angle) + south * np.sin(angle)
-    along = east * np.sin(angle) - south * np.cos(angle)
-    return across.astype(np.float32), along.astype(np.float32)
-
-
-def _coast(country: Country, lattice: Lattice) -> Field:
-    """Metres from a coast with capes and bays, positive on land."""
-    plane = country.plane
-    across, _ = frame(country, lattice)
-    bays = 250 * plane.noise("bays", lattice, longest_m=5000, shortest_m=1000)
-    gulfs = 1200 * plane.noise("gulfs", lattice, longest_m=30000, shortest_m=8000)
-    coast: Field = across + bays + gulfs + 40 * plane.forms("capes", lattice, longest_m=350, shortest_m=36)
-    return coast
-
-
-def _river(country: Country, lattice: Lattice) -> Field:
-    """Metres from the middle of a river that winds, positive on one side."""
-    plane = country.plane
-    across, _ = frame(country, lattice)
-    bends = 150 * plane.forms("bends", lattice, longest_m=1600, shortest_m=800)
-    turns = 900 * plane.noise("gulfs", lattice, longest_m=20000, shortest_m=6000)
-    river: Field = across + bends + turns + 14 * plane.forms("capes", lattice, longest_m=350, shortest_m=36)
-    return river
-
-
-def _half_width(country: Country, lattice: Lattice) -> Field:
-    """Half of the river's width in metres."""
-    swell = 1 + 0.3 * country.plane.noise("width", lattice, longest_m=1200, shortest_m=300)
-    half: Field = np.float32(country.relief.river_m / 2) * np.clip(swell, 0.4, 2)
+def _half_widths(pixel_h: float, pixel_w: npt.NDArray[np.float64], diameter_m: float) -> _Whole:
+    """Columns beyond the middle in each row of the circle, from the middle row on (width of a pixel, row)."""
+    high = int(diameter_m / 2 / pixel_h + 1e-6)
+    chord_m = np.sqrt(np.maximum((diameter_m / 2) ** 2 - (np.arange(high + 1) * pixel_h) ** 2, 0))
+    half: _Whole = (chord_m / pixel_w[:, None] + 1e-6).astype(np.int64)
     return half
 
 
-def _lakes(country: Country, lattice: Lattice) -> Field:
-    """A level that is below zero in lakes: more of them in some parts than in others."""
-    plane = country.plane
-    near = plane.forms("lakes", lattice, longest_m=620, shortest_m=77, roughness=2.6)
-    level = 0.9 * near + np.sqrt(1 - 0.9**2) * plane.noise("lake districts", lattice, longest_m=4000, shortest_m=2000)
-    lakes: Field = (level - NormalDist().inv_cdf(country.relief.lakes)).astype(np.float32)
-    return lakes
+def _circle(pixel_h: float, pixel_w: float, diameter_m: float) -> _Circle:
+    half = [int(one) for one in _half_widths(pixel_h, np.array([pixel_w]), diameter_m)[0]]
+    return _Circle(
+        rows={wide: tuple(row for row, other in enumerate(half) if other == wide) for wide in dict.fromkeys(half)},
+        high=len(half) - 1,
+        wide=half[0],
+        pixels=2 * sum(2 * wide + 1 for wide in half) - (2 * half[0] + 1),
+    )
 
 
-def rise(country: Country, lattice: Lattice, shore_m: Field, bank_m: Field) -> Field:
-    """Height in metres over the water: banks, then hills and valleys that fade towards the shore."""
-    relief, plane = country.relief, country.plane
-    wave = relief.wavelength_m
-    hills = plane.forms("hills", lattice, longest_m=wave, shortest_m=0.12 * wave, roughness=2.7)
-    uplands = plane.noise("uplands", lattice, longest_m=12 * wave, shortest_m=3 * wave)
-    main = plane.forms("main valleys", lattice, longest_m=5 * wave, shortest_m=0.3 * wave, roughness=2.5)
-    side = plane.forms("side valleys", lattice, longest_m=2 * wave, shortest_m=0.25 * wave, roughness=2.6)
-    wobble = 1 + 0.25 * plane.noise("wobble", lattice, longest_m=200, shortest_m=50)
-    part = np.clip((shore_m - 6) / (relief.bank_width_m * np.clip(wobble, 0.4, 2)), 0, 1)
-    banks = bank_m * part * part * (3 - 2 * part) + 3 * (1 - np.exp(-np.clip(shore_m, 0, 4000) / 300))
-    inland = 1 - np.exp(-np.clip(shore_m, 0, 4000) / 120)
-    far = 1 - np.exp(-np.clip(shore_m, 0, 4000) / 900)
-    valleys = relief.gully_m * (1.6 * far * np.exp(-((main / 0.11) ** 2)) + np.exp(-((side / 0.15) ** 2)))
-    height = banks + inland * (relief.hills_m * hills - valleys) + 1.5 * relief.hills_m * far * (1.5 + uplands)
-    above: Field = (2 * np.logaddexp(0, height / 2)).astype(np.float32)  # no hollow lies under the water
-    return above * np.clip(shore_m / 6, 0, 1)
+def _runs_of_one_circle(
+    pixel_h: float, widths: npt.NDArray[np.float64], diameter_m: float
+) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of neighbouring rows whose circles are of the same pixels."""
+    half = _half_widths(pixel_h, widths, diameter_m)
+    changes = np.flatnonzero((half[1:] != half[:-1]).any(axis=1)) + 1
+    yield from pairwise([0, *changes.tolist(), len(widths)])
+
+
+def _around(height: Heights, rows: slice, cols: slice, circle: _Circle) -> Heights:
+    """A block of heights with what its circles see around it; NaN beyond the array."""
+    high, wide = circle.high, circle.wide
+    seen = height[max(rows.start - high, 0) : rows.stop + high, max(cols.start - wide, 0) : cols.stop + wide]
+    shape = (rows.stop - rows.start + 2 * high, cols.stop - cols.start + 2 * wide)
+    if seen.shape == shape:
+        return seen
+    block = np.full(shape, np.nan, np.float32)
+    top, left = max(high - rows.start, 0), max(wide - cols.start, 0)
+    block[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+    return block
+
+
+def _against_mean(block: Heights, circle: _Circle) -> Heights:
+    """Heights less the mean of their circles, of a block without the rows and columns that only circles see."""
+    inner = (slice(circle.high, block.shape[0] - circle.high), slice(circle.wide, block.shape[1] - circle.wide))
+    low, high = np.fmin.reduce(block, axis=None), np.fmax.reduce(block, axis=None)
+    if np.isnan(low):
+        return block[inner]
+    if max(-low, high) > _HIGHEST_M:
+        msg = f"heights from {low:.9g} to {high:.9g} m are none of Earth's; name the number that means missing"
+        raise DataError(msg)
+    least = int(np.rint(low * _STEPS))
+    span = int(np.rint(high * _STEPS)) - least
+    # Running sums may wrap around: their differences are right nevertheless, as long as these fit.
+    whole = np.int32 if max(span, 1) * circle.largest < _FITS else np.int64
+    steps = np.rint(block * np.float32(_STEPS))
+    known = np.isfinite(block)
+    complete = bool(known.all())
+    if not complete:
+        steps[~known] = least
+    raised = steps.astype(whole) - whole(least)
+    sums = _circle_sums(raised, circle, span)
+    middle = raised[inner].astype(sums.dtype, copy=False)
+    if complete:
+        return _per_metre(middle * sums.dtype.type(circle.pixels) - sums, circle.pixels)
+    pixels = _circle_sums(known.astype(np.int32), circle, 1)
+    enough = known[inner] & (2 * pixels >= circle.pixels)
+    return np.where(enough, _per_metre(pixels * middle - sums, np.maximum(pixels, 1)), np.float32(np.nan))
+
+
+def _per_metre(excess: _Whole, pixels: int | _Whole) -> Heights:
+    """The mean in metres of a sum of steps."""
+    metres: Heights = (excess / (np.float64(_STEPS) * pixels)).astype(np.float32)
+    return metres
+
+
+def _circle_sums(values: _Whole, circle: _Circle, largest: int) -> _Whole:
+    """Sums in the circles around all but the outermost values, of which ``largest`` is the largest; exact.
+
+    In 32 bits as far as they fit: sums of parts of the circle are then added in 64.
+    """
+    height, width = values.shape[0] - 2 * circle.high, values.shape[1] - 2 * circle.wide
+    running = np.zeros((values.shape[0], values.shape[1] + 1), values.dtype)
+    np.cumsum(values, axis=1, dtype=values.dtype, out=running[:, 1:])
+    part, summed = np.zeros((height, width), values.dtype), 0
+    whole = part
+    rows = np.empty((height, running.shape[1]), values.dtype)
+    for half, distances in circle.rows.items():
+        pixels = circle.pixels_of(half)
+        if part.dtype == np.int32 and (summed + pixels) * largest >= _FITS:
+            whole = whole + part if whole is not part else part.astype(np.int64)
+            part, summed = np.zeros_like(part), 0
+        summed += pixels
+        starts = [circle.high + row for distance in distances for row in {distance, -distance}]
+        shared: _Whole = running[starts[0] : starts[0] + height]
+        for start in starts[1:]:
+            shared = np.add(shared, running[start : start + height], out=rows)
+        right, left = circle.wide + half + 1, circle.wide - half
+        part += shared[:, right : right + width]
+        part -= shared[:, left : left + width]
+    return whole + part if whole.dtype != part.dtype else part

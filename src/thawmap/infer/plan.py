@@ -44,7 +44,7 @@ _Span = tuple[int, int]
 
 
 class Runs(Protocol):
-    """What a plan asks of a network: see `thawmap.infer.members.Member`."""
+    """What a plan asks of a network: see `thawmap.infer.ensemble.Member`."""
 
     @property
     def names(self) -> tuple[str, ...]:

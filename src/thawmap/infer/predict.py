@@ -9,21 +9,23 @@ have seen it, a row when no later window touches it.
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from thawmap.allocation import release_freed_memory
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.base import Scene, Source
-from thawmap.data.stack import Stack, assemble, window_geobox
-from thawmap.engine import in_order
+from thawmap.data.stack import Stack, assemble
+from thawmap.engine.run import in_order
 from thawmap.errors import DataError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window, ramp
-from thawmap.infer.members import Asked, Member, Network, check_symmetries, look_over, plan_scene
+from thawmap.infer.ensemble import Asked, Member, Network, check_symmetries, look_over, plan_scene
 from thawmap.infer.plan import ROWS_PX, STRIP_PX, Cut, Tile
+from thawmap.maps.rows import Rows
+from thawmap.system import release_freed_memory
 
 _SHARED_PX = 2**18  # pixels of a window from which on readers share it: below, each part costs more than it saves
 _SYMMETRIES = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
@@ -31,25 +33,6 @@ _SYMMETRIES = tuple((quarters, mirrored) for mirrored in (False, True) for quart
 _log = logging.getLogger(__name__)
 
 _Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Finished rows of a scene.
-
-    Attributes:
-        first_row: Where they begin.
-        probability: (rows, scene's width), float32, 0..1; NaN where the scene is not valid. Of several networks the
-            mean.
-        spread: Of the same shape, the standard deviation between several networks; None of one alone.
-        layers: Further layers by name, of the same shape, float32 in physical units, NaN = missing: those that the
-            polygons' rules ask for.
-    """
-
-    first_row: int
-    probability: npt.NDArray[np.floating]
-    spread: npt.NDArray[np.floating] | None = None
-    layers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 def predict(

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from thawmap.data.sources.base import Scene, Source
-from thawmap.data.stack import Stack, as_array, assemble, preview, window_geobox
+from thawmap.data.stack import Stack, as_array, assemble, preview
 from thawmap.errors import DataError
+from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 
 if TYPE_CHECKING:

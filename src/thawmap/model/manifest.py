@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from thawmap.config import Fill
-from thawmap.records import Record
+from thawmap.files.records import Record
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Side = Annotated[int, Field(ge=1, le=65536)]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from thawmap.config import load
 from thawmap.pipeline.evaluate import evaluate
-from thawmap.pipeline.mapping import predict
+from thawmap.pipeline.predict import predict
 from thawmap.pipeline.progress import Progress, Silence, Summary
 from thawmap.pipeline.simulate import simulate
-from thawmap.pipeline.training import train
+from thawmap.pipeline.train import train
 
 
 def demo(out: Path, *, progress: Progress | None = None) -> Summary:

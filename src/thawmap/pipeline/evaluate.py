@@ -6,12 +6,12 @@ from pathlib import Path
 
 from thawmap.config import Config
 from thawmap.data.project import Project
-from thawmap.data.results import check_result, result
 from thawmap.data.sources.base import Scene
-from thawmap.pipeline import look, origin
+from thawmap.files.results import check_result, result
+from thawmap.pipeline import _origin, _scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
-from thawmap.report import evaluate as scoring
-from thawmap.report import gallery, page
+from thawmap.report.evaluation import examples, page
+from thawmap.report.evaluation import result as scoring
 from thawmap.text import counted
 
 
@@ -38,35 +38,35 @@ def evaluate(
     read = [*(maps / one.id for one in mapped), *([] if model is None else [model])]
     project.check_outputs([out], opened, inputs=read)
     check_result(out, [*scoring.FILES, "index.html"])
-    lost = look.lost_labels(project, opened, needed=False)
-    described, strange = run_all(partial(origin.described, maps=maps), opened, config, None, "", here=True)
+    lost = _scenes.lost_labels(project, opened, needed=False)
+    described, strange = run_all(partial(_origin.described, maps=maps), opened, config, None, "", here=True)
     failed, opened = {**failed, **strange}, [scene for scene in opened if scene.id not in strange]
-    made = origin.maker(maps, described)
-    bundle = origin.bundle_of(model, made)
+    made = _origin.maker(maps, described)
+    bundle = _origin.bundle_of(model, made)
     thresholds = {"polygons": made["thawmap:threshold"], "paper": 0.5} if bundle is None else bundle.thresholds
     evaluation = scoring.evaluate(maps, opened, labelled, thresholds=thresholds)
     about = page.About(
         project=config.project,
         made=datetime.now(UTC),
-        roles=origin.roles(opened, bundle),
-        facts=origin.facts(bundle),
+        roles=_origin.roles(opened, bundle),
+        facts=_origin.facts(bundle),
     )
-    chosen = gallery.examples(
+    chosen = examples.examples(
         evaluation,
         threshold_name=page.main_threshold(evaluation),
         regions=page.regions_that_count(evaluation, about),
     )
     ranks = {scored.scene: (rank, scored) for rank, scored in chosen.items()}
 
-    def show(scene: Scene) -> gallery.Place:
+    def show(scene: Scene) -> examples.Place:
         rank, scored = ranks[scene.id]
-        return gallery.look(scored, scene, rank=rank, maps=maps, labels=labelled, sources=project.sources)
+        return examples.look(scored, scene, rank=rank, maps=maps, labels=labelled, sources=project.sources)
 
     shown = sorted((scene for scene in opened if scene.id in ranks), key=lambda scene: list(ranks).index(scene.id))
     places, unseen = run_all(show, shown, config, None, "", here=True)
     with result(out, complete=True) as draft:
         scoring.write_scores(evaluation, draft)
-        page.write_page(draft / "index.html", evaluation, about, places=places, training=origin.training(model))
+        page.write_page(draft / "index.html", evaluation, about, places=places, training=_origin.training(model))
     unmapped = len(project.candidates()) - len(mapped)
     aside = f"not scored, having no map in {maps}: {counted(unmapped, 'scene')} of the configuration"
     lines = (

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from thawmap.data.io import write_text
 from thawmap.errors import ConfigError
+from thawmap.files.atomic import write_text
 
 
 def init(folder: Path) -> Path:

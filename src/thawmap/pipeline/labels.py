@@ -4,7 +4,7 @@ from functools import partial
 
 from thawmap.config import Config
 from thawmap.data.project import Project
-from thawmap.pipeline import look
+from thawmap.pipeline import _scenes
 from thawmap.pipeline.progress import Progress, Summary, run_all
 from thawmap.text import counted
 
@@ -18,9 +18,9 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
     """
     project = Project(config)
     found = project.labelled_candidates()
-    values, failed = run_all(partial(look.count_labels, project=project), found, config, progress, "labels")
+    values, failed = run_all(partial(_scenes.count_labels, project=project), found, config, progress, "labels")
     opened, _ = run_all(project.open, found, config, None, "scenes", here=True)
-    lost = look.lost_labels(project, opened, needed=False)
+    lost = _scenes.lost_labels(project, opened, needed=False)
     lines = (
         *lost,
         f"{sum(row['object px'] for row in values)} object pixels in {counted(len(values), 'scene')}",

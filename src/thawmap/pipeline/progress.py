@@ -4,8 +4,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from thawmap import engine
 from thawmap.config import Config, EngineSettings
+from thawmap.engine import run as engine
 
 if TYPE_CHECKING:
     import pandas as pd

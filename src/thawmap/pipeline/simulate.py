@@ -3,9 +3,9 @@
 from functools import partial
 from pathlib import Path
 
-from thawmap.data.simulate import Simulation
-from thawmap.data.simulate import simulate as make_project
 from thawmap.pipeline.progress import Progress, Silence
+from thawmap.simulate.project import Simulation
+from thawmap.simulate.project import simulate as make_project
 
 
 def simulate(

@@ -6,10 +6,10 @@ from pathlib import Path
 from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.errors import DataError
-from thawmap.pipeline import cut, look
+from thawmap.pipeline import _scenes, _tiles
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.text import counted
-from thawmap.train.tiles import check_store, collect
+from thawmap.train.tiles.store import check_store, collect
 
 
 def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
@@ -24,15 +24,15 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     opened, failed = run_all(project.open, project.labelled_candidates(), config, progress, "scenes", here=True)
     project.check_outputs([out], opened, replaced=[out / f"{scene.id}.zarr" for scene in opened])
     check_store(out)
-    look.lost_labels(project, opened, needed=True)
-    todo, stuck = still_due(partial(cut.is_due, config=config, out=out), opened, config)
+    _scenes.lost_labels(project, opened, needed=True)
+    todo, stuck = still_due(partial(_tiles.is_due, config=config, out=out), opened, config)
     kept, failed = len(opened) - len(todo) - len(stuck), {**failed, **stuck}
     if dry_run:
-        plan, wrong = run_all(partial(look.plan_tiles, project=project), todo, config, progress, "plan")
+        plan, wrong = run_all(partial(_scenes.plan_tiles, project=project), todo, config, progress, "plan")
         failed |= wrong
-        line = f"would cut {look.total(plan)} into {out}; {kept} are there, {len(failed)} cannot be used"
+        line = f"would cut {_scenes.total(plan)} into {out}; {kept} are there, {len(failed)} cannot be used"
         return Summary(lines=(line,), skipped=kept, failed=failed, rows=plan)
-    _, broken = run_all(partial(cut.cut, project=project, out=out), todo, config, progress, "tiles")
+    _, broken = run_all(partial(_tiles.cut, project=project, out=out), todo, config, progress, "tiles")
     failed |= broken
     whole = [scene.id for scene in opened if scene.id not in failed]
     if not whole:

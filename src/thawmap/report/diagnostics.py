@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from thawmap.model.metrics import Histogram, calibration_error, reliability
+from thawmap.model.metrics.pixels import Histogram, calibration_error, reliability
 from thawmap.report.style import (
     BLUE,
     DASHES,

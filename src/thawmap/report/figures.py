@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from thawmap.model.metrics import BINS, Counts, Histogram, scores
+from thawmap.model.metrics.pixels import BINS, Counts, Histogram, scores
 from thawmap.report.style import (
     BLUE,
     DASHES,

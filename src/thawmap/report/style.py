@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from thawmap.data.io import atomic
+from thawmap.files.atomic import atomic
 
 INK, MUTED, RULE = "#1b2733", "#5b6875", "#d5dbe1"
 BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY = (

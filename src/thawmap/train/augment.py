@@ -17,7 +17,7 @@ from thawmap.config import AugmentSettings, DropSettings, GapSettings
 from thawmap.data.derive import RECIPES
 from thawmap.errors import ConfigError
 from thawmap.layers import LAYERS, Layer
-from thawmap.train.tiles import Batch
+from thawmap.train.tiles.store import Batch
 
 BLUR_PX = (3, 5)
 """Sides of the blurs, each as likely as the other."""

@@ -19,9 +19,9 @@ from scipy.optimize import minimize_scalar
 
 from thawmap.model.bundle import Bundle
 from thawmap.model.losses import usable
-from thawmap.model.metrics import BINS, Histogram, mean_scores, plateau_threshold, scores
+from thawmap.model.metrics.pixels import BINS, Histogram, mean_scores, plateau_threshold, scores
 from thawmap.train.inference import Answer, predict_tiles
-from thawmap.train.tiles import TileStore
+from thawmap.train.tiles.store import TileStore
 
 LIMITS = (0.2, 20.0)
 """Between which temperatures are looked for."""

@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from thawmap.config import TrainingSettings
 from thawmap.errors import ConfigError, ThawmapError, TrainingError
-from thawmap.model.backends import find_device
+from thawmap.model.backends.devices import find_device
 
 Report = Callable[[str], None]
 """Is told what happens, a line each."""

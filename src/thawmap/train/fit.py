@@ -23,20 +23,21 @@ from lightning_fabric import Fabric
 
 from thawmap.config import Config, TrainingSettings
 from thawmap.errors import TrainingError
-from thawmap.model.backends import find_device
-from thawmap.model.bundle import Bundle, library_versions, load, save
-from thawmap.model.metrics import SCORES
-from thawmap.train import sampling, state
+from thawmap.model.backends.devices import find_device
+from thawmap.model.bundle import Bundle, library_versions
+from thawmap.model.bundle_folder import load, save
+from thawmap.model.metrics.pixels import SCORES
+from thawmap.train import checkpoint, sampling
 from thawmap.train.augment import check as check_augmentation
 from thawmap.train.augment import optional
 from thawmap.train.calibration import calibrated
+from thawmap.train.checkpoint import Course
 from thawmap.train.devices import Report as Report  # noqa: PLC0414 - whoever calls `fit` writes one
 from thawmap.train.devices import keep_memory, launch
-from thawmap.train.folds import Folds
 from thawmap.train.learner import Epoch, Learner
 from thawmap.train.log import Result, curves, sentence, write_log
-from thawmap.train.state import Course
-from thawmap.train.tiles import TileStore
+from thawmap.train.split import Folds
+from thawmap.train.tiles.store import TileStore
 
 _MEMORY_IS_FULL = ("out of memory", "allocate memory", "bad_alloc", "could not create a memory object")
 
@@ -101,9 +102,9 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
         learner.begun.check(folds)
         for line in folds.lines():
             report(line)
-        made = state.made_from(config, folds, job.store.identity)
+        made = checkpoint.made_from(config, folds, job.store.identity)
         writes = fabric.is_global_zero
-        with state.claimed(out) if writes else nullcontext(), curves(out / "tensorboard") as draw:
+        with checkpoint.claimed(out) if writes else nullcontext(), curves(out / "tensorboard") as draw:
             course = _begin(learner, out, made, resume=job.resume, report=report)
             splits = ("validation", "test") if job.score_test else ("validation",)
             for epoch, results, improved in _epochs(learner, folds, course, splits):
@@ -112,7 +113,7 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
                 _keep_bundles(out, _describe(learner, folds, results, epoch), course, improved=improved)
                 write_log(out / "metrics.csv", course.log)
                 draw(course.epochs, results)
-                state.keep(out, learner, course, made)
+                checkpoint.keep(out, learner, course, made)
                 report(f"{epoch} of {epoch.phase.epochs}: {sentence(results)}{', kept' if improved else ''}")
             if writes:
                 _calibrate(learner, folds, out, report)
@@ -151,9 +152,9 @@ def _look(learner: Learner, folds: Folds, split: str, epoch: Epoch, before: Sequ
 
 def _begin(learner: Learner, out: Path, made: Mapping[str, Any], *, resume: bool, report: Report) -> Course:
     """What was done before, where a training is to be resumed; else nothing."""
-    before = state.progress(out)
+    before = checkpoint.progress(out)
     if resume and before:
-        course = state.resume(out, learner, made)
+        course = checkpoint.resume(out, learner, made)
         report(f"goes on after {before}")
         return course
     if before:
@@ -164,7 +165,7 @@ def _begin(learner: Learner, out: Path, made: Mapping[str, Any], *, resume: bool
 def _keep_bundles(out: Path, bundle: Bundle, course: Course, *, improved: bool) -> None:
     """The network as the last, and where it is the best so far as the best."""
     if course.is_first:
-        state.forget(out)  # of a training before, whose bundle is now replaced
+        checkpoint.forget(out)  # of a training before, whose bundle is now replaced
     save(bundle, out / "last")
     if improved:
         save(bundle, out)

@@ -10,7 +10,7 @@ from torch import Tensor
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import logits
 from thawmap.model.reading import Reading
-from thawmap.train.tiles import Batch, TileStore, derive
+from thawmap.train.tiles.store import Batch, TileStore, derive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,11 +24,11 @@ from thawmap.model.reading import Reading
 from thawmap.train import schedule
 from thawmap.train.augment import augment
 from thawmap.train.inference import shown
+from thawmap.train.initial import Start, start
 from thawmap.train.log import Result, Sums, threshold_of
 from thawmap.train.sampling import batches, draw, seed_of, seeded
 from thawmap.train.schedule import Moment
-from thawmap.train.start import Start, start
-from thawmap.train.tiles import Batch, TileStore
+from thawmap.train.tiles.store import Batch, TileStore
 
 _ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # what is random in an epoch
 

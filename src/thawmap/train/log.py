@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from thawmap.data.io import write_text
 from thawmap.errors import TrainingError
+from thawmap.files.atomic import write_text
 from thawmap.model.losses import usable
-from thawmap.model.metrics import BINS, Counts, Histogram, histogram, plateau_threshold, scores
-from thawmap.model.objects import object_counts
-from thawmap.train.tiles import Batch
+from thawmap.model.metrics.objects import object_counts
+from thawmap.model.metrics.pixels import BINS, Counts, Histogram, histogram, plateau_threshold, scores
+from thawmap.train.tiles.store import Batch
 
 _AHEAD = 8  # batches whose objects may wait to be counted
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from thawmap.data.earth import crs_name
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
+from thawmap.geo.crs import crs_name
 
 
 class ArraySource:

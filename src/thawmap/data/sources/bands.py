@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from thawmap.data.io import read_raster
+from thawmap.data.raster.io import read_raster
 from thawmap.data.sources.base import Reading, Scene
 
 OPTICAL = frozenset({"blue", "green", "red", "nir"})

@@ -13,13 +13,13 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import ElevationSettings, Precomputed
-from thawmap.data import relief
-from thawmap.data.bearings import check_metres, north_of, pixel_metres, widest_side
-from thawmap.data.io import RasterInfo
-from thawmap.data.mosaic import Content, Values, View, coarseness, read_mosaic
-from thawmap.data.sheets import sheets_under
+from thawmap.data import terrain
+from thawmap.data.raster.index import sheets_under
+from thawmap.data.raster.io import RasterInfo
+from thawmap.data.raster.mosaic import Content, Values, View, coarseness, read_mosaic
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
+from thawmap.geo.metres import North, check_metres, north_of, pixel_metres, widest_side
 from thawmap.grid import Window
 
 _HEIGHTS_M = (-500.0, 9000.0)  # of any ground on Earth, with some room
@@ -63,7 +63,9 @@ class ElevationSource:
         for name in layers:
             before = self.settings.made_before(name)
             if before is not None:
-                sheets = sheets_under(scene, geobox, place=before.path, setting=f"{_section(name)}.path")
+                sheets = sheets_under(
+                    scene.geobox, geobox, scene_id=scene.id, place=before.path, setting=f"{_section(name)}.path"
+                )
                 made[name] = read_mosaic(sheets, geobox, _made_before(name, before))[0]
         made |= self._make(scene, geobox, [name for name in layers if name not in made])
         return {name: made[name].clip(*_RANGES[name]) if name in _RANGES else made[name] for name in layers}
@@ -81,12 +83,16 @@ class ElevationSource:
         path = self.settings.path
         if path is not None:
             setting = "sources.elevation.path"
-            yield sheets_under(scene, scene.geobox, place=path, setting=setting, choose=_dems).files(scene.geobox)
+            yield sheets_under(
+                scene.geobox, scene.geobox, scene_id=scene.id, place=path, setting=setting, choose=_dems
+            ).files(scene.geobox)
         for name in _KEYS:
             before = self.settings.made_before(name)
             if before is not None:
                 setting = f"{_section(name)}.path"
-                yield sheets_under(scene, scene.geobox, place=before.path, setting=setting).files(scene.geobox)
+                yield sheets_under(
+                    scene.geobox, scene.geobox, scene_id=scene.id, place=before.path, setting=setting
+                ).files(scene.geobox)
 
     def _make(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> dict[str, Values]:
         """Layers from the DEM, each from one band or, where they are directions, from two."""
@@ -95,7 +101,7 @@ class ElevationSource:
             return {}
         setting = "sources.elevation.path"
         bands = read_mosaic(
-            sheets_under(scene, geobox, place=settings.path, setting=setting, choose=_dems),
+            sheets_under(scene.geobox, geobox, scene_id=scene.id, place=settings.path, setting=setting, choose=_dems),
             geobox,
             _heights(settings),
             make=lambda view, window: _made(view, window, layers, settings),
@@ -104,7 +110,7 @@ class ElevationSource:
         )
         made, left = {}, list(bands)
         for name in layers:
-            made[name] = relief.bearing(left.pop(0), left.pop(0)) if name == "aspect" else left.pop(0)
+            made[name] = terrain.bearing(left.pop(0), left.pop(0)) if name == "aspect" else left.pop(0)
         return made
 
 
@@ -112,34 +118,34 @@ class ElevationSource:
 class _Piece:
     """Heights (y, x) of a window of a DEM's grid, and how they lie."""
 
-    height: relief.Heights
+    height: terrain.Heights
     grid: GeoBox
     window: Window
     settings: ElevationSettings
 
     @property
-    def pixel_m(self) -> relief.Pixel:
+    def pixel_m(self) -> terrain.Pixel:
         return pixel_metres(self.grid, self.window.rows)
 
     @property
-    def north(self) -> relief.North:
+    def north(self) -> North:
         return north_of(self.grid, self.window)
 
 
 def _rises(piece: _Piece) -> list[Values]:
     """To the east and to the north: directions cannot be averaged, what they are made from can."""
-    return list(relief.turned(*relief.gradient(piece.height, pixel_m=piece.pixel_m, method="horn"), piece.north))
+    return list(terrain.turned(*terrain.gradient(piece.height, pixel_m=piece.pixel_m, method="horn"), piece.north))
 
 
 _RECIPES: Mapping[str, Callable[[_Piece], list[Values]]] = {
     "elevation": lambda of: [of.height],
     "relative_elevation": lambda of: [
-        relief.relative_elevation(of.height, pixel_m=of.pixel_m, diameter_m=of.settings.window_m)
+        terrain.relative_elevation(of.height, pixel_m=of.pixel_m, diameter_m=of.settings.window_m)
     ],
-    "slope": lambda of: [relief.slope(of.height, pixel_m=of.pixel_m, method=of.settings.slope)],
+    "slope": lambda of: [terrain.slope(of.height, pixel_m=of.pixel_m, method=of.settings.slope)],
     "aspect": _rises,
-    "hillshade": lambda of: [relief.hillshade(of.height, pixel_m=of.pixel_m, north=of.north)],
-    "curvature": lambda of: [relief.curvature(of.height, pixel_m=of.pixel_m)],
+    "hillshade": lambda of: [terrain.hillshade(of.height, pixel_m=of.pixel_m, north=of.north)],
+    "curvature": lambda of: [terrain.curvature(of.height, pixel_m=of.pixel_m)],
 }
 
 
@@ -164,9 +170,9 @@ def _reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[i
     Raises:
         DataError: If it sees none, or so many that memory cannot hold them.
     """
-    high, _ = relief.reach(pixel_metres(grid, window.rows), settings.window_m)
+    high, _ = terrain.reach(pixel_metres(grid, window.rows), settings.window_m)
     seen = slice(window.rows.start - high, window.rows.stop + high)
-    high, wide = relief.reach(pixel_metres(grid, seen), settings.window_m)
+    high, wide = terrain.reach(pixel_metres(grid, seen), settings.window_m)
     if min(high, wide) < 1:
         side = widest_side(grid, seen)
         msg = (

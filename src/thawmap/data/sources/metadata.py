@@ -14,10 +14,10 @@ import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from thawmap.data.earth import points_on
-from thawmap.data.io import RasterInfo
+from thawmap.data.raster.io import RasterInfo
 from thawmap.data.sources.finding import as_time
 from thawmap.errors import DataError
+from thawmap.geo.crs import points_on
 from thawmap.text import whole_number
 
 

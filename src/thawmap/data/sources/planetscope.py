@@ -15,20 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from thawmap.config import PlanetScopeScenes
-from thawmap.data.io import RasterInfo, raster_info
+from thawmap.data.raster.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Reading, Scene
-from thawmap.data.sources.finding import (
-    as_delivered,
-    as_time,
-    copied,
-    files_below,
-    half_written,
-    in_delivery,
-    usable_id,
-)
+from thawmap.data.sources.finding import as_delivered, as_time, copied, in_delivery, usable_id
 from thawmap.data.sources.metadata import Facts, about_clouds, check_facts, planet_json, planet_xml
 from thawmap.data.sources.udm import masks_of
 from thawmap.errors import DataError
+from thawmap.files.listing import files_below, half_written
 
 _SCENE = r"\d{8}_\d{6}_(?:[0-9a-z]{1,2}_)?[0-9a-f]{4}"  # PSScene; older ones lack the hundredths of a second
 _TILE = r"\d+_\d+_\d{4}-\d{2}-\d{2}_[0-9a-f]{4}"  # PSOrthoTile: strip, tile, date, satellite

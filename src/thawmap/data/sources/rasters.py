@@ -8,19 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from thawmap.config import Band, RasterScenes
-from thawmap.data.io import RasterInfo, raster_info
+from thawmap.data.raster.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
-from thawmap.data.sources.finding import (
-    as_time,
-    find_file,
-    matches,
-    misnamed,
-    safe_id,
-    table_rows,
-    usable_id,
-    warn_of_times,
-)
+from thawmap.data.sources.finding import as_time, find_file, misnamed, safe_id, table_rows, usable_id, warn_of_times
 from thawmap.errors import ConfigError, DataError
+from thawmap.files.listing import matches
 
 
 def candidates(settings: RasterScenes, *, places: Sequence[Path] = ()) -> list[Candidate]:

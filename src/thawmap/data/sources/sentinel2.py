@@ -9,20 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from thawmap.config import Sentinel2Scenes
-from thawmap.data.io import RasterInfo, raster_info
+from thawmap.data.raster.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
-from thawmap.data.sources.finding import (
-    as_delivered,
-    as_time,
-    copied,
-    files_below,
-    half_written,
-    in_delivery,
-    misnamed,
-    usable_id,
-)
+from thawmap.data.sources.finding import as_delivered, as_time, copied, in_delivery, misnamed, usable_id
 from thawmap.data.sources.metadata import Radiometry, about_clouds, baseline_offsets, sentinel_item, sentinel_xml
 from thawmap.errors import DataError
+from thawmap.files.listing import files_below, half_written
 
 _LAYERS = MappingProxyType({
     "b02": "blue", "b2": "blue", "blue": "blue",

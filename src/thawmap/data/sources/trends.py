@@ -9,9 +9,9 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import TrendSettings
-from thawmap.data.io import RasterInfo
-from thawmap.data.mosaic import Content, read_mosaic
-from thawmap.data.sheets import sheets_under
+from thawmap.data.raster.index import sheets_under
+from thawmap.data.raster.io import RasterInfo
+from thawmap.data.raster.mosaic import Content, read_mosaic
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 
@@ -47,7 +47,7 @@ class TrendSource:
             encoding=self._encoding,
             nodata=settings.nodata,
         )
-        sheets = sheets_under(scene, geobox, place=settings.path, setting=_PLACE)
+        sheets = sheets_under(scene.geobox, geobox, scene_id=scene.id, place=settings.path, setting=_PLACE)
         return dict(zip(layers, read_mosaic(sheets, geobox, content), strict=True))
 
     def files(self, scene: Scene) -> Sequence[Path]:
@@ -57,7 +57,9 @@ class TrendSource:
             DataError: If there is none, or none can be used.
             ConfigError: If the place holds no raster.
         """
-        return sheets_under(scene, scene.geobox, place=self.settings.path, setting=_PLACE).files(scene.geobox)
+        return sheets_under(
+            scene.geobox, scene.geobox, scene_id=scene.id, place=self.settings.path, setting=_PLACE
+        ).files(scene.geobox)
 
     def _encoding(self, info: RasterInfo) -> tuple[float, float]:
         if info.count - info.alpha != len(_BANDS):

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from affine import Affine
 
-from thawmap.data.io import RasterInfo, raster_info
+from thawmap.data.raster.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Mask
 from thawmap.errors import DataError
 

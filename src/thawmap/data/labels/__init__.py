@@ -1,0 +1,1 @@
+"""Labels: what polygons say, what is wrong with them, and where they lie."""

@@ -1,0 +1,1 @@
+"""Rasters: read onto any grid, written whole."""

@@ -1,0 +1,1 @@
+"""Polygons in vector files: one reader and one writer."""

@@ -1,0 +1,345 @@
+"""The only reader and writer of vector files: whatever their libraries make of one, users are told in a sentence.
+
+A file is read as it stands and is not changed by it. What a format has no form for is written as text or under
+another name, and said; where that loses something, nothing is written.
+"""
+
+import logging
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pyogrio
+import shapely
+from pyproj.exceptions import ProjError
+
+from thawmap.data.raster.io import FILTERS
+from thawmap.data.vector.columns import beyond_dbf, own_names, plain
+from thawmap.errors import DataError
+from thawmap.files.atomic import atomic, no_room, unwritable
+from thawmap.geo.crs import crs_name, earthly
+from thawmap.text import printable
+
+_log = logging.getLogger(__name__)
+
+_DRIVERS = {
+    ".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf",
+}  # fmt: skip
+_ONE_LAYER = (".shp", ".geojson", ".fgb")
+_PARQUET = (".parquet", ".geoparquet", ".pq")
+_READ_AGAIN = "use GPKG, Shapefile or GeoParquet"
+_FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, OSError, RuntimeError,
+    TypeError, ValueError, ProjError, shapely.errors.ShapelyError, pyarrow.ArrowException,
+)  # fmt: skip
+"""What pyogrio, geopandas, pandas, pyarrow, shapely and pyproj raise on files and features that they do not foresee."""
+
+_OF_PLACE = ("disk", "no space", "i/o error", "too large", "failure writing", "fwrite")
+"""Words of libraries that speak of the place of a file, not of what was to be written."""
+_MOST_NOTES = 3  # of a file that is read, of what libraries say
+_LONGEST = 200  # letters of a library's message that are shown
+
+
+def read_vector(path: Path, *, layer: str | None = None, needs_crs: bool = True) -> gpd.GeoDataFrame:
+    """The features of a vector file, with its CRS; rows in order, columns with one name each.
+
+    Any format that GDAL reads, and GeoParquet, told by what is in the file. Of several layers the one named as the
+    file, else the only one that can hold polygons.
+
+    Raises:
+        DataError: If it is missing, not a vector file, damaged, without that layer, without geometry, or without the
+            CRS that it needs.
+    """
+    if not path.exists():
+        msg = f"{path} does not exist; correct the name, or the folder it counts from"
+        raise DataError(msg)
+    with _unchanged(path) as copy, _heard() as notes:
+        try:
+            frame = _read_parquet(copy, layer) if _is_parquet(copy) else _read_layer(copy, layer)
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), str(path))) from error
+        except _FAILURES as error:
+            raise DataError(_unreadable(path, copy, layer, error)) from error
+    for note in list(dict.fromkeys(notes))[:_MOST_NOTES]:
+        _log.warning("%s: %s", path, note)
+    frame = _checked(path, frame)
+    if frame.crs is None and needs_crs:
+        msg = f"{path} has no CRS, so nobody knows where it lies; write one into it"
+        raise DataError(msg)
+    _warn_of_encoding(path, frame)
+    return frame
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in _PARQUET or _head(path).startswith(b"PAR1")
+
+
+def _is_shapefile(path: Path) -> bool:
+    return path.suffix.lower() == ".shp"
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; none of a folder."""
+    if path.is_dir():
+        return b""
+    with path.open("rb") as file:
+        return file.read(100)
+
+
+def _read_parquet(path: Path, layer: str | None) -> gpd.GeoDataFrame:
+    if layer is not None:
+        msg = f"{path} has no layer {layer!r}, for GeoParquet has no layers; leave the layer out"
+        raise DataError(msg)
+    return gpd.read_parquet(path)
+
+
+def _read_layer(path: Path, layer: str | None) -> pd.DataFrame:
+    frame: pd.DataFrame = pyogrio.read_dataframe(path, layer=_layer_of(path, layer))
+    return frame
+
+
+def _layer_of(path: Path, asked: str | None) -> str | None:
+    """The layer that is read; None where the format has one only, which a list would read the whole file for.
+
+    Raises:
+        DataError: If the one asked for is not there, none has geometry, or several can hold polygons.
+    """
+    if asked is None and path.suffix.lower() in _ONE_LAYER:
+        return None
+    kinds: dict[str, str | None] = dict(pyogrio.list_layers(path))
+    if asked is not None:
+        if asked not in kinds:
+            msg = f"{path} has no layer {asked!r}; it has {_names(kinds)}"
+            raise DataError(msg)
+        return asked
+    drawn = [name for name, kind in kinds.items() if kind is not None]
+    if not drawn:
+        columns = pyogrio.read_info(path, layer=next(iter(kinds)))["fields"] if kinds else ()
+        msg = f"{path} has no geometry, only a table with the columns {_names(columns)}; {_READ_AGAIN}"
+        raise DataError(msg)
+    flat = [name for name in drawn if not any(kind in str(kinds[name]) for kind in ("Point", "Line"))]
+    if len(flat) > 1:
+        flat = [name for name in flat if pyogrio.read_info(path, layer=name)["features"]] or flat[:1]
+    if len(flat) > 1 and path.stem not in flat:
+        msg = f"{path} has several layers with polygons: {_names(flat)}; say which by 'labels.layer', or by --layer"
+        raise DataError(msg)
+    chosen = path.stem if path.stem in flat else (*flat, *drawn)[0]
+    if len(drawn) > 1:
+        warnings.warn(f"of its layers {_names(drawn)}, {chosen!r} is read", stacklevel=1)  # which `_heard` passes on
+    return chosen
+
+
+def _names(names: Any) -> str:
+    """Names for a sentence, the first dozen of them; escape codes as such."""
+    shown = [repr(str(name)) for name in names]
+    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+
+
+def _unreadable(path: Path, copy: Path, layer: str | None, error: Exception) -> str:
+    """Why a file cannot be read, and what to do about it."""
+    if isinstance(error, UnicodeDecodeError):
+        if path.suffix.lower() == ".shp":
+            cpg = path.with_suffix(".cpg").name
+            return (
+                f"{path} holds texts that are not {error.encoding.upper()}; write what they are, as cp1251, into {cpg}"
+            )
+        return f"{path} holds texts that are not {error.encoding.upper()}; write it again in UTF-8"
+    reason = _reason(error).replace(f"'{copy}' ", "").replace(str(copy), str(path))
+    if isinstance(error, shapely.errors.ShapelyError):
+        row = None if _is_parquet(copy) else _first_broken(copy, layer)
+        where = "a shape" if row is None else f"the shape in row {row}"
+        return f"{path}: {where} cannot be read ({reason}); close and correct it, or remove it"
+    if "SHAPE_RESTORE_SHX" in str(error):
+        return f"{path} lacks its .shx; copy all files of this name, for .shp, .shx, .dbf and .prj are one Shapefile"
+    return f"{path} is not a vector file that can be read ({reason}); {_READ_AGAIN}"
+
+
+def _first_broken(path: Path, layer: str | None) -> int | None:
+    """The first row, from 1, whose shape is no shape; None where nobody can tell."""
+    try:
+        _, _, stored, _ = pyogrio.raw.read(path, layer=_layer_of(path, layer), columns=[])
+    except _FAILURES:
+        return None
+    missing = shapely.is_missing(shapely.from_wkb(stored, on_invalid="ignore"))
+    broken = np.flatnonzero(missing & np.array([wkb is not None for wkb in stored]))
+    return int(broken[0]) + 1 if len(broken) else None
+
+
+def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
+    """The frame with names that are texts, and an index that only counts.
+
+    Raises:
+        DataError: If it has no geometry, two columns of one name, or a CRS that is nowhere on Earth.
+    """
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.active_geometry_name is None:
+        msg = f"{path} has no geometry, only a table with the columns {_names(frame.columns)}; {_READ_AGAIN}"
+        raise DataError(msg)
+    named = any(name is not None for name in frame.index.names)
+    geometry = frame.geometry.name
+    made = gpd.GeoDataFrame(frame.reset_index(drop=not named))
+    made.columns = pd.Index([str(name) for name in made.columns])
+    twice = made.columns[made.columns.duplicated()]
+    if len(twice):
+        msg = f"{path} has two columns called {twice[0]!r}; rename one of them"
+        raise DataError(msg)
+    made = made.set_geometry(str(geometry))
+    if made.crs is not None and not earthly(made.crs.to_wkt()):
+        msg = f"{path} lies in {crs_name(made.crs.to_wkt())}, which has no place on Earth; write the right one into it"
+        raise DataError(msg)
+    return made
+
+
+def _warn_of_encoding(path: Path, frame: gpd.GeoDataFrame) -> None:
+    """Say what the texts of a Shapefile were taken for that does not say what they are."""
+    table = path.with_suffix(".dbf")
+    if not _is_shapefile(path) or not table.exists() or any(path.parent.glob(f"{path.stem}.[cC][pP][gG]")):
+        return
+    if table.read_bytes()[29:30] not in _NO_LANGUAGE:
+        return
+    for name in frame.columns[frame.dtypes.map(pd.api.types.is_string_dtype)]:
+        strange = [text for text in frame[name].dropna().unique() if not str(text).isascii()]
+        if strange:
+            _log.warning(
+                "%s does not say how its texts are encoded; as Latin-1 %r is %r: if that is wrong, write the encoding, "
+                "such as UTF-8 or cp1251, into %s", path, name, strange[0], path.with_suffix(".cpg").name,
+            )  # fmt: skip
+            return
+
+
+_NO_LANGUAGE = (b"\x00", b"\x57", b"")
+"""Language drivers of a DBF that leave the encoding open: none, and that of whatever machine wrote it."""
+
+
+@contextmanager
+def _unchanged(path: Path) -> Iterator[Path]:
+    """The file, or a copy where reading would write: SQLite folds journals back, GDAL puts schemas beside XML.
+
+    Raises:
+        DataError: If another program writes the file meanwhile, or there is no room for the copy.
+    """
+    head = _head(path)
+    sqlite, xml = head.startswith(b"SQLite format 3\0"), head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<")
+    beside = [path.with_name(path.name + ending) for ending in ("-wal", "-journal") if sqlite]
+    beside += [path.with_suffix(ending) for ending in (".xsd", ".gfs") if xml]
+    beside = [file for file in beside if file.exists()]
+    if not (xml or (sqlite and (beside or 2 in head[18:20]))):  # 2: it keeps a write-ahead log
+        yield path
+        return
+    with TemporaryDirectory() as room:
+        copy = Path(room) / path.name
+        try:
+            _copy([path, *beside], copy.parent)
+        except OSError as error:
+            msg = f"{path} cannot be copied to leave it unchanged ({error.strerror}); free some room in {room}"
+            raise DataError(msg) from error
+        yield copy
+
+
+def _copy(files: list[Path], room: Path) -> None:
+    """Copy files that belong together.
+
+    Raises:
+        DataError: If they change meanwhile.
+    """
+    before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    for file in files:
+        shutil.copyfile(file, room / file.name)
+    if before != [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]:
+        msg = f"{files[0]} is being written by another program; wait for its end, or close it there"
+        raise DataError(msg)
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What libraries warn of meanwhile, a line each, in place of their warnings."""
+    notes: list[str] = []
+    with FILTERS, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield notes
+    notes += [_reason(note.message) for note in caught if not str(note.message).startswith(_NO_LOSS)]
+
+
+_NO_LOSS = ("invalid value encountered", "'crs' was not provided", "Non-conformant content", "Series.values returning")
+"""How warnings begin that say nothing of what is lost: numpy on coordinates that are no numbers, a missing CRS."""
+
+
+def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str | None = None, append: bool = False) -> None:
+    """Write features as GeoPackage, Shapefile, GeoJSON, FlatGeobuf or GeoParquet, by the name's ending.
+
+    Columns of types that the format lacks become texts, and those whose names it takes for one get another; both are
+    said.
+
+    Args:
+        path: The file.
+        frame: The features.
+        layer: Name of the layer; unset: that of the file.
+        append: Put the layer into the GeoPackage that is there, beside its others; else the file is replaced.
+
+    Raises:
+        DataError: If the ending is another, the format cannot hold the features, or the file cannot be written.
+    """
+    ending, name = path.suffix.lower(), layer or path.stem
+    driver = _DRIVERS.get(ending)
+    if driver is None and ending not in _PARQUET:
+        msg = f"{path.name} ends in {path.suffix!r}; vector files end in .gpkg, .shp, .geojson, .fgb or .parquet"
+        raise DataError(msg)
+    assert not append or driver == "GPKG", "only GeoPackages have layers"
+    ready, told = plain(frame, arrow=driver is None, times=driver != "ESRI Shapefile")
+    options = {"SPATIAL_INDEX": "NO"} if driver == "FlatGeobuf" else {}  # it takes no empty shapes, and sorts the rows
+    if driver == "GPKG":
+        ready, options, renamed = own_names(ready)
+        told = (*told, *renamed)
+    lack = beyond_dbf(ready) if driver == "ESRI Shapefile" else None
+    if lack is not None:
+        raise _unwritten(path, lack)
+    for line in told:
+        _log.warning("%s: %s", path.name, line)
+    with atomic(path) as draft:
+        if append and path.exists():
+            shutil.copyfile(path, draft)
+            assert name not in dict(pyogrio.list_layers(draft)), f"{path} has the layer {name} already"
+        _write(draft, path, ready, driver, name, options)
+
+
+def _write(
+    draft: Path, path: Path, frame: gpd.GeoDataFrame, driver: str | None, layer: str, options: dict[str, str]
+) -> None:
+    """Write a draft of ``path``; what loses something is refused."""
+    kind = "Polygon" if frame.empty else None  # else as the features are
+    with _heard() as notes:
+        try:
+            if driver is None:
+                frame.to_parquet(draft)
+            else:
+                pyogrio.write_dataframe(
+                    frame, draft, layer=layer, driver=driver, geometry_type=kind, append=draft.exists(), **options
+                )
+        except _FAILURES as error:
+            raise _unwritten(path, _reason(error)) from error
+    if notes:
+        raise _unwritten(path, notes[0])
+
+
+def _unwritten(path: Path, reason: str) -> DataError:
+    """Why features were not written: there is no room, or the format cannot hold them."""
+    if no_room(path) or any(word in reason.lower() for word in _OF_PLACE):
+        return unwritable(path, reason)
+    other = "GeoParquet (.parquet)" if path.suffix.lower() == ".gpkg" else "a GeoPackage (.gpkg)"
+    return DataError(f"{path} cannot hold what was to be written ({reason}); correct that, or write {other}")
+
+
+def _reason(error: Exception | str) -> str:
+    """The first line of a library's message, without its full stop; control codes as such."""
+    line = (str(error).splitlines() or [type(error).__name__])[0].split(".; It might help")[0].rstrip(".")
+    line = re.sub(r"at index (\d+)", lambda found: f"in row {int(found[1]) + 1}", line)
+    shown = printable(line)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ..."

@@ -1,0 +1,91 @@
+"""Files that are written anew into a folder of people's: reports, tables, best.yaml; what they changed is theirs.
+
+<folder>/.made.json     what every file held when it was written, and the one that it replaced
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+from thawmap.errors import DataError
+from thawmap.files.atomic import alone, unwritable, write_text
+from thawmap.files.guard import fingerprint, fingerprints, some_of
+from thawmap.files.records import read_object
+
+_RECORD = ".made.json"
+
+
+@contextmanager
+def result(folder: Path, *, complete: bool = False, last: str = "") -> Iterator[Path]:
+    """A draft folder whose files take their places in ``folder`` when the block ends well; others there stay.
+
+    Args:
+        folder: Where the files are to appear.
+        complete: Whether the draft has all files of the result: those of before that it lacks are then removed.
+        last: File that takes its place after all others.
+
+    Raises:
+        DataError: As `check_result`, or if the folder cannot be written to.
+    """
+    with alone(folder / _RECORD):
+        try:
+            folder.mkdir(exist_ok=True)
+            draft = Path(mkdtemp(prefix=f".{_RECORD}.", suffix=".tmp", dir=folder))
+        except OSError as error:
+            raise unwritable(folder, str(error.strerror)) from error
+        try:
+            yield draft
+            _take_places(draft, folder, complete=complete, last=last)
+        except OSError as error:
+            raise unwritable(folder, error.strerror or str(error)) from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_result(folder: Path, names: Sequence[str] = ()) -> None:
+    """Refuse a folder in which a file that would be replaced is not as `result` left it.
+
+    Args:
+        folder: The folder, which need not exist.
+        names: Files that are going to be written; those that were written before are known.
+
+    Raises:
+        DataError: If one was changed, or is of somebody else.
+    """
+    known = _known(folder)
+    there = [name for name in dict.fromkeys((*names, *known)) if os.path.lexists(folder / name)]
+    other = [name for name in there if fingerprint(folder / name) not in known.get(name, ())]
+    if other:
+        msg = (
+            f"{folder} holds {some_of(other)}, which was not made here, or was changed since, and would be replaced; "
+            "move it away to keep it, or name another --out"
+        )
+        raise DataError(msg)
+
+
+def _take_places(draft: Path, folder: Path, *, complete: bool, last: str) -> None:
+    """Move the files; what they hold is noted before, so that a kill between two leaves none that nobody knows."""
+    new, known = fingerprints(draft), _known(folder)
+    check_result(folder, list(new))
+    gone = [name for name in known if complete and name not in new]
+    kept = {name: held for name, held in known.items() if name not in gone}
+    record = kept | {name: [held, *known.get(name, [])[:1]] for name, held in new.items()}
+    write_text(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
+    for name in sorted(new, key=lambda name: name == last):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (draft / name).replace(folder / name)
+
+
+def _known(folder: Path) -> dict[str, list[str]]:
+    """What each file of a folder may hold, by its name; nothing where no result was written."""
+    try:
+        content = read_object(folder / _RECORD)
+    except (OSError, ValueError):
+        return {}
+    return {name: list(map(str, found)) for name, found in content.items() if isinstance(found, list)}

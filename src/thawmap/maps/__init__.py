@@ -1,0 +1,1 @@
+"""The map of one scene: one reader and one writer of its folder."""

@@ -1,0 +1,1 @@
+"""From rows of probability to slump polygons, streamed."""

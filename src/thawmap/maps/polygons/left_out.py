@@ -1,0 +1,40 @@
+"""Which objects of a map are no slumps: too small to tell, or slivers along missing pixels."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from thawmap.maps.polygons.outlines import Integers
+
+LAYER = "left_out"
+"""Layer of the objects that are none of the slumps; in other formats than GeoPackage the end of a file's name."""
+
+REASON = "reason"
+"""Its column that says why."""
+
+SLIVER = "along missing pixels"
+"""Reason of objects whose pixels lie, on average, at most `DEEP_PX` deep along missing pixels or the scene's edge."""
+
+DEEP_PX = 3
+_LEAST_M2, _LEAST_PX = 200.0, 4  # 99 of 100 slumps that people outlined in the paper's data are larger than 250 m2
+
+
+def leave_out(
+    table: Mapping[str, npt.NDArray[Any]], *, rim: Integers, pixels: Integers, least_m2: float | Literal["auto"]
+) -> None:
+    """Write into the column `REASON` why objects are left out, where no other reason stands.
+
+    Args:
+        table: Columns of all objects, each (n,); of the reason "" where there is none yet.
+        rim: Number of their pixels beside missing ones or at the scene's edge.
+        pixels: Number of all their pixels, without those of filled holes.
+        least_m2: The setting `polygons.min_area_m2`.
+    """
+    if least_m2 == "auto":
+        small, few = table["area_m2"] < _LEAST_M2, table["pixels"] < _LEAST_PX
+        reasons = {f"below {_LEAST_M2:g} m2": small, f"below {_LEAST_PX} pixels": few, SLIVER: rim * DEEP_PX >= pixels}
+    else:
+        reasons = {f"below {least_m2:g} m2": table["area_m2"] < least_m2}
+    for reason, holds in reasons.items():
+        table[REASON][holds & (table[REASON] == "")] = reason

@@ -1,0 +1,67 @@
+"""From columns and rows to the ground: where outlines lie, how large they are, how large a pixel is."""
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from odc.geo.geobox import GeoBox
+from pyproj import Geod, Transformer
+
+from thawmap.geo.crs import EQUAL_AREA, crs_of
+
+MEASURED_PX = 64
+"""Longest straight line, in pixels, that is taken for straight in another projection."""
+
+_Floats = npt.NDArray[np.float64]
+_Objects = npt.NDArray[np.object_]
+
+
+def on_ground(outlines: _Objects, geobox: GeoBox) -> _Objects:
+    """From columns and rows to the grid's CRS."""
+    grid = geobox.transform
+
+    def place(points: _Floats) -> _Floats:
+        x, y = grid * (points[:, 0], points[:, 1])
+        return np.column_stack([x, y])
+
+    placed: _Objects = shapely.transform(outlines, place)
+    return placed
+
+
+def measured(outlines: _Objects, geobox: GeoBox) -> tuple[_Floats, _Floats]:
+    """Area in m2 and perimeter in m, in `thawmap.geo.crs.EQUAL_AREA`; outlines are in columns and rows."""
+    if not len(outlines):
+        return np.empty(0), np.empty(0)
+    _, points, (ends, polygons) = shapely.to_ragged_array(outlines)
+    points, rings = _fine(points, ends)
+    project = Transformer.from_crs(crs_of(geobox), EQUAL_AREA, always_xy=True)
+    x, y = project.transform(*(geobox.transform * tuple(points.T)))
+    first = np.repeat(rings[:-1], np.diff(rings))
+    x, y = x - x[first], y - y[first]  # small numbers, whose products lose nothing
+    length = np.append(np.hypot(np.diff(x), np.diff(y)), 0.0)
+    twice = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0.0)
+    length[rings[1:] - 1] = twice[rings[1:] - 1] = 0.0  # from the end of a ring to the next one
+    area = np.abs(np.add.reduceat(twice, rings[:-1])) / 2
+    is_hole = np.ones(len(area), np.bool_)
+    is_hole[polygons[:-1]] = False
+    area = np.add.reduceat(np.where(is_hole, -area, area), polygons[:-1])
+    return area, np.add.reduceat(np.add.reduceat(length, rings[:-1]), polygons[:-1])
+
+
+def _fine(points: _Floats, rings: npt.NDArray[np.integer]) -> tuple[_Floats, npt.NDArray[np.int64]]:
+    """The points of rings, and where the rings begin, with further points on straight lines that are long."""
+    step = np.diff(points, axis=0, append=points[-1:])
+    step[rings[1:] - 1] = 0
+    count = np.maximum(np.ceil(np.hypot(*step.T) / MEASURED_PX), 1).astype(np.int64)
+    place = np.concatenate([[0], np.cumsum(count)])
+    part = (np.arange(place[-1]) - np.repeat(place[:-1], count)) / np.repeat(count, count)
+    return np.repeat(points, count, axis=0) + part[:, None] * np.repeat(step, count, axis=0), place[rings]
+
+
+def pixel_m(geobox: GeoBox) -> tuple[float, float]:
+    """Height and width in metres, on the ellipsoid, of the pixel in the middle of the grid."""
+    row, col = (side / 2 for side in geobox.shape)
+    x, y = geobox.transform * (np.array([col, col, col + 1]), np.array([row, row + 1, row]))
+    degrees = Transformer.from_crs(crs_of(geobox), "EPSG:4326", always_xy=True)
+    lon, lat = degrees.transform(x, y)
+    _, _, lengths = Geod(ellps="WGS84").inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
+    return float(lengths[0]), float(lengths[1])

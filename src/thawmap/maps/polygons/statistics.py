@@ -1,0 +1,89 @@
+"""Numbers of objects: how often each of their pixels' values is there, statistics of these, means of layers, rules."""
+
+from collections.abc import Sequence
+from operator import ge, gt, le, lt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thawmap.maps.polygons.outlines import Bools, Floats, Integers
+
+Table = tuple[npt.NDArray[Any], ...]
+"""Columns of one length, the first of which says whose a row is."""
+
+_COMPARE = {"<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def chain(tables: Sequence[Table]) -> Table:
+    """All tables, one after the other."""
+    return tuple(np.concatenate(columns) for columns in zip(*tables, strict=True))
+
+
+def counted(pieces: Integers, values: Floats, first: int) -> Table:
+    """Pieces, the numbered from ``first``, with their values and how often each is there.
+
+    Hundredths are counted; of other numbers hardly one is there twice.
+    """
+    codes = np.rint(values * 100.0)
+    if not len(values) or not np.array_equal(codes / 100.0, values):
+        return pieces.astype(np.int32), values, np.ones(len(values), np.int32)
+    key, count = np.unique((pieces - first) * 101 + codes.astype(np.int64), return_counts=True)
+    return (key // 101 + first).astype(np.int32), key % 101 / 100.0, count.astype(np.int32)
+
+
+def summed(pieces: Integers, values: Floats, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Sum and number of the values of each piece that are not missing."""
+    known = np.isfinite(values)
+    pieces, values = pieces[known], values[known].astype(np.float64)
+    return np.bincount(pieces, values, minlength=count), np.bincount(pieces, minlength=count)
+
+
+def means(sums: Table, count: int) -> list[Floats]:
+    """Mean of each layer of each object; NaN where nothing is known.
+
+    Args:
+        sums: Object, then for each layer the sum and the number of known pixels (`summed`).
+        count: Number of objects.
+    """
+    owner, *columns = sums
+    totals = [np.bincount(owner, column, minlength=count) for column in columns]
+    with np.errstate(invalid="ignore"):
+        return [total / known for total, known in zip(totals[::2], totals[1::2], strict=True)]
+
+
+def follows(values: Floats, sign: str, number: float) -> Bools:
+    """Where a comparison holds; nowhere where the value is missing."""
+    found: Bools = _COMPARE[sign](values, number)
+    return found
+
+
+def value_counts(ids: Integers, values: Floats, counts: Integers) -> tuple[Integers, Floats, Integers]:
+    """Each distinct value of each object once, sorted by object and value, with how often it is there."""
+    order = np.lexsort((values, ids))
+    ids, values, counts = ids[order], values[order], counts[order]
+    begins = np.ones(len(ids), np.bool_)
+    begins[1:] = (ids[1:] != ids[:-1]) | (values[1:] != values[:-1])
+    at = np.flatnonzero(begins)
+    return ids[at], values[at], np.add.reduceat(counts, at, dtype=np.int64)
+
+
+def statistics(ids: Integers, values: Floats, counts: Integers) -> dict[str, Floats]:
+    """Mean, max, min, median and (population) std of each object, from the output of `value_counts`."""
+    begins = np.flatnonzero(np.diff(ids, prepend=-1))
+    ends = np.flatnonzero(np.diff(ids, append=-1))
+    values = values.astype(np.float64)
+    upto = np.cumsum(counts)
+    before = upto[begins] - counts[begins]
+    pixels = upto[ends] - before
+    mean = np.add.reduceat(values * counts, begins) / pixels
+    variance = np.add.reduceat((values - mean[ids]) ** 2 * counts, begins) / pixels
+    low = np.searchsorted(upto, before + (pixels - 1) // 2, side="right")
+    high = np.searchsorted(upto, before + pixels // 2, side="right")
+    return {
+        "probability_mean": mean,
+        "probability_max": values[ends],
+        "probability_min": values[begins],
+        "probability_median": (values[low] + values[high]) / 2,
+        "probability_std": np.sqrt(variance),
+    }

@@ -1,0 +1,390 @@
+"""From probabilities to slumps: whole polygons from a stream of rows.
+
+    rows --runs--> pieces, their edges and values --union across seams--> objects --outlines, statistics--> slumps
+
+Rows come from the top in parts of any height. What is known of the pieces of objects lies on a pile until it has
+doubled; then the objects among it that do not touch the last row are whole, and leave it. So time grows linearly with
+pixels and outlines, memory with what is found, and the result does not depend on how the rows were cut.
+"""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from thawmap.config import PolygonSettings
+from thawmap.data.sources.base import Scene
+from thawmap.errors import DataError
+from thawmap.geo.crs import crs_of
+from thawmap.maps.polygons.left_out import REASON, leave_out
+from thawmap.maps.polygons.measure import measured, on_ground, pixel_m
+from thawmap.maps.polygons.outlines import (
+    Bools,
+    Edges,
+    Floats,
+    Integers,
+    Objects,
+    Rings,
+    changes,
+    edges,
+    groups,
+    overlapping,
+    rings,
+)
+from thawmap.maps.polygons.statistics import Table, chain, counted, follows, means, statistics, summed, value_counts
+from thawmap.maps.rows import Rows
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+
+COLUMNS = {
+    "slump_id": "string",
+    "scene_id": "string",
+    "acquired": "datetime64[us, UTC]",
+    "area_m2": "float64",
+    "perimeter_m": "float64",
+    "pixels": "int64",
+    "probability_mean": "float64",
+    "probability_max": "float64",
+    "probability_min": "float64",
+    "probability_median": "float64",
+    "probability_std": "float64",
+    "touches_edge": "bool",
+    "bundle_id": "string",
+    "status": "string",
+    "reviewer": "string",
+    "reviewed_at": "datetime64[us, UTC]",
+}
+"""Columns of slumps and their types, in order; the geometry follows them."""
+
+_NAMESPACE = uuid.UUID("8b0f6c1e-3b0a-5d0c-9a54-0f2e5a9a7d11")
+_STRIP_PX = 2**17  # pixels that are looked at together
+_PILE = 2**14  # edges and values that wait at least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What there was in a scene.
+
+    Attributes:
+        slumps: With the columns of `COLUMNS`, in the scene's CRS, from the top down.
+        left_out: Objects that are none of them, with the same columns and the reason.
+        erased: Outlines, in columns and rows, of objects that are left out or have no seed: their pixels are none of
+            an object.
+        filled: Outlines, in columns and rows, of holes that are filled, whose pixels are of an object.
+    """
+
+    slumps: "gpd.GeoDataFrame"
+    left_out: "gpd.GeoDataFrame"
+    erased: Objects
+    filled: Objects
+
+
+@dataclass(slots=True)
+class _Pile:
+    """What is known of pieces that may not be whole; tables begin with the number of the piece."""
+
+    pieces: int = 0
+    pairs: list[Table] = field(default_factory=list)  # pieces that share a side across a seam
+    edges: list[Edges] = field(default_factory=list)
+    values: list[Table] = field(default_factory=list)  # a probability, how often
+    layers: list[Table] = field(default_factory=list)  # sum and number of known pixels, of each layer
+    touching: list[Table] = field(default_factory=list)  # for each pixel at the scene's edge or beside missing ones
+
+    def __len__(self) -> int:
+        """Number of edges and values."""
+        return sum(len(part) for part in self.edges) + sum(len(part[0]) for part in self.values)
+
+    def part(self, owner: Integers, which: Bools) -> "_Pile":
+        """What belongs to the owners in ``which``, under their new numbers."""
+        number = np.cumsum(which) - 1
+
+        def chosen(tables: Sequence[Table]) -> list[Table]:
+            table = chain(tables)
+            if not table:
+                return []
+            owners = owner[table[0]]
+            here = which[owners]
+            return [(number[owners[here]], *(column[here] for column in table[1:]))]
+
+        outline = Edges.chain(self.edges)
+        owners = owner[outline.owner]
+        return _Pile(
+            pieces=int(which.sum()),
+            edges=[outline.of(number[owners], which[owners])],
+            values=chosen(self.values),
+            layers=chosen(self.layers),
+            touching=chosen(self.touching),
+        )
+
+
+class Vectoriser:
+    """Takes a scene's rows from the top to the bottom, then has its slumps.
+
+    Args:
+        scene: Whose rows they are.
+        settings: How objects become polygons.
+        bundle_id: The bundle that the rows are from.
+    """
+
+    def __init__(self, scene: Scene, settings: PolygonSettings | None = None, *, bundle_id: str = "") -> None:
+        self._scene = scene
+        self._settings = settings or PolygonSettings()
+        self._bundle_id = bundle_id
+        self._next_row = 0
+        self._pile = _Pile()
+        self._enough = _PILE
+        self._runs: Integers = np.empty(0, np.int64)  # of the last row
+        self._piece: Integers = np.empty(0, np.int64)  # that each of them belongs to
+        self._last_missing = np.ones(scene.geobox.shape[1], np.bool_)  # beyond the scene everything is missing
+        self._last_beside = np.ones(scene.geobox.shape[1], np.bool_)
+        self._obstacles: Integers = np.empty((0, 2), np.int64)  # column and row of what a hole is not filled over
+        self._tables: list[dict[str, npt.NDArray[Any]]] = []
+        self._erased: list[Objects] = []
+        self._filled: list[Objects] = []
+
+    def add(self, rows: Rows, mask: Bools) -> None:
+        """Take the next rows, and where objects are in them.
+
+        Raises:
+            DataError: If a rule asks for a layer that the rows have not.
+        """
+        assert rows.first_row == self._next_row, f"row {self._next_row} comes next, not {rows.first_row}"
+        height, width = mask.shape
+        lacking = [name for name in self._settings.layers if name not in rows.layers]
+        if lacking:
+            msg = f"polygons.drop asks for {lacking[0]!r}, which this map has not; leave the rule out"
+            raise DataError(msg)
+        step = max(_STRIP_PX // width, 1)
+        for first in range(0, height, step):
+            part = slice(first, first + step)
+            layers = {name: rows.layers[name][part] for name in self._settings.layers}
+            self._add(rows.probability[part], mask[part], layers)
+
+    def finish(self) -> Found:
+        """All that there was."""
+        height, width = self._scene.geobox.shape
+        assert self._next_row == height, "all rows of the scene must have come"
+        self._close_line(np.zeros((1, width), np.bool_))
+        self._settle()
+        none = np.empty(0, np.object_)
+        objects = _frame(self._tables, self._scene, bundle_id=self._bundle_id)
+        kept = (objects[REASON] == "").to_numpy()
+        return Found(
+            slumps=objects[kept].drop(columns=REASON).reset_index(drop=True),
+            left_out=objects[~kept].reset_index(drop=True),
+            erased=np.concatenate([none, *self._erased]),
+            filled=np.concatenate([none, *self._filled]),
+        )
+
+    def _add(self, probability: Floats, mask: Bools, layers: Mapping[str, Floats]) -> None:
+        """Take a strip of rows."""
+        missing = np.isnan(probability)
+        beside = self._beside_missing(missing)
+        first = self._pile.pieces
+        last = np.repeat(self._piece, self._runs[1::2] - self._runs[::2])  # of each pixel of an object in the last row
+        edge = last[(missing[0] & ~self._last_beside)[_line(self._runs, mask.shape[1])]]
+        runs, piece = self._close_line(mask)
+        pile = self._pile
+        length = runs[1::2] - runs[::2]
+        of_pixel = np.repeat(piece, length)
+        pile.touching.append((np.concatenate([edge, of_pixel[beside[mask]]]),))
+        pile.values.append(counted(of_pixel, probability[mask], first))
+        if layers:
+            sums = [summed(of_pixel - first, values[mask], pile.pieces - first) for values in layers.values()]
+            pile.layers.append((np.arange(first, pile.pieces), *(column for pair in sums for column in pair)))
+        if self._settings.fill_holes_m2:
+            self._obstacles = np.concatenate([self._obstacles, self._tops(missing)])
+        self._last_missing, self._last_beside = missing[-1], beside[-1]
+        self._next_row += len(mask)
+        if len(pile) > self._enough:
+            self._settle()
+            self._enough = max(_PILE, 2 * len(self._pile))
+
+    def _close_line(self, mask: Bools) -> tuple[Integers, Integers]:
+        """Join the rows of a mask to the last row; their runs, and the piece of each."""
+        height, width = mask.shape
+        pile, above = self._pile, len(self._piece)
+        mine = changes(mask)
+        runs = np.concatenate([self._runs, mine + (width + 1)])
+        count, group = groups(len(runs) // 2, overlapping(runs, width))
+        number = np.full(count, -1)
+        number[group[above:]] = 0
+        new = number == 0
+        number[new] = pile.pieces + np.arange(int(new.sum()))
+        pile.pieces += int(new.sum())
+        piece = number[group]
+        goes_on = piece[:above] >= 0
+        pile.pairs.append((self._piece[goes_on], piece[:above][goes_on]))
+        owner = np.concatenate([self._piece, piece[above:]])
+        pile.edges.append(edges(runs, owner, height=height, width=width, first_row=self._next_row))
+        last = (height - 1) * (width + 1)
+        begin = int(np.searchsorted(mine, last))
+        self._runs, self._piece = mine[begin:] - last, piece[above:][begin // 2 :]
+        return mine, piece[above:]
+
+    def _beside_missing(self, missing: Bools) -> Bools:
+        """Where a pixel shares a side with a missing one or the scene's edge."""
+        beside = np.zeros_like(missing)
+        if missing.any():
+            beside[1:] |= missing[:-1]
+            beside[:-1] |= missing[1:]
+            beside[:, 1:] |= missing[:, :-1]
+            beside[:, :-1] |= missing[:, 1:]
+        beside[:, [0, -1]] = True
+        beside[0] |= self._last_missing
+        beside[-1] |= self._next_row + len(missing) == self._scene.geobox.shape[0]
+        return beside
+
+    def _tops(self, missing: Bools) -> Integers:
+        """Column and row of missing pixels with a known one above and on the left: each missing area has one."""
+        tops = missing & ~np.concatenate([self._last_missing[None], missing[:-1]])
+        tops[:, 1:] &= ~missing[:, :-1]
+        row, col = np.nonzero(tops)
+        return np.stack([col, row + self._next_row], axis=1)
+
+    def _settle(self) -> None:
+        """Take the objects that are whole from the pile."""
+        pile = self._pile
+        upper, lower = chain(pile.pairs)
+        count, group = groups(pile.pieces, (upper, lower))
+        is_open = np.zeros(count, np.bool_)
+        is_open[group[self._piece]] = True
+        self._take(pile.part(group, ~is_open))
+        self._pile = pile.part(group, is_open)
+        self._piece = (np.cumsum(is_open) - 1)[group[self._piece]]
+        top = int(self._pile.edges[0].row.min(initial=self._next_row))
+        self._obstacles = self._obstacles[self._obstacles[:, 1] >= top]
+
+    def _take(self, whole: _Pile) -> None:
+        """Keep what is to be said of whole objects."""
+        if not whole.pieces:
+            return
+        geobox, settings = self._scene.geobox, self._settings
+        table: dict[str, npt.NDArray[Any]] = statistics(*value_counts(*chain(whole.values)))
+        rim = np.bincount(chain(whole.touching)[0], minlength=whole.pieces)
+        table["touches_edge"] = rim > 0
+        outline = rings(whole.edges[0])
+        found = polygons = outline.polygons()
+        pixels = np.bincount(outline.owner, weights=outline.pixels).astype(np.int64)
+        seeded = table["probability_max"] > (-1.0 if settings.seed is None else settings.seed)
+        filled: Objects = np.empty(0, np.object_)
+        owner: Integers = np.empty(0, np.int64)
+        if settings.fill_holes_m2:
+            outline, filled, owner = self._fill(outline, whole.edges[0], seeded)
+            polygons = outline.polygons()
+        table["pixels"] = np.bincount(outline.owner, weights=outline.pixels).astype(np.int64)
+        table[REASON] = self._dropped(whole)
+        table = {name: column[seeded] for name, column in table.items()}
+        outlines = shapely.normalize(polygons[seeded])
+        table["area_m2"], table["perimeter_m"] = measured(outlines, geobox)
+        leave_out(table, rim=rim[seeded], pixels=pixels[seeded], least_m2=settings.min_area_m2)
+        kept = seeded.copy()
+        kept[seeded] = table[REASON] == ""
+        self._erased.append(found[~kept])
+        self._filled.append(filled[kept[owner]])
+        self._tables.append(table | self._placed(outlines))
+
+    def _dropped(self, whole: _Pile) -> Objects:
+        """The rule that leaves out each object; "" where none does, also where nothing is known."""
+        reasons = np.full(whole.pieces, "", np.object_)
+        if self._settings.rules:
+            found = means(chain(whole.layers), whole.pieces)
+            of_layer = dict(zip(self._settings.layers, found, strict=True))
+            for layer, sign, number in self._settings.rules:
+                reasons[follows(of_layer[layer], sign, number) & (reasons == "")] = f"{layer} {sign} {number:g}"
+        return reasons
+
+    def _fill(self, outline: Rings, parts: Edges, seeded: Bools) -> tuple[Rings, Objects, Integers]:
+        """The outlines without the holes that are filled; these holes, and whose they are."""
+        owner, first = np.unique(parts.owner, return_index=True)
+        kept = first[seeded[owner]]
+        tops = np.stack([parts.left[kept], parts.row[kept]], axis=1)
+        self._obstacles = np.concatenate([self._obstacles, tops])
+        holes = np.flatnonzero((outline.pixels < 0) & seeded[outline.owner])
+        shapes = outline.holes(holes)
+        small = measured(shapes, self._scene.geobox)[0] < self._settings.fill_holes_m2
+        holes, shapes = holes[small], shapes[small]
+        over = shapely.STRtree(shapes).query(shapely.points(self._obstacles + 0.5), predicate="within")[1]
+        free = np.ones(len(holes), np.bool_)
+        free[over] = False
+        gone = np.zeros(len(outline.pixels), np.bool_)
+        gone[holes[free]] = True
+        return outline.without(gone), shapes[free], outline.owner[holes[free]]
+
+    def _placed(self, outlines: Objects) -> dict[str, npt.NDArray[Any]]:
+        """Name, place in the scene, and polygon on the ground."""
+        geobox = self._scene.geobox
+        ground = shapely.orient_polygons(on_ground(outlines, geobox))
+        beginning = f"{self._bundle_id}/{self._scene.id}/"
+        names = [str(uuid.uuid5(_NAMESPACE, beginning + wkb)) for wkb in _hex(ground)]
+        if self._settings.simplify_m:
+            ground = _simplified(outlines, ground, self._scene, self._settings.simplify_m)
+        left, top, right, bottom = shapely.bounds(outlines).reshape(-1, 4).T
+        place = {"top": top, "left": left, "bottom": bottom, "right": right}
+        return {"slump_id": np.array(names, np.object_), "geometry": ground, **place}
+
+
+def _line(runs: Integers, width: int) -> Bools:
+    """A row of a mask from its runs."""
+    steps = np.zeros(width + 1, np.int8)
+    steps[runs[::2]] = 1
+    steps[runs[1::2]] = -1
+    line: Bools = np.cumsum(steps)[:width] > 0
+    return line
+
+
+def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: float) -> Objects:
+    """Polygons on the ground with fewer corners; those that would not be valid stay as they are."""
+    size = np.array(pixel_m(scene.geobox))[::-1]
+    metres = shapely.transform(outlines, lambda points: points * size)
+    simple = shapely.transform(shapely.simplify(metres, tolerance_m), lambda points: points / size)
+    placed = shapely.orient_polygons(on_ground(simple, scene.geobox))
+    found: Objects = np.where(shapely.is_valid(placed) & ~shapely.is_empty(placed), placed, ground)
+    return found
+
+
+def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str) -> "gpd.GeoDataFrame":
+    """The tables as slumps, sorted."""
+    import geopandas as gpd  # noqa: PLC0415 - only once a scene is mapped
+    import pandas as pd  # noqa: PLC0415
+
+    kinds = {"slump_id": "O", "geometry": "O", REASON: "O", "top": "f8", "left": "f8", "bottom": "f8", "right": "f8"}
+    kinds = COLUMNS | kinds
+
+    def column(name: str) -> Any:
+        return np.concatenate([np.empty(0, kinds[name]), *(table[name] for table in tables)])
+
+    order = np.lexsort([column(name) for name in ("right", "bottom", "left", "top")])
+    same: dict[str, Any] = {
+        "scene_id": scene.id,
+        "acquired": _utc(scene),
+        "bundle_id": bundle_id,
+        "status": "detected",
+        "reviewer": None,
+        "reviewed_at": None,
+    }
+    values: Iterator[Any] = ([same[name]] * len(order) if name in same else column(name)[order] for name in COLUMNS)
+    table = {name: pd.array(value, dtype=COLUMNS[name]) for name, value in zip(COLUMNS, values, strict=True)}
+    table[REASON] = pd.array(column(REASON)[order], dtype="string")
+    return gpd.GeoDataFrame(table, geometry=column("geometry")[order], crs=crs_of(scene.geobox))
+
+
+def _hex(polygons: Objects) -> list[str]:
+    """The polygons in hexadecimal WKB; as `shapely.Polygon.wkb_hex`, which is slower."""
+    return [wkb.hex().upper() for wkb in shapely.to_wkb(polygons)]
+
+
+def _utc(scene: Scene) -> "pd.Timestamp | None":
+    """When the scene was taken; a time without a zone is UTC."""
+    import pandas as pd  # noqa: PLC0415 - only once a scene is mapped
+
+    if scene.acquired is None:
+        return None
+    time = pd.Timestamp(scene.acquired)
+    return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")

@@ -1,0 +1,1 @@
+"""Ways to run a network, checked against each other and measured."""

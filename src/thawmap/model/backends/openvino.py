@@ -1,0 +1,153 @@
+"""OpenVINO on a processor: a network converted once, run without PyTorch's operations.
+
+The conversion takes more memory than the running, so it is done aside, and kept by bundle
+(`thawmap.model.backends.sandbox`). All of `thawmap.model.network.probability` is converted, with scaling and sigmoid,
+but for the filling of gaps: that is done before, and only in images that have any.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thawmap.config import Fill
+from thawmap.errors import ConfigError
+from thawmap.model.backends.agreement import Precision
+from thawmap.model.backends.devices import memory_errors, threads
+from thawmap.model.backends.sandbox import (
+    LIMIT_S,
+    AsideError,
+    cache_folder,
+    digest,
+    identity,
+    room,
+    run_aside,
+    versions,
+)
+from thawmap.model.bundle import Bundle
+from thawmap.model.gaps import fill_gaps
+
+CONVERTED, NETWORK = "converted", "network.xml"
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenVinoBackend:
+    """A converted network, one image after the other, on so many threads as PyTorch has.
+
+    It is compiled for the size of the images, again when that changes: a compilation for any size takes twice the
+    memory. A batch would take more memory and no less time.
+
+    Args:
+        path: What `convert` made.
+        precision: Of multiplications; without this said, a processor that knows bfloat16 would use it.
+        fill: What missing pixels look like (`thawmap.model.reading.Reading`).
+    """
+
+    def __init__(self, path: Path, precision: Precision, fill: Fill) -> None:
+        self._fill = fill
+        self._core = import_openvino().Core()
+        self._model = self._core.read_model(path)
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads(),
+            "ENABLE_CPU_PINNING": False,  # processes side by side would sit on the same processor
+        }
+        self._compiled: Any = None
+        self._shape: tuple[int, ...] = ()
+
+    def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Probability (N, H, W) of images (N, C, H, W), as `thawmap.model.backends.open.Backend` says."""
+        answers = np.empty((len(images), *images.shape[2:]), np.float32)
+        with memory_errors():
+            self._compile((1, *images.shape[1:]))
+            for image, answer in zip(images, answers, strict=True):
+                filled = fill_gaps(image[None]) if self._fill == "near" else image[None]
+                answer[:] = self._compiled(np.ascontiguousarray(filled, dtype=np.float32), share_outputs=True)[0][0]
+        return answers
+
+    def _compile(self, shape: tuple[int, ...]) -> None:
+        if shape == self._shape:
+            return
+        self._compiled, self._shape = None, ()  # its memory first
+        self._model.reshape(list(shape))
+        self._compiled, self._shape = self._core.compile_model(self._model, "CPU", self._settings), shape
+
+
+def open_openvino(bundle: Bundle, device: str, precision: Precision) -> OpenVinoBackend:
+    """The bundle on OpenVINO, converted now where it was not before.
+
+    Raises:
+        ConfigError: If the library is missing, the device is no processor, or the network cannot be converted.
+    """
+    if device != "cpu":
+        msg = f"backend openvino runs on the processor, but the device is {device}; set inference.device to cpu"
+        raise ConfigError(msg)
+    import_openvino()
+    path = convert(bundle)
+    try:
+        return OpenVinoBackend(path, precision, bundle.fill)
+    except RuntimeError as error:
+        msg = f"{path} cannot be read by OpenVINO; remove the folder {path.parent}, and it will be made again"
+        raise ConfigError(msg) from error
+
+
+def convert(bundle: Bundle, *, limit_s: float = LIMIT_S) -> Path:
+    """The network in OpenVINO's files, for images of any size; made now where it was not before.
+
+    Raises:
+        ConfigError: If it cannot be converted, or the cache folder cannot be written.
+    """
+    path = place(bundle)
+    if path.parent.exists():
+        return path
+    with room(bundle) as work:
+        try:
+            run_aside("thawmap.model.backends.tracing", work, {}, limit_s=limit_s)
+        except AsideError as error:
+            msg = (
+                f"architecture {bundle.architecture!r} with encoder {bundle.encoder!r} cannot be converted for "
+                f"OpenVINO ({error}); set inference.backend to eager"
+            )
+            raise ConfigError(msg) from error
+        _publish(work / CONVERTED, path.parent)
+    return path
+
+
+def place(bundle: Bundle) -> Path:
+    """Where the network in OpenVINO's files is kept, by what decides its answers."""
+    return cache_folder() / "openvino" / digest({"network": identity(bundle), "versions": versions()}) / NETWORK
+
+
+def import_openvino() -> Any:
+    """The library, without the part of it that reports its use to its makers.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    if find_spec("openvino") is None:
+        msg = "inference.backend is openvino, but its library is not installed; pip install 'thawmap[openvino]'"
+        raise ConfigError(msg)
+    silenced = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+    if silenced:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        return import_module("openvino")
+    finally:
+        if silenced:
+            del sys.modules["openvino_telemetry"]
+
+
+def _publish(made: Path, folder: Path) -> None:
+    """Give a finished folder its name; another process may have been faster."""
+    folder.parent.mkdir(exist_ok=True)
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise

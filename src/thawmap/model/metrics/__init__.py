@@ -1,0 +1,1 @@
+"""Counts of pixels, objects and boundaries, and the scores made of them."""

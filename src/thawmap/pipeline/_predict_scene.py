@@ -1,0 +1,281 @@
+"""What mapping does to one scene: an item of the engine, which can be sent to other processes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from thawmap import __version__
+from thawmap.config import Config, InferenceSettings
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.data.stack import Stack
+from thawmap.files.atomic import alone
+from thawmap.infer.ensemble import Member, Network, look_over, plan_scene
+from thawmap.infer.plan import memory
+from thawmap.infer.predict import predict as stream
+from thawmap.infer.sample import cut_out, first_cut_out
+from thawmap.maps.replacing import check_replaceable
+from thawmap.maps.write import Provenance, export, is_finished
+from thawmap.model import bundle_folder
+from thawmap.model.backends import prepared
+from thawmap.model.backends.agreement import RealImage, plausible
+from thawmap.model.backends.devices import kind, named, set_threads
+from thawmap.model.backends.memory import BASE_BYTES, bytes_per_pixel
+from thawmap.model.backends.select import choose
+from thawmap.model.bundle import Bundle
+from thawmap.pipeline._tiles import how_read, identity, inputs
+
+_MOST_READERS = 8  # threads that keep a GPU fed; on a CPU the network needs the processors
+_MOST_OPEN = 16  # bundles that a process holds ready
+_opened: dict[tuple[Path, InferenceSettings, int], Member] = {}
+
+
+def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
+    """Map one scene with one bundle, or with the mean of several; another process that maps it is waited for."""
+    config, bundles = project.config, [load_bundle(model) for model in models]
+    provenance = made_from(scene, config, bundles)
+    with alone(out / scene.id):
+        if is_finished(out, scene, provenance.fingerprint):
+            return
+        _share_processors(config.engine.workers)
+        further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
+        blank = [Member.of(bundle, _unready) for bundle in bundles]
+        overview = look_over(scene, blank, project.sources, further=further, picture=picture)
+        members = [
+            member_of(model, config.inference, partial(_part, scene, bundle, project, overview))
+            for model, bundle in zip(models, bundles, strict=True)
+        ]
+        export(
+            scene,
+            stream(scene, members, project.sources, config.inference, further=further, overview=overview),
+            out,
+            picture=Stack(overview.geobox, {name: overview[name] for name in (*picture, "valid")}),
+            polygons=config.polygons,
+            outputs=config.outputs,
+            provenance=provenance,
+        )
+
+
+def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -> bool:
+    """Whether a scene is still to be mapped.
+
+    Raises:
+        DataError: If its inputs cannot be found, or what stands at its place must stay.
+    """
+    if is_finished(out, scene, made_from(scene, config, bundles).fingerprint):
+        return False
+    check_replaceable(out / scene.id, scene.id)
+    return True
+
+
+def check_answers(models: Sequence[Path], config: Config) -> None:
+    """Refuse bundles whose network does not answer the self-test; of one that OpenVINO runs, that is asked instead.
+
+    Raises:
+        BundleError: If one does not, or cannot be rebuilt.
+        ConfigError: If there is no such device.
+    """
+    asked = config.inference
+    for bundle in map(load_bundle, models):
+        chosen = _backend(bundle, asked)
+        if prepared.recall(bundle, device=asked.device, backend=chosen, precision=asked.precision) is None:
+            _ = bundle.network
+
+
+def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:
+    """Measure once which backend is the fastest for each bundle, where that is asked for and worth it; what came out.
+
+    Workers then find the answer, so this is done before they begin.
+    """
+    config = project.config
+    if config.inference.backend != "auto":
+        return []
+    _share_processors(config.engine.workers)
+    pixels = config.inference.symmetries * sum(scene.geobox.height * scene.geobox.width for scene in scenes)
+    device, precision = config.inference.device, config.inference.precision
+    lines = []
+    for bundle in map(load_bundle, models):
+        image = partial(_first_part, scenes, bundle, project)
+        lines.append(choose(bundle, device=device, precision=precision, pixels=pixels, image=image).line)
+    return [line for line in lines if line]
+
+
+def _first_part(scenes: Sequence[Scene], bundle: Bundle, project: Project, side: int) -> npt.NDArray[np.float32]:
+    """What backends are timed and compared on: of the first scene that has something valid, else made up."""
+    found = first_cut_out(scenes, bundle, project.sources, side)
+    return plausible(bundle.layers, side)[0] if found is None else found[1]
+
+
+def _part(scene: Scene, bundle: Bundle, project: Project, overview: Stack, side: int) -> npt.NDArray[np.float32]:
+    """What a backend is compared on before it maps: of this scene, else made up."""
+    found = cut_out(scene, bundle, project.sources, side, overview=overview)
+    return plausible(bundle.layers, side)[0] if found is None else found
+
+
+def _share_processors(workers: int) -> None:
+    if workers > 1:
+        set_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What mapping a scene takes.
+
+    Attributes:
+        scene: Its id.
+        shape: Its rows and columns.
+        tile: Rows and columns of the largest window.
+        windows: Number of windows.
+        computed: Pixels that networks compute.
+        stored: Bytes of the rasters before they are compressed.
+        memory: Bytes of the process.
+        seconds: What the networks take, as measured once on this machine; None where it was not.
+    """
+
+    scene: str
+    shape: tuple[int, int]
+    tile: tuple[int, int]
+    windows: int
+    computed: int
+    stored: int
+    memory: float
+    seconds: float | None
+
+    def row(self) -> dict[str, str]:
+        """What a person reads of it."""
+        return {
+            "scene": self.scene,
+            "px": "x".join(map(str, self.shape)),
+            "windows": str(self.windows),
+            "largest": "x".join(map(str, self.tile)),
+            "computed Mpx": f"{self.computed / 1e6:.1f}",
+            "memory GB": f"{self.memory / 1e9:.1f}",
+            "minutes": "" if self.seconds is None else f"{self.seconds / 60:.1f}",
+        }
+
+
+def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
+    """What mapping a scene takes, from its cut; nothing is computed."""
+    config = project.config
+    here = config.inference.model_copy(update={"device": "cpu"})  # plans for a GPU are made where there is none
+    members = [_member(load_bundle(model), here, ready=False) for model in models]
+    further = config.polygons.layers
+    overview = look_over(scene, members, project.sources, further=further, size=512)
+    cut = plan_scene(scene, members, config.inference, overview, further=len(further))
+    asked = config.inference
+    known = [choose(load_bundle(one), device=asked.device, precision=asked.precision, pixels=0) for one in models]
+    rates = [one.seconds.get(one.chosen if asked.backend == "auto" else asked.backend) for one in known]
+    number = 4 if config.outputs.probability == "float32" else 1
+    pixel = number + 1 if len(models) == 1 else 2 * number + 1  # probability, of several bundles their spread, mask
+    return Cost(
+        scene=scene.id,
+        shape=cut.shape,
+        tile=cut.largest,
+        windows=sum(len(band) for band in cut.bands),
+        computed=cut.pixels * len(models) * asked.symmetries,
+        stored=cut.shape[0] * cut.shape[1] * pixel,
+        memory=memory(cut.largest, members, asked, width=cut.shape[1], further=len(further)),
+        seconds=None if None in rates else cut.pixels * asked.symmetries / 1e6 * sum(filter(None, rates)),
+    )
+
+
+def made_from(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> Provenance:
+    """All that a scene's map is made from."""
+    resolved = config.as_json()
+    settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
+    settings["project"], settings["version"] = config.project, __version__
+    settings["scene"] = identity(scene)
+    settings |= how_read(resolved)
+    chosen = config.polygons.threshold
+    return Provenance(
+        bundle="+".join(bundle.id for bundle in bundles),
+        threshold=fmean(bundle.threshold for bundle in bundles) if chosen == "bundle" else chosen,
+        config=settings,
+        inputs=[file for files in inputs(scene, config) for file in files],
+    )
+
+
+def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
+    """Layers of a quicklook: false colour where the scene has it, else what the bundle sees."""
+    colours = ("nir", "red", "green")
+    mapped = frozenset[str]().union(*(source.layers for source in project.sources))
+    return colours if set(colours) <= mapped else [bundle.layers[0].name]
+
+
+def load_bundle(model: Path) -> Bundle:
+    """A bundle, its files checked once in a process, and again when it was trained anew; `check_answers` is more."""
+    return _load_once(model, _stamp_of_bundle(model))
+
+
+def member_of(model: Path, settings: InferenceSettings, image: RealImage | None = None) -> Member:
+    """A bundle that is ready to run, opened once in a process.
+
+    `backend: auto` takes what was measured, and measures nothing. The first scene's ``image`` shows whether a backend
+    agrees with PyTorch; PyTorch itself in float32 needs none, and what is open is not compared again.
+
+    Raises:
+        ConfigError: If there is no such device, or the backend does not work here.
+    """
+    asked = (model, settings, _stamp_of_bundle(model))
+    if asked not in _opened:
+        while len(_opened) >= _MOST_OPEN:
+            _opened.pop(next(iter(_opened)))
+        _opened[asked] = _member(load_bundle(model), settings, image=image)
+    return _opened[asked]
+
+
+def unready_member(bundle: Bundle, settings: InferenceSettings) -> Member:
+    """A bundle with the memory that its backend takes; good for plans, not for computing."""
+    return _member(bundle, settings, ready=False)
+
+
+def _member(
+    bundle: Bundle, settings: InferenceSettings, *, ready: bool = True, image: RealImage | None = None
+) -> Member:
+    """A bundle with the memory that its backend takes; one that is not ready is good for plans."""
+    device, precision, chosen = settings.device, settings.precision, _backend(bundle, settings)
+    size = prepared.recall(bundle, device=device, backend=chosen, precision=precision)
+    opened: Network = _unready
+    if size is not None and ready:
+        opened = prepared.PreparedBackend(bundle)
+    elif size is None:
+        size = bytes_per_pixel(bundle, chosen, precision)
+        if ready:
+            from thawmap.model.backends.open import open_backend  # noqa: PLC0415 - torch loads slowly
+
+            opened = open_backend(bundle, device=device, backend=chosen, precision=precision, image=image)
+            prepared.remember(bundle, backend=chosen, precision=precision, bytes_per_pixel=size)
+    return replace(
+        Member.of(bundle, opened),
+        bytes_per_pixel=size,
+        base_bytes=BASE_BYTES[chosen],
+        readers=2 if kind(named(device)) == "cpu" else min(max(2, os.cpu_count() or 2), _MOST_READERS),
+    )
+
+
+def _backend(bundle: Bundle, settings: InferenceSettings) -> str:
+    """The name of the backend that is asked for, or that was measured to be the fastest."""
+    if settings.backend != "auto":
+        return str(settings.backend)
+    return choose(bundle, device=settings.device, precision=settings.precision, pixels=0).chosen
+
+
+def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    msg = f"a plan does not compute {len(images)} images"
+    raise AssertionError(msg)
+
+
+@lru_cache(maxsize=16)
+def _load_once(model: Path, _stamp: int) -> Bundle:
+    return bundle_folder.read(model)
+
+
+def _stamp_of_bundle(model: Path) -> int:
+    path = model / "bundle.json"
+    return path.stat().st_mtime_ns if path.exists() else 0

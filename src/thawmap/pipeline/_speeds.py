@@ -1,0 +1,273 @@
+"""What a machine does with a bundle: what `thawmap bench` measures."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from thawmap.config import Config, InferenceSettings, ModelSettings
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.errors import ConfigError, DataError
+from thawmap.infer.plan import plan
+from thawmap.infer.sample import first_cut_out
+from thawmap.layers import PAPER_LAYERS, layer
+from thawmap.model.backends.agreement import Precision, middle, plausible
+from thawmap.model.backends.select import TILE_PX, Trial, candidates, device_name, timed_side, trials
+from thawmap.model.backends.speed import operations_per_pixel, product_rate
+from thawmap.model.bundle import Bundle
+from thawmap.model.network import build, traits
+from thawmap.pipeline._predict_scene import load_bundle, unready_member
+from thawmap.text import counted
+
+SITE_PX = 8000
+"""Side in pixels of a PlanetScope site, some 24 km."""
+
+_FEW = -3.0  # bias of random weights: masks are small then, as those of slumps, and half of 1 is not all there is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What computes.
+
+    Attributes:
+        device: Name of the processor or the GPU.
+        threads: PyTorch's.
+        versions: Of the libraries.
+        operations_per_s: Of its matrix products in float32.
+    """
+
+    device: str
+    threads: int
+    versions: dict[str, str]
+    operations_per_s: float
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Machine":
+        """This one, its matrix products measured now."""
+        return cls(
+            device=device_name(str(device)),
+            threads=torch.get_num_threads(),
+            versions=_versions(),
+            operations_per_s=product_rate(device),
+        )
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        libraries = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        rate = f"{self.operations_per_s / 1e9:.0f} GFLOP/s in float32 matrix products"
+        return f"{self.device}, {threads}, {libraries}; {rate}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A bundle, and what it is timed and compared on.
+
+    Attributes:
+        name: Its folder.
+        bundle: The model.
+        image: (1, C, H, W) in physical units, NaN = missing.
+        scene: The scene that the image is the middle of; None: it is made up.
+        operations: Of the network, for each pixel.
+    """
+
+    name: str
+    bundle: Bundle
+    image: npt.NDArray[np.float32]
+    scene: str | None
+    operations: float
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        one, (height, width) = self.bundle, self.image.shape[2:]
+        network = f"{one.architecture} with {one.encoder}, {counted(len(one.layers), 'layer')}"
+        seen = "a made-up image" if self.scene is None else f"the middle of {self.scene}"
+        return (
+            f"{self.name}: {network}, {self.operations / 1e3:.0f} thousand operations for a pixel; "
+            f"measured on {seen}, {height} x {width} px"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """What a backend does with a bundle; None where it gave no answer.
+
+    Attributes:
+        model: Folder of the bundle.
+        backend: Its name.
+        precision: Of its multiplications.
+        seconds_per_mpx: For a million pixels, each once.
+        times_faster: Than PyTorch in float32.
+        largest_difference: In probability, from PyTorch in float32; None also where one answers with no number.
+        within: Share of pixels that differ by at most 0.02.
+        mask_iou: Intersection over union of its mask and PyTorch's in float32.
+        of_limit: What its operations would take as matrix products in float32, over what it takes.
+        site_minutes: For a site of `SITE_PX` rows and columns, cut as for a map.
+        refused: Why maps are not made with it; None where they may be.
+    """
+
+    model: str
+    backend: str
+    precision: Precision
+    seconds_per_mpx: float | None = None
+    times_faster: float | None = None
+    largest_difference: float | None = None
+    within: float | None = None
+    mask_iou: float | None = None
+    of_limit: float | None = None
+    site_minutes: float | None = None
+    refused: str | None = None
+
+    def row(self) -> dict[str, str]:
+        """What a person reads of it."""
+        seconds = self.seconds_per_mpx
+        return {
+            "model": self.model,
+            "backend": self.backend,
+            "precision": self.precision,
+            "s/Mpx": _said(seconds, "#.3g"),
+            "Mpx/s": _said(seconds and 1 / seconds, "#.3g"),
+            "times faster": _said(self.times_faster, ".2f"),
+            "of limit": _said(self.of_limit, ".0%"),
+            "site, min": _said(self.site_minutes, ".1f"),
+            "differs by": _said(self.largest_difference, ".1g"),
+            "within 0.02": _said(self.within, ".2%"),
+            "mask IoU": _said(self.mask_iou, ".3f"),
+            "agrees": "yes" if self.refused is None else "no",
+        }
+
+
+def random_bundle(architecture: str = "unet", encoder: str = "resnet34") -> Bundle:
+    """A network that sees the paper's layers, with random weights, always the same; it finds few slumps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        settings = ModelSettings(architecture=architecture, encoder=encoder)
+        network = build(settings, channels=len(PAPER_LAYERS)).eval()
+    heads = [one for name, one in network.named_parameters() if name.startswith("segmentation_head") and one.ndim == 1]
+    torch.nn.init.constant_(heads[-1], _FEW)
+    about = traits(network, channels=len(PAPER_LAYERS))
+    return Bundle(
+        architecture=architecture,
+        encoder=encoder,
+        layers=tuple(map(layer, PAPER_LAYERS)),
+        tile=TILE_PX if about.fixed_tile else 256,
+        stride=about.stride,
+        fixed_tile=about.fixed_tile,
+        network=network,
+    )
+
+
+def subject(model: Path | None, config: Config | None) -> Subject:
+    """A bundle, or U-Net with ResNet-34 and random weights, and an image for it.
+
+    Raises:
+        BundleError: If the bundle is damaged.
+        ConfigError: If the configuration has no scenes.
+        DataError: If nothing of its scenes is valid, or none can be read.
+    """
+    bundle = random_bundle() if model is None else load_bundle(model)
+    name = "random weights" if model is None else str(model)
+    side, operations = timed_side(bundle), operations_per_pixel(bundle)
+    if config is None:
+        made_up = plausible(bundle.layers, side)
+        return Subject(name=name, bundle=bundle, image=made_up, scene=None, operations=operations)
+    project = Project(config)
+    found = first_cut_out(_opened(project), bundle, project.sources, side)
+    if found is None:
+        msg = f"no scene of {config.project} can be read and has a usable pixel; see 'thawmap scenes'"
+        raise DataError(msg)
+    scene, image = found
+    return Subject(name=name, bundle=bundle, image=middle(image, side), scene=scene.id, operations=operations)
+
+
+def number_of_trials(device: torch.device, precisions: Sequence[Precision]) -> int:
+    """How many `speeds` there are of a bundle."""
+    return len({("eager", "float32"), *((name, one) for name in candidates(str(device)) for one in precisions)})
+
+
+def speeds(
+    of: Subject, machine: Machine, device: torch.device, precisions: Sequence[Precision], settings: InferenceSettings
+) -> Iterator[Speed]:
+    """What every backend does, PyTorch in float32 first; where that fails there are no others.
+
+    Raises:
+        ConfigError: If the cache folder cannot be written.
+        BundleError: If the network's answers are not numbers.
+    """
+    limit_s = of.operations * 1e6 / machine.operations_per_s
+    eager_s: float | None = None
+    for trial in trials(of.bundle, of.image, device=str(device), precisions=precisions):
+        if trial.seconds is None or trial.agreement is None:
+            yield Speed(model=of.name, backend=trial.backend, precision=trial.precision, refused=trial.refused)
+            continue
+        eager_s = eager_s or trial.seconds
+        yield Speed(
+            model=of.name,
+            backend=trial.backend,
+            precision=trial.precision,
+            seconds_per_mpx=trial.seconds,
+            times_faster=eager_s / trial.seconds,
+            largest_difference=trial.agreement.worst if math.isfinite(trial.agreement.worst) else None,
+            within=trial.agreement.near,
+            mask_iou=trial.agreement.overlap,
+            of_limit=limit_s / trial.seconds,
+            site_minutes=_site_minutes(of.bundle, trial, settings),
+            refused=trial.refused,
+        )
+
+
+def as_json(machine: Machine, subjects: Sequence[Subject], found: Sequence[Speed]) -> dict[str, Any]:
+    """All of it, for programs."""
+    models = {
+        one.name: {
+            "bundle": one.bundle.id,
+            "architecture": one.bundle.architecture,
+            "encoder": one.bundle.encoder,
+            "layers": [each.name for each in one.bundle.layers],
+            "operations_per_px": one.operations,
+            "scene": one.scene,
+            "image_px": list(one.image.shape[2:]),
+        }
+        for one in subjects
+    }
+    return {"machine": asdict(machine), "models": models, "site_px": SITE_PX, "speeds": [asdict(one) for one in found]}
+
+
+def _site_minutes(bundle: Bundle, trial: Trial, settings: InferenceSettings) -> float | None:
+    """What a site takes, its windows' overlaps included; None where these settings cannot cut one."""
+    here = settings.model_copy(update={"device": "cpu", "backend": trial.backend, "precision": trial.precision})
+    try:
+        cut = plan((SITE_PX, SITE_PX), [unready_member(bundle, here)], here)
+    except ConfigError:
+        return None
+    return None if trial.seconds is None else cut.pixels / 1e6 * settings.symmetries * trial.seconds / 60
+
+
+def _opened(project: Project) -> Iterator[Scene]:
+    """The scenes that can be opened."""
+    for candidate in project.candidates():
+        try:
+            yield project.open(candidate, labelled=False)
+        except DataError:
+            continue
+
+
+def _versions() -> dict[str, str]:
+    found = {"torch": str(torch.__version__)}
+    try:
+        return found | {"openvino": version("openvino")}
+    except PackageNotFoundError:
+        return found
+
+
+def _said(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,305 @@
+"""The recipe of fusing: which maps there are, whether they go together, and what is made of each place."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from thawmap import __version__
+from thawmap.config import Config, OutputSettings, PolygonSettings
+from thawmap.config.inputs import Settings
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.data.stack import Stack, assemble
+from thawmap.errors import ConfigError, DataError
+from thawmap.files.atomic import alone
+from thawmap.files.guard import check_apart
+from thawmap.geo.crs import crs_of
+from thawmap.maps.replacing import check_replaceable
+from thawmap.maps.write import Provenance, is_finished
+from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
+from thawmap.series import fuse as fusing
+from thawmap.series.fuse import Recipe
+from thawmap.series.places import Map, Place, open_map, places
+from thawmap.text import before, counted
+
+Section = TypeVar("Section", bound=Settings)
+
+_COLOURS = ("nir", "red", "green")
+_WITHOUT_RULES = "name the YAML with --config, and put --set 'polygons.drop=[]' over it"
+
+
+def fuse(
+    maps: Sequence[Path],
+    out: Path,
+    recipe: Recipe | None = None,
+    *,
+    config: Config | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Make one map of all that lie over each other; only what is missing or made from something else is made.
+
+    Args:
+        maps: Folders that `predict` made.
+        out: Folder of the fused maps; every place gets a folder in it.
+        recipe: How they are fused; None: the mean of all dates of each place.
+        config: Says how polygons are made and what is written, and where the images are that the pictures show; None:
+            as the maps were made, with the probabilities as pictures.
+        dry_run: Say what would be fused, and fuse nothing.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If the maps lie in no folder, or in the one that is written to; or polygons are to obey rules on
+            other layers.
+        DataError: If there is no map, or they are of several bundles or thresholds, or made with several settings.
+    """
+    recipe = recipe or Recipe()
+    found, failed = _open(maps, out)
+    made = _maker(found)
+    polygons = _section("polygons", PolygonSettings, found) if config is None else config.polygons
+    outputs = _section("outputs", OutputSettings, found) if config is None else config.outputs
+    if polygons.layers:
+        msg = f"polygons.drop asks for {polygons.layers[0]!r}, which fused maps have not; {_WITHOUT_RULES}"
+        raise ConfigError(msg)
+    threshold = made["thawmap:threshold"] if polygons.threshold == "bundle" else polygons.threshold
+    grounds = places(found, by=recipe.by)
+    project = None if config is None else Project(config)
+    read, written = [one.path.parent for one in found], [out / place.id for place in grounds]
+    if project is None:
+        check_apart([out], read, replaced=written)
+    else:
+        project.check_outputs([out], inputs=read, replaced=written)
+    provenance = partial(
+        _made_from,
+        recipe=recipe,
+        settings=(polygons, outputs),
+        bundle=made["thawmap:bundle"],
+        threshold=threshold,
+    )
+    todo, stuck = still_due(partial(_is_due, provenance=provenance, out=out), grounds, config)
+    kept, failed = len(grounds) - len(todo) - len(stuck), {**failed, **stuck}
+    what = f"{counted(len(found), 'map')} on {counted(len(grounds), recipe.by)}"
+    if dry_run:
+        pixels = sum(place.geobox.height * place.geobox.width for place in todo)
+        line = f"would fuse {what} into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
+        return Summary(lines=(line,), skipped=kept, failed=failed, rows=_rows(todo))
+    work = partial(
+        _write,
+        out=out,
+        recipe=recipe,
+        settings=(polygons, outputs),
+        provenance=provenance,
+        project=project,
+    )
+    _, broken = run_all(work, todo, config, progress, "fusing")
+    lines = (f"{what}: {recipe.how} of dates in {out}{before(kept)}", *_notes(grounds, out, recipe))
+    return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def _open(folders: Sequence[Path], out: Path) -> tuple[list[Map], dict[str, str]]:
+    """The maps in the folders, and why others cannot be used, by id."""
+    found: dict[str, Map] = {}
+    failed: dict[str, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            msg = f"{folder} is no folder; name one that 'thawmap predict' made"
+            raise ConfigError(msg)
+        if folder.resolve() == out.resolve():
+            msg = f"{out} holds the maps themselves, which are never changed; name another folder with --out"
+            raise ConfigError(msg)
+        for place in sorted(folder.iterdir()):
+            if not _is_map(place):
+                continue
+            if place.name in found:
+                msg = f"{place} and {found[place.name].path.parent} are maps of one scene; name one of their folders"
+                raise DataError(msg)
+            try:
+                found[place.name] = open_map(place)
+            except DataError as error:
+                failed[place.name] = str(error)
+    if not found:
+        why = f"; the first: {next(iter(failed.values()))}" if failed else "; make some with 'thawmap predict'"
+        msg = f"{' and '.join(str(folder) for folder in folders)} has no map that can be used{why}"
+        raise DataError(msg)
+    return list(found.values()), failed
+
+
+def _is_map(folder: Path) -> bool:
+    """Whether a folder is a map, or was to be one; those that are just being written begin with a point."""
+    files = (folder / name for name in ("item.json", "probability.tif", "probabilities.tif"))
+    return not folder.name.startswith(".") and any(file.exists() for file in files)
+
+
+def _maker(maps: Sequence[Map]) -> Mapping[str, Any]:
+    """What all maps say of the bundle and threshold that made them.
+
+    Raises:
+        DataError: If they do not say the same.
+    """
+    for name in ("thawmap:bundle", "thawmap:threshold"):
+        by = {one.made[name]: one.id for one in maps}
+        if len(by) > 1:
+            said = " and ".join(sorted(f"{value} ({scene})" for value, scene in by.items()))
+            msg = f"the maps are of {name} {said}, which make no common probability; fuse those of one model"
+            raise DataError(msg)
+    return maps[0].made
+
+
+def _section(name: str, kind: type[Section], maps: Sequence[Map]) -> Section:
+    """The settings of this name that all maps were made with.
+
+    Raises:
+        DataError: If they were not made with the same, or not by this version.
+    """
+    said = {one.id: one.made.get("thawmap:config", {}).get(name, {}) for one in maps}
+    first = next(iter(said))
+    other = next((scene for scene in said if said[scene] != said[first]), None)
+    if other is not None:
+        msg = f"{first} and {other} were made with different {name!r} settings; name the YAML to obey with --config"
+        raise DataError(msg)
+    try:
+        return kind.model_validate(said[first])
+    except ValidationError as error:
+        msg = f"{first} was made with {name!r} settings of another version; name the YAML to obey with --config"
+        raise DataError(msg) from error
+
+
+def _made_from(
+    place: Place,
+    recipe: Recipe,
+    settings: tuple[PolygonSettings, OutputSettings],
+    *,
+    bundle: str,
+    threshold: float,
+) -> Provenance:
+    """All that a place's fused map is made from."""
+    polygons, outputs = (section.model_dump(mode="json") for section in settings)
+    own = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
+    ground = {
+        "shape": list(place.geobox.shape),
+        "transform": list(place.geobox.affine)[:6],
+        "crs": crs_of(place.geobox),
+    }
+    return Provenance(
+        bundle=bundle,
+        threshold=threshold,
+        config={"fuse": own, "grid": ground, "polygons": polygons, "outputs": outputs, "version": __version__},
+        inputs=[_stamp(one) for one in place.maps],
+    )
+
+
+def _stamp(one: Map) -> dict[str, Any]:
+    """What tells that a map has changed."""
+    try:
+        status = one.path.stat()
+    except OSError as error:
+        msg = f"{one.path} cannot be read ({error.strerror}); make its map again with 'thawmap predict'"
+        raise DataError(msg) from error
+    return {
+        "name": f"{one.id}/{one.path.name}",
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "fingerprint": one.made.get("thawmap:fingerprint"),
+        "acquired": None if one.acquired is None else one.acquired.isoformat(),
+    }
+
+
+def _is_due(place: Place, *, provenance: Callable[[Place], Provenance], out: Path) -> bool:
+    """Whether a place is still to be fused.
+
+    Raises:
+        DataError: If a map of it is gone, or what stands where it is written must stay.
+    """
+    if is_finished(out, place.scene, provenance(place).fingerprint):
+        return False
+    check_replaceable(out / place.id, place.id, fused=True)
+    return True
+
+
+def _write(
+    place: Place,
+    *,
+    out: Path,
+    recipe: Recipe,
+    settings: tuple[PolygonSettings, OutputSettings],
+    provenance: Callable[[Place], Provenance],
+    project: Project | None,
+) -> None:
+    """Fuse one place: an item of the engine; another process that fuses it is waited for."""
+    made_from = provenance(place)
+    with alone(out / place.id):
+        if is_finished(out, place.scene, made_from.fingerprint):
+            return
+        fusing.write(
+            place,
+            out,
+            recipe,
+            picture=fusing.preview(place) if project is None else _picture(place, project),
+            polygons=settings[0],
+            outputs=settings[1],
+            provenance=made_from,
+        )
+
+
+def _picture(place: Place, project: Project) -> Stack:
+    """The latest clear images of a place in false colour on a coarse grid; its probability where none is at hand."""
+    probability = fusing.preview(place)
+    shape = tuple(probability.geobox.shape)
+    images = {name: np.full(shape, np.nan, np.float32) for name in _COLOURS}
+    seen, opened = np.zeros(shape, bool), False
+    for scene in _scenes(place, project):
+        try:
+            stack = assemble(scene, _COLOURS, probability.geobox, project.sources)
+        except DataError:
+            continue
+        fresh, opened = stack["valid"] & ~seen, True
+        for name, values in images.items():
+            values[fresh] = stack[name][fresh]
+        seen |= fresh
+    return Stack(probability.geobox, {**images, "valid": seen}) if opened else probability
+
+
+def _scenes(place: Place, project: Project) -> Iterator[Scene]:
+    """The scenes behind a place's maps that are at hand, the latest first."""
+    try:
+        known = {one.id: one for one in project.candidates()}
+    except ConfigError:
+        return
+    for one in sorted(place.maps, key=lambda item: (str(item.acquired or ""), item.id), reverse=True):
+        try:
+            yield project.open(known[one.id], labelled=False)
+        except (KeyError, DataError):
+            continue
+
+
+def _rows(grounds: Sequence[Place]) -> list[dict[str, Any]]:
+    """One row for each place that would be fused."""
+    return [
+        {
+            "place": place.id,
+            "maps": len(place.maps),
+            "dates": len(place.dates),
+            "warped": place.warped,
+            "px": f"{place.geobox.width}x{place.geobox.height}",
+            "crs": crs_of(place.geobox),
+        }
+        for place in grounds
+    ]
+
+
+def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]:
+    """What a user should know of the places, and of others that an earlier run has left in the folder."""
+    alone = sum(len(place.dates) == 1 for place in grounds)
+    if alone:
+        yield f"{counted(alone, recipe.by)} with one date only: nothing is fused there"
+    warped = sum(place.warped for place in grounds)
+    if warped:
+        yield f"{counted(warped, 'map')} on other pixels than the {recipe.by}'s: warped, bilinear"
+    now = {place.id for place in grounds}
+    others = [path.parent.name for path in sorted(out.glob("*/item.json")) if path.parent.name not in now]
+    if others:
+        yield f"{out} holds {len(others)} more that are not of these maps, such as {others[0]}; delete the outdated"

@@ -1,0 +1,160 @@
+"""The verb predict: which scenes are mapped, with which bundles, and which need not be."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from thawmap.config import Config
+from thawmap.data.derive import RECIPES, obtainable
+from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
+from thawmap.errors import BundleError, ConfigError
+from thawmap.pipeline import _scenes
+from thawmap.pipeline.progress import Progress, Silence, Summary, run_all, still_due
+from thawmap.text import before, counted
+
+if TYPE_CHECKING:
+    from thawmap.model.bundle import Bundle
+
+
+def predict(
+    config: Config,
+    model: Path | Sequence[Path],
+    out: Path,
+    *,
+    places: Sequence[Path] = (),
+    part: Literal["train", "validation", "test"] | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Map scenes with a bundle, or with the mean of several; only what is missing or made from something else.
+
+    Args:
+        config: Which scenes, and how they are read.
+        model: Folder of the bundle, or of each of several.
+        out: Folder of the maps.
+        places: Files or folders of scenes to map instead of the configuration's.
+        part: Only the scenes of this part of the split.
+        dry_run: Say what would be mapped, and map nothing.
+        progress: Is told what happens.
+
+    Raises:
+        ConfigError: If no scene is found, a rule asks for a layer that nothing has, or ``out`` is where inputs lie.
+        BundleError: If a bundle is damaged, or was trained on layers that are made in another way.
+    """
+    from thawmap.pipeline import _predict_scene  # noqa: PLC0415 - torch loads slowly
+
+    models = (model,) if isinstance(model, Path) else tuple(model)
+    check_distinct(models)
+    project, bundles = Project(config), [_predict_scene.load_bundle(one) for one in models]
+    for bundle in bundles:
+        _check_recipes(config, bundle)
+    _check_rules(project)
+    opener = partial(project.open, labelled=False)
+    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", here=True)
+    chosen = [scene for scene in opened if part in (None, project.part(scene))]
+    if not chosen and not failed:
+        msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
+        raise ConfigError(msg)
+    for line in _scenes.notes({scene.id: scene.notes for scene in chosen}):
+        (progress or Silence()).say(line)
+    project.check_outputs([out], chosen, inputs=models, replaced=[out / scene.id for scene in chosen])
+    todo, stuck = still_due(partial(_predict_scene.is_due, config=config, bundles=bundles, out=out), chosen, config)
+    kept, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}
+    if todo:
+        _predict_scene.check_answers(models, config)
+    if dry_run:
+        return _planned(todo, project, models, out, kept=kept, failed=failed, progress=progress)
+    for line in _predict_scene.choose_backends(models, project, todo):
+        (progress or Silence()).say(line)
+    mapping = partial(_predict_scene.map_scene, project=project, models=models, out=out)
+    _, broken = run_all(mapping, todo, config, progress, "mapping")
+    mapped = [scene.id for scene in chosen if scene.id not in {**stuck, **broken}]
+    line = f"{counted(len(mapped), 'scene is', 'scenes are')} mapped{before(kept)}: {out}"
+    more = _what_next(out, mapped, config)
+    return Summary(lines=(line, *more), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+
+
+def _what_next(out: Path, mapped: Sequence[str], config: Config) -> Iterator[str]:
+    """What to open, and what to run, after scenes are mapped."""
+    from thawmap.maps.write import NAMES  # noqa: PLC0415
+
+    if not mapped:
+        return
+    folder, many = out / mapped[0], f" and {len(mapped) - 1} more" if len(mapped) > 1 else ""
+    polygons = f"{NAMES[config.outputs.names]['slumps']}.{config.outputs.vectors[0]}"
+    yield f"look at {folder / 'quicklook.png'}{many}; {polygons} beside it opens in QGIS"
+
+
+def check_distinct(models: Sequence[Path]) -> None:
+    """Refuse a bundle that is named twice: the mean of it with itself says nothing more.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    resolved = [model.resolve() for model in models]
+    for model in models:
+        if resolved.count(model.resolve()) > 1:
+            msg = f"--model {model} is named twice; name each bundle once, two or more for their mean"
+            raise ConfigError(msg)
+
+
+def _planned(
+    todo: Sequence[Scene],
+    project: Project,
+    models: Sequence[Path],
+    out: Path,
+    *,
+    kept: int,
+    failed: dict[str, str],
+    progress: Progress | None,
+) -> Summary:
+    """What mapping would take: a row per scene, and a line."""
+    from thawmap.pipeline import _predict_scene  # noqa: PLC0415
+
+    look_at = partial(_predict_scene.cost, project=project, models=models)
+    costs, faults = run_all(look_at, todo, project.config, progress, "plan", here=True)
+    rows = [cost.row() for cost in costs]
+    windows, pixels, stored = (sum(getattr(cost, name) for cost in costs) for name in ("windows", "computed", "stored"))
+    peak = max((cost.memory for cost in costs), default=0)
+    seconds = [cost.seconds for cost in costs]
+    minutes = "" if None in seconds or not costs else f", {sum(filter(None, seconds)) / 60:.0f} minutes of the networks"
+    line = (
+        f"would map {counted(len(costs), 'scene')} into {out}: {pixels / 1e6:.1f} million pixels in "
+        f"{counted(windows, 'window')}, at most "
+        f"{stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory{minutes}; {kept} are finished"
+    )
+    return Summary(lines=(line,), skipped=kept, failed={**failed, **faults}, rows=rows)
+
+
+def _check_recipes(config: Config, bundle: "Bundle") -> None:
+    """Refuse layers that are made in another way than those that the bundle was trained on (law 14).
+
+    Raises:
+        BundleError: If a layer is.
+    """
+    for layer in bundle.layers:
+        recipe = config.made_as(layer.name)
+        if recipe and layer.recipe and recipe != layer.recipe:
+            msg = (
+                f"bundle {bundle.id} was trained on {layer.name} made with {layer.recipe!r}, the configuration makes "
+                f"it with {recipe!r}; correct 'sources.elevation'"
+            )
+            raise BundleError(msg)
+
+
+def _check_rules(project: Project) -> None:
+    """Refuse rules over layers that nothing has.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    available = frozenset[str]().union(*(source.layers for source in project.sources))
+    for name in project.config.polygons.layers:
+        if not obtainable(name, available=available):
+            msg = (
+                f"polygons.drop asks for {name!r}, which is in no source and no recipe makes; sources have "
+                f"{', '.join(sorted(available))}, recipes make {', '.join(RECIPES)}"
+            )
+            raise ConfigError(msg)

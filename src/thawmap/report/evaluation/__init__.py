@@ -1,0 +1,1 @@
+"""How good maps are: scores, tables and the page."""

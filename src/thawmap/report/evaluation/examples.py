@@ -1,0 +1,119 @@
+"""Places to look at: the scenes that a model maps best, middling and worst, with image, probability and labels."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+
+from thawmap.data.labels.polygons import Labels
+from thawmap.data.raster.io import raster_info
+from thawmap.data.sources.base import Scene, Source
+from thawmap.data.stack import assemble
+from thawmap.geo.geobox import window_geobox
+from thawmap.report.evaluation.result import Evaluation
+from thawmap.report.evaluation.score import Scored, probability_file, read_mask, read_probability
+
+COMPOSITES = (("nir", "red", "green"), ("red", "green", "blue"))
+"""Layers shown as red, green and blue: the first of these that a project has."""
+
+_DEGREE_M = 111_320.0  # a degree of latitude
+_MISSING = 139  # grey of a pixel without data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Place:
+    """A part of a scene, with everything that is drawn of it.
+
+    Attributes:
+        rank: What it is an example of, such as "best".
+        scored: The scene's counts.
+        layers: The layers that the image shows as red, green and blue.
+        image: (y, x, 3) uint8.
+        probability: (y, x) float32, 0..1; NaN = missing.
+        target: (y, x) uint8; 1 object, 0 not, 255 not scored.
+        mapped: (y, x) bool, where the map has objects; None where it has no mask.
+        pixel_m: Side of a pixel in metres.
+    """
+
+    rank: str
+    scored: Scored
+    layers: tuple[str, ...]
+    image: npt.NDArray[np.uint8]
+    probability: npt.NDArray[np.float32]
+    target: npt.NDArray[np.uint8]
+    mapped: npt.NDArray[np.bool_] | None
+    pixel_m: float
+
+
+def examples(
+    evaluation: Evaluation, *, threshold_name: str, regions: Collection[str] | None = None
+) -> dict[str, Scored]:
+    """The scenes with the best, the median and the worst IoU, by those words; scenes without an IoU have no rank.
+
+    Args:
+        evaluation: What was scored.
+        threshold_name: The threshold whose IoU ranks them.
+        regions: Where to look; None, or names of which none was scored: everywhere.
+    """
+    table = evaluation.table
+    inside = table["region"].isin(regions or ())
+    table = table[inside] if inside.any() else table
+    rows = table[(table["scope"] == "scene") & (table["threshold_name"] == threshold_name)]
+    ranked = rows.dropna(subset=["iou"]).sort_values(["iou", "scene"], ascending=[False, True])["scene"].tolist()
+    if not ranked:
+        return {}
+    scenes = {item.scene: item for item in evaluation.scenes}
+    last = len(ranked) - 1
+    wanted = {"best": 0} | ({"median": last // 2} if last > 1 else {}) | ({"worst": last} if last else {})
+    return {rank: scenes[ranked[place]] for rank, place in wanted.items()}
+
+
+def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels, sources: Sequence[Source]) -> Place:
+    """Read the richest window of a scene that was scored.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    path = probability_file(maps / scene.id)
+    geobox = window_geobox(raster_info(path).geobox, scored.richest)
+    layers = composite(frozenset[str]().union(*(source.layers for source in sources)))
+    stack = assemble(scene, layers, geobox, sources)
+    return Place(
+        rank=rank,
+        scored=scored,
+        layers=layers,
+        image=stretch(np.stack([stack[name] for name in layers], axis=-1)),
+        probability=read_probability(path, geobox),
+        target=labels.burn(scene, geobox),
+        mapped=read_mask(maps / scene.id, geobox),
+        pixel_m=_pixel_m(geobox),
+    )
+
+
+def composite(available: Collection[str]) -> tuple[str, ...]:
+    """Three of the layers to show as red, green and blue; one layer, three times, where no composite is there."""
+    return next((layers for layers in COMPOSITES if set(layers) <= set(available)), (min(available),) * 3)
+
+
+def stretch(bands: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """Three bands (y, x, 3), NaN = missing, each from its 2nd to its 98th percentile; grey where one is missing."""
+    image = np.full(bands.shape, _MISSING, np.uint8)
+    known = np.isfinite(bands).all(axis=-1)
+    if known.any():
+        low, high = np.percentile(bands[known], [2, 98], axis=0)
+        image[known] = (np.clip((bands[known] - low) / np.maximum(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    return image
+
+
+def _pixel_m(geobox: GeoBox) -> float:
+    """Width of a pixel in metres, at the middle of the grid."""
+    width = abs(float(geobox.resolution.x))
+    crs = geobox.crs
+    if crs is None or crs.projected:
+        return width
+    box = geobox.boundingbox
+    return width * _DEGREE_M * math.cos(math.radians((box.top + box.bottom) / 2))

@@ -1,0 +1,370 @@
+"""One scene's map against its labels: pixels, boundaries, objects, in bounded memory.
+
+Two passes over the scene. The first goes window by window, with a rim for the boundaries, and notes which blocks of
+`_BLOCK` pixels hold anything that is mapped or labelled. The second goes by clusters of such blocks that touch: an
+object, and all that it can be matched with, lies within one of them, so objects of clusters add. So a scene costs the
+memory of a window (260 MB), or of its largest cluster: about 20 bytes per pixel, 75 where all of it is one object. A
+cluster beyond `_LARGEST` pixels is not looked at, and the scene's objects are not known.
+
+Probabilities count as hundredths, as maps store them, for pixels and objects alike.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+from scipy import ndimage
+
+from thawmap.data.labels.polygons import IGNORE, Labels
+from thawmap.data.raster.io import raster_info, read_raster
+from thawmap.data.sources.base import Scene
+from thawmap.data.vector.io import read_vector
+from thawmap.errors import DataError
+from thawmap.geo.geobox import window_geobox
+from thawmap.grid import Window, blocks
+from thawmap.maps.item import read_item
+from thawmap.model.metrics.boundaries import boundary_counts
+from thawmap.model.metrics.objects import Comparison, Detections
+from thawmap.model.metrics.pixels import Counts, Histogram, histogram
+
+Rule: TypeAlias = float | Literal["centroid"]
+"""When two objects match: by the smallest IoU, or by their centres."""
+
+RULES: tuple[Rule, ...] = (*(tenths / 10 for tenths in range(1, 10)), "centroid")
+"""Rules that objects are counted by; `MAIN` is the one of the main table."""
+
+MAIN = 0.5
+BOUNDARY_PX = 2
+"""Width of the bands along outlines, in pixels: about what a hand that digitises may be off."""
+
+_SIDE = 2048  # of the windows that are read, in pixels
+_BLOCK = 32  # side of the blocks that clusters are made of, in pixels
+_LARGEST = 2**26  # pixels of the largest cluster whose objects are counted: at most 5 GB
+_LOOK = 512  # side of the windows that are shown, in pixels
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shapes:
+    """Boundaries and objects at one threshold; they add.
+
+    Attributes:
+        boundary: Pixels by whether they lie in the predicted band, the labelled band, both or neither.
+        matched: Counts of objects by rule; None where a cluster was too large.
+        ranked: Predicted objects by confidence, matched by an IoU of `MAIN`; None likewise.
+    """
+
+    boundary: Counts = field(default_factory=Counts)
+    matched: Mapping[Rule, Counts] | None
+    ranked: Detections | None
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Nothing is mapped, and nothing labelled."""
+        return cls(matched=MappingProxyType(dict.fromkeys(RULES, Counts())), ranked=Detections.empty())
+
+    def __add__(self, other: "Shapes") -> "Shapes":
+        """The counts of both together; not known where one is not."""
+        boundary = self.boundary + other.boundary
+        if self.matched is None or other.matched is None or self.ranked is None or other.ranked is None:
+            return Shapes(boundary=boundary, matched=None, ranked=None)
+        matched = {rule: self.matched[rule] + other.matched[rule] for rule in RULES}
+        return Shapes(boundary=boundary, matched=MappingProxyType(matched), ranked=self.ranked + other.ranked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scored:
+    """What one scene's map and labels say of each other.
+
+    Attributes:
+        scene: Id of the scene.
+        region: Its region; "" where it has none.
+        histogram: Pixels with a probability and a label.
+        shapes: Boundaries and objects by the name of the threshold.
+        ignored: Pixels that the labels leave out.
+        missing: Pixels with a label and no probability.
+        objects_mapped: Polygons in slumps.gpkg; None without that file.
+        objects_labelled: Digitised polygons in the scene; None where labels are rasters.
+        cut_at: Threshold of the map's polygons; None where the map does not say.
+        left_out: Number of objects that the map leaves out, by the reason.
+        bundle: Id of the model that made the map; "" where the map does not say.
+        richest: The window with the most labelled object pixels, or else the highest probabilities: where to look.
+    """
+
+    scene: str
+    region: str
+    histogram: Histogram
+    shapes: Mapping[str, Shapes]
+    ignored: int
+    missing: int
+    objects_mapped: int | None
+    objects_labelled: int | None
+    cut_at: float | None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    bundle: str
+    richest: Window
+
+
+def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, float]) -> Scored:
+    """Compare one scene's map with its labels.
+
+    Args:
+        scene: The scene.
+        maps: Folder of the scenes' folders.
+        labels: What people said of each pixel.
+        thresholds: Name to value; objects are where the probability is above it, at the threshold of the map's polygons
+            where its mask says so, without those that it leaves out.
+
+    Raises:
+        DataError: If the scene has no map, no pixel has both a probability and a label, or a file is damaged.
+    """
+    folder = maps / scene.id
+    item = _item(folder)
+    maker = item["properties"]
+    cut_at = maker.get("thawmap:threshold")
+    compared = _Compared.of(scene, probability_file(folder), labels, mask=mask_file(folder), cut_at=cut_at)
+    first = _look(compared, thresholds)
+    if not first.histogram.total:
+        msg = f"scene {scene.id} has no pixel with both a probability and a label; see its mask and its labels"
+        raise DataError(msg)
+    objects = _objects(compared, first.occupied, thresholds)
+    outlines = labels.outlines(scene)
+    return Scored(
+        scene=scene.id,
+        region=scene.region or "",
+        histogram=first.histogram,
+        shapes={name: found + objects[name] for name, found in first.shapes.items()},
+        ignored=first.ignored,
+        missing=first.missing,
+        objects_mapped=_polygons(folder / item["assets"].get("slumps_gpkg", {}).get("href", "slumps.gpkg")),
+        objects_labelled=None if outlines is None else len(outlines),
+        cut_at=cut_at,
+        left_out=dict(maker.get("thawmap:left_out") or {}),
+        bundle=maker.get("thawmap:bundle") or "",
+        richest=_whole(first.richest[2], compared.shape),
+    )
+
+
+def probability_file(folder: Path) -> Path:
+    """The raster of probabilities in a scene's folder, as its item names it.
+
+    Raises:
+        DataError: If the item is none.
+    """
+    return folder / str(_item(folder)["assets"].get("probability", {}).get("href", "probability.tif"))
+
+
+def read_probability(path: Path, geobox: GeoBox) -> npt.NDArray[np.float32]:
+    """Probability (y, x), float32, 0..1, NaN = missing, on a part of the map's grid; bytes hold hundredths."""
+    stored: npt.NDArray[np.float32] = read_raster(path, geobox, bands=[1])[0]
+    return stored if raster_info(path).dtype.startswith("float") else stored / np.float32(100)
+
+
+def mask_file(folder: Path) -> Path | None:
+    """The raster in a scene's folder that says where objects are; None where there is none.
+
+    Raises:
+        DataError: If the item is none.
+    """
+    assets = _item(folder)["assets"]
+    path = folder / str(assets["mask"]["href"]) if "mask" in assets else None
+    return path if path is not None and path.exists() else None
+
+
+def read_mask(folder: Path, geobox: GeoBox) -> Bools | None:
+    """Where a map has objects (y, x), on a part of its grid; None where it has no mask."""
+    path = mask_file(folder)
+    return None if path is None else read_raster(path, geobox, bands=[1])[0] == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Compared:
+    """A scene's map and labels, which can be read by windows.
+
+    Attributes:
+        scene: The scene.
+        path: Its map.
+        labels: The labels.
+        geobox: The map's grid.
+        mask: Where it says which pixels are of objects; None where it does not.
+        cut_at: Threshold of the mask.
+    """
+
+    scene: Scene
+    path: Path
+    labels: Labels
+    geobox: GeoBox
+    mask: Path | None
+    cut_at: float | None
+
+    @classmethod
+    def of(cls, scene: Scene, path: Path, labels: Labels, *, mask: Path | None, cut_at: float | None) -> Self:
+        """Map and labels of a scene.
+
+        Raises:
+            DataError: If there is no map.
+        """
+        if not path.exists():
+            msg = f"scene {scene.id} has no map in {path.parent.parent}; make it with 'thawmap predict'"
+            raise DataError(msg)
+        geobox = raster_info(path).geobox
+        return cls(scene=scene, path=path, labels=labels, geobox=geobox, mask=mask, cut_at=cut_at)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the map."""
+        return self.geobox.height, self.geobox.width
+
+    def read(self, window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+        """Whole hundredths of probability (y, x), NaN = missing or beyond the map; and the target (y, x)."""
+        here = window_geobox(self.geobox, window)
+        probability = read_probability(self.path, here)
+        return np.rint(probability * np.float32(100)).astype(np.float64) / 100, self.labels.burn(self.scene, here)
+
+    def objects(self, window: Window, probability: npt.NDArray[np.float64], threshold: float) -> Bools:
+        """Where objects are (y, x): as the map says at its own threshold, else above the threshold."""
+        if self.mask is None or threshold != self.cut_at:
+            return probability > threshold
+        mask: Bools = read_raster(self.mask, window_geobox(self.geobox, window), bands=[1])[0] == 1
+        return mask
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Sums:
+    """What the first pass found.
+
+    Attributes:
+        occupied: Blocks in which anything is mapped or labelled, (rows, columns) bool.
+        shapes: Boundaries by the name of the threshold, and no objects yet.
+        histogram: Pixels by probability and label.
+        ignored: Pixels that the labels leave out.
+        missing: Pixels with a label and no probability.
+        richest: Labelled pixels, sum of probabilities, and the window that has most of them.
+    """
+
+    occupied: Bools
+    shapes: dict[str, Shapes]
+    histogram: Histogram
+    ignored: int = 0
+    missing: int = 0
+    richest: tuple[float, float, Window] = (-1.0, -1.0, Window(row=0, col=0, height=1, width=1))
+
+
+def _look(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
+    """The first pass: pixels, boundaries, and where objects are."""
+    rows, cols = (-(-side // _BLOCK) for side in compared.shape)
+    shapes = dict.fromkeys(thresholds, Shapes.empty())
+    sums = _Sums(occupied=np.zeros((rows, cols), np.bool_), shapes=shapes, histogram=Histogram.empty())
+    for window in blocks(compared.shape, side=_SIDE):
+        probability, target = compared.read(_grown(window))
+        inner = np.zeros(target.shape, np.bool_)
+        inner[BOUNDARY_PX:-BOUNDARY_PX, BOUNDARY_PX:-BOUNDARY_PX] = True
+        known = np.isfinite(probability)
+        for name, value in thresholds.items():
+            objects = compared.objects(_grown(window), probability, value)
+            bands = boundary_counts(objects, target, known, width=BOUNDARY_PX, within=inner)
+            sums.shapes[name] += replace(Shapes.empty(), boundary=bands)
+        _note(sums, window, probability[inner].reshape(window.height, -1), target[inner].reshape(window.height, -1))
+        something = inner & ((probability > min(thresholds.values())) | (known & (target == 1)))
+        places = (np.nonzero(something)[0] + window.row, np.nonzero(something)[1] + window.col)
+        sums.occupied[tuple((place - BOUNDARY_PX) // _BLOCK for place in places)] = True
+    return sums
+
+
+def _note(sums: _Sums, window: Window, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8]) -> None:
+    """Add a window's pixels."""
+    known = np.isfinite(probability)
+    sums.histogram += histogram(probability, target, known)
+    sums.ignored += int((target == IGNORE).sum())
+    sums.missing += int(((target != IGNORE) & ~known).sum())
+    for part in blocks(target.shape, side=_LOOK):
+        here = (part.rows, part.cols)
+        place = Window(row=window.row + part.row, col=window.col + part.col, height=part.height, width=part.width)
+        rich = (float((known[here] & (target[here] == 1)).sum()), float(np.nansum(probability[here])), place)
+        sums.richest = max(sums.richest, rich, key=lambda item: item[:2])
+
+
+def _objects(compared: _Compared, occupied: Bools, thresholds: Mapping[str, float]) -> dict[str, Shapes]:
+    """The second pass: objects by the name of the threshold."""
+    found = dict.fromkeys(thresholds, Shapes.empty())
+    for window, kept in _clusters(occupied, compared.shape):
+        if window.height * window.width > _LARGEST:
+            return dict.fromkeys(thresholds, Shapes(matched=None, ranked=None))
+        inside = kept.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[: window.height, : window.width]
+        probability, target = compared.read(window)
+        known = np.isfinite(probability)
+        target[~inside & (target == 1)] = 0
+        for name, value in thresholds.items():
+            found[name] += _match(compared.objects(window, probability, value) & inside, probability, target, known)
+    return found
+
+
+def _match(
+    prediction: Bools, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8], known: Bools
+) -> Shapes:
+    """Objects of a window, matched by every rule."""
+    pairs = Comparison.of(prediction, target, known)
+    matched = {
+        rule: pairs.counts(match="centroid") if isinstance(rule, str) else pairs.counts(min_iou=rule) for rule in RULES
+    }
+    return Shapes(matched=MappingProxyType(matched), ranked=pairs.detections(probability, min_iou=MAIN))
+
+
+def _clusters(occupied: Bools, shape: tuple[int, int]) -> Iterator[tuple[Window, Bools]]:
+    """Windows in pixels with their blocks (rows, columns) that count, so that each cluster is whole in one of them.
+
+    Clusters that lie in one window of the first pass go together, to be read at once.
+    """
+    number, _ = ndimage.label(occupied)
+    side = max(_SIDE // _BLOCK, 1)
+    homes: dict[tuple[int, ...], list[int]] = {}
+    boxes = ndimage.find_objects(number)
+    for index, box in enumerate(boxes):
+        first, last = tuple(one.start // side for one in box), tuple((one.stop - 1) // side for one in box)
+        homes.setdefault(first if first == last else (*first, index), []).append(index)
+    for members in homes.values():
+        rows, cols = (
+            slice(min(boxes[one][axis].start for one in members), max(boxes[one][axis].stop for one in members))
+            for axis in (0, 1)
+        )
+        row, col = rows.start * _BLOCK, cols.start * _BLOCK
+        height, width = min(rows.stop * _BLOCK, shape[0]) - row, min(cols.stop * _BLOCK, shape[1]) - col
+        kept = np.isin(number[rows, cols], [one + 1 for one in members])
+        yield Window(row=row, col=col, height=height, width=width), kept
+
+
+def _grown(window: Window) -> Window:
+    """The window with a rim for the boundaries; nothing is known beyond the map."""
+    rim = BOUNDARY_PX
+    return Window(
+        row=window.row - rim, col=window.col - rim, height=window.height + 2 * rim, width=window.width + 2 * rim
+    )
+
+
+def _whole(window: Window, shape: tuple[int, int]) -> Window:
+    """The window at full size, shifted back into the raster where it is cut by the border."""
+    height, width = min(_LOOK, shape[0]), min(_LOOK, shape[1])
+    row, col = min(window.row, shape[0] - height), min(window.col, shape[1] - width)
+    return Window(row=row, col=col, height=height, width=width)
+
+
+def _polygons(path: Path) -> int | None:
+    return len(read_vector(path, layer=path.stem)) if path.exists() else None
+
+
+def _item(folder: Path) -> dict[str, Any]:
+    """The map's STAC item; an empty one where there is none.
+
+    Raises:
+        DataError: If the file is none.
+    """
+    path = folder / "item.json"
+    if not path.exists():
+        return {"properties": {}, "assets": {}}
+    return read_item(path)

@@ -1,0 +1,139 @@
+"""The result of an evaluation in plain sentences, each word and number from the data."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from thawmap.model.metrics.pixels import Counts, Histogram, best_threshold, scores
+from thawmap.report.evaluation.result import Evaluation, summed, summed_shapes
+from thawmap.report.evaluation.score import MAIN, Scored
+from thawmap.report.figures import thousands
+from thawmap.report.html import score
+
+_ASIDES = {
+    "test": ", which the model has never seen,",
+    "validation": ", which chose the model's epoch and threshold,",
+    "train": ", which the model was trained on,",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What was evaluated.
+
+    Attributes:
+        project: Name of the project.
+        made: When the page is made.
+        roles: Region to "train", "validation" or "test"; regions that are not named have no role.
+        facts: Further facts by name, such as the layers or the network.
+    """
+
+    project: str
+    made: datetime
+    roles: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def main_threshold(evaluation: Evaluation) -> str:
+    """Name of the threshold whose scores are the result: the one chosen on validation, else the first."""
+    return "validation" if "validation" in evaluation.thresholds else next(iter(evaluation.thresholds))
+
+
+def summary(evaluation: Evaluation, about: About) -> list[str]:
+    """The result in plain sentences: what was found in the regions that count, and what the threshold does to it."""
+    name = main_threshold(evaluation)
+    value = evaluation.thresholds[name]
+    regions = regions_that_count(evaluation, about)
+    together = summed(item for members in regions.values() for item in members)
+    if len(regions) > 3:
+        result = (
+            f"Over {len(regions)} regions together it {_finding(together.counts(value))}. {_extremes(regions, value)}"
+        )
+    else:
+        result = " ".join(_sentence(key, members, value, about.roles.get(key)) for key, members in regions.items())
+    members = [item for region in regions.values() for item in region]
+    return [result, _about_thresholds(evaluation, together, name), *_about_objects(members, name)]
+
+
+def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
+    """Where it works best, and where worst, as a sentence."""
+    reached = {region: _iou(members, value) for region, members in regions.items()}
+    order = sorted((region for region in reached if not math.isnan(reached[region])), key=lambda name: -reached[name])
+    if not order:
+        return "No region has an object."
+    best, worst = order[0], order[-1]
+    return f"It works best in {best} (IoU {reached[best]:.2f}) and worst in {worst} (IoU {reached[worst]:.2f})."
+
+
+def _sentence(region: str, members: Sequence[Scored], value: float, role: str | None) -> str:
+    aside = _ASIDES.get(role or "", "")
+    return f"In {region or 'all scenes'}{aside} it {_finding(summed(members).counts(value))}."
+
+
+def _finding(counts: Counts) -> str:
+    """What was found, as the rest of a sentence."""
+    reached = scores(counts)
+    if counts.tp + counts.fn == 0:
+        return f"maps {thousands(counts.fp)} pixels where nothing is labelled"
+    if counts.tp + counts.fp == 0:
+        return f"finds none of the {thousands(counts.fn)} labelled pixels"
+    return (
+        f"finds {reached['recall']:.0%} of the labelled area (recall), and {reached['precision']:.0%} of what it "
+        f"maps is labelled (precision): an IoU of {reached['iou']:.2f}"
+    )
+
+
+def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) -> str:
+    """What other thresholds would have given, in the same regions."""
+    value = evaluation.thresholds[name]
+    chosen = "was chosen on validation regions" if name == "validation" else "was fixed beforehand"
+    text = f"A pixel counts as mapped where its probability is above {value:.2f}; this threshold {chosen}."
+    others = {key: other for key, other in evaluation.thresholds.items() if key != name}
+    for other in others.values():
+        text += f" At {other:.2f} the IoU would be {score(scores(together.counts(other))['iou'])}."
+    best = best_threshold(together)
+    if together.positive.any():
+        text += (
+            f" The best threshold in hindsight, {best:.2f}, would give {score(scores(together.counts(best))['iou'])}: "
+            "a bound for what a threshold can do, and no result."
+        )
+    return text
+
+
+def _about_objects(members: Sequence[Scored], name: str) -> list[str]:
+    """What was found as objects, as a sentence; nothing where that is not known."""
+    matched = summed_shapes(members, name).matched
+    if matched is None:
+        return []
+    found, centres = matched[MAIN], matched["centroid"]
+    labelled, mapped = found.tp + found.fn, found.tp + found.fp
+    said = (
+        f"As objects: {thousands(found.tp)} of {thousands(labelled)} labelled ones are found with an IoU of {MAIN} or "
+        f"more, {thousands(centres.tp)} at the right place; {thousands(found.fp)} of {thousands(mapped)} mapped ones "
+        f"fit none that well, and {thousands(centres.fp)} are at no labelled place."
+    )
+    return [said, *_about_left_out(members)]
+
+
+def _about_left_out(members: Sequence[Scored]) -> list[str]:
+    """How many objects the maps leave out, and why, as a sentence; nothing where there is none."""
+    reasons: Counter[str] = Counter()
+    for item in members:
+        reasons.update(item.left_out)
+    if not reasons:
+        return []
+    listed = ", ".join(f"{thousands(number)} {why}" for why, number in reasons.most_common())
+    text = f"Not among these are {thousands(reasons.total())} that the maps leave out: {listed}."
+    return [f"{text} They lie in the layer 'left_out' beside the slumps (settings polygons.min_area_m2 and drop)."]
+
+
+def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
+    """The regions that the model has never seen; all, where the split names none of them."""
+    unseen = {name: members for name, members in evaluation.regions.items() if about.roles.get(name) == "test"}
+    return unseen or evaluation.regions
+
+
+def _iou(members: Sequence[Scored], threshold: float) -> float:
+    return scores(summed(members).counts(threshold))["iou"]

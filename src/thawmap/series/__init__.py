@@ -1,0 +1,1 @@
+"""Several dates of one ground."""

@@ -1,0 +1,284 @@
+"""Several maps of one ground made into one: mean, median or maximum of all dates, with how many there were.
+
+    maps --overlap--> places --dates on one grid, window by window--> rows --export--> rasters, polygons, STAC item
+
+The paper shows the mean of all dates beside single ones (figures 6 to 8): what is found on one date only, such as
+the shadow of a cloud, fades. A date is a solar day: maps of one day, such as neighbours of one swath, are averaged
+first, so that no day counts twice. Memory depends on the width of a place, not on its height or its number of maps.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pystac
+
+from thawmap.config import OutputSettings, PolygonSettings
+from thawmap.data.raster.io import Encoding, RasterWriter, raster_writer
+from thawmap.data.stack import Stack
+from thawmap.errors import ConfigError
+from thawmap.files.atomic import atomic
+from thawmap.geo.geobox import window_geobox
+from thawmap.grid import Window, blocks
+from thawmap.maps.replacing import replace_map, write_item
+from thawmap.maps.rows import Rows
+from thawmap.maps.write import NODATA, Exported, Provenance, as_written, export
+from thawmap.series.places import Place
+
+_Values = npt.NDArray[np.float32]
+
+_STRIP_PX = 2**22  # pixels of a place that are handed on at once, where its rows are not too wide
+_STRIP_ROWS = (64, 512)  # fewest, lest blocks of files are read too often, and most: the blocks of files
+_BLOCK_PX = 2048  # columns that are fused at once
+_MOST = 2**22  # numbers of all dates that are held at once
+
+_COUNT = Encoding(dtype="uint16", descriptions=("clear dates",), overviews="nearest")
+_SPREAD = {
+    "uint8": Encoding(dtype="uint8", nodata=NODATA, scale=0.01, descriptions=("spread",)),
+    "float32": Encoding(dtype="float32", nodata=float("nan"), descriptions=("spread",)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How maps are fused.
+
+    Attributes:
+        how: What is made of a pixel's dates; count: nothing but how many there are.
+        by: One result for each place (all maps that hang together), or for each scene on its own grid, where its own
+            map has a probability, so that it can be scored against that scene's labels.
+        min_dates: Pixels with fewer clear dates are missing.
+        spread: Whether the standard deviation between dates is written too.
+    """
+
+    how: Literal["mean", "median", "maximum", "count"] = "mean"
+    by: Literal["place", "scene"] = "place"
+    min_dates: int = 1
+    spread: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.min_dates < 1:
+            msg = f"the least number of dates is {self.min_dates}, but must be at least 1; correct --min-dates"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fused:
+    """Finished rows of a place.
+
+    Attributes:
+        first_row: Where they begin.
+        probability: (rows, place's width), float32, 0..1; NaN where too few dates are clear.
+        dates: How many dates are clear, uint16.
+        spread: Standard deviation (population) between dates, float32; NaN where fewer than two are clear, or
+            where the probability is missing, or nobody asks for it.
+    """
+
+    first_row: int
+    probability: _Values
+    dates: npt.NDArray[np.uint16]
+    spread: _Values
+
+
+def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
+    """The place's rows from the top, every row once, in bounded memory.
+
+    Raises:
+        DataError: If a file is damaged.
+    """
+    height, width = place.geobox.shape
+    fewest, most = _STRIP_ROWS
+    step = min(max(_STRIP_PX // width, fewest), most)
+    for row in range(0, height, step):
+        tall = min(step, height - row)
+        parts = [
+            _fused(place, Window(row=row, col=part.col, height=tall, width=part.width), recipe)
+            for part in blocks((1, width), side=_BLOCK_PX)
+        ]
+        probability, dates, spread = np.concatenate(parts, axis=2)
+        yield Fused(first_row=row, probability=probability, dates=dates.astype(np.uint16), spread=spread)
+
+
+def preview(place: Place, *, size: int = 1024) -> Stack:
+    """The mean of all maps (y, x) as "probability", on a grid of at most ``size`` px a side, and `valid`.
+
+    Raises:
+        DataError: If a file is damaged.
+    """
+    shape = tuple(place.geobox.shape)
+    factor = max(1.0, max(shape) / size)
+    rows, cols = (max(1, round(side / factor)) for side in shape)
+    geobox = place.geobox if factor == 1 else place.geobox.zoom_to((rows, cols))
+    probability = _mean(one.read(geobox) for one in place.maps)
+    return Stack(geobox, {"probability": probability, "valid": np.isfinite(probability)})
+
+
+def write(
+    place: Place,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    picture: Stack,
+    polygons: PolygonSettings,
+    outputs: OutputSettings,
+    provenance: Provenance,
+) -> Exported:
+    """Write ``folder``/<place's id>/: what `thawmap.maps.write` writes, with count.tif and, if asked for, spread.tif.
+
+    Raises:
+        DataError: If a file cannot be read or written; nothing new is then left behind.
+    """
+    with atomic(folder / place.id, replacing=partial(replace_map, scene=place.id, fused=True)) as draft:
+        with tempfile.TemporaryDirectory(dir=draft.parent) as aside, ExitStack() as files:
+            count = files.enter_context(raster_writer(Path(aside) / "count.tif", place.geobox, _COUNT))
+            spread = None
+            if recipe.spread:
+                encoding = _SPREAD[outputs.probability]
+                spread = files.enter_context(raster_writer(Path(aside) / "spread.tif", place.geobox, encoding))
+            done = export(
+                place.scene,
+                _rows(place, recipe, count, spread, outputs),
+                draft.parent,
+                picture=picture,
+                polygons=polygons,
+                outputs=outputs,
+                provenance=provenance,
+            )
+            files.close()
+            if recipe.how == "count":
+                _keep_item(draft)
+            for path in Path(aside).iterdir():
+                path.replace(draft / path.name)
+        _complete(draft / "item.json", place, recipe, outputs)
+    return replace(done, folder=folder / place.id)
+
+
+def _rows(
+    place: Place, recipe: Recipe, count: RasterWriter, spread: RasterWriter | None, outputs: OutputSettings
+) -> Iterator[Rows]:
+    """The probabilities, while what stands beside them is written; all missing where only dates are counted."""
+    for part in fuse(place, recipe):
+        count.write(part.first_row, part.dates)
+        if spread is not None:
+            rows = Rows(first_row=part.first_row, probability=part.spread)
+            spread.write(part.first_row, as_written(rows, outputs.probability)[1])
+        if recipe.how == "count":
+            part.probability[:] = np.nan
+        yield Rows(first_row=part.first_row, probability=part.probability)
+
+
+def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
+    """Probability, number of clear dates and spread (3, y, x), float32, of a window of the place's grid."""
+    dates = place.over(window)
+    if len(dates) * window.height * window.width > _MOST and window.width > 1:
+        half = window.width // 2
+        left = Window(row=window.row, col=window.col, height=window.height, width=half)
+        right = Window(row=window.row, col=window.col + half, height=window.height, width=window.width - half)
+        return np.concatenate([_fused(place, left, recipe), _fused(place, right, recipe)], axis=2)
+    geobox = window_geobox(place.geobox, window)
+    result = np.full((3, window.height, window.width), np.nan, np.float32)
+    result[1] = 0
+    if not dates:
+        return result
+    stack = np.stack([_mean(one.read(geobox) for one in date) for date in dates])
+    clear = np.isfinite(stack).sum(axis=0)
+    result[:2] = _summary(stack, clear, recipe.how), clear
+    if recipe.spread:
+        result[2] = _deviation(stack, clear)
+    missing = clear < recipe.min_dates
+    if place.own is not None:
+        missing |= np.isnan(place.own.read(geobox))
+    result[0, missing] = np.nan
+    result[2, missing] = np.nan
+    return result
+
+
+def _summary(stack: _Values, clear: npt.NDArray[np.integer], how: str) -> npt.NDArray[np.floating]:
+    """What is made of the dates (date, y, x): (y, x), NaN where none is clear."""
+    if how == "maximum":
+        highest: _Values = np.fmax.reduce(stack, axis=0)
+        return highest
+    if how != "median":
+        return _over(_total(stack), clear)
+    ordered = np.sort(stack, axis=0)  # what is missing comes last
+    low, high = (
+        np.take_along_axis(ordered, index[None], axis=0)[0].astype(np.float64)
+        for index in (np.maximum(clear - 1, 0) // 2, clear // 2)
+    )
+    middle: npt.NDArray[np.float64] = (low + high) / 2
+    return middle
+
+
+def _deviation(stack: _Values, clear: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
+    """Standard deviation (population) between dates; NaN where fewer than two are clear."""
+    off = stack - _over(_total(stack), clear)
+    deviation: npt.NDArray[np.float64] = np.sqrt(_over(_total(off * off), np.where(clear > 1, clear, 0)))
+    return deviation
+
+
+def _total(stack: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The sum over dates of what is known."""
+    total: npt.NDArray[np.float64] = np.nansum(stack, axis=0, dtype=np.float64)
+    return total
+
+
+def _over(total: npt.NDArray[np.float64], count: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Sums over counts; NaN where the count is 0."""
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _mean(maps: Iterator[_Values]) -> _Values:
+    """The mean (y, x) of what is known, NaN where nothing is; of a single map its very numbers."""
+    total, count = None, None
+    for values in maps:
+        known = np.isfinite(values)
+        part = np.where(known, values, 0).astype(np.float64)
+        total, count = (part, known.astype(np.int32)) if total is None else (total + part, count + known)
+    assert total is not None
+    assert count is not None
+    return _over(total, count).astype(np.float32)
+
+
+def _keep_item(draft: Path) -> None:
+    """Leave nothing but the item, which then tells of the count."""
+    for path in draft.iterdir():
+        if path.name != "item.json":
+            path.unlink()
+
+
+def _complete(path: Path, place: Place, recipe: Recipe, outputs: OutputSettings) -> None:
+    """Tell the item of the rasters beside the probability, and of the time from the first date to the last."""
+    item = json.loads(path.read_text(encoding="utf-8"))
+    if recipe.how == "count":
+        item["assets"] = {}
+        item["properties"] = {
+            name: value
+            for name, value in item["properties"].items()
+            if not name.startswith(("thawmap:slump", "thawmap:left_out"))
+        }
+    item["assets"]["count"] = _asset("count.tif", "Number of clear dates", {"data_type": "uint16"})
+    if recipe.spread:
+        stored = {"data_type": outputs.probability, "nodata": NODATA if outputs.probability == "uint8" else "nan"}
+        scale = {"raster:scale": 0.01} if outputs.probability == "uint8" else {}
+        item["assets"]["spread"] = _asset("spread.tif", "Standard deviation between dates", stored | scale)
+    times = [one.acquired for one in place.maps]
+    known = [time for time in times if time is not None]
+    if place.scene.acquired is None and len(known) == len(times):
+        ends = {"start_datetime": min(known), "end_datetime": max(known)}
+        item["properties"] |= {name: f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in ends.items()}
+    write_item(path.parent, item)
+
+
+def _asset(name: str, title: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    asset = pystac.Asset(
+        href=f"./{name}", media_type=pystac.MediaType.COG, roles=["data"], title=title, extra_fields=dict(stored)
+    )
+    return asset.to_dict()

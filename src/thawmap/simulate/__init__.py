@@ -1,0 +1,1 @@
+"""The synthetic Arctic: terrain, slumps, weather and sensors of an endless country."""

@@ -1,0 +1,1 @@
+"""The tile store: written, read, and encoded."""
