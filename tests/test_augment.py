@@ -32,6 +32,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**31), flip=st.floats(0, 1), rotate90=st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
 def test_image_target_and_valid_move_together_by_one_of_eight_exact_moves(seed, flip, rotate90):
@@ -70,6 +71,7 @@ def test_a_seed_decides_everything():
     assert not torch.equal(one, third)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**31), side=st.sampled_from(BLUR_PX), missing=st.floats(0, 0.9))
 @settings(max_examples=40, deadline=None)
 def test_the_blur_is_scipys_gaussian_of_what_is_known(seed, side, missing):

@@ -349,6 +349,7 @@ def test_a_scene_without_a_valid_pixel(project, capsys):
     assert set(pd.read_csv(project.folder / "out" / "scores.csv")["scene"].dropna()) == {"s1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["", "a summer day"])
 def test_a_scene_without_acquisition_time(project, capsys, written):
     table = project.folder / "scenes.csv"
@@ -381,6 +382,7 @@ def test_labels_in_another_crs(project, capsys):
     assert run(project, "labels", capsys)[1] == expected
 
 
+@pytest.mark.slow
 def test_an_empty_label_file(project, capsys):
     rewrite(project, label_frame(project).iloc[:0])
     for verb in ("labels", "tiles", "train", "evaluate"):

@@ -238,6 +238,7 @@ FULL = {
 WRONG = (None, True, -1, 0, 1e400, float("nan"), 10**40, "a", "", [], [None], [1], {}, {"x": None}, {"x": [1]})
 
 
+@pytest.mark.slow
 def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):
     """As whoever edits a bundle and seals it again can write it: it loads and can be told of, or is refused."""
     save(make(optional=frozenset({"ndvi"}), metrics={"iou": 0.4}, provenance=FULL), tmp_path)

@@ -230,6 +230,7 @@ def test_a_crash_is_survived_and_said(module):
         run_aside(*module("raise SystemExit(7)"), {})
 
 
+@pytest.mark.slow
 def test_what_hangs_is_ended_with_all_that_it_started(module):
     name, folder = module(
         "import pathlib, subprocess, sys, time\n"

@@ -332,6 +332,7 @@ def test_names_of_darts_and_a_rule_over_a_layer_that_the_network_does_not_see(
     assert "polygons.drop" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(project: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("train", project, "--out", out, "--dry-run", *QUICK) == 0
@@ -339,6 +340,7 @@ def test_a_dry_run_writes_nothing(project: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [1, 2])
 def test_a_dry_run_counts_every_raster(mapped: Path, project: Path, tmp_path: Path, models: int) -> None:
     chosen = [mapped / "model", mapped / "model" / "last"][:models]
@@ -370,6 +372,7 @@ def test_only_one_part_of_the_split(mapped: Path, project: Path, tmp_path: Path)
     assert region in load(project).split.test
 
 
+@pytest.mark.slow
 def test_one_broken_scene_costs_one_scene(
     mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -287,6 +287,7 @@ def test_a_training_that_fails_costs_itself_and_is_named(project, tmp_path, caps
     assert failed in page
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_are_refused(project, tmp_path, capsys):
     out = tmp_path / "cv"
     out.mkdir()
@@ -310,6 +311,7 @@ def test_a_report_of_what_is_finished_by_now(copy, project, capsys):
     assert finished(copy) == 3
 
 
+@pytest.mark.slow
 def test_nothing_to_report_on_is_said(project, tmp_path, capsys):
     assert run(project, tmp_path / "none", words=["--report-only"]) == 2
     assert "holds no cross-validation to report on" in capsys.readouterr().err
@@ -318,6 +320,7 @@ def test_nothing_to_report_on_is_said(project, tmp_path, capsys):
         said.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_nothing_finished_is_said(copy, project, capsys):
     shutil.rmtree(copy / "fits")
     assert run(project, copy, *SMALL, words=["--report-only"]) == 2
@@ -327,6 +330,7 @@ def test_nothing_finished_is_said(copy, project, capsys):
 # Bad folds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -55,6 +55,7 @@ def test_what_was_simulated_can_be_used(arctic: Path, capsys: pytest.CaptureFixt
     assert "4 of 4 scenes can be used" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_broken_delivery_is_named_and_the_rest_goes_on(arctic: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third, fourth = images(arctic)
     first.with_name(first.name + ".part").touch()
@@ -82,6 +83,7 @@ def _half_a_hole(heights: np.ndarray) -> np.ndarray:
     return np.where(rows < heights.shape[1] // 2, -9999, heights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
@@ -99,6 +101,7 @@ def test_a_dem_that_is_wrong_is_named(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dem_of_half_the_scene_leaves_half_unusable_and_is_said(
     arctic: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,6 +205,7 @@ def holed(tmp_path_factory):
 ALL = ["elevation", "relative_elevation", "slope", "hillshade", "curvature", "aspect"]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(data=st.data())
 def test_on_the_dems_grid_a_window_is_the_whole_bit_for_bit(holed, data):
@@ -265,6 +266,7 @@ def test_on_a_scenes_grid_a_window_is_the_whole_to_a_thousandth_of_a_pixel(holed
     np.testing.assert_allclose(made, whole, atol=0.02)
 
 
+@pytest.mark.slow
 def test_what_is_too_much_for_the_memory_is_read_in_parts(holed, monkeypatch):
     folder, scene, _ = holed
     expected = whole_of(folder, scene)
@@ -312,6 +314,7 @@ def test_a_preview_shows_nearly_the_means_of_what_it_previews(large):
         assert np.corrcoef(shown[name].flat, means.flat)[0, 1] > 0.97, name
 
 
+@pytest.mark.slow
 def test_a_preview_reads_a_coarser_dem_and_a_coarse_scene_does_not(large, monkeypatch):
     path, scene = large
     steps = []

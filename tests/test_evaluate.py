@@ -469,6 +469,7 @@ def test_outlines_follow_the_pixels_edges():
     assert {y for line in edges for _, y in line} == {1.5, 2.5, 3.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_figures_are_written_in_the_format_of_their_name(tmp_path, suffix):
     write_figure(tmp_path / f"figure{suffix}", confusion(Counts(3, 1, 2, 90)))
@@ -476,6 +477,7 @@ def test_figures_are_written_in_the_format_of_their_name(tmp_path, suffix):
     assert (tmp_path / f"figure{suffix}").read_bytes().startswith(start)
 
 
+@pytest.mark.slow
 def test_figures_leave_no_global_state(evaluation):
     import matplotlib as mpl  # noqa: PLC0415
 

@@ -337,6 +337,7 @@ def test_a_column_that_is_not_there_is_named():
             work(labels, settings=LabelSettings(path="x", scene="picture"), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_published_polygons(real_scenes):
     labels = read_vector(real_scenes / "nitze2021" / "GT_Set_Nitze_etal_2021_TrainingSet_RTS.shp")

@@ -231,6 +231,7 @@ def test_the_learning_rate_follows_schedule_and_phase(store, tmp_path):
     assert last["constant"] == [0.5, 0.5, 0.5, 0.1]
 
 
+@pytest.mark.slow
 def test_a_sparse_phase_sees_positive_tiles_only(tmp_path):
     bare = make_store(tmp_path / "tiles", configuration(), across=1, highest=0.021)
     assert not bare.index["positive_pixels"].any()

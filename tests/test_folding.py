@@ -69,6 +69,7 @@ def test_decoders_of_other_kinds_are_folded(options):
     check_same(network, copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -108,6 +109,7 @@ def test_large_answers_round_more_and_are_folded_all_the_same():
     check_same(network, copy)
 
 
+@pytest.mark.slow
 def test_five_of_nine_products_are_saved_wherever_channels_are_doubled():
     network = make(encoder="resnet34")
     found = {}

@@ -94,6 +94,7 @@ def spread_out(maps, shape):
     return canvas
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy on pixels that no date knows
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("how", HOW)
@@ -403,6 +404,7 @@ def test_the_item_tells_what_it_is_made_from(maps, tmp_path):
     assert (numbers(out / "far" / "probability.tif") == 255).all()  # one date where two are asked for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["uint8", "float32"])
 @pytest.mark.parametrize("how", HOW)
 def test_one_map_fused_is_itself_bit_for_bit(tmp_path, storage, how):
@@ -517,6 +519,7 @@ def test_a_map_that_was_cut_short_is_left_out_of_its_place(tmp_path, capsys):
     assert files_of(tmp_path / "fused") == ["a"]
 
 
+@pytest.mark.slow
 def test_a_map_that_breaks_midway_costs_its_place_alone(tmp_path, capsys):
     grid = grid_at((1100, 40))
     values = np.random.default_rng(0).uniform(0, 0.4, grid.shape).astype(np.float32)
@@ -533,6 +536,7 @@ def test_a_map_that_breaks_midway_costs_its_place_alone(tmp_path, capsys):
     assert files_of(tmp_path / "fused") == ["far"]  # and nothing half-written
 
 
+@pytest.mark.slow
 def test_what_makes_no_common_map_is_refused(maps, tmp_path, capsys):
     out = tmp_path / "fused"
     for name, value in (("bundle", "b2"), ("threshold", 0.4)):
@@ -566,6 +570,7 @@ def test_a_wrong_request_is_one_sentence(maps, tmp_path, capsys, words, reason):
     assert not (tmp_path / "fused").exists()
 
 
+@pytest.mark.slow
 def test_maps_of_any_shape_are_fused(tmp_path):
     maps = tmp_path / "maps"
     made(maps, "line", np.full((30, 1), 0.9, np.float32), grid_at((30, 1), col=3), july(1))
@@ -609,6 +614,7 @@ def project(maps, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_yaml_decides_what_is_written_and_shows_the_images(maps, project, tmp_path):
     assert run("fuse", maps, "--out", tmp_path / "fused", "--config", project, "--set", "polygons.threshold=0.3") == 0
     place = tmp_path / "fused" / "a+2"

@@ -53,6 +53,7 @@ def stored_and_physical(seed=0, shape=(2, 32, 32)):
 # what the network sees
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "_orig_mod."])
 def test_a_run_of_thaw_slump_segmentation_sees_and_answers_what_it_did(tmp_path, prefix):
     net = write_run(tmp_path / "run", prefix=prefix)
@@ -73,12 +74,14 @@ def test_missing_is_zero_for_them_and_for_us(tmp_path):
     assert torch.count_nonzero(scale(torch.full((1, 10, 4, 4), torch.nan), bundle.reading)) == 0
 
 
+@pytest.mark.slow
 def test_a_run_of_some_sources_has_their_channels_in_alphabetical_order(tmp_path):
     write_run(tmp_path / "run", net=network(5), sources=("planet", "ndvi"), input_channels=5)
     bundle, _ = import_bundle(tmp_path / "run")
     assert [one.name for one in bundle.layers] == ["ndvi", "blue", "green", "red", "nir"]
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_taken_or_the_one_that_is_named(tmp_path):
     net = write_run(tmp_path / "run", epochs=(2, 99, 100))
     last, notes = import_bundle(tmp_path / "run", PAPER_WINDOW)
@@ -104,6 +107,7 @@ def test_the_norm_factors_of_old_darts_models_are_honoured(tmp_path):
     assert any("norm factors are honoured" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_lightning_checkpoint_of_darts_sees_their_ranges_clipped(tmp_path):
     bands = ("red", "ndvi", "dem", "relative_elevation", "slope", "aspect", "curvature", "tc_wetness")
     net = network(len(bands))
@@ -203,6 +207,7 @@ def test_a_range_that_is_given_goes_before_what_the_file_says(tmp_path):
     assert not any("(metres + 50)" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_band_that_we_make_otherwise_is_asked_for(tmp_path):
     torch.save(lightning(network(2), ("red", "hillshade")), tmp_path / "model.ckpt")
     with pytest.raises(ConfigError, match="--range hillshade=LOW:HIGH"):
@@ -259,6 +264,7 @@ def test_objects_are_named_and_refused(tmp_path):
         import_bundle(tmp_path / "model.ckpt")
 
 
+@pytest.mark.slow
 def test_the_paths_and_numpy_numbers_of_lightning_are_plain_values(tmp_path):
     content = lightning(network(1), ("red",))
     content["hyper_parameters"] |= {"learning_rate": np.float64(1e-5), "gamma": np.float32(0.9)}
@@ -494,6 +500,7 @@ def test_what_darts_would_scale_otherwise_is_not_exported(tmp_path, changes, sai
     assert not (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.slow
 def test_exports_are_never_replaced_and_settings_have_meaning(tmp_path):
     save(make(("red",)), tmp_path / "bundle")
     (tmp_path / "model.pt").write_text("kept")
@@ -518,6 +525,7 @@ def test_ranges_of_the_command_line():
             model.read_ranges((wrong,))
 
 
+@pytest.mark.slow
 def test_without_the_packages_onnx_is_refused_with_the_remedy(tmp_path, monkeypatch):
     save(make(("red",)), tmp_path / "bundle")
     monkeypatch.setattr("thawmap.model.interop.onnx.find_spec", lambda _: None)

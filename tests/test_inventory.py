@@ -271,6 +271,7 @@ def test_names_that_a_shapefile_cut_are_whole_again(tmp_path):
     assert set(to_arts(back)) == set(arts)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_arts_itself(real_scenes):
     """There and back it is the same; its identifiers come out, but for 43 rows that carry the one of an earlier outline

@@ -196,6 +196,7 @@ def test_fused_maps_take_no_place_but_their_own(project, capsys):
     assert contents(project) == before
 
 
+@pytest.mark.slow
 def test_tiles_take_no_place_but_their_own(project, capsys):
     Path("store/s0.zarr").mkdir(parents=True)
     Path("store/s0.zarr/mine.txt").write_text("mine")
@@ -432,6 +433,7 @@ def test_a_scene_without_elevation_costs_that_scene(uneven, capsys, verb):
     assert sorted(path.name for path in Path("new").iterdir()) == ["s0"]
 
 
+@pytest.mark.slow
 def test_tiles_that_are_damaged_are_cut_again(project, capsys):
     assert run("tiles", "thawmap.yaml", "--out", "store") == 0
     before, index = contents(Path("store")), Path("store/s0.zarr/index.parquet")

@@ -83,6 +83,7 @@ def test_names_of_darts(darts):
     (darts / "moved.tif").rename(darts / "binarized.tif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["uint8", "float32"])
 def test_the_spread_between_networks_has_a_raster(tmp_path, storage):
     probability, spread = probability_of(), (probability_of(seed=1) / 2).astype(np.float32)

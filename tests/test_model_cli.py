@@ -168,6 +168,7 @@ def test_there_and_back_for_darts(run, files, tmp_path):
     assert (status, "model.pt exists; name another file" in error) == (2, True)
 
 
+@pytest.mark.slow
 def test_what_darts_would_see_otherwise_is_refused(run, files, tmp_path):
     run("import", files / "run", "--out", tmp_path / "bundle", "--window-m", 100)
     status, _, error = run("export", tmp_path / "bundle", tmp_path / "model.pt", "--to", "darts")

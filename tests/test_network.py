@@ -90,6 +90,7 @@ def test_what_cannot_be_built_is_refused_by_name(architecture, encoder, weights,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_encoder_of_one_fixed_size_is_refused():
     network = build(ModelSettings(architecture="unet", encoder="tu-swin_tiny_patch4_window7_224"), channels=3)
     with pytest.raises(ConfigError, match="cannot take squares of 128 px"):

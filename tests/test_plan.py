@@ -142,6 +142,7 @@ def test_every_pixel_is_some_windows_own(ground, shape, overlap):
     assert seen.all()
 
 
+@pytest.mark.slow
 @given(ground=grounds, shape=st.tuples(st.integers(200, 1500), st.integers(200, 1500)))
 @settings(deadline=None, max_examples=30)
 def test_what_is_counted_lies_where_something_is_valid_and_all_of_that_is_counted(ground, shape):

@@ -264,6 +264,7 @@ def test_neither_strips_nor_piles_change_anything(seed, strip, pile):
     assert shapely.area(parts.filled).sum() == shapely.area(whole.filled).sum()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(data=st.data(), cuts=cuts, radius=st.floats(1, 35))
 def test_opening_is_by_metres_on_pixels_of_any_shape(data, cuts, radius):

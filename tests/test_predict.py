@@ -101,6 +101,7 @@ def jobs(draw):
     return values, tile, InferenceSettings(overlap=overlap, batch_size=draw(st.integers(1, 5)))
 
 
+@pytest.mark.slow
 @law
 @given(job=jobs())
 def test_law_1_a_network_that_returns_its_input_gives_the_raster_back(job):
@@ -338,6 +339,7 @@ def test_turns_of_layers_with_a_direction_are_refused():
         predict(scene, [aspect], [source], InferenceSettings(overlap=2, symmetries=8))
 
 
+@pytest.mark.slow
 @law
 @given(job=jobs())
 def test_further_layers_come_with_the_rows_wherever_something_is_valid(job):

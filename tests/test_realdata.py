@@ -28,11 +28,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("real")
 
 
+@pytest.mark.slow
 def test_every_real_scene_is_understood(real_scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("labels", EXAMPLE, scenes=real_scenes) == 0
     assert "36055 object pixels in 151 scenes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_left_out_regions_are_mapped_and_scored(
     home: Path, real_scenes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

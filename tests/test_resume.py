@@ -141,6 +141,7 @@ def test_a_resumed_run_with_another_yaml_is_refused_by_its_keys(store, tmp_path)
     assert not (tmp_path / UNFINISHED).exists()
 
 
+@pytest.mark.slow
 def test_without_resume_it_begins_again_and_says_so(store, tmp_path):
     interrupted(store, tmp_path)
     lines = []

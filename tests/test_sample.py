@@ -152,6 +152,7 @@ def configured(project, *sets):
     return load(project, overrides=("layers=[red, nir]", "polygons.drop=[]", *sets))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_used_where_it_agrees_on_the_scene_itself(project, steep, tmp_path, reads):
     bundle = _predict_scene.load_bundle(steep)
     with pytest.raises(ConfigError, match="bfloat16 disagrees"):
@@ -178,6 +179,7 @@ def test_bfloat16_is_refused_where_it_shows_on_the_scene_itself(project, steep, 
     assert "bfloat16 disagrees with PyTorch in float32" in summary.failed[scene.id]
 
 
+@pytest.mark.slow
 def test_nothing_is_read_where_there_is_nothing_to_compare(project, steep, tmp_path, reads):
     assert predict(configured(project), steep, tmp_path).done == 2  # little work: nothing is measured
     assert not reads

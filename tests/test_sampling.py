@@ -97,6 +97,7 @@ def test_tiles_of_no_region_are_one_region():
     assert sampling.weights_of(frame, SamplerSettings(regions="equal")).tolist() == [1, 0.5, 0.5]
 
 
+@pytest.mark.slow
 @given(number=st.integers(1, 40), size=st.integers(1, 9), processes=st.integers(1, 4))
 @settings(max_examples=80, deadline=None)
 def test_batches_hold_every_tile_once_and_a_lone_one_twice(number, size, processes):

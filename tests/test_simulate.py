@@ -194,6 +194,7 @@ def test_slumps_lie_on_land(region, seed):
         assert (shores(region.country(seed), around)[0][inside] > 0).mean() > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [2016.0, 2019.0, 2024.0])
 def test_an_outline_has_the_pixels_that_the_ground_has(year):
     found = slumps_of(MORAINE, side=4000)
@@ -209,6 +210,7 @@ def test_an_outline_has_the_pixels_that_the_ground_has(year):
         assert mine.sum() * 9 == pytest.approx(exact.area, rel=0.1)
 
 
+@pytest.mark.slow
 def test_slumps_grow_upslope_begin_and_stabilise():
     found = slumps_of(MORAINE, side=5000)
     early, late = visible(found, year=2018.5), visible(found, year=2025.5)
@@ -300,6 +302,7 @@ def test_masks_and_metadata_say_what_the_pixels_show(project):
     assert cut == {"island", "river_terrace"}
 
 
+@pytest.mark.slow
 def test_the_metadatas_footprint_is_what_was_seen(project):
     for image in images(project):
         geobox = raster_info(image).geobox
@@ -348,6 +351,7 @@ def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
     assert 0 < np.mean(gaps) < 0.05  # rare
 
 
+@pytest.mark.slow
 def test_trends_cover_the_scenes_in_another_projection(project):
     for image in images(project):
         path = next(project.parent.glob(f"aux/tcvis/{image.parts[-3]}*.tif"))
@@ -375,6 +379,7 @@ def test_elevation_comes_in_tiles_that_meet(tmp_path):
     assert (covered == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metres", [2.0, 30.0])
 def test_positions_equal_the_exact_projection(metres):
     for region in REGIONS:
@@ -391,6 +396,7 @@ def test_positions_equal_the_exact_projection(metres):
 # The project
 
 
+@pytest.mark.slow
 def test_the_configuration_runs_as_it_is(project):
     config, scenes = opened(project)
     assert config.split.test == ("coast",)
@@ -410,6 +416,7 @@ def test_the_configuration_runs_as_it_is(project):
         assert (labels.burn(scene, scene.geobox) == 1).any()
 
 
+@pytest.mark.slow
 def test_two_regions_leave_one_to_train(tmp_path):
     config = load(simulate(tmp_path / "two", Simulation(regions=2, scenes_per_region=1, size=96)))
     assert (config.split.validation, config.split.test) == ((), ("lake_plain",))
@@ -434,6 +441,7 @@ def inside_and_around(project: Path) -> dict[str, dict[str, tuple[float, float]]
     return found
 
 
+@pytest.mark.slow
 def test_slumps_are_bare_wet_and_losing_green_with_steep_edges(project):
     contrast = inside_and_around(project)
     assert len(contrast) == 6
@@ -449,6 +457,7 @@ def test_slumps_are_bare_wet_and_losing_green_with_steep_edges(project):
     assert relative[0] < relative[1]
 
 
+@pytest.mark.slow
 def test_regions_look_different(project):
     colours = {}
     for image in images(project):
@@ -545,6 +554,7 @@ def test_settings_out_of_range_are_refused_by_name(wrong):
         Simulation(**wrong)
 
 
+@pytest.mark.slow
 def test_a_folder_with_something_in_it_is_refused_and_kept(tmp_path):
     small = Simulation(regions=2, scenes_per_region=1, size=96)
     (tmp_path / "mine").mkdir()

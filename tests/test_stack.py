@@ -164,6 +164,7 @@ def delivery(tmp_path_factory):
     return Scene(id="s1", sensor="test", geobox=GRID, files=files, readings=readings, masks=masks)
 
 
+@pytest.mark.slow
 @settings(law, max_examples=20)
 @given(window=windows())
 def test_a_window_of_files_is_the_window_of_the_whole(delivery, window):

@@ -29,6 +29,7 @@ def first(store, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_all_that_a_bundle_has_learnt(store, first, tmp_path):
     run(store, tmp_path, "model.architecture=unet", "split.test=[Horton]", f"model.weights={first}", *STILL)
     before, after = (load_file(out / "weights.safetensors") for out in (first, tmp_path))
@@ -38,6 +39,7 @@ def test_training_goes_on_from_all_that_a_bundle_has_learnt(store, first, tmp_pa
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_bundle_says_what_it_was_begun_from_and_so_do_its_children(store, first, tmp_path):
     common = ("model.architecture=unet", *STILL)
     child = run(store, tmp_path / "child", f"model.weights={first}", "split.test=[Horton]", *common)

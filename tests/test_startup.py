@@ -71,6 +71,7 @@ def test_a_wrong_key_is_told_before_anything_heavy_is_loaded(project: Path) -> N
     assert not HEAVY & loaded(program, commands)
 
 
+@pytest.mark.slow
 def test_scenes_are_listed_without_tables_and_networks(project: Path) -> None:
     modules = loaded("from thawmap.cli import _run\nassert _run(sys.argv[1:]) == 0", "scenes", project / "t.yaml")
     assert "rasterio" in modules

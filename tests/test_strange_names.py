@@ -42,6 +42,7 @@ def panel(labels):
     return figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [5, 40, 80, 300])
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_a_legend_stays_inside_of_its_figure(length, count):

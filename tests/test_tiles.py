@@ -199,6 +199,7 @@ def files(folder):
     return {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_rerun_rewrites_nothing_and_a_changed_fingerprint_one_scene(tmp_path):
     first, second = example(), example(seed=1, scene_id="second")
     cut(tmp_path, first)
@@ -444,6 +445,7 @@ def test_a_run_that_was_killed_goes_on_to_what_an_unbroken_one_makes(project, wh
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_another_process_or_scene_has_in_work_is_left_alone(tmp_path):
     scene, source, labels = example()
     other = tmp_path / ".first.zarr.second.zarr.abcdefg1.tmp"

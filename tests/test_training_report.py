@@ -239,6 +239,7 @@ def test_what_is_kept_is_what_a_slow_version_finds(seeds):
     assert len(seen.rows) == len(tiles)
 
 
+@pytest.mark.slow
 def test_tiles_without_an_object_or_a_usable_pixel_make_a_page(trained, tmp_path):
     bundle, log = load(trained / "model"), pd.read_csv(trained / "model" / "metrics.csv")
     tiles = [make_tile(20), make_tile(4)]

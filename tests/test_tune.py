@@ -166,6 +166,7 @@ def test_the_hopeless_are_given_up_and_no_others(unbroken):
     assert set(table["state"]) == {"finished", "pruned"}
 
 
+@pytest.mark.slow
 def test_it_says_what_it_does(project, unbroken, capsys):
     assert thawmap(["tune", str(project), "--out", str(unbroken), "--resume"]) == 0
     said = capsys.readouterr()
@@ -212,6 +213,7 @@ def test_tuning_killed_again_and_again_gives_the_same(project, unbroken, tmp_pat
     assert same(unbroken, out)
 
 
+@pytest.mark.slow
 def test_more_trials_may_be_added_to_the_same_answer(project, unbroken, tmp_path, capsys):
     out = tmp_path / "tune"
     assert thawmap(["tune", str(project), "--out", str(out), "--trials", "3"]) == 0
@@ -247,6 +249,7 @@ def test_a_damaged_trial_is_named(project, unbroken, capsys):
         path.write_text(whole)
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_costs_one_trial_and_is_tried_again(project, tmp_path, capsys):
     out = tmp_path / "tune"
     keys = "tune.keys={training.optimiser.lr: [0.01, 1.0e+35, 0.1]}"
@@ -266,6 +269,7 @@ def test_a_trial_that_fails_costs_one_trial_and_is_tried_again(project, tmp_path
 # bad input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -297,6 +301,7 @@ def test_what_cannot_be_searched_is_refused(project, tmp_path, capsys, settings,
     assert not (tmp_path / "tune" / "trials").exists()
 
 
+@pytest.mark.slow
 def test_a_validation_without_objects_is_refused(tmp_path, capsys):
     path = make_project(tmp_path, barren=["Yamal"])
     assert thawmap(["tune", str(path), "--out", str(tmp_path / "tune")]) == 2

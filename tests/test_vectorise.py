@@ -137,6 +137,7 @@ def test_statistics_are_those_of_the_pixels(probability, cuts):
         assert slump.touches_edge == beside[found == number].any()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_statistics_of_values_that_are_all_different(data):
