@@ -1,0 +1,128 @@
+"""Which tiles an epoch sees: each once, or as often as its weight says; mined negatives are the worst ones."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_training import configuration, make_store
+
+from thawmap.config import Phase, SamplerSettings
+from thawmap.errors import TrainingError
+from thawmap.train import sampling
+from thawmap.train.devices import fabric_of
+from thawmap.train.learner import Learner
+
+torch.set_num_threads(1)
+
+
+def tiles(positive, regions=None):
+    frame = pd.DataFrame({"positive_pixels": positive, "tile": range(len(positive))})
+    frame["region"] = ["a"] * len(positive) if regions is None else regions
+    return frame
+
+
+def phase(kind):
+    return Phase(name="x", epochs=1, tiles=kind)
+
+
+def nobody(_):
+    raise AssertionError
+
+
+def test_positive_and_all_ask_no_network():
+    frame = tiles([0, 5, 0, 1])
+    assert sampling.choose(phase("positive"), frame, nobody) == [1, 3]
+    assert sampling.choose(phase("all"), frame, nobody) == [0, 1, 2, 3]
+    assert sampling.choose(phase("mined"), tiles([1, 2]), nobody) == [0, 1]
+
+
+@given(positive=st.lists(st.integers(0, 1), min_size=1, max_size=20).filter(any), seed=st.integers(0, 99))
+def test_mined_are_all_positives_and_as_many_of_the_worst_others(positive, seed):
+    frame = tiles(positive)
+    wrongness = np.random.default_rng(seed).permutation(len(frame)).astype(float)
+    chosen = sampling.choose(phase("mined"), frame, lambda negative: wrongness[negative["tile"]])
+    negatives = [number for number in range(len(frame)) if not positive[number]]
+    worst = sorted(negatives, key=lambda number: -wrongness[number])[: sum(positive)]
+    assert chosen == sorted([*worst, *(number for number in range(len(frame)) if positive[number])])
+
+
+def test_a_network_is_most_wrong_where_it_sees_what_is_not_labelled(tmp_path):
+    config = configuration("model.architecture=pixel")
+    store = make_store(tmp_path, config, across=3, silent=[1], barren=[2])
+    learner = Learner.of(store, config, fabric_of(config.training))
+    with torch.no_grad():
+        learner.network.weight[:] = torch.tensor([0.0, 0.0, 20.0]).view(1, 3, 1, 1)
+        learner.network.bias[:] = -14  # an object where NDVI is above 0.4
+    negative = store.index[store.index["positive_pixels"] == 0]
+    found = learner.wrongness(negative)
+    silent = negative["number"].to_numpy() == 1
+    assert len(found) == len(negative) == 6
+    assert found[silent].min() > 50 * found[~silent].max()
+    probability = np.concatenate([torch.sigmoid(one).flatten(1).numpy() for _, one in learner._answers([negative])])
+    np.testing.assert_allclose(found, (probability.astype(float) ** 2).sum(1), rtol=1e-6)
+
+
+def test_a_phase_without_tiles_is_refused():
+    for kind in ("positive", "mined"):
+        with pytest.raises(TrainingError, match=f"trains on {kind} tiles, but of 2 training tiles"):
+            sampling.check([phase("all"), phase(kind)], tiles([0, 0]))
+    sampling.check([phase("all")], tiles([0, 0]))
+
+
+def test_without_weights_every_tile_comes_once():
+    order = sampling.draw(tiles([0] * 9), None, torch.Generator().manual_seed(1))
+    assert sorted(order) == list(range(9))
+    assert list(order) != list(range(9))
+
+
+def test_tiles_come_as_often_as_their_weights_say():
+    frame = tiles([1] * 10 + [0] * 30, ["a"] * 5 + ["b"] * 35)
+    order = sampling.draw(
+        pd.concat([frame] * 100, ignore_index=True), SamplerSettings(positive=6, negative=1), sampling.seeded(0, 1)
+    )
+    assert len(order) == 4000
+    assert np.mean(order % 40 < 10) == pytest.approx(60 / 90, abs=0.03)
+    equal = sampling.weights_of(frame, SamplerSettings(positive=2, negative=1, regions="equal"))
+    assert equal[:5].sum() == pytest.approx(1)
+    assert equal[5:].sum() == pytest.approx(1)
+    assert equal[5] == pytest.approx(2 * equal[39])
+
+
+def test_tiles_of_no_region_are_one_region():
+    frame = tiles([1, 1, 1], ["a", None, None])
+    assert sampling.weights_of(frame, SamplerSettings(regions="equal")).tolist() == [1, 0.5, 0.5]
+
+
+@pytest.mark.slow
+@given(number=st.integers(1, 40), size=st.integers(1, 9), processes=st.integers(1, 4))
+@settings(max_examples=80, deadline=None)
+def test_batches_hold_every_tile_once_and_a_lone_one_twice(number, size, processes):
+    order = np.random.default_rng(number).permutation(number)
+    frame = tiles([0] * number)
+    alone = sampling.batches(frame, order, size)
+    each = [sampling.batches(frame, order, size, process=one, processes=processes) for one in range(processes)]
+    assert {len(parts) for parts in (alone, *each)} == {math.ceil(number / size)}
+    seen = [tile for part in alone for tile in part["tile"].unique()]
+    assert seen == list(order)
+    assert all(2 <= len(part) <= max(size, 2) for part in alone)
+    for whole, *parts in zip(alone, *each, strict=True):  # a step sees the same tiles, whoever looks at them
+        assert set(whole["tile"]) == {tile for part in parts for tile in part["tile"]}
+        sizes = [part["tile"].nunique() for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert sum(sizes) == max(whole["tile"].nunique(), processes)
+        assert all(len(part) == 2 or part["tile"].is_unique for part in parts)
+
+
+def test_every_place_has_randomness_of_its_own_and_always_the_same():
+    places = [(phase_, epoch, process, purpose) for phase_ in (0, 1) for epoch in (1, 2) for process in (0, 1)
+              for purpose in (1, 2, 3)]  # fmt: skip
+    numbers = [sampling.seed_of(5, *place) for place in places]
+    assert len(set(numbers)) == len(places)
+    assert numbers == [sampling.seed_of(5, *place) for place in places]
+    assert sampling.seed_of(-1, 0) != sampling.seed_of(1, 0)
+    one, other = (torch.rand(3, generator=sampling.seeded(5, 1, 2)) for _ in range(2))
+    assert torch.equal(one, other)
