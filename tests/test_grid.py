@@ -59,6 +59,85 @@ def test_a_window_may_begin_outside_its_raster():
     assert (window.rows, window.cols) == (slice(-2, 2), slice(3, 8))
 
 
+@st.composite
+def windows(draw) -> Window:
+    """A small window that may begin before its raster."""
+    row, col = draw(st.integers(-9, 9)), draw(st.integers(-9, 9))
+    return Window(row=row, col=col, height=draw(st.integers(1, 9)), width=draw(st.integers(1, 9)))
+
+
+def pixels(window: Window | None) -> set[tuple[int, int]]:
+    """Every pixel of a window by its row and column; none for None."""
+    if window is None:
+        return set()
+    rows, cols = (range(axis.start, axis.stop) for axis in (window.rows, window.cols))
+    return {(row, col) for row in rows for col in cols}
+
+
+@given(first=windows(), second=windows())
+def test_two_windows_share_the_pixels_that_both_have(first, second):
+    shared = first.intersect(second)
+    assert pixels(shared) == pixels(first) & pixels(second)
+    assert shared == second.intersect(first)
+    assert first.intersect(first) == first
+
+
+@given(window=windows(), height=st.integers(0, 9), width=st.integers(0, 9))
+def test_a_clipped_window_has_the_pixels_of_the_raster(window, height, width):
+    raster = {(row, col) for row in range(height) for col in range(width)}
+    assert pixels(window.clip((height, width))) == pixels(window) & raster
+
+
+@given(window=windows(), rows=st.integers(0, 9), cols=st.integers(0, 9))
+def test_padding_is_undone_by_cutting_the_window_out(window, rows, cols):
+    padded = window.pad(rows, cols)
+    assert padded.intersect(window) == window
+    assert window.within(padded) == (slice(rows, rows + window.height), slice(cols, cols + window.width))
+    assert padded.size == (window.height + 2 * rows) * (window.width + 2 * cols)
+    assert window.pad(rows) == window.pad(rows, rows)
+
+
+@given(window=windows(), rows=st.integers(-9, 9), cols=st.integers(-9, 9))
+def test_a_shift_moves_every_pixel_and_can_be_undone(window, rows, cols):
+    moved = window.shift(rows, cols)
+    assert pixels(moved) == {(row + rows, col + cols) for row, col in pixels(window)}
+    assert moved.shift(-rows, -cols) == window
+
+
+@given(window=windows(), other=windows())
+def test_slices_within_another_window_cut_its_pixels_out(window, other):
+    whole = Window.around([window, other])
+    number = np.arange(whole.size).reshape(whole.shape)
+    assert pixels(whole) >= pixels(window) | pixels(other)
+    assert whole.intersect(window) == window
+    inside = number[window.within(whole)]
+    assert inside.shape == window.shape
+    assert inside[0, 0] == (window.row - whole.row) * whole.width + window.col - whole.col
+
+
+@given(window=windows(), side=st.integers(1, 5))
+def test_blocks_hold_the_pixels_that_they_are_scaled_to(window, side):
+    assert window.scale(side).coarsen(side) == window
+    assert window.scale(side) == window.scale(side, side)
+    touched = window.coarsen(side)
+    assert pixels(touched) == {(row // side, col // side) for row, col in pixels(window)}
+
+
+@given(window=windows(), height=st.integers(1, 9))
+def test_strips_follow_each_other_and_make_up_the_window(window, height):
+    strips = list(window.strips(height))
+    assert Window.around(strips) == window
+    assert sum(strip.size for strip in strips) == window.size
+    assert all(strip.height == height for strip in strips[:-1])
+
+
+@given(window=windows())
+def test_a_window_is_made_again_from_its_edges_and_shape(window):
+    left, top, right, bottom = window.bounds
+    assert Window.from_edges(top=top, left=left, bottom=bottom, right=right) == window
+    assert Window.of_shape(window.shape).shift(window.row, window.col) == window
+
+
 @given(length=LENGTHS, overlap=st.integers(0, 200))
 def test_weights_are_positive_whole_in_the_middle_and_the_same_from_both_ends(length, overlap):
     weights = ramp(length, overlap=overlap)

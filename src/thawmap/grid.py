@@ -1,11 +1,11 @@
-"""Windows of a raster's grid: how an axis is cut into overlapping tiles, and the weights that blend them.
+"""Windows of a raster's pixels, tiles that cover an axis with overlap, and the weights that blend them.
 
 Everything here is integer or float arithmetic on pixels: no files, no coordinates.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A rectangle of pixels; it may reach beyond its raster, where nothing is known.
+    """A rectangle of a raster's pixels, which may reach beyond the raster.
 
     Attributes:
         row: First row.
@@ -33,6 +33,35 @@ class Window:
             msg = f"a window of {self.height} x {self.width} px is empty; both sides must be at least 1"
             raise ValueError(msg)
 
+    @classmethod
+    def of_shape(cls, shape: tuple[int, int]) -> Self:
+        """Return the window of all pixels of a raster of ``shape`` (rows, columns).
+
+        >>> Window.of_shape((3, 5))
+        Window(row=0, col=0, height=3, width=5)
+        """
+        height, width = shape
+        return cls(row=0, col=0, height=height, width=width)
+
+    @classmethod
+    def from_edges(cls, *, top: int, left: int, bottom: int, right: int) -> Self:
+        """Return the window from the first row and column up to, but without, the last ones.
+
+        >>> Window.from_edges(top=1, left=2, bottom=4, right=7)
+        Window(row=1, col=2, height=3, width=5)
+        """
+        return cls(row=top, col=left, height=bottom - top, width=right - left)
+
+    @classmethod
+    def around(cls, windows: Iterable["Window"]) -> Self:
+        """Return the smallest window that holds all of some windows, at least one.
+
+        >>> Window.around([Window(row=0, col=0, height=2, width=2), Window(row=5, col=-1, height=1, width=1)])
+        Window(row=0, col=-1, height=6, width=3)
+        """
+        lefts, tops, rights, bottoms = zip(*(window.bounds for window in windows), strict=True)
+        return cls.from_edges(top=min(tops), left=min(lefts), bottom=max(bottoms), right=max(rights))
+
     @property
     def rows(self) -> slice:
         """The rows as a slice."""
@@ -43,11 +72,102 @@ class Window:
         """The columns as a slice."""
         return slice(self.col, self.col + self.width)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return self.height, self.width
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Edges (left, top, right, bottom) in pixels, in the order in which shapely takes them."""
+        return self.col, self.row, self.col + self.width, self.row + self.height
+
+    def shift(self, rows: int, cols: int) -> Self:
+        """Return the window moved down by some rows and to the right by some columns.
+
+        >>> Window(row=1, col=1, height=2, width=2).shift(3, -1)
+        Window(row=4, col=0, height=2, width=2)
+        """
+        return replace(self, row=self.row + rows, col=self.col + cols)
+
+    def pad(self, rows: int, cols: int | None = None) -> Self:
+        """Return the window with more pixels on every side; unset, as many columns as rows.
+
+        >>> Window(row=1, col=1, height=2, width=2).pad(1)
+        Window(row=0, col=0, height=4, width=4)
+        """
+        cols = rows if cols is None else cols
+        height, width = self.height + 2 * rows, self.width + 2 * cols
+        return replace(self, row=self.row - rows, col=self.col - cols, height=height, width=width)
+
+    def scale(self, rows: int, cols: int | None = None) -> Self:
+        """Return the pixels of a window of blocks, which are ``rows`` x ``cols`` px; unset, as many columns as rows.
+
+        >>> Window(row=1, col=2, height=2, width=1).scale(10)
+        Window(row=10, col=20, height=20, width=10)
+        """
+        cols = rows if cols is None else cols
+        height, width = self.height * rows, self.width * cols
+        return replace(self, row=self.row * rows, col=self.col * cols, height=height, width=width)
+
+    def coarsen(self, side: int) -> Self:
+        """Return the blocks of ``side`` x ``side`` px that a window of pixels touches.
+
+        >>> Window(row=9, col=20, height=2, width=10).coarsen(10)
+        Window(row=0, col=2, height=2, width=1)
+        """
+        left, top, right, bottom = self.bounds
+        return self.from_edges(top=top // side, left=left // side, bottom=-(-bottom // side), right=-(-right // side))
+
+    def intersect(self, other: "Window") -> Self | None:
+        """Return the pixels that two windows share; None where there are none.
+
+        >>> Window(row=0, col=0, height=4, width=4).intersect(Window(row=2, col=3, height=4, width=4))
+        Window(row=2, col=3, height=2, width=1)
+        """
+        top, left = max(self.row, other.row), max(self.col, other.col)
+        bottom, right = min(self.rows.stop, other.rows.stop), min(self.cols.stop, other.cols.stop)
+        return (
+            self.from_edges(top=top, left=left, bottom=bottom, right=right) if top < bottom and left < right else None
+        )
+
+    def clip(self, shape: tuple[int, int]) -> Self | None:
+        """Return the pixels of the window that a raster of ``shape`` (rows, columns) has; None where it has none.
+
+        >>> Window(row=-1, col=3, height=4, width=4).clip((10, 5))
+        Window(row=0, col=3, height=3, width=2)
+        """
+        return self.intersect(Window.of_shape(shape)) if min(shape) > 0 else None
+
+    def within(self, other: "Window") -> tuple[slice, slice]:
+        """Return rows and columns of this window in the array of another window, which holds it.
+
+        >>> Window(row=5, col=7, height=2, width=3).within(Window(row=4, col=4, height=9, width=9))
+        (slice(1, 3, None), slice(3, 6, None))
+        """
+        inside = self.shift(-other.row, -other.col)
+        return inside.rows, inside.cols
+
+    def strips(self, height: int) -> Iterator[Self]:
+        """Yield the window in strips of at most ``height`` rows, from the top.
+
+        >>> [(strip.row, strip.height) for strip in Window(row=1, col=0, height=5, width=9).strips(3)]
+        [(1, 3), (4, 2)]
+        """
+        for row in range(self.row, self.row + self.height, height):
+            yield replace(self, row=row, height=min(height, self.row + self.height - row))
+
 
 def starts(length: int, *, tile: int, overlap: int) -> list[int]:
-    """First pixels of the tiles that cover ``length`` pixels with at least ``overlap`` between neighbours.
+    """Return the first pixels of the tiles that cover ``length`` pixels.
 
-    The last tile is shifted back so that it ends at the border; an axis that is shorter than a tile has one.
+    Neighbours share at least ``overlap`` pixels. The last tile is shifted back so that it ends at the border; an axis
+    that is shorter than a tile has one.
 
     Raises:
         ValueError: If the overlap is not smaller than the tile, or a size is not positive.
@@ -64,12 +184,11 @@ def starts(length: int, *, tile: int, overlap: int) -> list[int]:
         raise ValueError(msg)
     if length <= tile:
         return [0]
-    firsts = list(range(0, length - tile, tile - overlap))
-    return [*firsts, length - tile]
+    return [*range(0, length - tile, tile - overlap), length - tile]
 
 
 def spare(length: int, *, tile: int, overlap: int) -> int:
-    """Count the pixels that the tiles of `starts` could cover beyond an axis.
+    """Count the pixels beyond an axis that the tiles which cover it could also cover.
 
     >>> spare(9, tile=4, overlap=1)
     1
@@ -79,7 +198,7 @@ def spare(length: int, *, tile: int, overlap: int) -> int:
 
 
 def blocks(shape: tuple[int, int], *, side: int) -> Iterator[Window]:
-    """Windows of at most ``side`` pixels that cover a raster of ``shape`` once each, row by row.
+    """Yield windows of at most ``side`` x ``side`` px that cover a raster of ``shape`` once, row by row.
 
     >>> [(block.row, block.height) for block in blocks((5, 2), side=3)]
     [(0, 3), (3, 2)]
@@ -91,11 +210,12 @@ def blocks(shape: tuple[int, int], *, side: int) -> Iterator[Window]:
 
 
 def ramp(length: int, *, overlap: int, form: Literal["linear", "cosine"] = "linear") -> npt.NDArray[np.float32]:
-    """Blending weights (length,), float32 in (0, 1]: up over the first ``overlap`` pixels, down at the end.
+    """Return blending weights (length,), float32 in (0, 1], that rise and fall over the overlap.
 
-    Linear, as the paper blends its tiles (section 2.3.2, "Inference for Spatial Evaluation"), or along half a cosine;
-    strictly positive, so that a scene's border keeps its value. Two neighbours' weights add to one where they share
-    exactly ``overlap`` pixels, at most half of the tile.
+    They go up over the first ``overlap`` pixels and down over the last: linearly, as the paper blends its tiles
+    (section 2.3.2, "Inference for Spatial Evaluation"), or along half a cosine; strictly positive, so that a scene's
+    border keeps its value. Two neighbours' weights add to one where they share exactly ``overlap`` pixels, at most half
+    of the tile.
 
     >>> ramp(6, overlap=2).astype(float).round(2).tolist()
     [0.33, 0.67, 1.0, 1.0, 0.67, 0.33]
