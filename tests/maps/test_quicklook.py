@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
-from thawmap.geo.metres import at_centre
+from thawmap.geo.metres import width_and_bearing
 from thawmap.maps.caption import STRIP_PX, caption, captioned
 from thawmap.maps.quicklook import quicklook
 
@@ -82,7 +82,7 @@ def test_outlines_are_seen_on_their_own_colour_and_on_snow():
 )
 def test_north_is_where_the_pole_lies(x, y):
     """In a polar projection that is the way to its origin, clockwise from the top of the picture."""
-    _, up = at_centre(GeoBox((10, 10), Affine(30, 0, x, 0, -30, y), "EPSG:3413"))
+    _, up = width_and_bearing(GeoBox((10, 10), Affine(30, 0, x, 0, -30, y), "EPSG:3413"))
     turn = math.degrees(math.atan2(-(x + 150), -(y - 150)))
     assert (-up - turn + 180) % 360 - 180 == pytest.approx(0, abs=0.3)
 
@@ -96,7 +96,7 @@ def test_north_is_where_the_pole_lies(x, y):
     ],
 )
 def test_a_pixel_has_its_metres_on_the_ground(grid, metres):
-    assert at_centre(grid)[0] == pytest.approx(metres, rel=0.003)
+    assert width_and_bearing(grid)[0] == pytest.approx(metres, rel=0.003)
 
 
 @pytest.mark.parametrize("shape", [(500, 1024), (1024, 300), (1024, 40)])
@@ -109,7 +109,7 @@ def test_the_strip_leaves_the_picture_alone_and_measures_it(shape):
     if shape[1] < 100:
         return
     dark = whole[shape[0] :, 10:, 0] < 60
-    metres = max(np.argmin([*row, False]) for row in dark) * at_centre(grid)[0]
+    metres = max(np.argmin([*row, False]) for row in dark) * width_and_bearing(grid)[0]
     assert min(abs(metres / (step * 10**power) - 1) for step in (1, 2, 5) for power in range(1, 5)) < 0.1
 
 

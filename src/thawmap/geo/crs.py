@@ -26,7 +26,7 @@ _LONGEST = 40  # letters of a CRS's name in a table
 _CORRECT = "correct its CRS and transform, such as with gdal_edit -a_srs and -a_ullr"
 
 
-def unplaced(file: Any) -> str | None:
+def location_fault(file: Any) -> str | None:
     """Why nobody knows where an open rasterio file lies, and what to do; None where it is known."""
     if file.crs is None or file.transform.is_identity:
         return _lacking(file, "CRS" if file.crs is None else "transform")
@@ -34,8 +34,8 @@ def unplaced(file: Any) -> str | None:
     if not (np.isfinite(numbers).all() and file.transform.determinant):
         given = ", ".join(f"{number:g}" for number in numbers)
         return f"has a transform ({given}) that gives its pixels no size; {_CORRECT}"
-    crs = crs_text(file)
-    if not earthly(crs):
+    crs = file_crs(file)
+    if not is_on_earth(crs):
         return f"has the CRS {crs_name(crs)!r}, which has no place on Earth; {_CORRECT}, or warp it to UTM"
     if not _somewhere(GeoBox(file.shape, file.transform, crs)):
         x, y = file.transform * (file.width / 2, file.height / 2)
@@ -43,7 +43,7 @@ def unplaced(file: Any) -> str | None:
     return None
 
 
-def crs_text(file: Any) -> str:
+def file_crs(file: Any) -> str:
     """The CRS of an open rasterio file: its EPSG code, else WKT."""
     return _as_text(file.crs.to_wkt())
 
@@ -58,7 +58,7 @@ def crs_name(crs: CRS | str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
-def points_on(grid: GeoBox, crs: CRS | None, x: _Positions, y: _Positions) -> tuple[_Positions, _Positions]:
+def to_pixels(grid: GeoBox, crs: CRS | None, x: _Positions, y: _Positions) -> tuple[_Positions, _Positions]:
     """Points in a CRS as columns and rows of a grid, in pixels from its corner; not finite where it knows none.
 
     Degrees count on across the antimeridian, around the middle of the grid.
@@ -75,11 +75,14 @@ def points_on(grid: GeoBox, crs: CRS | None, x: _Positions, y: _Positions) -> tu
     return col, row
 
 
-def in_turn_of(geobox: GeoBox, grid: GeoBox) -> GeoBox:
-    """A grid, moved by whole turns of the Earth towards another one where both count in degrees."""
-    if not (geobox.crs is not None and geobox.crs.geographic and grid.crs is not None and grid.crs.geographic):
+def shift_by_turns(grid: GeoBox, reference: GeoBox) -> GeoBox:
+    """Return a grid in degrees, moved by whole turns of the Earth towards another one.
+
+    Longitudes may count from -180 or from 0: the moved grid counts as the reference does. Grids in metres stay.
+    """
+    if not (grid.crs is not None and grid.crs.geographic and reference.crs is not None and reference.crs.geographic):
         return grid
-    turns = round((_longitude(geobox) - _longitude(grid)) / 360)
+    turns = round((_longitude(reference) - _longitude(grid)) / 360)
     return GeoBox(grid.shape, Affine.translation(360 * turns, 0) * grid.affine, grid.crs) if turns else grid
 
 
@@ -107,7 +110,7 @@ def _as_text(wkt: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def earthly(crs: str) -> bool:
+def is_on_earth(crs: str) -> bool:
     """Whether a CRS is one of places on Earth that maps can be drawn in: geographic or projected."""
     try:
         asked = CRS(crs)

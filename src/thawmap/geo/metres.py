@@ -135,7 +135,7 @@ def widest_side(grid: GeoBox, rows: slice) -> float:
     return max(float(np.max(side)) for side in pixel_metres(grid, rows))
 
 
-def at_centre(grid: GeoBox) -> tuple[float, float]:
+def width_and_bearing(grid: GeoBox) -> tuple[float, float]:
     """Width in metres of the pixel in the middle of a grid, and the bearing of its upper side in degrees from north.
 
     Both are NaN where the CRS has no such place.

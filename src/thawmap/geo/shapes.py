@@ -23,19 +23,19 @@ _STEP = 90.0  # degrees between the meridians around which degrees are counted
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class ShapeIndex:
     """Shapes in one CRS, valid, and a tree that finds them; those that have no place there are empty."""
 
     shapes: Shapes
     tree: shapely.STRtree
 
-    def over(self, geobox: GeoBox) -> Rows:
+    def touching(self, geobox: GeoBox) -> Rows:
         """Rows of the shapes that touch a grid of their CRS, in order."""
         rows: Rows = np.sort(self.tree.query(geobox.extent.geom, predicate="intersects"))
         return rows
 
 
-def place(frame: gpd.GeoDataFrame, crs: str, *, meridian: float = 0.0) -> Placed:
+def reproject(frame: gpd.GeoDataFrame, crs: str, *, meridian: float = 0.0) -> ShapeIndex:
     """Polygons in another CRS; those too far away for it are empty.
 
     Args:
@@ -52,9 +52,9 @@ def place(frame: gpd.GeoDataFrame, crs: str, *, meridian: float = 0.0) -> Placed
         shapes[long] = shapely.segmentize(shapes[long], longest)
         shapes = np.asarray(gpd.GeoSeries(shapes, crs=frame.crs).to_crs(crs).values)
     if pyproj.CRS(crs).is_geographic:
-        shapes = around(shapes, meridian)
-    shapes = made_valid(shapes)
-    return Placed(shapes, shapely.STRtree(shapes))
+        shapes = gather_around(shapes, meridian)
+    shapes = repair(shapes)
+    return ShapeIndex(shapes, shapely.STRtree(shapes))
 
 
 def meridian_of(crs: str, middle: float) -> float:
@@ -62,7 +62,7 @@ def meridian_of(crs: str, middle: float) -> float:
     return round(middle / _STEP) * _STEP if pyproj.CRS(crs).is_geographic else 0.0
 
 
-def around(shapes: Shapes, meridian: float) -> Shapes:
+def gather_around(shapes: Shapes, meridian: float) -> Shapes:
     """Polygons in degrees, each part in one piece and near a meridian; those as wide as half the Earth thrice."""
     west, _, east, _ = shapely.bounds(shapes).T
     made = shapes.copy()
@@ -72,9 +72,9 @@ def around(shapes: Shapes, meridian: float) -> Shapes:
     return made
 
 
-def in_degrees(outline: BaseGeometry, crs: str) -> BaseGeometry:
+def to_lonlat(outline: BaseGeometry, crs: str) -> BaseGeometry:
     """An outline in EPSG:4326, between -180 and 180 degrees, cut at the antimeridian."""
-    placed = _thrice(place(gpd.GeoDataFrame(geometry=[outline], crs=crs), LONLAT).shapes[0])
+    placed = _thrice(reproject(gpd.GeoDataFrame(geometry=[outline], crs=crs), LONLAT).shapes[0])
     return shapely.intersection(placed, shapely.box(-180, -90, 180, 90))
 
 
@@ -95,7 +95,7 @@ def _in_one_piece(part: shapely.Polygon, meridian: float) -> BaseGeometry:
         pole = np.copysign(90.0, lat.mean())
         ring = np.column_stack([[*lon, lon[-1], lon[0]], [*lat, pole, pole]])
         holes = np.array([shapely.Polygon(hole) for hole in part.interiors], object)
-        return shapely.difference(_thrice(shapely.Polygon(ring)), shapely.union_all(made_valid(holes)))
+        return shapely.difference(_thrice(shapely.Polygon(ring)), shapely.union_all(repair(holes)))
     whole = shapely.transform(part, near)
     return whole if np.ptp(lon) < 180 else _thrice(whole)
 
@@ -103,10 +103,10 @@ def _in_one_piece(part: shapely.Polygon, meridian: float) -> BaseGeometry:
 def _thrice(part: shapely.Polygon) -> BaseGeometry:
     """A polygon in degrees with what it is one turn further to the west and to the east."""
     turns = [translate(part, turn) for turn in (-360, 0, 360)]
-    return shapely.union_all(made_valid(np.array(turns, object)))
+    return shapely.union_all(repair(np.array(turns, object)))
 
 
-def made_valid(shapes: Shapes) -> Shapes:
+def repair(shapes: Shapes) -> Shapes:
     """Polygons without crossings, by `shapely.make_valid` for each part; what has no area goes.
 
     Ground on which two parts lie stays; what one boundary encloses twice is outside, as for a rasteriser. Those with
@@ -114,15 +114,15 @@ def made_valid(shapes: Shapes) -> Shapes:
     what is enclosed twice, and loses other ground.)
     """
     made = shapes.copy()
-    made[~finite(shapes)] = shapely.Polygon()
+    made[~is_finite(shapes)] = shapely.Polygon()
     wrong = np.flatnonzero(~(shapely.is_valid(made) | shapely.is_missing(made)))
     for row in wrong:
-        made[row] = shapely.union_all(areal(shapely.make_valid(shapely.get_parts(made[row]))))
+        made[row] = shapely.union_all(polygons_of(shapely.make_valid(shapely.get_parts(made[row]))))
         made[row] = shapely.Polygon() if shapely.is_empty(made[row]) else made[row]
     return made
 
 
-def areal(shapes: Shapes) -> Shapes:
+def polygons_of(shapes: Shapes) -> Shapes:
     """The polygons among the parts of each shape, as one; None where there is none."""
     parts, owner = shapely.get_parts(shapes, return_index=True)
     parts, part = shapely.get_parts(parts, return_index=True)  # a collection may hold polygons of several parts
@@ -131,7 +131,7 @@ def areal(shapes: Shapes) -> Shapes:
     return np.asarray(shapely.multipolygons(parts[flat], indices=owner[part][flat], out=none))
 
 
-def finite(shapes: Shapes) -> npt.NDArray[np.bool_]:
+def is_finite(shapes: Shapes) -> npt.NDArray[np.bool_]:
     """Which shapes have no coordinate that is missing or infinite; True for those without any coordinate."""
     points, owner = shapely.get_coordinates(shapes, return_index=True)
     fine = np.ones(len(shapes), np.bool_)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from odc.geo.geobox import GeoBox
 
 from thawmap.data.sources.base import Scene
-from thawmap.geo.metres import at_centre
+from thawmap.geo.metres import width_and_bearing
 
 STRIP_PX = 84
 """Height of the strip."""
@@ -33,7 +33,7 @@ def captioned(image: npt.NDArray[np.uint8], grid: GeoBox, text: str) -> npt.NDAr
     strip = Figure(figsize=(width / _DPI, STRIP_PX / _DPI), dpi=_DPI, facecolor=_PAPER)
     axes = strip.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, STRIP_PX))
     axes.set_axis_off()
-    metres, up = at_centre(grid)
+    metres, up = width_and_bearing(grid)
     with rc_context({"text.parse_math": False}):
         if math.isfinite(metres):
             _scale_bar(axes, metres * grid.width / width, width)

@@ -112,9 +112,9 @@ def _crs(scene: Scene) -> dict[str, Any]:
 
 def _footprint(scene: Scene) -> BaseGeometry:
     """The scene's outline in degrees, cut at the antimeridian."""
-    from thawmap.geo.shapes import in_degrees  # noqa: PLC0415 - only once a scene is mapped
+    from thawmap.geo.shapes import to_lonlat  # noqa: PLC0415 - only once a scene is mapped
 
-    return shapely.orient_polygons(in_degrees(scene.geobox.extent.geom, crs_of(scene.geobox)))
+    return shapely.orient_polygons(to_lonlat(scene.geobox.extent.geom, crs_of(scene.geobox)))
 
 
 def _bbox(footprint: BaseGeometry) -> list[float]:

@@ -25,7 +25,7 @@ from thawmap.data.raster.io import raster_info, read_raster
 from thawmap.data.raster.mosaic import overlap
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
-from thawmap.geo.crs import EQUAL_AREA, points_on
+from thawmap.geo.crs import EQUAL_AREA, to_pixels
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 from thawmap.maps.item import read_item
@@ -218,7 +218,7 @@ def _lattice(geobox: GeoBox) -> tuple[object, ...]:
 
 def _under(grid: GeoBox, other: GeoBox) -> Window:
     """The pixels of a grid, which may lie beyond it, that another one touches."""
-    col, row = points_on(grid, other.crs, *_ring(other))
+    col, row = to_pixels(grid, other.crs, *_ring(other))
     left, top = (int(np.floor(axis.min() + _SNAP_PX)) for axis in (col, row))
     right, bottom = (int(np.ceil(axis.max() - _SNAP_PX)) for axis in (col, row))
     return Window(row=top, col=left, height=bottom - top, width=right - left)

@@ -18,7 +18,7 @@ from thawmap.config import LabelSettings
 from thawmap.data.labels.attributes import Texts, day_of, days, days_in, period, scene_id, texts
 from thawmap.data.labels.footprints import Footprint, astray
 from thawmap.geo.crs import EQUAL_AREA
-from thawmap.geo.shapes import Rows, Shapes, areal, finite, made_valid, meridian_of, place
+from thawmap.geo.shapes import Rows, Shapes, is_finite, meridian_of, polygons_of, repair, reproject
 
 SAME = 0.95
 """Intersection over union above which two polygons are taken for one."""
@@ -96,10 +96,10 @@ def case_of(
     """What the tests need to know; the polygons' columns are those that the settings name."""
     shapes = np.array(frame.geometry.values)
     sound = shapes.copy()
-    sound[~(flat(frame) & finite(shapes)) | _misplaced(frame, shapes)] = None
+    sound[~(flat(frame) & is_finite(shapes)) | _misplaced(frame, shapes)] = None
     ground = np.full(len(frame), None, object)
     if frame.crs is not None:
-        ground = place(gpd.GeoDataFrame(geometry=sound, crs=frame.crs), EQUAL_AREA).shapes
+        ground = reproject(gpd.GeoDataFrame(geometry=sound, crs=frame.crs), EQUAL_AREA).shapes
     written = np.full(len(frame), "", object) if settings.scene is None else texts(frame[settings.scene])
     names = np.array([name if name in scenes else scene_id(str(name)) for name in written], np.object_)
     side = np.array([scenes[name].pixel_m if name in scenes else pixel_m for name in names], np.float64)
@@ -151,13 +151,13 @@ def _misplaced(frame: gpd.GeoDataFrame, shapes: Shapes) -> Bools:
     reach = np.abs(shapely.bounds(shapes))  # NaN where there is no shape
     x, y = np.maximum(reach[:, 0], reach[:, 2]), np.maximum(reach[:, 1], reach[:, 3])
     found: Bools = (x > 360) | (y > 90) if frame.crs.is_geographic else (x <= 180) & (y <= 90)
-    return found & finite(shapes)
+    return found & is_finite(shapes)
 
 
 def _geometry(case: Case) -> Iterator[Found]:
     """Nothing, no polygon, coordinates that are no numbers, or boundaries that cross themselves."""
     nothing = shapely.is_missing(case.shapes) | shapely.is_empty(case.shapes)
-    areal, numbered = flat(case.frame), finite(case.shapes)
+    areal, numbered = flat(case.frame), is_finite(case.shapes)
     rows = np.flatnonzero(nothing)
     yield Found("no geometry", rows, ["has no geometry"] * len(rows))
     rows = np.flatnonzero(~nothing & ~areal)
@@ -172,7 +172,7 @@ def _geometry(case: Case) -> Iterator[Found]:
 def _pairs(case: Case) -> Iterator[Found]:
     """Polygons that are there twice, nearly twice, or that overlap, among those that compete."""
     groups = competing(case.frame, case.settings)
-    rows = np.flatnonzero(flat(case.frame) & finite(case.shapes) & ~shapely.is_empty(case.shapes))
+    rows = np.flatnonzero(flat(case.frame) & is_finite(case.shapes) & ~shapely.is_empty(case.shapes))
     alike = pd.DataFrame({"row": rows, "group": groups[rows], "corners": corners(case.shapes[rows])})
     first = alike.groupby(["group", "corners"])["row"].transform("min").to_numpy()
     again = rows[first != rows]
@@ -211,8 +211,8 @@ def _overlaps(case: Case, earlier: Rows, later: Rows) -> Iterator[Found]:
         f"overlaps row {row + 1} on {m2:.0f} m2, {share:.0%} of the smaller"
         for row, m2, share in zip(earlier[laps], common[laps], (common / small)[laps], strict=True)
     ]
-    one, other = (made_valid(case.shapes[rows[laps]]) for rows in (earlier, later))
-    yield Found("overlap", later[laps], said, areal(shapely.intersection(one, other)), earlier[laps])
+    one, other = (repair(case.shapes[rows[laps]]) for rows in (earlier, later))
+    yield Found("overlap", later[laps], said, polygons_of(shapely.intersection(one, other)), earlier[laps])
 
 
 def _sizes(case: Case) -> Iterator[Found]:
@@ -269,11 +269,11 @@ def _outside(case: Case, rows: Rows, scene: Footprint) -> Iterator[Found]:
     """What of one scene's polygons lies beyond its pixels, by at least a pixel."""
     drawn = case.frame.geometry.iloc[rows]
     meridian = meridian_of(scene.crs, scene.outline.centroid.x)
-    shapes = place(drawn.to_frame(), scene.crs, meridian=meridian).shapes
+    shapes = reproject(drawn.to_frame(), scene.crs, meridian=meridian).shapes
     shapely.prepare(scene.outline)
     beyond = ~shapely.covers(scene.outline, shapes)
     rows, shapes = rows[beyond], shapes[beyond]
-    rest = areal(shapely.difference(shapes, scene.outline))
+    rest = polygons_of(shapely.difference(shapes, scene.outline))
     apart = ~shapely.intersects(scene.outline, shapes)
     yield Found("outside", rows[apart], [f"lies wholly outside of {case.names[row]}" for row in rows[apart]])
     m2 = gpd.GeoSeries(rest, crs=scene.crs).to_crs(EQUAL_AREA).area.to_numpy()

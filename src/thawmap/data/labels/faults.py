@@ -14,7 +14,7 @@ from thawmap.data.labels.attributes import Texts, texts
 from thawmap.data.labels.examine import TESTS, Case, Found, case_of, competing, corners, flat
 from thawmap.data.labels.footprints import Footprint, astray, footprint
 from thawmap.data.labels.polygons import check_columns
-from thawmap.geo.shapes import finite, made_valid
+from thawmap.geo.shapes import is_finite, repair
 
 __all__ = ["KINDS", "Footprint", "Repaired", "check", "footprint", "repaired", "summary"]
 
@@ -89,7 +89,7 @@ def _table(found: Found, case: Case, ids: Texts | None) -> gpd.GeoDataFrame:
     where = found.where
     if where is None:
         where = case.shapes[rows]
-        where[~finite(where)] = None
+        where[~is_finite(where)] = None
     others = np.full(len(rows), -1) if found.others is None else found.others
     columns = {
         "row": pd.array(rows + 1, "Int64"),
@@ -142,7 +142,7 @@ def repaired(frame: gpd.GeoDataFrame, *, settings: LabelSettings) -> Repaired:
     check_columns(frame, settings)
     shapes, areal = np.array(frame.geometry.values), flat(frame)
     mended = shapes.copy()
-    mended[areal] = made_valid(shapes[areal])
+    mended[areal] = repair(shapes[areal])
     empty = shapely.is_missing(mended) | shapely.is_empty(mended)
     crossing = areal & ~empty & ~shapely.is_valid(shapes)
     left = np.flatnonzero(~empty)

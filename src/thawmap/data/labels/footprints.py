@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from thawmap.data.labels.attributes import Texts
 from thawmap.data.sources.base import Scene
 from thawmap.geo.crs import EQUAL_AREA, crs_name, crs_of
-from thawmap.geo.shapes import LONLAT, finite, meridian_of, place
+from thawmap.geo.shapes import LONLAT, is_finite, meridian_of, reproject
 from thawmap.text import counted
 
 Bools = npt.NDArray[np.bool_]
@@ -91,7 +91,7 @@ def astray(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Text
         named: The scene that each polygon is of; unset: every polygon may lie on any.
     """
     shapes = np.asarray(frame.geometry.values)
-    drawn = finite(shapes) & ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    drawn = is_finite(shapes) & ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     if named is not None:
         drawn &= np.isin(named.astype(str), list(scenes))
     if frame.crs is None or not scenes or not drawn.any():
@@ -155,7 +155,7 @@ def _touching(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: T
     """Which polygons have ground in common with their scene, or with any."""
     reached = np.zeros(len(frame), np.bool_)
     for crs, meridian, names in _zones(scenes):
-        tree = place(frame, crs, meridian=meridian).tree
+        tree = reproject(frame, crs, meridian=meridian).tree
         for name in names:
             rows = tree.query(scenes[name].outline, predicate="intersects")
             reached[rows if named is None else rows[named[rows] == name]] = True

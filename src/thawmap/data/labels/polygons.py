@@ -29,7 +29,7 @@ from thawmap.data.sources.base import Scene
 from thawmap.data.vector.io import read_vector
 from thawmap.errors import DataError, LabelError
 from thawmap.geo.crs import crs_of
-from thawmap.geo.shapes import Placed, Rows, Shapes, finite, meridian_of, place
+from thawmap.geo.shapes import Rows, ShapeIndex, Shapes, is_finite, meridian_of, reproject
 from thawmap.grid import Window
 
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class PolygonLabels:
         target = np.full(tuple(geobox.shape), looked, np.uint8)
         if self.extent is not None:
             extent = self._placed("extent", self.extent, geobox)
-            _burn(target, extent.shapes[extent.over(geobox)], geobox, 0)
+            _burn(target, extent.shapes[extent.touching(geobox)], geobox, 0)
         rows = self._over(scene, geobox)
         shapes = self._placed("polygons", self.polygons, geobox).shapes[rows]
         said = self._targets[rows]
@@ -224,16 +224,16 @@ class PolygonLabels:
         return period(self.polygons, self.settings)
 
     @cached_property
-    def _places(self) -> dict[tuple[str, str, float], Placed]:
+    def _places(self) -> dict[tuple[str, str, float], ShapeIndex]:
         return {}
 
-    def _placed(self, what: str, frame: gpd.GeoDataFrame, geobox: GeoBox) -> Placed:
+    def _placed(self, what: str, frame: gpd.GeoDataFrame, geobox: GeoBox) -> ShapeIndex:
         """Polygons in a grid's CRS, made once; a few of these are kept, as scenes come zone by zone."""
         crs = crs_of(geobox)
         key = (what, crs, meridian_of(crs, geobox.extent.geom.centroid.x))
         placed = self._places.get(key)
         if placed is None:
-            placed = place(frame, crs, meridian=key[2])
+            placed = reproject(frame, crs, meridian=key[2])
             if len(self._places) >= _ZONES:
                 self._places.clear()
             self._places[key] = placed
@@ -244,7 +244,7 @@ class PolygonLabels:
         return self._of(scene, self._there(geobox))
 
     def _there(self, geobox: GeoBox) -> Rows:
-        return self._placed("polygons", self.polygons, geobox).over(geobox)
+        return self._placed("polygons", self.polygons, geobox).touching(geobox)
 
     def _of(self, scene: Scene, rows: Rows, *, dated: bool = True) -> Rows:
         """Those of the rows that are a scene's; a region is asked for whatever the day."""
@@ -344,7 +344,7 @@ def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
         msg = f"{path} holds a {kind}; labels are polygons, remove the rest"
         raise LabelError(msg)
     shapes = np.array(frame.geometry.values)
-    endless = ~finite(shapes)
+    endless = ~is_finite(shapes)
     _warn(path, endless, "have coordinates that are no numbers")
     shapes[endless] = shapely.Polygon()
     return frame.set_geometry(shapes, crs=frame.crs)

@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from thawmap.data.raster.io import RasterInfo, raster_info
 from thawmap.errors import ConfigError, DataError
 from thawmap.files.listing import files_below, half_written, matches
-from thawmap.geo.crs import points_on
+from thawmap.geo.crs import to_pixels
 from thawmap.grid import Window
 
 Choose = Callable[[Sequence[Path]], Sequence[Path]]
@@ -83,7 +83,7 @@ class Sheet:
         edge = shapely.segmentize(shapely.box(0, 0, width, height), max(height, width) / _EDGE)
         corners = shapely.get_coordinates(edge).T
         x, y = geobox.affine * (corners[0], corners[1])
-        places = np.column_stack(points_on(self.grid, geobox.crs, x, y))
+        places = np.column_stack(to_pixels(self.grid, geobox.crs, x, y))
         return shapely.MultiPoint(places[np.isfinite(places).all(axis=1)]).convex_hull
 
 

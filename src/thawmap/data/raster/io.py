@@ -26,7 +26,7 @@ from thawmap.data.raster.resample import Choice, read, read_blocks
 from thawmap.data.raster.upright import Upright
 from thawmap.errors import DataError
 from thawmap.files.atomic import atomic, unwritable
-from thawmap.geo.crs import crs_of, crs_text, unplaced
+from thawmap.geo.crs import crs_of, file_crs, location_fault
 from thawmap.grid import Window
 
 CACHE_BYTES = 128 * 2**20
@@ -180,7 +180,7 @@ def _open(path: Path) -> Iterator[Upright]:
             msg = f"{path} is not a raster that can be read ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
         with file:
-            fault = unplaced(file) or _unreal(file)
+            fault = location_fault(file) or _unreal(file)
             if fault is not None:
                 msg = f"{path} {fault}"
                 raise DataError(msg)
@@ -196,7 +196,7 @@ def _unreal(file: Any) -> str | None:
 
 
 def _grid(file: Upright) -> GeoBox:
-    return GeoBox(file.shape, file.transform, crs_text(file.file))
+    return GeoBox(file.shape, file.transform, file_crs(file.file))
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from thawmap.data.raster.index import Sheet, Sheets, Tile
 from thawmap.data.raster.io import RasterInfo, read_means, read_raster
 from thawmap.data.raster.resample import footprint, warp
 from thawmap.errors import DataError
-from thawmap.geo.crs import points_on
+from thawmap.geo.crs import to_pixels
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 
@@ -211,7 +211,7 @@ def coarseness(grid: GeoBox, geobox: GeoBox) -> float:
     """Pixels of ``grid`` in one of ``geobox``, along an axis, at its centre; 1 where nothing is known there."""
     y, x = (side / 2 for side in geobox.shape)
     east, north = geobox.affine * (np.array([x, x + 1, x]), np.array([y, y, y + 1]))
-    col, row = points_on(grid, geobox.crs, east, north)
+    col, row = to_pixels(grid, geobox.crs, east, north)
     area = abs((col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0]))
     return float(np.sqrt(area)) if np.isfinite(area) else 1.0
 

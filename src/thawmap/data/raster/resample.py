@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as FileWindow
 
 from thawmap.data.raster.upright import Upright
-from thawmap.geo.crs import in_turn_of, points_on
+from thawmap.geo.crs import shift_by_turns, to_pixels
 from thawmap.grid import Window
 
 _Values = npt.NDArray[np.float32]
@@ -71,7 +71,7 @@ def read(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
         geobox: The grid to read onto; a part of the file's own grid is read without resampling.
         choice: Which bands, and how.
     """
-    own = in_turn_of(geobox, own)
+    own = shift_by_turns(own, geobox)
     same = _aligned(own, geobox)
     if same is not None:
         return _read_window(file, same, choice)
@@ -294,7 +294,7 @@ def _pixels_in_one(own: GeoBox, geobox: GeoBox) -> tuple[float, float]:
 
 def _positions(own: GeoBox, geobox: GeoBox, cols: _Positions, rows: _Positions) -> tuple[_Positions, _Positions]:
     """Columns and rows of ``own`` at those of ``geobox``, in pixels from the corner; not finite where unknown."""
-    return points_on(own, geobox.crs, *(geobox.affine * (cols, rows)))
+    return to_pixels(own, geobox.crs, *(geobox.affine * (cols, rows)))
 
 
 def footprint(own: GeoBox, geobox: GeoBox) -> Window | None:
@@ -317,7 +317,7 @@ def warp(values: _Values, own: GeoBox, geobox: GeoBox, *, resampling: str | None
         geobox: The grid to bring them to.
         resampling: nearest, bilinear, cubic or average; None: average when coarsening, else cubic.
     """
-    own = in_turn_of(geobox, own)
+    own = shift_by_turns(own, geobox)
     if resampling is None:
         under = _footprint(own, geobox)
         resampling = "cubic" if under is None else under.resampling

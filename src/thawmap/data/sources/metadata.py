@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from thawmap.data.raster.io import RasterInfo
 from thawmap.data.sources.finding import as_time
 from thawmap.errors import DataError
-from thawmap.geo.crs import points_on
+from thawmap.geo.crs import to_pixels
 from thawmap.text import whole_number
 
 
@@ -281,7 +281,7 @@ def _lies_elsewhere(footprint: npt.NDArray[np.float64], geobox: GeoBox) -> bool:
 
     The boxes around both are compared in the grid's own pixels, where no place is cut by the antimeridian.
     """
-    points = np.column_stack(points_on(geobox, CRS("EPSG:4326"), *footprint.T))
+    points = np.column_stack(to_pixels(geobox, CRS("EPSG:4326"), *footprint.T))
     points = points[np.isfinite(points).all(axis=1)]
     size = (geobox.width, geobox.height)
     return not (len(points) and (points.max(axis=0) >= 0).all() and (points.min(axis=0) <= size).all())

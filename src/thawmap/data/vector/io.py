@@ -26,7 +26,7 @@ from thawmap.data.raster.io import FILTERS
 from thawmap.data.vector.columns import beyond_dbf, own_names, plain
 from thawmap.errors import DataError
 from thawmap.files.atomic import atomic, no_room, unwritable
-from thawmap.geo.crs import crs_name, earthly
+from thawmap.geo.crs import crs_name, is_on_earth
 from thawmap.text import printable
 
 _log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
         msg = f"{path} has two columns called {twice[0]!r}; rename one of them"
         raise DataError(msg)
     made = made.set_geometry(str(geometry))
-    if made.crs is not None and not earthly(made.crs.to_wkt()):
+    if made.crs is not None and not is_on_earth(made.crs.to_wkt()):
         msg = f"{path} lies in {crs_name(made.crs.to_wkt())}, which has no place on Earth; write the right one into it"
         raise DataError(msg)
     return made
