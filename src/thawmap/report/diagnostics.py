@@ -47,8 +47,8 @@ def reliability_diagram(curves: Mapping[str, Histogram], pixels: Histogram) -> F
         found, colour = reliability(counted), LINES[place % len(LINES)]
         known = found.pixels > 0
         above.plot(
-            found.promised[known],
-            found.kept[known],
+            found.predicted[known],
+            found.observed[known],
             color=colour,
             linestyle=DASHES[place // len(LINES) % len(DASHES)],
             marker=".",
@@ -69,7 +69,7 @@ def _bars(axes: Axes, counted: Histogram) -> None:
     """Pixels in each step of probability, and of these the labelled ones, by powers of ten."""
     found = reliability(counted)
     edges = np.linspace(0, 1, len(found.pixels) + 1)
-    labelled = np.nan_to_num(found.kept) * found.pixels
+    labelled = np.nan_to_num(found.observed) * found.pixels
     for values, colour in ((found.pixels, RULE), (labelled, GREY)):
         axes.bar(edges[:-1], values, np.diff(edges) * 0.94, align="edge", color=colour)
     axes.set_yscale("log")

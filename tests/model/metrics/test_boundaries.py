@@ -1,4 +1,4 @@
-"""Boundary counts: one pixel after the other, and repeated erosion, as the oracles."""
+"""Boundary counts; oracles are loops over pixels, and repeated erosion."""
 
 import math
 
@@ -25,7 +25,7 @@ def slow_band(mask, usable, width):
     """Each usable pixel of the mask that sees a usable one beyond it."""
     band = np.zeros_like(mask)
     for row, col in np.argwhere(mask & usable):
-        rows, cols = (slice(max(0, one - width), one + width + 1) for one in (row, col))
+        rows, cols = (slice(max(0, index - width), index + width + 1) for index in (row, col))
         band[row, col] = (usable[rows, cols] & ~mask[rows, cols]).any()
     return band
 
@@ -45,8 +45,8 @@ def test_where_all_is_known_a_band_is_what_repeated_erosion_takes_away(predictio
         mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=width, border_value=1)
         for mask in (prediction, labelled)
     ]
-    found = boundary_counts(prediction, labelled.astype(np.uint8), everywhere, width=width)
-    assert found == counts(bands[0], bands[1], everywhere)
+    counted = boundary_counts(prediction, labelled.astype(np.uint8), everywhere, width=width)
+    assert counted == counts(bands[0], bands[1], everywhere)
 
 
 @given(predictions, predictions, targets, masks, widths)
@@ -70,8 +70,8 @@ def test_a_perfect_prediction_has_no_mistake(target, valid, width):
 @settings(deadline=None, max_examples=50)
 def test_a_stack_of_rasters_counts_as_each_by_itself(prediction, target, width):
     valid = np.ones(prediction.shape, np.bool_)
-    parts = [boundary_counts(*one, width=width) for one in zip(prediction, target, valid, strict=True)]
-    assert boundary_counts(prediction, target, valid, width=width) == sum(parts, Counts())
+    rasters = [boundary_counts(*raster, width=width) for raster in zip(prediction, target, valid, strict=True)]
+    assert boundary_counts(prediction, target, valid, width=width) == sum(rasters, Counts())
 
 
 def test_empty_against_empty_has_no_boundary_and_no_score():
@@ -120,13 +120,13 @@ def test_a_band_without_width_is_refused():
 
 @given(predictions, targets, masks, st.integers(1, 3), st.integers(1, 6), st.integers(1, 7))
 @settings(deadline=None)
-def test_parts_with_a_rim_add_up_to_the_whole(prediction, target, valid, width, row, col):
-    rim = [(width, width)] * 2
-    grown = [np.pad(one, rim, constant_values=fill) for one, fill in ((prediction, 0), (target, 255), (valid, 0))]
-    parts = []
+def test_windows_with_a_halo_add_up_to_the_raster(prediction, target, valid, width, row, col):
+    halo = [(width, width)] * 2
+    padded = [np.pad(array, halo, constant_values=fill) for array, fill in ((prediction, 0), (target, 255), (valid, 0))]
+    windows = []
     for rows in (slice(0, row), slice(row, SHAPE[0])):
         for cols in (slice(0, col), slice(col, SHAPE[1])):
-            here = tuple(slice(one.start, one.stop + 2 * width) for one in (rows, cols))
-            within = np.pad(np.ones((rows.stop - rows.start, cols.stop - cols.start), np.bool_), rim)
-            parts.append(boundary_counts(*(one[here] for one in grown), width=width, within=within))
-    assert sum(parts, Counts()) == boundary_counts(prediction, target, valid, width=width)
+            window = tuple(slice(axis.start, axis.stop + 2 * width) for axis in (rows, cols))
+            within = np.pad(np.ones((rows.stop - rows.start, cols.stop - cols.start), np.bool_), halo)
+            windows.append(boundary_counts(*(array[window] for array in padded), width=width, within=within))
+    assert sum(windows, Counts()) == boundary_counts(prediction, target, valid, width=width)

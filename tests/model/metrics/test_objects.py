@@ -26,9 +26,9 @@ everywhere = np.ones(SHAPE, np.bool_)
 
 def flooded(mask):
     """Objects as sets of (row, column), in the order of their first pixels."""
-    left, objects = {tuple(map(int, place)) for place in np.argwhere(mask)}, []
-    for place in sorted(left):
-        reached = {place} & left
+    left, objects = {tuple(map(int, pixel)) for pixel in np.argwhere(mask)}, []
+    for pixel in sorted(left):
+        reached = {pixel} & left
         front = set(reached)
         while front:
             front = {
@@ -42,29 +42,29 @@ def flooded(mask):
 
 
 def usable_set(target, valid):
-    return {tuple(map(int, place)) for place in np.argwhere(valid & (target != 255))}
+    return {tuple(map(int, pixel)) for pixel in np.argwhere(valid & (target != 255))}
 
 
-def slow_iou(one, other, usable):
-    return len(one & other & usable) / max(len((one | other) & usable), 1)
+def slow_iou(first, second, usable):
+    return len(first & second & usable) / max(len((first | second) & usable), 1)
 
 
-def centre(places):
+def centre(pixels):
     """The pixel that is nearest to the centroid."""
-    row, col = (sum(axis) / len(places) for axis in zip(*places, strict=True))
-    return min(sorted(places), key=lambda place: (place[0] - row) ** 2 + (place[1] - col) ** 2)
+    row, col = (sum(axis) / len(pixels) for axis in zip(*pixels, strict=True))
+    return min(sorted(pixels), key=lambda pixel: (pixel[0] - row) ** 2 + (pixel[1] - col) ** 2)
 
 
-def known(objects, usable):
-    return np.array([2 * len(one & usable) >= len(one) for one in objects], bool)
+def judged(objects, usable):
+    return np.array([2 * len(pixels & usable) >= len(pixels) for pixels in objects], bool)
 
 
 def slow_counts(prediction, target, valid, matches):
-    """All pairs tried; the assignment with most matches, and among those fewest false alarms."""
+    """Try all pairs; take the assignment with most matches and fewest alarms."""
     usable = usable_set(target, valid)
     predicted, labelled = flooded(prediction & valid), flooded((target == 1) & valid)
-    able = np.array([[matches(one, other, usable) for other in labelled] for one in predicted], bool)
-    alarm, able = known(predicted, usable), able.reshape(len(predicted), len(labelled))
+    able = np.array([[matches(first, second, usable) for second in labelled] for first in predicted], bool)
+    alarm, able = judged(predicted, usable), able.reshape(len(predicted), len(labelled))
     worth = able * (1000.0 + alarm[:, None])
     rows, cols = linear_sum_assignment(worth, maximize=True)
     matched = [row for row, col in zip(rows, cols, strict=True) if able[row, col]]
@@ -73,21 +73,21 @@ def slow_counts(prediction, target, valid, matches):
 
 
 def slow_match(min_iou):
-    return lambda one, other, usable: bool(one & other & usable) and slow_iou(one, other, usable) >= min_iou
+    return lambda first, second, usable: bool(first & second & usable) and slow_iou(first, second, usable) >= min_iou
 
 
 @given(predictions, targets, masks, st.sampled_from([0.0, 0.2, 0.5, 0.6, 1.0]))
 @settings(deadline=None)
 def test_counts_by_iou_agree_with_sets_of_pixels(prediction, target, valid, min_iou):
-    found = object_counts(prediction, target, valid, min_iou=min_iou)
-    assert found == slow_counts(prediction, target, valid, slow_match(min_iou))
+    counted = object_counts(prediction, target, valid, min_iou=min_iou)
+    assert counted == slow_counts(prediction, target, valid, slow_match(min_iou))
 
 
 @given(predictions, targets, masks)
 @settings(deadline=None)
 def test_counts_by_centroid_agree_with_sets_of_pixels(prediction, target, valid):
     assert object_counts(prediction, target, valid, match="centroid") == slow_counts(
-        prediction, target, valid, lambda one, other, _: centre(one) in other or centre(other) in one
+        prediction, target, valid, lambda first, second, _: centre(first) in second or centre(second) in first
     )
 
 
@@ -101,22 +101,24 @@ def test_counts_by_iou_agree_with_scikit_image_and_shapely(prediction, labelled)
             for index in range(1, labels.max() + 1)
         ]
 
-    predicted, known = polygons(prediction), polygons(labelled)
-    tp = sum(one.intersection(other).area / one.union(other).area > 0.55 for one in predicted for other in known)
+    predicted, truth = polygons(prediction), polygons(labelled)
+    tp = sum(
+        first.intersection(second).area / first.union(second).area > 0.55 for first in predicted for second in truth
+    )
     counted = object_counts(prediction, labelled.astype(np.uint8), everywhere, min_iou=0.55)
-    assert counted == Counts(tp=tp, fp=len(predicted) - tp, fn=len(known) - tp)
+    assert counted == Counts(tp=tp, fp=len(predicted) - tp, fn=len(truth) - tp)
 
 
 @given(predictions, probabilities)
 @settings(deadline=None, max_examples=50)
 def test_sizes_and_confidences_are_those_of_scikit_image(prediction, probability):
     probability = np.nan_to_num(probability)
-    found = Comparison.of(prediction, np.zeros(SHAPE, np.uint8), everywhere)
+    comparison = Comparison.of(prediction, np.zeros(SHAPE, np.uint8), everywhere)
     regions = measure.regionprops(measure.label(prediction, connectivity=1), intensity_image=probability)
-    assert found.predicted.pixels.tolist() == [region.area for region in regions]
-    confidence = found.detections(probability).confidence
+    assert comparison.predicted.pixels.tolist() == [region.area for region in regions]
+    confidence = comparison.detections(probability).confidence
     np.testing.assert_allclose(confidence, [region.intensity_mean for region in regions], rtol=1e-6)
-    for row, col, region in zip(*found.predicted.centres(), regions, strict=True):
+    for row, col, region in zip(*comparison.predicted.centres(), regions, strict=True):
         apart = np.linalg.norm(region.coords - region.centroid, axis=1)
         assert math.dist((row, col), region.centroid) == pytest.approx(apart.min(), abs=1e-9)
         assert [row, col] in region.coords.tolist()
@@ -124,10 +126,10 @@ def test_sizes_and_confidences_are_those_of_scikit_image(prediction, probability
 
 @given(targets, masks)
 def test_a_perfect_prediction_has_no_fault_whatever_is_missing_or_ignored(target, valid):
-    found = Counts(tp=len(flooded((target == 1) & valid)))
+    perfect = Counts(tp=len(flooded((target == 1) & valid)))
     for prediction in (target == 1, (target == 1) | ~valid):
-        assert object_counts(prediction, target, valid, min_iou=1.0) == found
-        assert object_counts(prediction, target, valid, match="centroid") == found
+        assert object_counts(prediction, target, valid, min_iou=1.0) == perfect
+        assert object_counts(prediction, target, valid, match="centroid") == perfect
 
 
 @given(hnp.arrays(np.bool_, (3, *SHAPE)), hnp.arrays(np.uint8, (3, *SHAPE), elements=st.sampled_from([0, 1, 255])))
@@ -135,32 +137,35 @@ def test_a_perfect_prediction_has_no_fault_whatever_is_missing_or_ignored(target
 def test_a_stack_of_rasters_counts_as_each_by_itself(prediction, target):
     valid = np.ones(prediction.shape, np.bool_)
     for match in ("iou", "centroid"):
-        parts = [object_counts(*one, match=match) for one in zip(prediction, target, valid, strict=True)]
-        assert object_counts(prediction, target, valid, match=match) == sum(parts, Counts())
+        counted = [object_counts(*raster, match=match) for raster in zip(prediction, target, valid, strict=True)]
+        assert object_counts(prediction, target, valid, match=match) == sum(counted, Counts())
     probability = np.where(prediction, 0.75, 0.25)
-    parts = [detections(*one, threshold=0.5) for one in zip(probability, target, valid, strict=True)]
-    whole, summed = detections(probability, target, valid, threshold=0.5), sum(parts, Detections.empty())
-    np.testing.assert_array_equal(whole.correct, summed.correct)
-    np.testing.assert_array_equal(whole.confidence, summed.confidence)
-    assert whole.labelled == summed.labelled
+    detected = [detections(*raster, threshold=0.5) for raster in zip(probability, target, valid, strict=True)]
+    stacked, summed = detections(probability, target, valid, threshold=0.5), sum(detected, Detections.empty())
+    np.testing.assert_array_equal(stacked.correct, summed.correct)
+    np.testing.assert_array_equal(stacked.confidence, summed.confidence)
+    assert stacked.labelled == summed.labelled
 
 
 @pytest.mark.parametrize("match", ["iou", "centroid"])
 def test_thousands_of_objects_are_each_counted(match):
-    """One object in every cell of 8 px: 2500 labelled, of which every fifth is missed, every third of others moved."""
+    """One object in every cell of 8 px is counted.
+
+    2500 are labelled, of which every fifth is missed, every third of others moved.
+    """
     across, cell = 50, 8
     target, prediction = np.zeros((2, across * cell, across * cell), np.uint8)
     for index in range(across**2):
-        row, col = (cell * part for part in divmod(index, across))
+        row, col = (cell * cells for cells in divmod(index, across))
         target[row : row + 3, col : col + 4] = 1
         down = 4 if index % 3 == 0 else 0
         prediction[row + down : row + down + 3, col : col + 4] = index % 5 > 0
     counted = object_counts(prediction == 1, target, np.ones_like(target, np.bool_), match=match)
-    found = sum(index % 5 > 0 and index % 3 > 0 for index in range(2500))
-    assert counted == Counts(tp=found, fp=2000 - found, fn=2500 - found)
+    matched = sum(index % 5 > 0 and index % 3 > 0 for index in range(2500))
+    assert counted == Counts(tp=matched, fp=2000 - matched, fn=2500 - matched)
     ranked = detections(prediction * 0.9, target, np.ones_like(target, np.bool_), threshold=0.5)
-    assert (ranked.correct.sum(), len(ranked.correct), ranked.labelled) == (found, 2000, 2500)
-    assert average_precision(ranked) == pytest.approx(found / 2000 * found / 2500)
+    assert (ranked.correct.sum(), len(ranked.correct), ranked.labelled) == (matched, 2000, 2500)
+    assert average_precision(ranked) == pytest.approx(matched / 2000 * matched / 2500)
 
 
 def test_empty_against_empty_has_no_object_and_no_score():
@@ -179,8 +184,8 @@ def test_all_ignored_counts_nothing():
         (np.ones(SHAPE, np.uint8), ~everywhere),
     ):
         assert object_counts(everywhere, target, valid) == Counts()
-        found = detections(everywhere.astype(float), target, valid, threshold=0.5)
-        assert (len(found.confidence), found.labelled) == (0, 0)
+        detected = detections(everywhere.astype(float), target, valid, threshold=0.5)
+        assert (len(detected.confidence), detected.labelled) == (0, 0)
 
 
 def test_a_detection_of_what_the_labels_ignore_is_no_false_alarm_even_by_its_rim():
@@ -218,7 +223,7 @@ def test_corners_do_not_join():
 
 
 def test_each_object_is_matched_once_and_as_many_as_can_be():
-    """One prediction over two labels, and a row of halves where greedy choice would lose a match."""
+    """One prediction over two labels; a greedy choice would lose a match."""
     target, prediction = np.zeros((1, 9), np.uint8), np.zeros((1, 9), np.bool_)
     target[0, [0, 1, 3, 4]], prediction[0, 0:5] = 1, True
     assert object_counts(prediction, target, np.ones_like(prediction), min_iou=0.3) == Counts(tp=1, fn=1)
@@ -232,8 +237,8 @@ def test_of_two_labelled_objects_a_detection_takes_the_one_that_it_fits_best():
     probability[:, 0] = 0.9
     probability[2, 0:5] = 0.9  # 1 of 9 px above, 5 of 8 px below
     probability[0, 2:6] = 0.6  # 2 of 6 px above
-    found = detections(probability, target, np.ones_like(target, np.bool_), threshold=0.5, min_iou=0.1)
-    assert found.correct.tolist() == [True, True]
+    detected = detections(probability, target, np.ones_like(target, np.bool_), threshold=0.5, min_iou=0.1)
+    assert detected.correct.tolist() == [True, True]
 
 
 def test_a_horseshoe_is_found_by_its_pixel_that_is_nearest_to_its_centroid():
@@ -249,7 +254,10 @@ def test_a_horseshoe_is_found_by_its_pixel_that_is_nearest_to_its_centroid():
 
 
 def test_a_fragment_that_is_on_neither_centre_is_another_object():
-    """A long label, its end found: the label's centre is not on the fragment; the fragment's is on the label."""
+    """The end of a long label is predicted.
+
+    The label's centre is not on the fragment; the fragment's is on the label.
+    """
     target, prediction = np.zeros((5, 12), np.uint8), np.zeros((5, 12), np.bool_)
     target[2, 0:12] = 1
     prediction[0:3, 10:12] = True  # its centre is in row 1, above the label
@@ -272,15 +280,15 @@ def slow_detections(probability, target, valid, threshold, min_iou):
     """The most confident first; each takes the best that is left."""
     usable, matches = usable_set(target, valid), slow_match(min_iou)
     predicted, left = flooded((probability > threshold) & valid), flooded((target == 1) & valid)
-    confident = [float(np.mean([np.float64(probability[place]) for place in one])) for one in predicted]
+    confident = [float(np.mean([np.float64(probability[pixel]) for pixel in pixels])) for pixels in predicted]
     labelled, rows = len(left), []
-    for index in sorted(range(len(predicted)), key=lambda one: -confident[one]):
-        mine = predicted[index]
-        best = max(left, key=lambda other: slow_iou(mine, other, usable), default=None)
-        right = best is not None and matches(mine, best, usable)
+    for index in sorted(range(len(predicted)), key=lambda number: -confident[number]):
+        taker = predicted[index]
+        best = max(left, key=lambda other: slow_iou(taker, other, usable), default=None)
+        right = best is not None and matches(taker, best, usable)
         if right:
             left.remove(best)
-        if right or known([mine], usable)[0]:
+        if right or judged([taker], usable)[0]:
             rows.append((confident[index], right))
     return sorted(rows), labelled
 
@@ -288,12 +296,12 @@ def slow_detections(probability, target, valid, threshold, min_iou):
 @given(probabilities, targets, masks, st.sampled_from([0.0, 0.3, 0.5, 0.75]))
 @settings(deadline=None)
 def test_detections_agree_with_sets_of_pixels(probability, target, valid, min_iou):
-    found = detections(probability, target, valid, threshold=0.5, min_iou=min_iou)
+    detected = detections(probability, target, valid, threshold=0.5, min_iou=min_iou)
     rows, labelled = slow_detections(probability, target, valid, 0.5, min_iou)
-    assert found.labelled == labelled
-    np.testing.assert_allclose(np.sort(found.confidence), [one for one, _ in rows], rtol=1e-12)
-    assert found.correct.sum() == sum(right for _, right in rows)
-    assert average_precision(found) == pytest.approx(slow_average_precision(rows, labelled), nan_ok=True)
+    assert detected.labelled == labelled
+    np.testing.assert_allclose(np.sort(detected.confidence), [confidence for confidence, _ in rows], rtol=1e-12)
+    assert detected.correct.sum() == sum(right for _, right in rows)
+    assert average_precision(detected) == pytest.approx(slow_average_precision(rows, labelled), nan_ok=True)
 
 
 def slow_average_precision(rows, labelled):
@@ -301,8 +309,8 @@ def slow_average_precision(rows, labelled):
     if not labelled:
         return math.nan
     area, before = 0.0, 0
-    for confidence in sorted({one for one, _ in rows}, reverse=True):
-        above = [right for one, right in rows if one >= confidence]
+    for confidence in sorted({value for value, _ in rows}, reverse=True):
+        above = [right for value, right in rows if value >= confidence]
         area += (sum(above) - before) / labelled * sum(above) / len(above)
         before = sum(above)
     return area
@@ -310,7 +318,7 @@ def slow_average_precision(rows, labelled):
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1), st.integers(0, 10))
 def test_average_precision_agrees_with_scikit_learn(rows, missed):
-    confidence, correct = np.array([one / 20 for one, _ in rows]), np.array([right for _, right in rows])
+    confidence, correct = np.array([rank / 20 for rank, _ in rows]), np.array([right for _, right in rows])
     labelled = int(correct.sum()) + missed
     area = average_precision(Detections(confidence=confidence, correct=correct, labelled=labelled))
     if not correct.any():

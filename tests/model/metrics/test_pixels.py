@@ -39,11 +39,11 @@ some_counts = st.builds(Counts, *[st.integers(0, 10**12)] * 4)
 def slow_counts(prediction, target, valid):
     """One pixel after the other."""
     names = {(1, 1): "tp", (1, 0): "fp", (0, 1): "fn", (0, 0): "tn"}
-    found = dict.fromkeys(names.values(), 0)
-    for said, label, usable in zip(prediction.tolist(), target.tolist(), valid.tolist(), strict=True):
+    number = dict.fromkeys(names.values(), 0)
+    for predicted, label, usable in zip(prediction.tolist(), target.tolist(), valid.tolist(), strict=True):
         if usable and label != 255:
-            found[names[int(said), label]] += 1
-    return Counts(**found)
+            number[names[int(predicted), label]] += 1
+    return Counts(**number)
 
 
 @given(masks, targets, masks)
@@ -76,24 +76,24 @@ def test_sums_may_begin_at_nothing():
 @given(masks, targets, masks)
 def test_scores_agree_with_scikit_learn_wherever_they_are_defined(prediction, target, valid):
     used = valid & (target != 255)
-    truth, said = target[used], prediction[used].astype(np.uint8)
-    found = scores(counts(prediction, target, valid))
-    expected = oracle_scores(truth, said) if len(truth) else {}
+    truth, predicted = target[used], prediction[used].astype(np.uint8)
+    scored = scores(counts(prediction, target, valid))
+    expected = oracle_scores(truth, predicted) if len(truth) else {}
     for name in SCORES:
-        if not math.isnan(found[name]):
-            assert found[name] == pytest.approx(expected[name], abs=1e-12)
+        if not math.isnan(scored[name]):
+            assert scored[name] == pytest.approx(expected[name], abs=1e-12)
 
 
-def oracle_scores(truth, said):
+def oracle_scores(truth, predicted):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {
-            "overall_accuracy": oracle.accuracy_score(truth, said),
-            "kappa": oracle.cohen_kappa_score(truth, said, labels=[0, 1]),
-            "iou": oracle.jaccard_score(truth, said),
-            "precision": oracle.precision_score(truth, said),
-            "recall": oracle.recall_score(truth, said),
-            "f1": oracle.f1_score(truth, said),
+            "overall_accuracy": oracle.accuracy_score(truth, predicted),
+            "kappa": oracle.cohen_kappa_score(truth, predicted, labels=[0, 1]),
+            "iou": oracle.jaccard_score(truth, predicted),
+            "precision": oracle.precision_score(truth, predicted),
+            "recall": oracle.recall_score(truth, predicted),
+            "f1": oracle.f1_score(truth, predicted),
         }
 
 
@@ -152,11 +152,11 @@ def test_a_histogram_of_tensors_equals_that_of_arrays(probability, target, valid
 @given(hundredths, targets, masks, st.integers(0, PIXELS))
 def test_histograms_of_parts_add_to_that_of_the_whole(stored, target, valid, cut):
     probability = stored / 100
-    parts = [histogram(probability[part], target[part], valid[part]) for part in (slice(cut), slice(cut, None))]
-    whole = histogram(probability, target, valid)
-    np.testing.assert_array_equal(sum(parts, Histogram.empty()).positive, whole.positive)
-    np.testing.assert_array_equal(sum(parts, Histogram.empty()).negative, whole.negative)
-    assert whole.total == int((valid & (target != 255)).sum())
+    halves = [histogram(probability[rows], target[rows], valid[rows]) for rows in (slice(cut), slice(cut, None))]
+    together = histogram(probability, target, valid)
+    np.testing.assert_array_equal(sum(halves, Histogram.empty()).positive, together.positive)
+    np.testing.assert_array_equal(sum(halves, Histogram.empty()).negative, together.negative)
+    assert together.total == int((valid & (target != 255)).sum())
 
 
 @given(hundredths, targets)
@@ -202,16 +202,16 @@ def test_logits_are_refused_and_not_counted(as_type):
 @given(hundredths, targets, st.sampled_from([1, 4, 5, 10, 20, 50, 100]))
 def test_reliability_agrees_with_scikit_learn(stored, target, steps):
     used = target != 255
-    found = reliability(histogram(stored / 100, target, np.ones(PIXELS, bool)), steps=steps)
-    assert found.pixels.sum() == used.sum()
+    diagram = reliability(histogram(stored / 100, target, np.ones(PIXELS, bool)), steps=steps)
+    assert diagram.pixels.sum() == used.sum()
     if not used.any():
-        assert np.isnan(found.kept).all()
+        assert np.isnan(diagram.observed).all()
         return
     # A hair less: 0.3 stays in the third tenth, however its tenths are rounded.
-    kept, promised = calibration_curve(target[used], np.maximum(stored[used] / 100 - 1e-9, 0), n_bins=steps)
-    np.testing.assert_allclose(found.kept[found.pixels > 0], kept)
-    np.testing.assert_allclose(found.promised[found.pixels > 0], promised, atol=1e-8)
-    assert np.isnan(found.promised[found.pixels == 0]).all()
+    observed, predicted = calibration_curve(target[used], np.maximum(stored[used] / 100 - 1e-9, 0), n_bins=steps)
+    np.testing.assert_allclose(diagram.observed[diagram.pixels > 0], observed)
+    np.testing.assert_allclose(diagram.predicted[diagram.pixels > 0], predicted, atol=1e-8)
+    assert np.isnan(diagram.predicted[diagram.pixels == 0]).all()
 
 
 @given(hundredths, targets, st.integers(1, 100))
@@ -237,9 +237,11 @@ def test_each_hundredth_is_in_the_step_that_ends_at_or_above_it(steps):
 
 
 def test_what_keeps_its_promise_has_no_calibration_error():
-    kept = Histogram(negative=100 - np.arange(101), positive=np.arange(101))
-    assert calibration_error(kept, steps=100) == pytest.approx(0)
-    assert calibration_error(Histogram(negative=kept.positive, positive=kept.negative), steps=1) == pytest.approx(0)
+    calibrated = Histogram(negative=100 - np.arange(101), positive=np.arange(101))
+    assert calibration_error(calibrated, steps=100) == pytest.approx(0)
+    assert calibration_error(
+        Histogram(negative=calibrated.positive, positive=calibrated.negative), steps=1
+    ) == pytest.approx(0)
     always = Histogram(negative=np.eye(101, dtype=np.int64)[100] * 3, positive=np.eye(101, dtype=np.int64)[100])
     assert calibration_error(always) == pytest.approx(0.75)
     assert math.isnan(calibration_error(Histogram.empty()))
@@ -269,7 +271,10 @@ def test_every_threshold_between_plateau_and_peak_is_as_good_as_the_peak_but_for
 
 
 def test_the_threshold_lies_in_the_middle_of_a_plateau_and_not_on_a_narrow_peak():
-    """Three false pixels at 0.89 and two true ones at 0.91 among a thousand: the peak is at 0.89 and 0.90 alone."""
+    """The score has a narrow peak at 0.89 and 0.90 alone.
+
+    It comes of three false pixels at 0.89 and two true ones at 0.91 among a thousand.
+    """
     negative, positive = np.zeros(101, np.int64), np.zeros(101, np.int64)
     negative[0], positive[100], negative[89], positive[91] = 1000, 1000, 3, 2
     assert best_threshold(Histogram(negative, positive)) in {0.89, 0.9}
@@ -277,7 +282,10 @@ def test_the_threshold_lies_in_the_middle_of_a_plateau_and_not_on_a_narrow_peak(
 
 
 def test_regions_count_alike_whatever_their_size():
-    """A large region that is best at 0.2 and three small ones that are best at 0.8: each counts once."""
+    """A large region counts as much as each of three small ones.
+
+    The large one is best at 0.2, the small ones at 0.8.
+    """
 
     def region(step, pixels):
         negative, positive = np.zeros(101, np.int64), np.zeros(101, np.int64)

@@ -1,5 +1,6 @@
-"""Boundaries instead of areas: how well the outlines of objects fit, even where the objects are large.
+"""Pixel counts near objects' outlines, which show faults that areas hide.
 
+The area of a large object hardly changes where its outline is wrong; a narrow band along the outline does.
 Boundary IoU (Cheng et al. 2021, doi 10.1109/CVPR46437.2021.01508, equation 2) is the IoU of two bands: the pixels of
 an object that lie within some pixels of its outline, in the prediction and in the labels. Here the bands are counted
 in pixels, so that counts add and `thawmap.model.metrics.pixels.scores` makes the scores of them (its `iou` is Boundary
@@ -23,7 +24,9 @@ Bools = npt.NDArray[np.bool_]
 def boundary_counts(
     prediction: Bools, target: npt.NDArray[np.integer], valid: Bools, *, width: int, within: Bools | None = None
 ) -> Counts:
-    """Usable pixels by whether they lie in the predicted band, the labelled band, both or neither.
+    """Count usable pixels in the bands along predicted and labelled outlines.
+
+    Pixels in both bands are tp, in the predicted one only fp, in the labelled one only fn, in neither tn.
 
     Args:
         prediction: True where an object is predicted, (H, W) or (N, H, W) for N rasters.
@@ -31,8 +34,8 @@ def boundary_counts(
         valid: True where the pixel could be used; same shape.
         width: Width of the bands in pixels, along rows, columns and diagonals alike (the authors' choice is 2 % of
             the image's diagonal: 7 px of a tile of 256 px).
-        within: True where pixels are counted; others are only looked at, as neighbours: so the parts of a raster,
-            each with a rim of ``width`` px around it, add up to the whole. None: everywhere.
+        within: True where pixels are counted; others are only looked at, as neighbours: so the windows of a
+            raster, each with a halo of ``width`` px, add up to all of it. None: everywhere.
 
     Raises:
         DataError: If ``width`` is below 1.
@@ -47,8 +50,11 @@ def boundary_counts(
 
 
 def _band(inside: Bools, outside: Bools, width: int) -> Bools:
-    """Pixels of ``inside`` with one of ``outside`` in the square of 2 ``width`` + 1 px around them."""
-    near = outside.astype(np.uint8)
-    for axis in (-2, -1):
-        near = maximum_filter1d(near, 2 * width + 1, axis=axis, mode="constant", cval=0)
-    return inside & near.astype(np.bool_)
+    """Return the pixels of an object mask within ``width`` px of its outside, bool.
+
+    Distance is counted along rows, columns and diagonals alike.
+    """
+    dilated = outside.astype(np.uint8)
+    for axis in (-2, -1):  # a square is the same along rows and then columns, in time that does not grow with width
+        dilated = maximum_filter1d(dilated, 2 * width + 1, axis=axis, mode="constant", cval=0)
+    return inside & dilated.astype(np.bool_)

@@ -1,4 +1,4 @@
-"""Objects instead of pixels: found in masks, matched with those of the labels, counted, ranked.
+"""Objects in masks, matched with labelled ones, counted and ranked.
 
 An object is a group of valid pixels that touch by their sides (4-connected, as the polygons are); those of one raster
 of a stack never touch those of another. What is missing is in no object, labelled or predicted, so a slump under a
@@ -6,7 +6,7 @@ cloud's edge counts as what can be seen of it, and a perfect prediction has no f
 
 Pixels that the labels ignore can be in a predicted object and count in no intersection or union. A predicted object
 that is not matched, and has fewer than half of its pixels outside of them, is left out: nothing is known of most of
-it. So a detection of a slump that the labels ignore is no false alarm, not even by the rim that lies outside of the
+it. So a detection of a slump that the labels ignore is no false alarm, not even by the border that lies outside of the
 ignored pixels. Each object is matched with one other at most, and every labelled one is found (tp) or missed (fn).
 
 Counts of objects add, and `thawmap.model.metrics.pixels.scores` makes the scores of them (its F1 is the object F1); as
@@ -30,12 +30,15 @@ Integers = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 
 Match = Literal["iou", "centroid"]
-"""When two objects are the same: by their IoU, or where the centre of one of them lies on the other."""
+"""Rule by which a predicted and a labelled object match.
+
+Their IoU, or that the centre of one of them lies on the other.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detections:
-    """Predicted objects by confidence, from which average precision follows; they add.
+    """Predicted objects with confidences, for average precision; they add.
 
     Attributes:
         confidence: Mean probability of each predicted object, (n,) float64.
@@ -49,11 +52,11 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Self:
-        """No objects at all."""
+        """Return detections of no objects."""
         return cls(confidence=np.zeros(0), correct=np.zeros(0, np.bool_), labelled=0)
 
     def __add__(self, other: "Detections") -> "Detections":
-        """The objects of both together."""
+        """Return the objects of both."""
         return Detections(
             confidence=np.concatenate([self.confidence, other.confidence]),
             correct=np.concatenate([self.correct, other.correct]),
@@ -61,13 +64,13 @@ class Detections:
         )
 
     def __radd__(self, other: Literal[0]) -> Self:
-        """Itself, so that ``sum`` can begin at 0."""
+        """Return the same detections, so that ``sum`` can begin at 0."""
         return self if other == 0 else NotImplemented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Comparison:
-    """Predicted and labelled objects of one mask, found once, to be matched in several ways.
+    """Predicted and labelled objects of one mask, to be matched in several ways.
 
     Attributes:
         predicted: The predicted objects.
@@ -81,7 +84,7 @@ class Comparison:
 
     @classmethod
     def of(cls, prediction: Bools, target: Integers, valid: Bools) -> Self:
-        """The objects of a mask, or of N masks.
+        """Return the predicted and labelled objects of a mask, or of N masks.
 
         Args:
             prediction: True where an object is predicted, (H, W) or (N, H, W) for N rasters.
@@ -93,7 +96,9 @@ class Comparison:
         return cls(predicted=predicted, labelled=labelled, overlaps=_overlaps(predicted, labelled, usable))
 
     def counts(self, *, match: Match = "iou", min_iou: float = 0.5) -> Counts:
-        """Counts of objects, as `object_counts` gives them.
+        """Count matched (tp), only predicted (fp) and only labelled (fn) objects.
+
+        `object_counts` tells the rules.
 
         Raises:
             DataError: If ``min_iou`` lies outside 0..1.
@@ -103,12 +108,16 @@ class Comparison:
             first, second = _by_centroid(self.predicted, self.labelled)
         else:
             first, second, _ = self._pairs(min_iou)
-        found, known = _most_matches(first, second), self.predicted.known[first]
-        right = _most_matches(first[known], second[known])
-        return Counts(tp=found, fp=int(self.predicted.known.sum()) - right, fn=len(self.labelled) - found)
+        matched, judged = _count_matches(first, second), self.predicted.is_judged[first]
+        judged_matched = _count_matches(first[judged], second[judged])
+        return Counts(
+            tp=matched, fp=int(self.predicted.is_judged.sum()) - judged_matched, fn=len(self.labelled) - matched
+        )
 
     def detections(self, probability: Floats, *, min_iou: float = 0.5) -> Detections:
-        """The predicted objects in order of confidence, as `detections` gives them.
+        """Return predicted objects with confidence and whether each is matched.
+
+        Unmatched objects that are mostly ignored are left out; `detections` tells the rules.
 
         Args:
             probability: 0..1, in the shape of the masks.
@@ -120,14 +129,16 @@ class Comparison:
         _check_iou(min_iou)
         confidence = self.predicted.mean(probability)
         first, second, iou = self._pairs(min_iou)
-        correct, found = np.zeros(len(self.predicted), np.bool_), np.zeros(len(self.labelled), np.bool_)
+        correct, taken = np.zeros(len(self.predicted), np.bool_), np.zeros(len(self.labelled), np.bool_)
+        # Greedy on purpose, unlike the counts: average precision is defined so that the most confident choose first.
         for pair in np.lexsort((-iou, first, -confidence[first])):
-            if not correct[first[pair]] and not found[second[pair]]:
-                correct[first[pair]] = found[second[pair]] = True
-        kept = correct | self.predicted.known
-        return Detections(confidence=confidence[kept], correct=correct[kept], labelled=len(self.labelled))
+            if not correct[first[pair]] and not taken[second[pair]]:
+                correct[first[pair]] = taken[second[pair]] = True
+        counted = correct | self.predicted.is_judged
+        return Detections(confidence=confidence[counted], correct=correct[counted], labelled=len(self.labelled))
 
     def _pairs(self, min_iou: float) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
+        """Return the overlapping pairs with at least this IoU: two arrays of indices, and their IoU."""
         first, second, iou = self.overlaps
         enough = iou >= min_iou
         return first[enough], second[enough], iou[enough]
@@ -136,7 +147,7 @@ class Comparison:
 def object_counts(
     prediction: Bools, target: Integers, valid: Bools, *, match: Match = "iou", min_iou: float = 0.5
 ) -> Counts:
-    """Counts of objects: matched (tp), predicted only (fp), labelled only (fn).
+    """Count matched (tp), only predicted (fp) and only labelled (fn) objects.
 
     As many objects are matched as can be, and of those predicted objects that would be false alarms as many as can be:
     so nothing depends on an order. (Both at once is possible: Mendelsohn and Dulmage 1958, doi
@@ -160,7 +171,7 @@ def object_counts(
 def detections(
     probability: Floats, target: Integers, valid: Bools, *, threshold: float, min_iou: float = 0.5
 ) -> Detections:
-    """Predicted objects with their confidence, and whether they are right.
+    """Return predicted objects with confidence and whether each is matched.
 
     In order of confidence (equals in that of their first pixels), each takes of the labelled objects that are
     left the one with the highest IoU, if that is at least ``min_iou`` (Everingham et al. 2010, doi
@@ -176,12 +187,14 @@ def detections(
     Raises:
         DataError: If ``min_iou`` lies outside 0..1.
     """
-    found = Comparison.of(probability > np.float64(threshold), target, valid)
-    return found.detections(probability, min_iou=min_iou)
+    comparison = Comparison.of(probability > np.float64(threshold), target, valid)
+    return comparison.detections(probability, min_iou=min_iou)
 
 
-def average_precision(found: Detections) -> float:
-    """Mean precision over the labelled objects in order of confidence; NaN where none is labelled.
+def average_precision(detected: Detections) -> float:
+    """Return the average precision of detections, NaN where none is labelled.
+
+    That is the mean precision over the labelled objects in order of confidence.
 
     The sum of precision times gain in recall, without interpolation; objects of equal confidence count together.
     An object that is never found counts with a precision of 0.
@@ -189,18 +202,18 @@ def average_precision(found: Detections) -> float:
     >>> average_precision(Detections(confidence=np.array([0.9, 0.6]), correct=np.array([True, False]), labelled=2))
     0.5
     """
-    if not found.labelled:
+    if not detected.labelled:
         return float("nan")
-    order = np.argsort(-found.confidence, kind="stable")
-    confidence, correct = found.confidence[order], np.cumsum(found.correct[order])
+    order = np.argsort(-detected.confidence, kind="stable")
+    confidence, correct = detected.confidence[order], np.cumsum(detected.correct[order])
     last = np.flatnonzero(np.diff(confidence, append=-np.inf))  # of each group of equals
     gained = np.diff(correct[last], prepend=0)
-    return float((gained * correct[last] / (last + 1)).sum() / found.labelled)
+    return float((gained * correct[last] / (last + 1)).sum() / detected.labelled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Objects:
-    """The objects of a mask.
+    """The connected groups of pixels of a mask, numbered from 1.
 
     Attributes:
         labels: The number of each pixel's object from 1, 0 = none, (..., H, W) int32.
@@ -214,7 +227,7 @@ class _Objects:
 
     @classmethod
     def of(cls, mask: Bools, usable: Bools) -> Self:
-        """The 4-connected objects of the last two axes."""
+        """Return the 4-connected objects of a mask; rasters of a stack stay apart."""
         touching = np.zeros((3,) * mask.ndim, np.bool_)
         touching[(1,) * (mask.ndim - 2)] = ndimage.generate_binary_structure(2, 1)
         labels, count = ndimage.label(mask, touching)
@@ -225,35 +238,42 @@ class _Objects:
         return len(self.pixels)
 
     @property
-    def known(self) -> Bools:
-        """Whether at least half of the object is usable, (n,)."""
+    def is_judged(self) -> Bools:
+        """True if at least half of the object's pixels are usable, bool (n,)."""
         enough: Bools = 2 * self.usable >= self.pixels
         return enough
 
     def mean(self, values: Floats) -> npt.NDArray[np.float64]:
-        """Mean of ``values`` over each object, (n,)."""
+        """Return the mean of a raster's values over each object, (n,)."""
         inside = self.labels > 0
         sums = np.bincount(self.labels[inside], weights=values[inside], minlength=len(self) + 1)[1:]
         return sums / self.pixels
 
     def centres(self) -> tuple[Integers, ...]:
-        """Indices of each object's pixel nearest to its centroid (of equals the first), an array (n,) per axis."""
-        places = np.nonzero(self.labels)
-        labels = self.labels[places]
+        """Return the indices of each object's pixel nearest to its centroid.
+
+        One array (n,) per axis; of pixels that are equally near, the first.
+        """
+        indices = np.nonzero(self.labels)
+        labels = self.labels[indices]
         distance = np.zeros(labels.shape)
-        for axis in places:
+        for axis in indices:
             mean = np.bincount(labels, weights=axis, minlength=len(self) + 1)[1:] / self.pixels
             distance += (axis - mean[labels - 1]) ** 2
         order = np.lexsort((distance, labels))
         first = order[np.flatnonzero(np.diff(labels[order], prepend=0))]
-        return tuple(axis[first] for axis in places)
+        return tuple(axis[first] for axis in indices)
 
 
 def _overlaps(
     predicted: _Objects, labelled: _Objects, usable: Bools
 ) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
-    """Pairs of objects that share usable pixels: index of the predicted, of the labelled, and their IoU."""
+    """Return the pairs of objects that share usable pixels, and their IoU.
+
+    Index of the predicted object, of the labelled one, and IoU, (n,) each.
+    """
     shared = usable & (predicted.labels > 0) & (labelled.labels > 0)
+    # one number for each pair, so that the pixels of all pairs are counted in one pass
     codes = (predicted.labels[shared].astype(np.int64) - 1) * len(labelled) + labelled.labels[shared] - 1
     pairs, intersection = np.unique(codes, return_counts=True)
     first, second = np.divmod(pairs, max(len(labelled), 1))
@@ -261,7 +281,7 @@ def _overlaps(
 
 
 def _by_centroid(predicted: _Objects, labelled: _Objects) -> tuple[Integers, Integers]:
-    """Pairs of objects of which one lies on the centre of the other: indices of predicted and labelled."""
+    """Return pairs of objects of which one covers the other's centre, as indices."""
     under_predicted = labelled.labels[predicted.centres()]
     under_labelled = predicted.labels[labelled.centres()]
     first = np.concatenate([np.flatnonzero(under_predicted), under_labelled[under_labelled > 0] - 1])
@@ -270,8 +290,8 @@ def _by_centroid(predicted: _Objects, labelled: _Objects) -> tuple[Integers, Int
     return pairs[0], pairs[1]
 
 
-def _most_matches(first: Integers, second: Integers) -> int:
-    """How many of these pairs can be had at once, if each object is in one of them at most."""
+def _count_matches(first: Integers, second: Integers) -> int:
+    """Return the largest number of pairs in which no object occurs twice."""
     if not first.size:
         return 0
     graph = sparse.csr_matrix((np.ones(first.size, np.int8), (first, second)))
@@ -279,6 +299,7 @@ def _most_matches(first: Integers, second: Integers) -> int:
 
 
 def _check_iou(min_iou: float) -> None:
+    """Refuse a smallest IoU outside 0..1."""
     if not 0 <= min_iou <= 1:
         msg = f"an IoU of {min_iou:g} cannot be asked of a match; allowed is 0 .. 1, such as 0.5"
         raise DataError(msg)

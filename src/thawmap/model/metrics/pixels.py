@@ -1,7 +1,7 @@
-"""Counts of pixels, and the scores that follow from them: counts add, scores come last (law 10).
+"""Counts of pixels, and the scores that follow from them.
 
-Objects and boundaries are counted by `thawmap.model.metrics.objects` and `thawmap.model.metrics.boundaries`, and scored
-here.
+Counts add, and scores come last (law 10). Objects and boundaries are counted by `thawmap.model.metrics.objects` and
+`thawmap.model.metrics.boundaries`, and scored here.
 
 A score whose denominator is 0 is NaN, without exception: it is not known, and neither 0 nor 1 would be true.
 So, empty against empty (no object pixel labelled, none predicted) has an overall accuracy of 1 and no kappa,
@@ -22,13 +22,13 @@ import numpy.typing as npt
 from thawmap.errors import DataError
 
 Array: TypeAlias = Any
-"""A numpy array or a torch tensor: what both can do needs no import of torch."""
+"""A numpy array or a torch tensor, used by what both can do."""
 
 BINS = 101
-"""Bins of a histogram of probabilities: the hundredths 0.00, 0.01 .. 1.00, as the maps store them."""
+"""Bins of a histogram: the hundredths 0.00, 0.01 .. 1.00 that maps store."""
 
 PLATEAU = 0.02
-"""Share of the best score that a threshold may lose and still lie on the plateau."""
+"""Share of the best score that thresholds on the plateau may lose."""
 
 SCORES = ("overall_accuracy", "kappa", "iou", "precision", "recall", "f1")
 """Names of the scores, in the order of tables."""
@@ -56,22 +56,24 @@ class Counts:
     tn: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        """The counts of both together."""
+        """Return the sums of both counts."""
         return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     def __radd__(self, other: Literal[0]) -> Self:
-        """Itself, so that ``sum`` can begin at 0."""
+        """Return the same counts, so that ``sum`` can begin at 0."""
         return self if other == 0 else NotImplemented
 
     @property
     def total(self) -> int:
-        """All that was counted."""
+        """The sum of the four counts."""
         return self.tp + self.fp + self.fn + self.tn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
-    """Pixels by predicted probability and label, from which the counts at any threshold follow; they add.
+    """Pixels by predicted probability and label; histograms add.
+
+    The counts at any threshold follow from it.
 
     Attributes:
         negative: Pixels labelled as not an object, (101,) int64, by hundredths of probability.
@@ -83,24 +85,24 @@ class Histogram:
 
     @classmethod
     def empty(cls) -> Self:
-        """A histogram of no pixels."""
+        """Return a histogram of no pixels."""
         return cls(np.zeros(BINS, np.int64), np.zeros(BINS, np.int64))
 
     def __add__(self, other: "Histogram") -> "Histogram":
-        """The histogram of both together."""
+        """Return the histogram of both together."""
         return Histogram(self.negative + other.negative, self.positive + other.positive)
 
     def __radd__(self, other: Literal[0]) -> Self:
-        """Itself, so that ``sum`` can begin at 0."""
+        """Return the same histogram, so that ``sum`` can begin at 0."""
         return self if other == 0 else NotImplemented
 
     @property
     def total(self) -> int:
-        """Pixels in it."""
+        """The number of pixels in the histogram."""
         return int(self.negative.sum() + self.positive.sum())
 
     def counts(self, threshold: float) -> Counts:
-        """Counts where objects are predicted at probabilities above ``threshold``.
+        """Count tp, fp, fn and tn for objects at probabilities above a threshold.
 
         Exact for probabilities that are whole hundredths; others count as the nearest one.
         """
@@ -114,7 +116,9 @@ class Histogram:
 
 
 def counts(prediction: Array, target: Array, valid: Array) -> Counts:
-    """Counts over the pixels that are ``valid`` and labelled; numpy arrays or torch tensors of one shape.
+    """Count tp, fp, fn and tn over the pixels that are valid and labelled.
+
+    Numpy arrays or torch tensors of one shape.
 
     Args:
         prediction: True where an object is predicted, bool.
@@ -127,10 +131,11 @@ def counts(prediction: Array, target: Array, valid: Array) -> Counts:
 
 
 def histogram(probability: Array, target: Array, valid: Array) -> Histogram:
-    """Histogram over the pixels that are ``valid`` and labelled; numpy arrays or torch tensors of one shape.
+    """Count pixels by label and hundredth of probability.
 
-    Probabilities are rounded to hundredths in float32 (ties to even), so a histogram of what a network says
-    equals that of the uint8 map made from it. Tensors are counted on their device; only 202 sums leave it.
+    Those that are valid and labelled; numpy arrays or torch tensors of one shape. Probabilities are rounded to
+    hundredths in float32 (ties to even), so a histogram of a network's probabilities equals that of the uint8 map made
+    from it. Tensors are counted on their device; only 202 sums leave it.
 
     Args:
         probability: 0..1, any float type; NaN = missing, left out.
@@ -154,10 +159,11 @@ def histogram(probability: Array, target: Array, valid: Array) -> Histogram:
 
 
 def scores(counted: Counts) -> dict[str, float]:
-    """The scores of the object class, by the names in `SCORES`; NaN where not defined (see the module).
+    """Return the scores of the object class by name, NaN where undefined.
 
-    Cohen's kappa in the closed form for two classes; it is not defined where labels and prediction agree on
-    one class everywhere, because chance would agree there too.
+    The names are those in `SCORES`, and the module tells where scores are undefined. Cohen's kappa in the closed form
+    for two classes; it is not defined where labels and prediction agree on one class everywhere, because chance would
+    agree there too.
 
     >>> scores(Counts(tp=1, fp=1, fn=0, tn=2))["iou"]
     0.5
@@ -176,46 +182,46 @@ def scores(counted: Counts) -> dict[str, float]:
 
 
 def mean_scores(scored: Iterable[Mapping[str, float]], names: Sequence[str] = SCORES) -> dict[str, float]:
-    """The mean of each score by ``names`` over several, NaN left out; NaN where none is known."""
+    """Return the mean of each named score, NaN left out; NaN if all are."""
     rows = list(scored)
-    known = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in names}
-    return {name: _ratio(math.fsum(values), len(values)) for name, values in known.items()}
+    defined = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in names}
+    return {name: _ratio(math.fsum(values), len(values)) for name, values in defined.items()}
 
 
 def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
-    """The threshold, a whole hundredth, with the best score; NaN where no pixel is labelled as object.
+    """Return the threshold with the best score, a whole hundredth.
 
-    Among equals the middle one: it stays right for the longest when probabilities move.
+    NaN where no pixel is labelled as object. Among equals the middle one: it stays right for the longest when
+    probabilities move.
 
     >>> best_threshold(Histogram.empty())
     nan
     """
     if not counted.positive.any():
         return math.nan
-    reached = np.array([scores(counted.counts(step / 100))[metric] for step in range(BINS)])
-    reached = np.nan_to_num(reached, nan=-np.inf)
-    best = np.flatnonzero(reached == reached.max())
+    values = np.array([scores(counted.counts(step / 100))[metric] for step in range(BINS)])
+    values = np.nan_to_num(values, nan=-np.inf)
+    best = np.flatnonzero(values == values.max())
     return int(best[len(best) // 2]) / 100
 
 
 def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> float:
-    """Choose the threshold, a whole hundredth, in the middle of the plateau of the mean score of several histograms.
+    """Return a threshold that is safe for several histograms, a whole hundredth.
 
-    The plateau is where the mean score is within `PLATEAU` of the best, without a gap around it. Its middle serves as
-    well on what was seen, and stays right for longer when probabilities move. Histograms without a pixel labelled as
-    object are left out; NaN where all are.
+    It is the middle of the plateau of their mean score: of the thresholds where that is within `PLATEAU` of the best,
+    without a gap between them and the best. The middle serves as well on these histograms, and stays right for longer
+    when probabilities move. Histograms without a pixel labelled as object are left out; NaN where all are.
 
     >>> plateau_threshold([Histogram.empty()])
     nan
     """
-    known = [one for one in counted if one.positive.any()]
-    if not known:
+    labelled = [histogram for histogram in counted if histogram.positive.any()]
+    if not labelled:
         return math.nan
-    steps = [[scores(one.counts(step / 100))[metric] for one in known] for step in range(BINS)]
-    reached = np.nan_to_num(np.array(steps), nan=0.0).mean(axis=1)
-    good = reached >= (1 - PLATEAU) * reached.max()
-    gaps = np.flatnonzero(~good)
-    peaks = np.flatnonzero(reached == reached.max())
+    steps = [[scores(histogram.counts(step / 100))[metric] for histogram in labelled] for step in range(BINS)]
+    means = np.nan_to_num(np.array(steps), nan=0.0).mean(axis=1)
+    gaps = np.flatnonzero(means < (1 - PLATEAU) * means.max())
+    peaks = np.flatnonzero(means == means.max())
     peak = peaks[len(peaks) // 2]
     first = gaps[gaps < peak].max(initial=-1) + 1
     last = gaps[gaps > peak].min(initial=BINS) - 1
@@ -224,23 +230,24 @@ def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> fl
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reliability:
-    """What probabilities promise, and what they keep, in equal steps of probability from 0 to 1.
+    """Predicted probability and observed share of objects, in equal steps.
 
     Attributes:
-        promised: Mean probability in each step, (n,) float64; NaN where no pixel is.
-        kept: Share of labelled object pixels in each step, (n,) float64; NaN where no pixel is.
+        predicted: Mean probability in each step, (n,) float64; NaN where no pixel is.
+        observed: Share of labelled object pixels in each step, (n,) float64; NaN where no pixel is.
         pixels: Pixels in each step, (n,) int64.
     """
 
-    promised: npt.NDArray[np.float64]
-    kept: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.float64]
+    observed: npt.NDArray[np.float64]
     pixels: npt.NDArray[np.int64]
 
 
 def reliability(counted: Histogram, *, steps: int = 10) -> Reliability:
-    """The diagram of reliability: is of all pixels with probability 0.3 a share of 0.3 labelled as object?
+    """Compare predicted probability with the labelled share, in equal steps.
 
-    Each step holds the probabilities above the one before, its own included (0 is in the first).
+    The diagram of reliability: is of all pixels with probability 0.3 a share of 0.3 labelled as object? Each step holds
+    the probabilities above the one before, its own included (0 is in the first).
 
     Args:
         counted: Pixels by probability and label.
@@ -257,34 +264,36 @@ def reliability(counted: Histogram, *, steps: int = 10) -> Reliability:
     both = counted.negative + counted.positive
     pixels = np.zeros(steps, np.int64)
     np.add.at(pixels, step, both)
-    known = np.where(pixels > 0, pixels, np.nan)
+    divisor = np.where(pixels > 0, pixels, np.nan)
     return Reliability(
-        promised=np.bincount(step, weights=both * (hundredths / 100)) / known,
-        kept=np.bincount(step, weights=counted.positive) / known,
+        predicted=np.bincount(step, weights=both * (hundredths / 100)) / divisor,
+        observed=np.bincount(step, weights=counted.positive) / divisor,
         pixels=pixels,
     )
 
 
 def calibration_error(counted: Histogram, *, steps: int = 10) -> float:
-    """Mean distance of promise and truth over all pixels, 0..1 (ECE); NaN without a pixel.
+    """Return the expected calibration error, 0..1; NaN without a pixel.
 
-    The expected calibration error of the object's probability (Naeini et al. 2015, doi 10.1609/aaai.v29i1.9602).
-    Where objects are rare nearly all pixels lie in the first step and decide it: look at `reliability` as well.
+    The mean distance of predicted probability and labelled share over all pixels, ECE (Naeini et al. 2015, doi
+    10.1609/aaai.v29i1.9602). Where objects are rare nearly all pixels lie in the first step and decide it: look at
+    `reliability` as well.
 
     Raises:
-        DataError: As `reliability`.
+        DataError: If ``steps`` is not 1 .. 100.
     """
-    found = reliability(counted, steps=steps)
-    distances = np.nan_to_num(np.abs(found.promised - found.kept))
-    return _ratio(float((found.pixels * distances).sum()), counted.total)
+    diagram = reliability(counted, steps=steps)
+    distances = np.nan_to_num(np.abs(diagram.predicted - diagram.observed))
+    return _ratio(float((diagram.pixels * distances).sum()), counted.total)
 
 
 def _ratio(numerator: float, denominator: float) -> float:
+    """Return a quotient, NaN for a denominator of 0."""
     return numerator / denominator if denominator else math.nan
 
 
 def _check_bins(bins: Array) -> None:
-    """Refuse hundredths outside 0..100, which would be counted in another bin's place."""
+    """Refuse hundredths outside 0..100, which would be counted in other bins."""
     outside = (bins < 0) | (bins > BINS - 1)
     if bool(outside.any()):
         msg = (

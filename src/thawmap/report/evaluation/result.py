@@ -209,7 +209,7 @@ def tabulate_reliability(scored: Sequence[Scored]) -> pd.DataFrame:
     for about, members in _scopes(scored):
         found = reliability(summed(members))
         edges = np.linspace(0, 1, len(found.pixels) + 1)
-        numbers = {"promised": found.promised, "kept": found.kept, "pixels": found.pixels}
+        numbers = {"promised": found.predicted, "kept": found.observed, "pixels": found.pixels}
         frames.append(pd.DataFrame({"low": edges[:-1], "high": edges[1:], **numbers}).assign(**about))
     return _typed(pd.concat(frames, ignore_index=True)[list(RELIABILITY_COLUMNS)])
 
