@@ -1,6 +1,9 @@
-"""How a grid lies on the Earth: the metres of its pixels, and where north is.
+"""Sizes of pixels in metres, and the direction of north in a grid.
 
 What is said of a pixel depends on its row and column in the grid alone, never on the window that is looked at.
+
+Two kinds of metres: a projection's own, in which slopes and circles are measured (`pixel_metres`), and those on the
+ellipsoid (`ground_pixel_m`, `width_and_bearing`). `check_metres` refuses grids where the two differ too much.
 """
 
 import numpy as np
@@ -21,18 +24,19 @@ North = tuple[npt.ArrayLike, npt.ArrayLike]
 GRID_NORTH: North = (0.0, -1.0)
 """North on a grid whose rows run south."""
 
-_LATTICE_PX = 64  # pixels from one place where north is asked for to the next; it is straight between
-_STEP_DEGREES = 1e-4  # about 11 m: how far north the direction is looked for
-_FAR_PX = 50  # pixels over which metres are compared
+_NODE_PX = 64  # pixels between the nodes at which north is computed; linear between them
+_STEP_DEGREES = 1e-4  # about 11 m: the step to the north that gives its direction
+_BASELINE_PX = 50  # pixels over which metres are compared
 _MOST_OFF = 0.15  # share by which a projection's metres may differ from metres on the ground
 _LONLAT = CRS("EPSG:4326")
+_ELLIPSOID = pyproj.Geod(ellps="WGS84")
 
 
 def pixel_metres(grid: GeoBox, rows: slice) -> tuple[float, float | _Positions]:
-    """Height and width of pixels in metres; on a grid of degrees the width of those in each of ``rows``.
+    """Return height and width of a grid's pixels in metres of its projection.
 
-    A projection's metres are taken as metres, as the paper and GDAL do; the height of a pixel of degrees is the one
-    in the middle of the grid.
+    A projection's metres are taken as metres, as the paper and GDAL do. On a grid of degrees the width is an array, one
+    for each of ``rows``, and the height is the one in the middle of the grid.
 
     Raises:
         DataError: If a grid of degrees is turned.
@@ -40,7 +44,8 @@ def pixel_metres(grid: GeoBox, rows: slice) -> tuple[float, float | _Positions]:
     affine, crs = grid.affine, _crs(grid)
     if not crs.geographic:
         unit = float(_horizontal(crs).axis_info[0].unit_conversion_factor)
-        return float(np.hypot(affine.b, affine.e)) * unit, float(np.hypot(affine.a, affine.d)) * unit
+        height, width = _sides(grid)
+        return height * unit, width * unit
     if affine.b or affine.d:
         msg = "a DEM in degrees whose rows do not run along parallels cannot be used; warp it, such as to EPSG:3413"
         raise DataError(msg)
@@ -49,11 +54,41 @@ def pixel_metres(grid: GeoBox, rows: slice) -> tuple[float, float | _Positions]:
     radius, flattening = ellipsoid.semi_major_metre, 1 / ellipsoid.inverse_flattening
     eccentricity2 = flattening * (2 - flattening)
     degree = np.radians(1.0)
-    middle = np.sin(np.radians(affine.f + affine.e * grid.height / 2))
-    meridian = radius * (1 - eccentricity2) / (1 - eccentricity2 * middle**2) ** 1.5
+    sin_middle = np.sin(np.radians(affine.f + affine.e * grid.height / 2))
+    meridian = radius * (1 - eccentricity2) / (1 - eccentricity2 * sin_middle**2) ** 1.5
     latitude = np.radians(affine.f + affine.e * (np.arange(rows.start, rows.stop) + 0.5))
     parallel = radius * np.cos(latitude) / np.sqrt(1 - eccentricity2 * np.sin(latitude) ** 2)
+    # At the poles a parallel has no length, and no slope could be divided by it.
     return float(abs(affine.e) * degree * meridian), np.maximum(abs(affine.a) * degree * parallel, 1e-3)
+
+
+def longest_side(grid: GeoBox, rows: slice) -> float:
+    """Return the longer side of the largest pixel in some rows, in metres of the projection."""
+    return max(float(np.max(side)) for side in pixel_metres(grid, rows))
+
+
+def ground_pixel_m(grid: GeoBox) -> tuple[float, float]:
+    """Return height and width in metres, on the ellipsoid, of the pixel in the middle of a grid."""
+    row, col = (side / 2 for side in grid.shape)
+    lon, lat = _lonlat(grid, [col, col, col + 1], [row, row + 1, row])
+    _, _, lengths = _ELLIPSOID.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
+    return float(lengths[0]), float(lengths[1])
+
+
+def width_and_bearing(grid: GeoBox) -> tuple[float, float]:
+    """Return width in metres and bearing of the pixel in the middle of a grid.
+
+    The width is measured on the ellipsoid, from half a pixel left of the middle to half a pixel right of it. The
+    bearing is that of the way up a column, in degrees clockwise from north. Both are NaN where the CRS has no such
+    point on Earth.
+    """
+    row, col = grid.height / 2, grid.width / 2
+    lon, lat = _lonlat(grid, [col, col + 0.5, col - 0.5, col], [row, row, row, row - 0.5])
+    if not np.isfinite([*lon, *lat]).all():
+        return float("nan"), float("nan")
+    _, _, width_m = _ELLIPSOID.inv(lon[1], lat[1], lon[2], lat[2])
+    bearing, _, _ = _ELLIPSOID.inv(lon[0], lat[0], lon[3], lat[3])
+    return float(width_m), float(bearing)
 
 
 def check_metres(grid: GeoBox, window: Window, *, name: str) -> None:
@@ -66,86 +101,76 @@ def check_metres(grid: GeoBox, window: Window, *, name: str) -> None:
     if crs.geographic:
         return
     row, col = window.row + window.height / 2, window.col + window.width / 2
-    x, y = grid.affine * (np.array([col, col + _FAR_PX, col]), np.array([row, row, row + _FAR_PX]))
-    lon, lat = (np.asarray(axis) for axis in crs.transformer_to_crs(_LONLAT)(x, y))
+    lon, lat = _lonlat(grid, [col, col + _BASELINE_PX, col], [row, row, row + _BASELINE_PX])
     if not np.isfinite([*lon, *lat]).all():
         return
-    _, _, far = pyproj.Geod(ellps="WGS84").inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
-    tall, wide = pixel_metres(grid, window.rows)
-    wrong = np.asarray(far, np.float64) / _FAR_PX / np.array([wide, tall])
-    if (abs(wrong - 1) > _MOST_OFF).any():
+    _, _, distances = _ELLIPSOID.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
+    height, width = pixel_metres(grid, window.rows)
+    ratio = np.asarray(distances, np.float64) / _BASELINE_PX / np.array([width, height])
+    if (abs(ratio - 1) > _MOST_OFF).any():
         msg = (
-            f"{name} is in {crs_name(crs)}, where a metre is {wrong.min():.2g} m on the ground; slopes would be wrong "
+            f"{name} is in {crs_name(crs)}, where a metre is {ratio.min():.2g} m on the ground; slopes would be wrong "
             f"by as much: warp it to another CRS, such as EPSG:3413 or UTM"
         )
         raise DataError(msg)
 
 
 def north_of(grid: GeoBox, window: Window) -> North:
-    """Unit vector (along columns, along rows) to the true north in a window's pixels, (y, x) each.
+    """Return unit vectors to the true north in a window's pixels: along columns, along rows.
 
-    The columns of a polar or any other projection run north at its central meridian only.
+    Arrays (y, x), float32; `GRID_NORTH` on a grid of degrees. The columns of a polar or any other projection run north
+    at its central meridian only.
     """
     if _crs(grid).geographic:
         return GRID_NORTH
     row, col = (np.arange(axis.start, axis.stop) for axis in (window.rows, window.cols))
-    lattice_rows, lattice_cols = (
-        np.arange(axis[0] // _LATTICE_PX, axis[-1] // _LATTICE_PX + 2) * _LATTICE_PX for axis in (row, col)
-    )
-    right, down = _north_at(grid, *np.meshgrid(lattice_rows, lattice_cols, indexing="ij"))
-    return _between(right, row, col), _between(down, row, col)
+    # Nodes count from the grid's corner, so that a pixel has one north whatever window is read.
+    node_rows, node_cols = (np.arange(axis[0] // _NODE_PX, axis[-1] // _NODE_PX + 2) * _NODE_PX for axis in (row, col))
+    right, down = _north_at(grid, *np.meshgrid(node_rows, node_cols, indexing="ij"))
+    return _interpolate(right, row, col), _interpolate(down, row, col)
 
 
 def _north_at(grid: GeoBox, row: _Positions, col: _Positions) -> tuple[_Positions, _Positions]:
-    crs = _crs(grid)
-    lon, lat = crs.transformer_to_crs(_LONLAT)(*(grid.affine * (col + 0.5, row + 0.5)))
-    x, y = _LONLAT.transformer_to_crs(crs)(lon, np.asarray(lat) + _STEP_DEGREES)
-    to_col, to_row = ~grid.affine * (np.asarray(x), np.asarray(y))
-    height, width = (
-        float(np.hypot(*side)) for side in ((grid.affine.b, grid.affine.e), (grid.affine.a, grid.affine.d))
-    )
-    right, down = (to_col - col - 0.5) * width, (to_row - row - 0.5) * height
+    """Return unit vectors (along columns, along rows) to the north in pixels of a projected grid."""
+    lon, lat = _lonlat(grid, col + 0.5, row + 0.5)
+    x, y = _LONLAT.transformer_to_crs(_crs(grid))(lon, lat + _STEP_DEGREES)
+    north_col, north_row = ~grid.affine * (np.asarray(x), np.asarray(y))
+    height, width = _sides(grid)
+    right, down = (north_col - col - 0.5) * width, (north_row - row - 0.5) * height
     length = np.hypot(right, down)
     return right / length, down / length
 
 
-def _between(lattice: _Positions, row: npt.NDArray[np.intp], col: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """Values of a lattice at every pixel, linear between."""
-    down, right = row // _LATTICE_PX - row[0] // _LATTICE_PX, col // _LATTICE_PX - col[0] // _LATTICE_PX
-    tall = ((row % _LATTICE_PX) / _LATTICE_PX).astype(np.float32)[:, None]
-    wide = ((col % _LATTICE_PX) / _LATTICE_PX).astype(np.float32)
-    corners = lattice.astype(np.float32)
-    in_rows = corners[down] * (1 - tall) + corners[down + 1] * tall
-    result: npt.NDArray[np.float32] = in_rows[:, right] * (1 - wide) + in_rows[:, right + 1] * wide
-    return result
+def _interpolate(nodes: _Positions, row: npt.NDArray[np.intp], col: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Return values at every pixel of rows and columns, bilinear between nodes that are 64 px apart."""
+    down, right = row // _NODE_PX - row[0] // _NODE_PX, col // _NODE_PX - col[0] // _NODE_PX
+    row_weight = ((row % _NODE_PX) / _NODE_PX).astype(np.float32)[:, None]
+    col_weight = ((col % _NODE_PX) / _NODE_PX).astype(np.float32)
+    corners = nodes.astype(np.float32)
+    in_rows = corners[down] * (1 - row_weight) + corners[down + 1] * row_weight
+    values: npt.NDArray[np.float32] = in_rows[:, right] * (1 - col_weight) + in_rows[:, right + 1] * col_weight
+    return values
+
+
+def _lonlat(grid: GeoBox, cols: npt.ArrayLike, rows: npt.ArrayLike) -> tuple[_Positions, _Positions]:
+    """Return longitudes and latitudes of columns and rows, in pixels from a grid's corner; inf where it has none."""
+    x, y = grid.affine * (np.asarray(cols, np.float64), np.asarray(rows, np.float64))
+    lon, lat = _crs(grid).transformer_to_crs(_LONLAT)(x, y)
+    return np.asarray(lon, np.float64), np.asarray(lat, np.float64)
+
+
+def _sides(grid: GeoBox) -> tuple[float, float]:
+    """Return height and width of a grid's pixels in units of its CRS, also where it is turned."""
+    affine = grid.affine
+    return float(np.hypot(affine.b, affine.e)), float(np.hypot(affine.a, affine.d))
 
 
 def _crs(grid: GeoBox) -> CRS:
+    """Return the CRS of a grid, which has one."""
     assert grid.crs is not None
     return grid.crs
 
 
 def _horizontal(crs: CRS) -> pyproj.CRS:
-    """A CRS without its heights."""
+    """Return a CRS without its heights."""
     return crs.proj.sub_crs_list[0] if crs.proj.is_compound else crs.proj
-
-
-def widest_side(grid: GeoBox, rows: slice) -> float:
-    """The longer side of the largest pixel in the rows, in metres."""
-    return max(float(np.max(side)) for side in pixel_metres(grid, rows))
-
-
-def width_and_bearing(grid: GeoBox) -> tuple[float, float]:
-    """Width in metres of the pixel in the middle of a grid, and the bearing of its upper side in degrees from north.
-
-    Both are NaN where the CRS has no such place.
-    """
-    row, col = grid.height / 2, grid.width / 2
-    x, y = grid.affine * (np.array([col, col + 0.5, col - 0.5, col]), np.array([row, row, row, row - 0.5]))
-    lon, lat = (np.asarray(axis, np.float64) for axis in _crs(grid).transformer_to_crs(_LONLAT)(x, y))
-    if not np.isfinite([*lon, *lat]).all():
-        return float("nan"), float("nan")
-    geod = pyproj.Geod(ellps="WGS84")
-    _, _, metres = geod.inv(lon[1], lat[1], lon[2], lat[2])
-    up, _, _ = geod.inv(lon[0], lat[0], lon[3], lat[3])
-    return float(metres), float(up)

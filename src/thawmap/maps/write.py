@@ -24,9 +24,9 @@ from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
 from thawmap.errors import DataError
 from thawmap.files.atomic import atomic, write_text
+from thawmap.geo.metres import ground_pixel_m
 from thawmap.maps.item import read_item
 from thawmap.maps.polygons.left_out import LAYER
-from thawmap.maps.polygons.measure import pixel_m
 from thawmap.maps.polygons.threshold import Disc, masks
 from thawmap.maps.polygons.vectorise import Found, Vectoriser
 from thawmap.maps.qgis import mask_style, outline_style, probability_style
@@ -183,7 +183,7 @@ def _write_rasters(
     polygons, outputs, provenance = how
     names = NAMES[outputs.names]
     vectoriser = Vectoriser(scene, polygons, bundle_id=provenance.bundle)
-    disc = Disc(polygons.opening_m, pixel_m(scene.geobox)) if polygons.opening_m else Disc()
+    disc = Disc(polygons.opening_m, ground_pixel_m(scene.geobox)) if polygons.opening_m else Disc()
     valid = positive = 0
     with ExitStack() as files:
         encoding = _PROBABILITY[outputs.probability]

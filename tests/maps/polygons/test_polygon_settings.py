@@ -19,9 +19,10 @@ from scipy import ndimage
 from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
+from thawmap.geo.metres import ground_pixel_m
 from thawmap.maps import write
 from thawmap.maps.polygons import left_out, vectorise
-from thawmap.maps.polygons.measure import measured, pixel_m
+from thawmap.maps.polygons.measure import measured
 from thawmap.maps.polygons.threshold import Disc, masks
 from thawmap.maps.polygons.vectorise import Vectoriser
 from thawmap.maps.rows import Rows
@@ -53,7 +54,7 @@ def found_in(probability, cuts=(), layers=None, geobox=None, **options):
     scene = scene_on(geobox or grid(probability.shape))
     polygons = PolygonSettings(threshold=THRESHOLD, **{"min_area_m2": 0} | options)
     vectoriser = Vectoriser(scene, polygons, bundle_id="b1")
-    disc = Disc(polygons.opening_m, pixel_m(scene.geobox))
+    disc = Disc(polygons.opening_m, ground_pixel_m(scene.geobox))
     for rows, mask in masks(parts_of(probability, cuts, layers), THRESHOLD, disc):
         vectoriser.add(rows, mask)
     return vectoriser.finish()
@@ -394,7 +395,7 @@ def test_simplified_outlines_are_valid_near_and_numbered_alike(seed, tolerance, 
 def test_simplification_is_in_metres_where_the_crs_is_in_degrees():
     probability = np.pad(np.tri(20), 2)
     geobox = grid(probability.shape, "EPSG:4326", 0.001, (130.0, 70.0))
-    height, width = pixel_m(geobox)
+    height, width = ground_pixel_m(geobox)
     assert (height, width) == pytest.approx((111.5, 38.2), rel=0.01)
     for tolerance, fewer in ((width * 0.8, False), (width * 1.1, True)):
         frame = found_in(probability, geobox=geobox, simplify_m=tolerance).slumps

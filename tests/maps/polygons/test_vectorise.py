@@ -20,7 +20,7 @@ from skimage.measure import label
 
 from thawmap.config import PolygonSettings
 from thawmap.data.sources.base import Scene
-from thawmap.maps.polygons.measure import pixel_m
+from thawmap.geo.metres import ground_pixel_m
 from thawmap.maps.polygons.threshold import Disc, above, masks
 from thawmap.maps.polygons.vectorise import COLUMNS, Vectoriser
 from thawmap.maps.rows import Rows
@@ -52,7 +52,7 @@ def found_in(probability, cuts=(), geobox=None, acquired=None, layers=None, **op
         )
         for first, end in pairwise(edges)
     )
-    for rows, mask in masks(parts, THRESHOLD, Disc(polygons.opening_m, pixel_m(scene.geobox))):
+    for rows, mask in masks(parts, THRESHOLD, Disc(polygons.opening_m, ground_pixel_m(scene.geobox))):
         vectoriser.add(rows, mask)
     return vectoriser.finish()
 

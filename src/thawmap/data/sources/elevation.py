@@ -19,7 +19,7 @@ from thawmap.data.raster.io import RasterInfo
 from thawmap.data.raster.mosaic import Content, Values, View, coarseness, read_mosaic
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
-from thawmap.geo.metres import North, check_metres, north_of, pixel_metres, widest_side
+from thawmap.geo.metres import North, check_metres, longest_side, north_of, pixel_metres
 from thawmap.grid import Window
 
 _HEIGHTS_M = (-500.0, 9000.0)  # of any ground on Earth, with some room
@@ -174,7 +174,7 @@ def _reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[i
     seen = slice(window.rows.start - high, window.rows.stop + high)
     high, wide = terrain.reach(pixel_metres(grid, seen), settings.window_m)
     if min(high, wide) < 1:
-        side = widest_side(grid, seen)
+        side = longest_side(grid, seen)
         msg = (
             f"'sources.elevation.window_m' is {settings.window_m:g} m, no wider than a pixel of {settings.path}, which "
             f"is {side:.3g} m; make it at least {np.ceil(2 * side):.0f}"
@@ -193,7 +193,7 @@ def _step(grid: GeoBox, geobox: GeoBox, scene: GeoBox, window_m: float) -> int:
     """Pixels of the DEM that are one for a grid that only shows a scene; 1 for every other grid."""
     if geobox.crs != scene.crs or abs(geobox.affine.determinant) < _PREVIEW**2 * abs(scene.affine.determinant):
         return 1
-    side = widest_side(grid, slice(0, grid.height))
+    side = longest_side(grid, slice(0, grid.height))
     return max(1, min(int(coarseness(grid, geobox) / 2), int(window_m / _CIRCLE_PX / side)))
 
 

@@ -1,10 +1,10 @@
-"""From columns and rows to the ground: where outlines lie, how large they are, how large a pixel is."""
+"""From columns and rows to the ground: where outlines lie, and how large they are."""
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
-from pyproj import Geod, Transformer
+from pyproj import Transformer
 
 from thawmap.geo.crs import EQUAL_AREA, crs_of
 
@@ -55,13 +55,3 @@ def _fine(points: _Floats, rings: npt.NDArray[np.integer]) -> tuple[_Floats, npt
     place = np.concatenate([[0], np.cumsum(count)])
     part = (np.arange(place[-1]) - np.repeat(place[:-1], count)) / np.repeat(count, count)
     return np.repeat(points, count, axis=0) + part[:, None] * np.repeat(step, count, axis=0), place[rings]
-
-
-def pixel_m(geobox: GeoBox) -> tuple[float, float]:
-    """Height and width in metres, on the ellipsoid, of the pixel in the middle of the grid."""
-    row, col = (side / 2 for side in geobox.shape)
-    x, y = geobox.transform * (np.array([col, col, col + 1]), np.array([row, row + 1, row]))
-    degrees = Transformer.from_crs(crs_of(geobox), "EPSG:4326", always_xy=True)
-    lon, lat = degrees.transform(x, y)
-    _, _, lengths = Geod(ellps="WGS84").inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
-    return float(lengths[0]), float(lengths[1])

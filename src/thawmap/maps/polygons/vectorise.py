@@ -20,8 +20,9 @@ from thawmap.config import PolygonSettings
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.geo.crs import crs_of
+from thawmap.geo.metres import ground_pixel_m
 from thawmap.maps.polygons.left_out import REASON, leave_out
-from thawmap.maps.polygons.measure import measured, on_ground, pixel_m
+from thawmap.maps.polygons.measure import measured, on_ground
 from thawmap.maps.polygons.outlines import (
     Bools,
     Edges,
@@ -341,7 +342,7 @@ def _line(runs: Integers, width: int) -> Bools:
 
 def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: float) -> Objects:
     """Polygons on the ground with fewer corners; those that would not be valid stay as they are."""
-    size = np.array(pixel_m(scene.geobox))[::-1]
+    size = np.array(ground_pixel_m(scene.geobox))[::-1]
     metres = shapely.transform(outlines, lambda points: points * size)
     simple = shapely.transform(shapely.simplify(metres, tolerance_m), lambda points: points / size)
     placed = shapely.orient_polygons(on_ground(simple, scene.geobox))
