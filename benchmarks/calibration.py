@@ -17,7 +17,7 @@ from thawmap.config import load as load_config
 from thawmap.model.bundle_folder import load
 from thawmap.model.metrics.pixels import best_threshold, calibration_error, plateau_threshold, scores
 from thawmap.train.calibration import Logits, logits_by_region
-from thawmap.train.split import split
+from thawmap.train.split import split_tiles
 from thawmap.train.tiles.store import TileStore
 
 
@@ -43,13 +43,13 @@ def main() -> None:
     asked = parser.parse_args()
     bundle, config = load(asked.model), load_config(asked.yaml)
     store = TileStore.open(asked.tiles or asked.model / "tiles")
-    folds = split(store.index, config.split)
+    split = split_tiles(store.index, config.split)
     plain = replace(bundle, temperature=1.0)
     print(f"temperature {bundle.temperature:g}, from {', '.join(config.split.validation)}", file=sys.stderr)
     print("| region | | slump share | mean probability | ECE | cross-entropy | threshold | IoU | best | IoU |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     looked_at = {
-        part: logits_by_region(plain, store, dict(folds.parts())[part], device=torch.device("cpu"), batch_size=8)
+        part: logits_by_region(plain, store, dict(split.parts())[part], device=torch.device("cpu"), batch_size=8)
         for part in ("validation", "test")
     }
     chosen = plateau_threshold([one.histogram(1.0) for one in looked_at["validation"].values()])

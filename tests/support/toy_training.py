@@ -13,7 +13,7 @@ from thawmap.config import parse
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.train.fit import fit
-from thawmap.train.split import split
+from thawmap.train.split import split_tiles
 from thawmap.train.tiles.store import TileStore, collect, write_tiles
 
 REGIONS = ("Lena", "Horton", "Yamal")
@@ -83,8 +83,8 @@ def ignore(store, scene, numbers):
 def run(store, out, *overrides, report=lambda _: None, resume=False, score_test=False, **changes):
     """Train on the toy."""
     config = configuration(*overrides, **changes)
-    folds = split(store.index, config.split)
-    return fit(store, folds, config, out, report=report, resume=resume, score_test=score_test)
+    split = split_tiles(store.index, config.split)
+    return fit(store, split, config, out, report=report, resume=resume, score_test=score_test)
 
 
 def make_project(folder):

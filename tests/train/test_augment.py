@@ -11,7 +11,7 @@ from thawmap.config import AugmentSettings, DropSettings
 from thawmap.data.derive import normalised_difference
 from thawmap.errors import ConfigError
 from thawmap.layers import layer
-from thawmap.train.augment import BLUR_PX, augment, blur, check, optional
+from thawmap.train.augment import BLUR_PX, augment, blur, check_augmentation, optional_layers
 from thawmap.train.tiles.store import Batch
 
 torch.set_num_threads(1)
@@ -109,11 +109,11 @@ def test_blur_touches_half_of_the_tiles_and_no_target():
 
 def test_layers_with_a_direction_are_refused_together_with_flips_and_turns():
     layers = [layer("red"), layer("aspect")]
-    check(AugmentSettings(flip=0, rotate90=0), layers)
-    check(AugmentSettings(), layers[:1])
+    check_augmentation(AugmentSettings(flip=0, rotate90=0), layers)
+    check_augmentation(AugmentSettings(), layers[:1])
     for chosen in (AugmentSettings(flip=0.5, rotate90=0), AugmentSettings(flip=0, rotate90=0.1)):
         with pytest.raises(ConfigError, match="'aspect' has a direction"):
-            check(chosen, layers)
+            check_augmentation(chosen, layers)
 
 
 def patchy(seed, number=5, side=8):
@@ -288,9 +288,9 @@ def test_unless_named_all_that_no_optical_sensor_sees_is_dropped_together():
     assert not gone[:, :3].any()
     assert torch.equal(gone[:, 3], gone[:, 4])
     assert gone[:, 3].float().mean().item() == pytest.approx(0.5, abs=0.08)
-    assert optional(DropSettings(), STORED) == {"slope", "tc_wetness"}
-    assert optional(DropSettings(layers=("nir",)), ["red", "nir", "ndvi"]) == {"nir", "ndvi"}
-    assert optional(None, STORED) == frozenset()
+    assert optional_layers(DropSettings(), STORED) == {"slope", "tc_wetness"}
+    assert optional_layers(DropSettings(layers=("nir",)), ["red", "nir", "ndvi"]) == {"nir", "ndvi"}
+    assert optional_layers(None, STORED) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -305,12 +305,14 @@ def test_unless_named_all_that_no_optical_sensor_sees_is_dropped_together():
 )
 def test_what_the_layers_do_not_suit_is_refused(names, settings_, message):
     with pytest.raises(ConfigError, match=message):
-        check(AugmentSettings.model_validate(settings_), [layer(name) for name in names])
+        check_augmentation(AugmentSettings.model_validate(settings_), [layer(name) for name in names])
 
 
 def test_what_the_layers_suit_is_accepted():
-    check(AugmentSettings.model_validate({"noise": {}}), [layer("ndvi")])  # red and near infrared are read for it
-    check(AugmentSettings.model_validate({"drop": {}, "contrast": {}}), [layer(name) for name in STORED])
+    check_augmentation(
+        AugmentSettings.model_validate({"noise": {}}), [layer("ndvi")]
+    )  # red and near infrared are read for it
+    check_augmentation(AugmentSettings.model_validate({"drop": {}, "contrast": {}}), [layer(name) for name in STORED])
 
 
 def flat(number=200, side=64):

@@ -35,16 +35,16 @@ def nobody(_):
 
 def test_positive_and_all_ask_no_network():
     frame = tiles([0, 5, 0, 1])
-    assert sampling.choose(phase("positive"), frame, nobody) == [1, 3]
-    assert sampling.choose(phase("all"), frame, nobody) == [0, 1, 2, 3]
-    assert sampling.choose(phase("mined"), tiles([1, 2]), nobody) == [0, 1]
+    assert sampling.choose_tiles(phase("positive"), frame, nobody) == [1, 3]
+    assert sampling.choose_tiles(phase("all"), frame, nobody) == [0, 1, 2, 3]
+    assert sampling.choose_tiles(phase("mined"), tiles([1, 2]), nobody) == [0, 1]
 
 
 @given(positive=st.lists(st.integers(0, 1), min_size=1, max_size=20).filter(any), seed=st.integers(0, 99))
 def test_mined_are_all_positives_and_as_many_of_the_worst_others(positive, seed):
     frame = tiles(positive)
     wrongness = np.random.default_rng(seed).permutation(len(frame)).astype(float)
-    chosen = sampling.choose(phase("mined"), frame, lambda negative: wrongness[negative["tile"]])
+    chosen = sampling.choose_tiles(phase("mined"), frame, lambda negative: wrongness[negative["tile"]])
     negatives = [number for number in range(len(frame)) if not positive[number]]
     worst = sorted(negatives, key=lambda number: -wrongness[number])[: sum(positive)]
     assert chosen == sorted([*worst, *(number for number in range(len(frame)) if positive[number])])
@@ -69,24 +69,26 @@ def test_a_network_is_most_wrong_where_it_sees_what_is_not_labelled(tmp_path):
 def test_a_phase_without_tiles_is_refused():
     for kind in ("positive", "mined"):
         with pytest.raises(TrainingError, match=f"trains on {kind} tiles, but of 2 training tiles"):
-            sampling.check([phase("all"), phase(kind)], tiles([0, 0]))
-    sampling.check([phase("all")], tiles([0, 0]))
+            sampling.check_phases([phase("all"), phase(kind)], tiles([0, 0]))
+    sampling.check_phases([phase("all")], tiles([0, 0]))
 
 
 def test_without_weights_every_tile_comes_once():
-    order = sampling.draw(tiles([0] * 9), None, torch.Generator().manual_seed(1))
+    order = sampling.draw_order(tiles([0] * 9), None, torch.Generator().manual_seed(1))
     assert sorted(order) == list(range(9))
     assert list(order) != list(range(9))
 
 
 def test_tiles_come_as_often_as_their_weights_say():
     frame = tiles([1] * 10 + [0] * 30, ["a"] * 5 + ["b"] * 35)
-    order = sampling.draw(
-        pd.concat([frame] * 100, ignore_index=True), SamplerSettings(positive=6, negative=1), sampling.seeded(0, 1)
+    order = sampling.draw_order(
+        pd.concat([frame] * 100, ignore_index=True),
+        SamplerSettings(positive=6, negative=1),
+        sampling.seeded_generator(0, 1),
     )
     assert len(order) == 4000
     assert np.mean(order % 40 < 10) == pytest.approx(60 / 90, abs=0.03)
-    equal = sampling.weights_of(frame, SamplerSettings(positive=2, negative=1, regions="equal"))
+    equal = sampling.sampling_weights(frame, SamplerSettings(positive=2, negative=1, regions="equal"))
     assert equal[:5].sum() == pytest.approx(1)
     assert equal[5:].sum() == pytest.approx(1)
     assert equal[5] == pytest.approx(2 * equal[39])
@@ -94,7 +96,7 @@ def test_tiles_come_as_often_as_their_weights_say():
 
 def test_tiles_of_no_region_are_one_region():
     frame = tiles([1, 1, 1], ["a", None, None])
-    assert sampling.weights_of(frame, SamplerSettings(regions="equal")).tolist() == [1, 0.5, 0.5]
+    assert sampling.sampling_weights(frame, SamplerSettings(regions="equal")).tolist() == [1, 0.5, 0.5]
 
 
 @pytest.mark.slow
@@ -103,8 +105,8 @@ def test_tiles_of_no_region_are_one_region():
 def test_batches_hold_every_tile_once_and_a_lone_one_twice(number, size, processes):
     order = np.random.default_rng(number).permutation(number)
     frame = tiles([0] * number)
-    alone = sampling.batches(frame, order, size)
-    each = [sampling.batches(frame, order, size, process=one, processes=processes) for one in range(processes)]
+    alone = sampling.make_batches(frame, order, size)
+    each = [sampling.make_batches(frame, order, size, process=one, processes=processes) for one in range(processes)]
     assert {len(parts) for parts in (alone, *each)} == {math.ceil(number / size)}
     seen = [tile for part in alone for tile in part["tile"].unique()]
     assert seen == list(order)
@@ -124,5 +126,5 @@ def test_every_place_has_randomness_of_its_own_and_always_the_same():
     assert len(set(numbers)) == len(places)
     assert numbers == [sampling.seed_of(5, *place) for place in places]
     assert sampling.seed_of(-1, 0) != sampling.seed_of(1, 0)
-    one, other = (torch.rand(3, generator=sampling.seeded(5, 1, 2)) for _ in range(2))
+    one, other = (torch.rand(3, generator=sampling.seeded_generator(5, 1, 2)) for _ in range(2))
     assert torch.equal(one, other)

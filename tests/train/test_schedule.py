@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thawmap.config import OptimiserSettings, TrainingSettings
-from thawmap.train.schedule import Moment, factor, optimiser, waited
+from thawmap.train.schedule import ScheduleStep, epochs_since_best, lr_factor, make_optimiser
 
 
 def schedule(**settings_):
@@ -18,14 +18,14 @@ def schedule(**settings_):
 
 def factors(epochs, steps, **settings_):
     chosen = schedule(**settings_)
-    return [factor(chosen, Moment(done=step / steps, epochs=epochs)) for step in range(epochs * steps)]
+    return [lr_factor(chosen, ScheduleStep(done=step / steps, epochs=epochs)) for step in range(epochs * steps)]
 
 
 def torchs(kind, number, **settings_):
     """Factors of the learning rate as one of torch's schedulers has them."""
     steps = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of steps that no optimiser made
+        warnings.simplefilter("ignore")  # of steps that no optimiser optimiser
         scheduler, found = kind(steps, **settings_), []
         for _ in range(number):
             found.append(steps.param_groups[0]["lr"])
@@ -72,8 +72,8 @@ def test_plateau_is_torchs(scores, patience):
     )
     chosen = schedule(name="plateau", patience=patience, factor=0.5)
     for number, score in enumerate(scores):
-        moment = Moment(done=number + 0.5, epochs=99, history=scores[:number])
-        assert factor(chosen, moment) == steps.param_groups[0]["lr"]
+        step = ScheduleStep(done=number + 0.5, epochs=99, history=scores[:number])
+        assert lr_factor(chosen, step) == steps.param_groups[0]["lr"]
         scheduler.step(score)
 
 
@@ -82,7 +82,7 @@ def test_waited_counts_the_epochs_without_a_better_one(scores):
     slow = 0
     for number, score in enumerate(scores):
         slow = 0 if all(score > before for before in scores[:number]) else slow + 1
-    assert waited(scores) == slow
+    assert epochs_since_best(scores) == slow
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_waited_counts_the_epochs_without_a_better_one(scores):
     ],
 )
 def test_every_setting_reaches_the_optimiser(chosen, kind, expected):
-    made = optimiser(OptimiserSettings.model_validate(chosen), [torch.nn.Parameter(torch.zeros(1))], 0.3)
-    assert type(made) is kind
-    group = made.param_groups[0]
+    optimiser = make_optimiser(OptimiserSettings.model_validate(chosen), [torch.nn.Parameter(torch.zeros(1))], 0.3)
+    assert type(optimiser) is kind
+    group = optimiser.param_groups[0]
     assert {name: group[name] for name in expected} == expected
     assert group["lr"] == 0.3
     assert group["weight_decay"] == chosen.get("weight_decay", 0)

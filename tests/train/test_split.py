@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from thawmap.config import CrossvalSettings, SplitSettings
 from thawmap.errors import ConfigError, TrainingError
-from thawmap.train.split import Fold, deal, split
+from thawmap.train.split import Fold, deal_folds, split_tiles
 
 
 def frame(tiles):
@@ -51,40 +51,40 @@ def test_no_ground_leaks_and_no_tile_is_dropped_without_reason(tiles):
     present = set(index["region"])
     wanted = SplitSettings(validation=tuple(present & {"b"}), test=tuple(present & {"c"}))
     try:
-        folds = split(index, wanted)
+        split = split_tiles(index, wanted)
     except TrainingError:
         return
-    parts = (folds.train, folds.validation, folds.test, folds.dropped)
+    parts = (split.train, split.validation, split.test, split.dropped)
     assert sorted(index["tile_id"]) == sorted(name for part in parts for name in part["tile_id"])
     held_out = [shape for shape, region in zip(index.geometry, index["region"], strict=True) if region in {"b", "c"}]
-    assert set(folds.train["region"]).isdisjoint({"b", "c"})
-    assert not any(overlap(shape, other) for shape in folds.train.geometry for other in held_out)
-    assert not any(overlap(shape, other) for shape in folds.validation.geometry for other in folds.test.geometry)
-    for shape, region in zip(folds.dropped.geometry, folds.dropped["region"], strict=True):
-        against = folds.test.geometry if region == "b" else held_out
+    assert set(split.train["region"]).isdisjoint({"b", "c"})
+    assert not any(overlap(shape, other) for shape in split.train.geometry for other in held_out)
+    assert not any(overlap(shape, other) for shape in split.validation.geometry for other in split.test.geometry)
+    for shape, region in zip(split.dropped.geometry, split.dropped["region"], strict=True):
+        against = split.test.geometry if region == "b" else held_out
         assert any(overlap(shape, other) for other in against)
 
 
 def test_without_names_every_tile_trains():
-    folds = split(frame([("a", 0, 0, 5), (None, 2, 2, 5)]), SplitSettings())
-    assert len(folds.train) == 2
-    assert len(folds.validation) == len(folds.test) == len(folds.dropped) == 0
+    split = split_tiles(frame([("a", 0, 0, 5), (None, 2, 2, 5)]), SplitSettings())
+    assert len(split.train) == 2
+    assert len(split.validation) == len(split.test) == len(split.dropped) == 0
 
 
 def test_tiles_that_touch_do_not_overlap_even_after_rounding():
     index = frame([("a", 0, 0, 5), ("b", 5 - 1e-9, 0, 5)])
-    assert len(split(index, SplitSettings(test=("b",))).dropped) == 0
+    assert len(split_tiles(index, SplitSettings(test=("b",))).dropped) == 0
 
 
 def test_scenes_can_be_left_out_by_name():
     index = frame([("a", 0, 0, 5), ("b", 9, 9, 5), ("c", 20, 20, 5)])
-    folds = split(index, SplitSettings(by="scene", validation=("b-scene",), test=("c-scene",)))
-    assert [list(part["region"]) for part in (folds.train, folds.validation, folds.test)] == [["a"], ["b"], ["c"]]
+    split = split_tiles(index, SplitSettings(by="scene", validation=("b-scene",), test=("c-scene",)))
+    assert [list(part["region"]) for part in (split.train, split.validation, split.test)] == [["a"], ["b"], ["c"]]
 
 
 def test_what_is_dropped_is_said():
-    folds = split(frame([("a", 0, 0, 5), ("a", 20, 0, 5), ("b", 1, 1, 5)]), SplitSettings(validation=("b",)))
-    assert folds.lines() == (
+    split = split_tiles(frame([("a", 0, 0, 5), ("a", 20, 0, 5), ("b", 1, 1, 5)]), SplitSettings(validation=("b",)))
+    assert split.lines() == (
         "train: 1 tile, 1 with objects, from a",
         "validation: 1 tile, 0 with objects, from b",
         "test: 0 tiles, 0 with objects",
@@ -94,44 +94,46 @@ def test_what_is_dropped_is_said():
 
 def test_tiles_without_a_region_are_from_scenes():
     index = frame([(None, 0, 0, 5), (None, 9, 9, 5), (None, 20, 20, 5)]).assign(scene=["a", "a", "b"])
-    first = split(index, SplitSettings(by="scene", validation=("b",))).lines()[0]
+    first = split_tiles(index, SplitSettings(by="scene", validation=("b",))).lines()[0]
     assert first == "train: 2 tiles, 1 with objects, from 1 scene"
 
 
 def test_a_name_without_tiles_is_refused_and_the_known_ones_named():
     with pytest.raises(ConfigError, match=r"split.validation names the region 'Hortn'.* there are Horton, Lena"):
-        split(frame([("Lena", 0, 0, 5), ("Horton", 9, 9, 5)]), SplitSettings(validation=("Hortn",)))
+        split_tiles(frame([("Lena", 0, 0, 5), ("Horton", 9, 9, 5)]), SplitSettings(validation=("Hortn",)))
 
 
 def test_nothing_left_to_validate_or_train_on_is_said():
     with pytest.raises(TrainingError, match=r"split\.validation b has no tile left"):
-        split(frame([("a", 50, 50, 5), ("b", 0, 0, 5), ("c", 1, 1, 5)]), SplitSettings(validation=("b",), test=("c",)))
+        split_tiles(
+            frame([("a", 50, 50, 5), ("b", 0, 0, 5), ("c", 1, 1, 5)]), SplitSettings(validation=("b",), test=("c",))
+        )
     with pytest.raises(
         TrainingError, match="no tile is left to train on: 2 tiles, 1 for test, 0 for validation, 1 overlap"
     ):
-        split(frame([("a", 0, 0, 5), ("b", 1, 1, 5)]), SplitSettings(test=("b",)))
+        split_tiles(frame([("a", 0, 0, 5), ("b", 1, 1, 5)]), SplitSettings(test=("b",)))
 
 
 def test_a_large_index_is_split_in_no_time():
     rng = np.random.default_rng(0)
     regions = rng.choice(list("abcd"), 20_000)
     index = frame([(region, *rng.integers(0, 100_000, 2), 256) for region in regions])
-    assert len(split(index, SplitSettings(validation=("b",), test=("c",))).train) > 0
+    assert len(split_tiles(index, SplitSettings(validation=("b",), test=("c",))).train) > 0
 
 
 def test_a_scene_without_a_region_is_refused_when_regions_are_left_out():
     """Nobody can tell whether it lies in one of them."""
     index = frame([("a", 0, 0, 5), (None, 20, 20, 5), ("c", 40, 40, 5)])
     with pytest.raises(ConfigError, match="None-scene has no region"):
-        split(index, SplitSettings(test=("c",)))
+        split_tiles(index, SplitSettings(test=("c",)))
 
 
 def test_ground_of_a_left_out_scene_is_its_own_where_no_tile_was_kept():
     index = frame([("a", 0, 0, 5), ("a", 30, 30, 5), ("c", 40, 40, 5)])
     scenes = frame([("a", 0, 0, 40), ("c", 28, 28, 20)])
-    folds = split(index, SplitSettings(test=("c",)), scenes=scenes)
-    assert list(folds.train["tile_id"]) == ["0"]
-    assert list(folds.dropped["tile_id"]) == ["1"]
+    split = split_tiles(index, SplitSettings(test=("c",)), scenes=scenes)
+    assert list(split.train["tile_id"]) == ["0"]
+    assert list(split.dropped["tile_id"]) == ["1"]
 
 
 def weighed(pixels, by="region"):
@@ -151,9 +153,9 @@ def test_every_region_is_held_out_once_and_never_chooses_for_itself(pixels, inne
     if min(others) <= inner:
         said = r"crossval\.inner asks for" if min(others) < inner else "no region with an object is left to train on"
         with pytest.raises(ConfigError, match=said):
-            deal(weighed(pixels), wanted)
+            deal_folds(weighed(pixels), wanted)
         return
-    folds = deal(weighed(pixels), wanted)
+    folds = deal_folds(weighed(pixels), wanted)
     assert [fold.test for fold in folds] == [(name,) for name in sorted(pixels)]
     for fold in folds:
         assert len(fold.validation) == inner
@@ -162,7 +164,7 @@ def test_every_region_is_held_out_once_and_never_chooses_for_itself(pixels, inne
 
 
 def test_the_next_region_with_objects_chooses_round_and_round():
-    folds = deal(weighed({"a": 5, "b": 0, "c": 5, "d": 5}), CrossvalSettings())
+    folds = deal_folds(weighed({"a": 5, "b": 0, "c": 5, "d": 5}), CrossvalSettings())
     assert {fold.name: fold.validation for fold in folds} == {"a": ("c",), "b": ("c",), "c": ("d",), "d": ("a",)}
 
 
@@ -172,9 +174,9 @@ def test_dealt_folds_hold_every_name_once_and_weigh_about_the_same(pixels, numbe
     wanted = CrossvalSettings(folds={"number": number}, inner=0)
     if number > len(pixels):
         with pytest.raises(ConfigError, match=f"in {number} folds needs as many regions, and {len(pixels)} have"):
-            deal(weighed(pixels), wanted)
+            deal_folds(weighed(pixels), wanted)
         return
-    groups = [fold.test for fold in deal(weighed(pixels), wanted)]
+    groups = [fold.test for fold in deal_folds(weighed(pixels), wanted)]
     assert len(groups) == number
     assert sorted(name for group in groups for name in group) == sorted(pixels)
     sums = sorted(sum(pixels[name] for name in group) for group in groups)
@@ -183,17 +185,19 @@ def test_dealt_folds_hold_every_name_once_and_weigh_about_the_same(pixels, numbe
 
 def test_given_folds_are_held_out_and_what_no_fold_names_always_trains():
     wanted = CrossvalSettings(folds={"given": {"west": ["a", "b"], "east": ["c"]}})
-    folds = deal(weighed(dict.fromkeys("abcd", 1)), wanted)
+    folds = deal_folds(weighed(dict.fromkeys("abcd", 1)), wanted)
     assert [(fold.name, fold.test, fold.validation) for fold in folds] == [
         ("west", ("a", "b"), ("c",)), ("east", ("c",), ("a", "b")),
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"crossval\.folds\.given names the region 'z'.* there are a, b, c, d"):
-        deal(weighed(dict.fromkeys("abcd", 1)), CrossvalSettings(folds={"given": {"x": ["z"], "y": ["a"]}}))
+        deal_folds(weighed(dict.fromkeys("abcd", 1)), CrossvalSettings(folds={"given": {"x": ["z"], "y": ["a"]}}))
 
 
 def test_a_scene_that_belongs_nowhere_cannot_be_dealt():
     with pytest.raises(ConfigError, match="has no region"):
-        deal(pd.DataFrame({"scene": ["s", "t"], "region": ["a", None], "positive_pixels": [1, 1]}), CrossvalSettings())
+        deal_folds(
+            pd.DataFrame({"scene": ["s", "t"], "region": ["a", None], "positive_pixels": [1, 1]}), CrossvalSettings()
+        )
 
 
 @pytest.mark.slow
@@ -204,13 +208,13 @@ def test_a_buffer_keeps_training_away_from_what_is_held_out(tiles, buffer):
     index = frame(tiles)
     fold = Fold(name="b", by="region", test=tuple(set(index["region"]) & {"b"}))
     try:
-        folds = split(index, fold, buffer_m=buffer)
+        split = split_tiles(index, fold, buffer_m=buffer)
     except TrainingError:
         return
-    held_out = list(folds.test.geometry)
-    for shape in folds.train.geometry:
+    held_out = list(split.test.geometry)
+    for shape in split.train.geometry:
         assert all(distance(shape, other) > buffer for other in held_out)
-    for shape in folds.dropped.geometry:
+    for shape in split.dropped.geometry:
         assert any(distance(shape, other) <= buffer for other in held_out)
 
 
@@ -224,16 +228,16 @@ def test_places_are_held_out_with_all_their_dates_and_whole_scenes():
     index = frame([("a", 0, 0, 5), ("a", 0, 0, 5), ("a", 6, 0, 5), ("a", 30, 0, 5)])
     index["scene"], index["place"] = ["s", "t", "u", "v"], ["s", "s", "u", "v"]
     scenes = gpd.GeoDataFrame({"scene": ["s"], "region": ["a"]}, geometry=[shapely.box(0, 0, 8, 5)], crs="EPSG:6931")
-    folds = split(index, Fold(name="s", by="place", test=("s",)), scenes=scenes)
-    assert [list(part["scene"]) for part in (folds.test, folds.dropped, folds.train)] == [["s", "t"], ["u"], ["v"]]
+    split = split_tiles(index, Fold(name="s", by="place", test=("s",)), scenes=scenes)
+    assert [list(part["scene"]) for part in (split.test, split.dropped, split.train)] == [["s", "t"], ["u"], ["v"]]
 
 
 def test_what_divides_a_single_region_leaves_gaps_between_its_places():
     index = frame([("a", 10 * number, 0, 5) for number in range(6)])
     index["place"] = [f"p{number}" for number in range(6)]
     wanted = CrossvalSettings(folds={"by": "place", "number": 3, "buffer_m": 6}, inner=0)
-    for fold in deal(index, wanted):
-        folds = split(index, fold, buffer_m=wanted.folds.buffer_m)
-        assert all(one.distance(other) > 6 for one in folds.train.geometry for other in folds.test.geometry)
-        assert len(folds.dropped)
+    for fold in deal_folds(index, wanted):
+        split = split_tiles(index, fold, buffer_m=wanted.folds.buffer_m)
+        assert all(one.distance(other) > 6 for one in split.train.geometry for other in split.test.geometry)
+        assert len(split.dropped)
     assert all(right.distance(left) == 5 for left, right in pairwise(index.geometry))

@@ -51,7 +51,7 @@ def crossval(
     from thawmap.pipeline import _tiles  # noqa: PLC0415
     from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train.experiments import crossval as search  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.train.split import notes  # noqa: PLC0415
+    from thawmap.train.split import fold_notes  # noqa: PLC0415
     from thawmap.train.tiles.store import TileStore  # noqa: PLC0415
 
     progress, place = progress or Silence(), store or out / "tiles"
@@ -71,7 +71,7 @@ def crossval(
         search.begin(out, config, opened.identity)
         todo = [fit for fit in planned if not search.is_finished(out, fit)]
         scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
-        for line in notes(_turns(planned), opened.index, [scene.region for scene in scenes]):
+        for line in fold_notes(_distinct_folds(planned), opened.index, [scene.region for scene in scenes]):
             progress.say(line)
         work = partial(search.run, config=config, store=place, scenes=_tiles.footprints(scenes), out=out)
         _, failed = run_all(work, todo, config, progress, "trainings")
@@ -113,7 +113,7 @@ def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary
     """What would be cut and trained; until tiles are cut, scenes stand for them."""
     from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train.experiments import crossval as search  # noqa: PLC0415
-    from thawmap.train.split import notes  # noqa: PLC0415
+    from thawmap.train.split import fold_notes  # noqa: PLC0415
 
     cut = tiles(search.to_cut(config), store, dry_run=True, progress=progress)
     index = _known(config, store)
@@ -126,7 +126,7 @@ def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary
         f"{counted(len(planned) // len(settings) // len(config.crossval.seeds), 'fold')}, "
         f"{counted(len(settings), 'setting')}, {counted(len(config.crossval.seeds), 'seed')}; {finished} are finished"
     )
-    told = notes(_turns(planned), index)
+    told = fold_notes(_distinct_folds(planned), index)
     return Summary(lines=(*cut.lines, *told, line), skipped=finished, failed=cut.failed, rows=_folds(planned))
 
 
@@ -146,11 +146,13 @@ def _known(config: Config, store: Path) -> pd.DataFrame:
 def _folds(planned: Sequence["Fit"]) -> list[dict[str, str]]:
     """What each fold holds out, and what chooses meanwhile."""
     columns = ("fold", "holds out", "chooses epoch and threshold")
-    rows = [(fold.name, ", ".join(fold.test), ", ".join(fold.validation) or "nobody") for fold in _turns(planned)]
+    rows = [
+        (fold.name, ", ".join(fold.test), ", ".join(fold.validation) or "nobody") for fold in _distinct_folds(planned)
+    ]
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _turns(planned: Sequence["Fit"]) -> tuple["Fold", ...]:
+def _distinct_folds(planned: Sequence["Fit"]) -> tuple["Fold", ...]:
     """The folds of trainings, each once."""
     return tuple(dict.fromkeys(fit.fold for fit in planned))
 

@@ -19,7 +19,7 @@ from thawmap.text import counted
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
     from thawmap.report.training.page import Tile
-    from thawmap.train.split import Folds
+    from thawmap.train.split import Split
     from thawmap.train.tiles.store import TileStore
 
 
@@ -53,7 +53,7 @@ def train(
     """
     from thawmap.model.backends.devices import find_device  # noqa: PLC0415 - torch loads slowly, here and below
     from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
-    from thawmap.train.augment import check as check_augmentation  # noqa: PLC0415
+    from thawmap.train.augment import check_augmentation  # noqa: PLC0415
     from thawmap.train.checkpoint import check_free  # noqa: PLC0415
     from thawmap.train.fit import fit  # noqa: PLC0415
     from thawmap.train.initial import start  # noqa: PLC0415
@@ -76,9 +76,9 @@ def train(
         return Summary(lines=(*cut.lines, line), failed=cut.failed)
     opened = TileStore.open(place)
     there = _trained(out, config, opened.identity)
-    folds = _folds(config, opened, scenes)
-    made = there or fit(opened, folds, config, out, resume=resume, report=progress.say)
-    told, failed = _report(made, out, folds.validation, config, opened)
+    split = _split(config, opened, scenes)
+    made = there or fit(opened, split, config, out, resume=resume, report=progress.say)
+    told, failed = _report(made, out, split.validation, config, opened)
     line = f"bundle {made.id}, threshold {made.threshold:.2f}{', trained before' if there else ''}: {out}"
     lines, failed = (*cut.lines, line, *told), {**cut.failed, **failed}
     return Summary(lines=lines, done=int(not there), skipped=int(bool(there)), failed=failed)
@@ -144,12 +144,12 @@ def _check_split(config: Config, scenes: Sequence[Scene]) -> None:
                 raise ConfigError(msg)
 
 
-def _folds(config: Config, store: "TileStore", scenes: Sequence[Scene]) -> "Folds":
+def _split(config: Config, store: "TileStore", scenes: Sequence[Scene]) -> "Split":
     """The tiles, split; every scene that is left out keeps all of its ground for itself."""
     from thawmap.pipeline._tiles import footprints  # noqa: PLC0415
-    from thawmap.train.split import split  # noqa: PLC0415
+    from thawmap.train.split import split_tiles  # noqa: PLC0415
 
-    return split(store.index, config.split, scenes=footprints(scenes))
+    return split_tiles(store.index, config.split, scenes=footprints(scenes))
 
 
 def _trained(out: Path, config: Config, tiles: str) -> "Bundle | None":

@@ -46,7 +46,7 @@ def tune(
     from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
     from thawmap.train.experiments import trials  # noqa: PLC0415 - torch loads slowly, here and below
     from thawmap.train.experiments import tune as tuning  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.train.split import split  # noqa: PLC0415
+    from thawmap.train.split import split_tiles  # noqa: PLC0415
     from thawmap.train.tiles.store import TileStore  # noqa: PLC0415
 
     progress, place = progress or Silence(), store or out / "tiles"
@@ -61,12 +61,12 @@ def tune(
         opened = TileStore.open(place)
         tuning.check_begun(out, config, tiles=opened.identity, resume=resume)
         scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
-        folds = split(opened.index, config.split, scenes=_tiles.footprints(scenes))
-        tuning.check_validation(folds)
+        split = split_tiles(opened.index, config.split, scenes=_tiles.footprints(scenes))
+        tuning.check_validation(split)
         tuning.begin(out, config, opened.identity)
         todo = trials.missing(out, config)
-        run = partial(tuning.run, config=config, store=opened, folds=folds, out=out)
-        for line in folds.lines():
+        run = partial(tuning.run, config=config, store=opened, split=split, out=out)
+        for line in split.lines():
             progress.say(line)
         ended: list[Trial] = []
         for number in todo:

@@ -1,6 +1,6 @@
-"""Random changes of training tiles: image, target and valid move together, exactly (law 5).
+"""Random augmentation of training tiles; image, target and valid move together (law 5).
 
-They work on batches, on whatever device those are, in physical units, before anything is scaled or clipped. What is
+It works on batches, on whatever device those are, in physical units, before anything is scaled or clipped. What is
 missing, ignored or not valid moves along and stays so. All randomness comes from a generator on the CPU, so a seed
 means the same on every device.
 """
@@ -20,27 +20,29 @@ from thawmap.layers import LAYERS, Layer
 from thawmap.train.tiles.store import Batch
 
 BLUR_PX = (3, 5)
-"""Sides of the blurs, each as likely as the other."""
+"""Sides of the blurs in pixels, equally likely."""
 
-_CLOUD_PX = (8.0, 64.0)  # about how far the middles of clouds are from each other
-_SWATH_SHARE = 0.25  # of the gaps that are the end of a swath
+_CLOUD_PX = (8.0, 64.0)  # range of the distance between the middles of clouds
+_SWATH_SHARE = 0.25  # of gaps that look like the end of a swath; the others look like clouds
 
 
-def check(settings: AugmentSettings, layers: Sequence[Layer]) -> None:
-    """Refuse what the input layers do not suit: moves of those with a direction, changes of what is not there.
+def check_augmentation(settings: AugmentSettings, layers: Sequence[Layer]) -> None:
+    """Refuse augmentation that does not suit the input layers.
+
+    Layers with a direction must not be moved, and layers that are to be changed or dropped must be there.
 
     Raises:
         ConfigError: If there is such a setting.
     """
-    turned = [layer.name for layer in layers if layer.directional]
-    if turned and (settings.flip or settings.rotate90):
+    directional = [layer.name for layer in layers if layer.directional]
+    if directional and (settings.flip or settings.rotate90):
         msg = (
-            f"layer {turned[0]!r} has a direction, which flips and quarter turns would falsify; set "
+            f"layer {directional[0]!r} has a direction, which flips and quarter turns would falsify; set "
             "augment.flip and augment.rotate90 to 0, or leave the layer out"
         )
         raise ConfigError(msg)
     names = [layer.name for layer in layers]
-    if settings.changes_values and not any(_optical(need) for name in names for need in _ancestors(name)):
+    if settings.changes_values and not any(_is_optical(need) for name in names for need in _ancestors(name)):
         msg = (
             f"augment.{settings.changes_values[0]} changes optical layers, and there is none among the layers "
             f"{', '.join(names)}; leave it out, or add one"
@@ -60,15 +62,18 @@ def _check_drop(settings: DropSettings, names: Sequence[str]) -> None:
             needs = " and ".join(RECIPES[name].needs)
             msg = f"augment.drop names the layer {name!r}, which follows from {needs}; name one of these instead"
             raise ConfigError(msg)
-    left = set(names) - optional(settings, names)
+    left = set(names) - optional_layers(settings, names)
     if not dropped or not left:
         msg = f"augment.drop leaves {'nothing' if dropped else 'every one'} of the layers {', '.join(names)}; "
         msg += "name some of them in augment.drop.layers, and not all"
         raise ConfigError(msg)
 
 
-def optional(settings: DropSettings | None, names: Sequence[str]) -> frozenset[str]:
-    """Those of the input layers that a network learns to do without, with what is made from them."""
+def optional_layers(settings: DropSettings | None, names: Sequence[str]) -> frozenset[str]:
+    """Return the input layers that a network learns to do without.
+
+    They are those that augmentation drops, and those that are made from dropped ones; empty without settings.
+    """
     if settings is None:
         return frozenset()
     dropped = {name for group in _groups(settings, names) for name in group}
@@ -76,9 +81,10 @@ def optional(settings: DropSettings | None, names: Sequence[str]) -> frozenset[s
 
 
 def augment(batch: Batch, stored: Sequence[str], settings: AugmentSettings, generator: Generator) -> Batch:
-    """The batch with every tile changed by chance, each on its own, in the order that the settings say.
+    """Return a batch in which every tile is changed at random, each on its own.
 
-    Tiles must be square.
+    Tiles must be square. They are moved, pasted over, blurred, given gaps, changed in value, and lose layers, in this
+    order.
 
     Args:
         batch: The tiles, their layers as they are stored.
@@ -86,40 +92,40 @@ def augment(batch: Batch, stored: Sequence[str], settings: AugmentSettings, gene
         settings: What changes, and how often.
         generator: On the CPU.
     """
-    moved = _paste(_move(batch, settings, generator), settings.paste, generator)
-    number = len(moved.image)
+    batch = _paste(_move(batch, settings, generator), settings.paste, generator)
+    number = len(batch.image)
     sides = torch.tensor(BLUR_PX)[torch.randint(len(BLUR_PX), (number,), generator=generator)]
-    sides = sides * _chosen(number, settings.blur, generator)
-    image = torch.stack([blur(one, side) for one, side in zip(moved.image, sides.tolist(), strict=True)])
-    changed = replace(moved, image=image)
+    sides = sides * _draw_chosen(number, settings.blur, generator)
+    blurred = torch.stack([blur(image, side) for image, side in zip(batch.image, sides.tolist(), strict=True)])
+    batch = replace(batch, image=blurred)
     if settings.gaps is not None:
-        changed = _lay_gaps(changed, settings.gaps, generator)
-    image = _change(changed, stored, settings, generator)
+        batch = _lay_gaps(batch, settings.gaps, generator)
+    image = _change_values(batch, stored, settings, generator)
     if settings.drop is not None:
-        image = _drop(image, stored, settings.drop, generator)
-    return replace(changed, image=image)
+        image = _drop_layers(image, stored, settings.drop, generator)
+    return replace(batch, image=image)
 
 
 def blur(image: Tensor, side: int) -> Tensor:
-    """An image (C, H, W) under a Gaussian of ``side`` x ``side`` px; 0 leaves it as it is.
+    """Smooth an image (C, H, W) by a Gaussian of ``side`` x ``side`` px; 0 leaves it as it is.
 
     NaN = missing, and stays so: a missing pixel, or one beyond the border, gives its weight to the others.
     The width follows from the side as in OpenCV: sigma = 0.3 * ((side - 1) / 2 - 1) + 0.8.
     """
     if not side:
         return image
-    known = ~torch.isnan(image)
-    weights = _smooth(known.float(), side)
-    values = _smooth(torch.where(known, image, 0.0), side)
-    return torch.where(known, values / weights, torch.nan)
+    finite = ~torch.isnan(image)
+    weights = _weighted_sums(finite.float(), side)
+    values = _weighted_sums(torch.where(finite, image, 0.0), side)
+    return torch.where(finite, values / weights, torch.nan)
 
 
-def _smooth(values: Tensor, side: int) -> Tensor:
-    """Weighted sums of (C, H, W), zeros beyond the border; sums and no convolution, so GPUs keep all digits."""
+def _weighted_sums(values: Tensor, side: int) -> Tensor:
+    """Return the Gaussian-weighted sums of values (C, H, W), with zeros beyond the border."""
     reach = side // 2
     sigma = 0.3 * (reach - 1) + 0.8
     weights = [math.exp(-(step**2) / (2 * sigma**2)) for step in range(-reach, reach + 1)]
-    for axis in (-2, -1):
+    for axis in (-2, -1):  # by sums and no convolution, for which GPUs round to fewer digits
         length = values.shape[axis]
         padded = F.pad(values, (0, 0, reach, reach) if axis == -2 else (reach, reach))
         values = torch.zeros_like(values)
@@ -129,31 +135,35 @@ def _smooth(values: Tensor, side: int) -> Tensor:
 
 
 def _move(batch: Batch, settings: AugmentSettings, generator: Generator) -> Batch:
-    """Every tile turned by quarters against the clock, then mirrored."""
+    """Return the batch with tiles turned by quarters against the clock, then mirrored, at random."""
     number = len(batch.image)
-    leftright = _chosen(number, settings.flip, generator).tolist()
-    topbottom = _chosen(number, settings.flip, generator).tolist()
-    turned = _chosen(number, settings.rotate90, generator)
+    leftright = _draw_chosen(number, settings.flip, generator).tolist()
+    topbottom = _draw_chosen(number, settings.flip, generator).tolist()
+    turned = _draw_chosen(number, settings.rotate90, generator)
     quarters = (torch.randint(1, 4, (number,), generator=generator) * turned).tolist()
     mirrored = [
-        [axis for axis, wanted in ((-1, one), (-2, other)) if wanted]
-        for one, other in zip(leftright, topbottom, strict=True)
+        [axis for axis, is_mirrored in ((-1, horizontally), (-2, vertically)) if is_mirrored]
+        for horizontally, vertically in zip(leftright, topbottom, strict=True)
     ]
 
-    def move(values: Tensor) -> Tensor:
-        moves = zip(values, quarters, mirrored, strict=True)
-        return torch.stack([torch.rot90(one, turn, (-2, -1)).flip(axes) for one, turn, axes in moves])
+    def move(tiles: Tensor) -> Tensor:
+        moves = zip(tiles, quarters, mirrored, strict=True)
+        return torch.stack([torch.rot90(tile, turns, (-2, -1)).flip(axes) for tile, turns, axes in moves])
 
     return Batch(image=move(batch.image), target=move(batch.target), valid=move(batch.valid))
 
 
 def _paste(batch: Batch, probability: float, generator: Generator) -> Batch:
-    """Objects of another tile of the batch over each that is chosen: values, target and valid of their pixels."""
+    """Paste the objects of another tile of the batch over each tile that is chosen at random.
+
+    Their pixels bring values, target and valid with them.
+    """
     if not probability:
         return batch
     number = len(batch.image)
+    # A shift of 1 to number - 1 finds a donor that is never the tile itself, unless it is alone.
     donors = (torch.arange(number) + torch.randint(1, max(number, 2), (number,), generator=generator)) % number
-    chosen = _chosen(number, probability, generator).to(batch.image.device)
+    chosen = _draw_chosen(number, probability, generator).to(batch.image.device)
     donors = donors.to(batch.image.device)
     pasted = (batch.target[donors] == 1) & chosen.view(-1, 1, 1)
     return Batch(
@@ -164,28 +174,31 @@ def _paste(batch: Batch, probability: float, generator: Generator) -> Batch:
 
 
 def _lay_gaps(batch: Batch, settings: GapSettings, generator: Generator) -> Batch:
-    """Lay gaps over tiles that are chosen: their pixels are missing in all layers, and not valid.
+    """Lay gaps over tiles that are chosen at random: pixels missing in all layers, and not valid.
 
-    Where a smooth random field is highest: patches like clouds of 8 to 64 px with frayed rims; or all that lies beyond
-    a straight line, like the end of a swath.
+    They lie where a smooth random field is highest: patches like clouds of 8 to 64 px with frayed rims; or all that
+    lies beyond a straight line, like the end of a swath.
     """
     number, _, height, width = batch.image.shape
-    shares = settings.share * torch.rand(number, generator=generator) * _chosen(number, settings.probability, generator)
-    fields = torch.stack([_field(height, width, generator) for _ in range(number)])
-    cuts = torch.stack([field.quantile(1 - share) for field, share in zip(fields, shares, strict=True)])
-    gaps = ((fields > cuts.view(-1, 1, 1)) & (shares > 0).view(-1, 1, 1)).to(batch.image.device)
+    shares = settings.share * torch.rand(number, generator=generator)
+    shares = shares * _draw_chosen(number, settings.probability, generator)
+    fields = torch.stack([_draw_field(height, width, generator) for _ in range(number)])
+    levels = torch.stack([field.quantile(1 - share) for field, share in zip(fields, shares, strict=True)])
+    gaps = ((fields > levels.view(-1, 1, 1)) & (shares > 0).view(-1, 1, 1)).to(batch.image.device)
     image = batch.image.masked_fill(gaps.unsqueeze(1), torch.nan)
     return replace(batch, image=image, valid=batch.valid & ~gaps)
 
 
-def _field(height: int, width: int, generator: Generator) -> Tensor:
-    """A random field (H, W) whose highest parts are a gap: as of clouds, and one in four times of a swath's end."""
+def _draw_field(height: int, width: int, generator: Generator) -> Tensor:
+    """Draw a random field (H, W) whose highest values form a gap like clouds or a swath's end."""
     kind, angle, size = torch.rand(3, generator=generator).tolist()
     if kind < _SWATH_SHARE:
+        # The distance along a random direction, so that any level is a straight line.
         rows, cols = torch.arange(height).view(-1, 1), torch.arange(width)
         return math.cos(2 * math.pi * angle) * rows + math.sin(2 * math.pi * angle) * cols
     field = torch.zeros(1, 1, height, width)
     side = _CLOUD_PX[0] * (_CLOUD_PX[1] / _CLOUD_PX[0]) ** size
+    # A coarse octave for the patches, a finer one that frays their rims.
     for octave, weight in ((1, 1.0), (3, 0.3)):
         cells = [max(2, round(octave * length / side) + 1) for length in (height, width)]
         coarse = torch.randn((1, 1, *cells), generator=generator)
@@ -194,99 +207,110 @@ def _field(height: int, width: int, generator: Generator) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chance:
-    """Numbers for the tiles of a batch, drawn on the CPU and brought to the device."""
+class _Draws:
+    """Random numbers for the tiles of a batch, drawn on the CPU and brought to the device.
+
+    Attributes:
+        number: Tiles of the batch, N.
+        device: Device of the batch.
+        generator: Generator on the CPU.
+    """
 
     number: int
     device: torch.device
     generator: Generator
 
     def chosen(self, probability: float) -> Tensor:
-        """1 for tiles that are changed, 0 for others, (N, 1, 1, 1)."""
-        return _chosen(self.number, probability, self.generator).view(-1, 1, 1, 1).float().to(self.device)
+        """Draw 1 for tiles that are changed and 0 for others, (N, 1, 1, 1) float32."""
+        return _draw_chosen(self.number, probability, self.generator).view(-1, 1, 1, 1).float().to(self.device)
 
-    def even(self, largest: float, *, layers: int = 1) -> Tensor:
-        """Evenly from -``largest`` to ``largest``, (N, ``layers``, 1, 1)."""
+    def uniform(self, largest: float, *, layers: int = 1) -> Tensor:
+        """Draw uniformly from -``largest`` to ``largest``, (N, ``layers``, 1, 1)."""
         return largest * (2 * torch.rand((self.number, layers, 1, 1), generator=self.generator) - 1).to(self.device)
 
-    def white(self, shape: Sequence[int], largest: float) -> Tensor:
-        """Noise (N, C, H, W) of standard deviations evenly from 0 to ``largest``, one for each tile."""
+    def noise(self, shape: Sequence[int], largest: float) -> Tensor:
+        """Draw white noise (N, C, H, W), of a standard deviation from 0 to ``largest`` for each tile."""
         deviation = largest * torch.rand((self.number, 1, 1, 1), generator=self.generator)
         return (deviation * torch.randn(tuple(shape), generator=self.generator)).to(self.device)
 
 
-def _change(batch: Batch, stored: Sequence[str], settings: AugmentSettings, generator: Generator) -> Tensor:
-    """The layers (N, C, H, W) after all changes of value, of the optical ones and of what is made from them."""
-    places = [place for place, name in enumerate(stored) if _optical(name)]
-    if not settings.changes_values or not places:
+def _change_values(batch: Batch, stored: Sequence[str], settings: AugmentSettings, generator: Generator) -> Tensor:
+    """Return the layers (N, C, H, W) with changed values of optical layers and of those made from them."""
+    optical = [position for position, name in enumerate(stored) if _is_optical(name)]
+    if not settings.changes_values or not optical:
         return batch.image
-    values = batch.image[:, places]
-    chance = _Chance(len(values), values.device, generator)
+    values = batch.image[:, optical]
+    draws = _Draws(len(values), values.device, generator)
     if settings.contrast is not None:
-        factor = chance.chosen(settings.contrast.probability) * chance.even(settings.contrast.change)
+        factor = draws.chosen(settings.contrast.probability) * draws.uniform(settings.contrast.change)
         values = values + factor * (values - _mean(values, batch.valid))
     if settings.brightness is not None:
-        values = values + chance.chosen(settings.brightness.probability) * chance.even(settings.brightness.offset)
+        values = values + draws.chosen(settings.brightness.probability) * draws.uniform(settings.brightness.offset)
     if settings.radiometry is not None:
         gain, offset = settings.radiometry.gain, settings.radiometry.offset
-        change = chance.even(gain, layers=len(places)) * values + chance.even(offset, layers=len(places))
-        values = values + chance.chosen(settings.radiometry.probability) * change
+        change = draws.uniform(gain, layers=len(optical)) * values + draws.uniform(offset, layers=len(optical))
+        values = values + draws.chosen(settings.radiometry.probability) * change
     if settings.noise is not None:
-        noise = chance.white(values.shape, settings.noise.deviation)
-        values = values + chance.chosen(settings.noise.probability) * noise
-    return _follow(batch.image, stored, dict(zip(places, values.unbind(1), strict=True)))
+        noise = draws.noise(values.shape, settings.noise.deviation)
+        values = values + draws.chosen(settings.noise.probability) * noise
+    return _with_changed(batch.image, stored, dict(zip(optical, values.unbind(1), strict=True)))
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of each layer of each tile over its valid pixels, (N, C, 1, 1); 0 where there is none."""
-    known = valid.unsqueeze(1) & ~torch.isnan(values)
-    return torch.where(known, values, 0.0).sum((-2, -1), keepdim=True) / known.sum((-2, -1), keepdim=True).clamp(min=1)
+    """Return the mean of each layer of each tile over valid pixels, (N, C, 1, 1); 0 without any."""
+    counted = valid.unsqueeze(1) & ~torch.isnan(values)
+    sums = torch.where(counted, values, 0.0).sum((-2, -1), keepdim=True)
+    return sums / counted.sum((-2, -1), keepdim=True).clamp(min=1)
 
 
-def _follow(image: Tensor, stored: Sequence[str], changed: Mapping[int, Tensor]) -> Tensor:
-    """The layers with the changed ones in their place, and anew those that follow from them and are stored."""
+def _with_changed(image: Tensor, stored: Sequence[str], changed: Mapping[int, Tensor]) -> Tensor:
+    """Return the image with changed layers, by position, and with stored layers made from them anew."""
     planes = list(image.unbind(1))
-    for place, values in changed.items():
-        planes[place] = values
-    known = dict(zip(stored, range(len(stored)), strict=True))
-    for name, place in known.items():
+    for position, values in changed.items():
+        planes[position] = values
+    positions = {name: position for position, name in enumerate(stored)}
+    for name, position in positions.items():
         recipe = RECIPES.get(name)
-        if recipe is None or not all(need in known for need in recipe.needs):
+        if recipe is None or not all(need in positions for need in recipe.needs):
             continue
-        needs = [known[need] for need in recipe.needs]
-        made, old = recipe.function(*(planes[need] for need in needs)), image[:, place]
-        same = torch.stack([planes[need] == image[:, need] for need in needs]).all(0)
-        planes[place] = torch.where(same | torch.isnan(made + old), old, made)
+        needs = [positions[need] for need in recipe.needs]
+        derived, before = recipe.function(*(planes[need] for need in needs)), image[:, position]
+        # Stored values are rounded to codes: where nothing changed they stay, rather than lose their rounding.
+        unchanged = torch.stack([planes[need] == image[:, need] for need in needs]).all(0)
+        planes[position] = torch.where(unchanged | torch.isnan(derived + before), before, derived)
     return torch.stack(planes, dim=1)
 
 
-def _drop(image: Tensor, stored: Sequence[str], settings: DropSettings, generator: Generator) -> Tensor:
-    """The layers, some of them missing in some tiles, and so what is stored and made from them."""
+def _drop_layers(image: Tensor, stored: Sequence[str], settings: DropSettings, generator: Generator) -> Tensor:
+    """Return the image with groups of layers, and stored layers made from them, missing in some tiles."""
     gone = torch.zeros(image.shape[:2], dtype=torch.bool)
     for group in _groups(settings, stored):
         follows = torch.tensor([bool(set(group) & _ancestors(name)) for name in stored])
-        gone |= _chosen(len(image), settings.probability, generator).unsqueeze(1) & follows
+        gone |= _draw_chosen(len(image), settings.probability, generator).unsqueeze(1) & follows
     return image.masked_fill(gone.to(image.device).view(*gone.shape, 1, 1), torch.nan)
 
 
 def _groups(settings: DropSettings, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Layers that are missing together."""
+    """Return the groups of layers that are dropped together.
+
+    Unless they are named, one group of all layers that no optical sensor sees; no group where there is none.
+    """
     if settings.layers is not None:
         return [(group,) if isinstance(group, str) else group for group in settings.layers]
-    others = tuple(name for name in names if not any(_optical(one) for one in _ancestors(name)))
+    others = tuple(name for name in names if not any(_is_optical(need) for need in _ancestors(name)))
     return [others] if others else []
 
 
 def _ancestors(name: str) -> set[str]:
-    """A layer, and all that recipes make it from."""
+    """Return a layer's name with the names of all layers that recipes make it from."""
     needs = RECIPES[name].needs if name in RECIPES else ()
     return {name}.union(*(_ancestors(need) for need in needs))
 
 
-def _optical(name: str) -> bool:
+def _is_optical(name: str) -> bool:
     return name in LAYERS and LAYERS[name].optical
 
 
-def _chosen(number: int, probability: float, generator: Generator) -> Tensor:
-    """Which of ``number`` tiles are changed, bool."""
+def _draw_chosen(number: int, probability: float, generator: Generator) -> Tensor:
+    """Draw for each of ``number`` tiles whether it is changed, (N,) bool."""
     return torch.rand(number, generator=generator) < probability

@@ -32,8 +32,8 @@ from thawmap.files.guard import some_of
 from thawmap.model.bundle_folder import files_of, remove
 from thawmap.train.learner import Learner, below
 from thawmap.train.log import Result, Row, judge
-from thawmap.train.schedule import waited
-from thawmap.train.split import Folds
+from thawmap.train.schedule import epochs_since_best
+from thawmap.train.split import Split
 
 UNFINISHED = "unfinished.txt"  # stands in a bundle's folder until its training has ended
 DECIDING = ("layers", "labels", "tiles", "model", "augment", "training", "split")
@@ -92,7 +92,7 @@ class Course:
 
     def is_over(self, phase: Phase, stop_after: int | None) -> bool:
         """Whether the running phase has had its epochs, or no longer gets better."""
-        return self.epoch >= phase.epochs or (stop_after is not None and waited(self.history) >= stop_after)
+        return self.epoch >= phase.epochs or (stop_after is not None and epochs_since_best(self.history) >= stop_after)
 
     def next_phase(self) -> None:
         """The running phase is over."""
@@ -107,10 +107,10 @@ class Course:
         return self.best.improves(network, scores[0] if scores else math.nan)
 
 
-def made_from(config: Config, folds: Folds, tiles: str) -> dict[str, Any]:
+def made_from(config: Config, split: Split, tiles: str) -> dict[str, Any]:
     """All that decides what a training gives, as JSON values; ``tiles`` is the identity of the store."""
     resolved = config.as_json()
-    parts = {name: _identify(part) for name, part in folds.parts()}
+    parts = {name: _identify(part) for name, part in split.parts()}
     return {name: resolved[name] for name in DECIDING} | {"tile store": tiles, "folds": parts}
 
 

@@ -28,15 +28,14 @@ from thawmap.model.bundle import Bundle, library_versions
 from thawmap.model.bundle_folder import load, save
 from thawmap.model.metrics.pixels import SCORES
 from thawmap.train import checkpoint, sampling
-from thawmap.train.augment import check as check_augmentation
-from thawmap.train.augment import optional
+from thawmap.train.augment import check_augmentation, optional_layers
 from thawmap.train.calibration import calibrated
 from thawmap.train.checkpoint import Course
 from thawmap.train.devices import Report as Report  # noqa: PLC0414 - whoever calls `fit` writes one
 from thawmap.train.devices import keep_memory, launch
 from thawmap.train.learner import Epoch, Learner
 from thawmap.train.log import Result, curves, sentence, write_log
-from thawmap.train.split import Folds
+from thawmap.train.split import Split
 from thawmap.train.tiles.store import TileStore
 
 _MEMORY_IS_FULL = ("out of memory", "allocate memory", "bad_alloc", "could not create a memory object")
@@ -47,7 +46,7 @@ class _Job:
     """What is trained, and where it goes; as `fit` takes it."""
 
     store: TileStore
-    folds: Folds
+    split: Split
     config: Config
     out: Path
     resume: bool
@@ -56,7 +55,7 @@ class _Job:
 
 def fit(
     store: TileStore,
-    folds: Folds,
+    split: Split,
     config: Config,
     out: Path,
     *,
@@ -72,7 +71,7 @@ def fit(
 
     Args:
         store: The tiles.
-        folds: Which of them train, and which choose epoch and threshold.
+        split: Which of them train, and which choose epoch and threshold.
         config: Everything else.
         out: Folder of the result; a bundle that is there is replaced after the first epoch.
         resume: Whether to go on with a training that was interrupted there; without one, to begin.
@@ -86,8 +85,8 @@ def fit(
             in ``out``; the best network until then is in ``out``.
     """
     check_augmentation(config.augment, config.input_layers)
-    sampling.check(config.training.phases, folds.train)
-    job = _Job(store=store, folds=folds, config=config, out=out, resume=resume, score_test=score_test)
+    sampling.check_phases(config.training.phases, split.train)
+    job = _Job(store=store, split=split, config=config, out=out, resume=resume, score_test=score_test)
     device = find_device(config.training.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         launch(partial(_train, job), config.training, report)
@@ -96,31 +95,31 @@ def fit(
 
 def _train(job: _Job, fabric: Fabric, report: Report) -> None:
     """The training, in each of the processes that share it."""
-    folds, config, out = job.folds, job.config, job.out
+    split, config, out = job.split, job.config, job.out
     with _prepared(config.training):
         learner = Learner.of(job.store, config, fabric)
-        learner.begun.check(folds)
-        for line in folds.lines():
+        learner.begun.check(split)
+        for line in split.lines():
             report(line)
-        made = checkpoint.made_from(config, folds, job.store.identity)
+        made = checkpoint.made_from(config, split, job.store.identity)
         writes = fabric.is_global_zero
         with checkpoint.claimed(out) if writes else nullcontext(), curves(out / "tensorboard") as draw:
             course = _begin(learner, out, made, resume=job.resume, report=report)
-            splits = ("validation", "test") if job.score_test else ("validation",)
-            for epoch, results, improved in _epochs(learner, folds, course, splits):
+            names = ("validation", "test") if job.score_test else ("validation",)
+            for epoch, results, improved in _epochs(learner, split, course, names):
                 if not writes:
                     continue
-                _keep_bundles(out, _describe(learner, folds, results, epoch), course, improved=improved)
+                _keep_bundles(out, _describe(learner, split, results, epoch), course, improved=improved)
                 write_log(out / "metrics.csv", course.log)
                 draw(course.epochs, results)
                 checkpoint.keep(out, learner, course, made)
                 report(f"{epoch} of {epoch.phase.epochs}: {sentence(results)}{', kept' if improved else ''}")
             if writes:
-                _calibrate(learner, folds, out, report)
+                _calibrate(learner, split, out, report)
 
 
 def _epochs(
-    learner: Learner, folds: Folds, course: Course, splits: Sequence[str]
+    learner: Learner, split: Split, course: Course, names: Sequence[str]
 ) -> Iterator[tuple[Epoch, list[Result], bool]]:
     """Every epoch that is still to be trained: what it did, and whether it is the best so far."""
     settings = learner.config.training
@@ -128,26 +127,26 @@ def _epochs(
         phase = settings.phases[course.phase]
         if not course.epoch:
             learner.begin(phase, course.best.state)
-            course.chosen = sampling.choose(phase, folds.train, learner.wrongness)
+            course.chosen = sampling.choose_tiles(phase, split.train, learner.wrongness)
         while not course.is_over(phase, settings.stop_after):
-            place, tiles = (course.phase, course.epoch + 1), folds.train.iloc[course.chosen]
+            place, tiles = (course.phase, course.epoch + 1), split.train.iloc[course.chosen]
             epoch = Epoch(phase=phase, place=place, tiles=tiles, history=course.history)
             results = [learner.train(epoch)]
-            for split in splits:
-                results += _look(learner, folds, split, epoch, results)
+            for name in names:
+                results += _look(learner, split, name, epoch, results)
             improved = course.note(phase, results, learner.judged)
             yield epoch, results, improved
         course.next_phase()
 
 
-def _look(learner: Learner, folds: Folds, split: str, epoch: Epoch, before: Sequence[Result]) -> list[Result]:
+def _look(learner: Learner, split: Split, name: str, epoch: Epoch, before: Sequence[Result]) -> list[Result]:
     """What the network does on a split after an epoch; validation chooses the threshold. Nothing without tiles."""
-    tiles = dict(folds.parts())[split]
+    tiles = dict(split.parts())[name]
     if tiles.empty:
         return []
     chosen = [one.threshold for one in before if not math.isnan(one.threshold)]
-    threshold = None if split == "validation" else next(iter(chosen), 0.5)
-    return [learner.look(tiles, split, epoch, threshold=threshold)]
+    threshold = None if name == "validation" else next(iter(chosen), 0.5)
+    return [learner.look(tiles, name, epoch, threshold=threshold)]
 
 
 def _begin(learner: Learner, out: Path, made: Mapping[str, Any], *, resume: bool, report: Report) -> Course:
@@ -171,13 +170,13 @@ def _keep_bundles(out: Path, bundle: Bundle, course: Course, *, improved: bool) 
         save(bundle, out)
 
 
-def _calibrate(learner: Learner, folds: Folds, out: Path, report: Report) -> None:
+def _calibrate(learner: Learner, split: Split, out: Path, report: Report) -> None:
     """Give the best bundle its temperature and threshold, by the validation tiles."""
-    if folds.validation.empty:
+    if split.validation.empty:
         return
     batch_size = learner.config.training.batch_size
     best = replace(load(out), temperature=1.0)
-    found = calibrated(best, learner.store, folds.validation, device=learner.fabric.device, batch_size=batch_size)
+    found = calibrated(best, learner.store, split.validation, device=learner.fabric.device, batch_size=batch_size)
     save(found, out)
     if found.temperature != 1:
         report(f"calibrated: logits are divided by {found.temperature:g}, threshold {found.threshold:.2f}")
@@ -204,15 +203,15 @@ def _prepared(settings: TrainingSettings) -> Iterator[None]:
         raise TrainingError(msg) from error
 
 
-def _describe(learner: Learner, folds: Folds, results: Sequence[Result], epoch: Epoch) -> Bundle:
+def _describe(learner: Learner, split: Split, results: Sequence[Result], epoch: Epoch) -> Bundle:
     """The network as it is now, and how it came to be."""
     config, checked = learner.config, {one.split: one for one in results}.get("validation", results[0])
     measured = {f"{one.split}_{name}": one.row()[name] for one in results for name in ("loss", *SCORES, "object_f1")}
     measured["validation_iou_at_threshold"] = checked.score
-    regions = {name: sorted({str(one) for one in part["region"].dropna()}) for name, part in folds.parts()}
+    regions = {name: sorted({str(one) for one in part["region"].dropna()}) for name, part in split.parts()}
     return Bundle(
         layers=config.input_layers,
-        optional=optional(config.augment.drop, [layer.name for layer in config.input_layers]),
+        optional=optional_layers(config.augment.drop, [layer.name for layer in config.input_layers]),
         architecture=config.model.architecture.lower(),
         encoder=config.model.encoder,
         tile=learner.store.size,
@@ -230,7 +229,7 @@ def _describe(learner: Learner, folds: Folds, results: Sequence[Result], epoch: 
             "versions": library_versions(),
             "device": learner.fabric.device.type,
             "regions": regions,
-            "tiles": {name: len(part) for name, part in folds.parts()},
+            "tiles": {name: len(part) for name, part in split.parts()},
         },
         network=learner.judged.eval(),
     )

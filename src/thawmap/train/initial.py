@@ -12,7 +12,7 @@ from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer
 from thawmap.model.bundle_folder import load
 from thawmap.model.network import build
-from thawmap.train.split import Folds
+from thawmap.train.split import Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +29,13 @@ class Start:
     bundle: str = ""
     regions: tuple[str, ...] = ()
 
-    def check(self, folds: Folds) -> None:
+    def check(self, split: Split) -> None:
         """Refuse to test on, or choose by, what the bundle was trained on.
 
         Raises:
             ConfigError: If a region is left out that the bundle knows.
         """
-        for name, part in (("validation", folds.validation), ("test", folds.test)):
+        for name, part in (("validation", split.validation), ("test", split.test)):
             known = sorted(set(part["region"].dropna()) & set(self.regions))
             if known:
                 msg = (

@@ -26,8 +26,8 @@ from thawmap.train.augment import augment
 from thawmap.train.inference import shown
 from thawmap.train.initial import Start, start
 from thawmap.train.log import Result, Sums, threshold_of
-from thawmap.train.sampling import batches, draw, seed_of, seeded
-from thawmap.train.schedule import Moment
+from thawmap.train.sampling import draw_order, make_batches, seed_of, seeded_generator
+from thawmap.train.schedule import ScheduleStep
 from thawmap.train.tiles.store import Batch, TileStore
 
 _ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # what is random in an epoch
@@ -159,7 +159,9 @@ class Learner:
         if self.average is not None:
             self.average.begin(self.network)
         settings = self.config.training
-        self.optimiser = schedule.optimiser(settings.optimiser, self.network.parameters(), self._highest_rate(phase))
+        self.optimiser = schedule.make_optimiser(
+            settings.optimiser, self.network.parameters(), self._highest_rate(phase)
+        )
         self._stepper = self.fabric.setup_optimizers(self.optimiser)
         self._loss = objective(phase.loss or settings.loss)
 
@@ -248,14 +250,14 @@ class Learner:
         """What an epoch's augmentation draws from; dropout's numbers begin anew as well."""
         place = (self.config.training.seed, *epoch.place, self.fabric.global_rank)
         torch.manual_seed(seed_of(*place, _DROPOUT))
-        return seeded(*place, _AUGMENTATION)
+        return seeded_generator(*place, _AUGMENTATION)
 
     def _parts(self, epoch: Epoch) -> list[pd.DataFrame]:
         """The batches of this process."""
-        generator = seeded(self.config.training.seed, *epoch.place, 0, _ORDER)
-        order = draw(epoch.tiles, epoch.phase.sampler, generator)
+        generator = seeded_generator(self.config.training.seed, *epoch.place, 0, _ORDER)
+        order = draw_order(epoch.tiles, epoch.phase.sampler, generator)
         rank, processes = self.fabric.global_rank, self.fabric.world_size
-        return batches(epoch.tiles, order, self.config.training.batch_size, process=rank, processes=processes)
+        return make_batches(epoch.tiles, order, self.config.training.batch_size, process=rank, processes=processes)
 
     def _mine(self, tiles: pd.DataFrame) -> list[slice]:
         """Which of the tiles this process looks at, in batches."""
@@ -291,9 +293,9 @@ class Learner:
     def _step(self, epoch: Epoch, *, share: float) -> None:
         """One step of the optimiser when a ``share`` of the epoch is over."""
         settings, highest = self.config.training, self._highest_rate(epoch.phase)
-        moment = Moment(done=epoch.place[1] - 1 + share, epochs=epoch.phase.epochs, history=epoch.history)
+        step = ScheduleStep(done=epoch.place[1] - 1 + share, epochs=epoch.phase.epochs, history=epoch.history)
         for group in self.optimiser.param_groups:
-            group["lr"] = highest * schedule.factor(settings.schedule, moment)
+            group["lr"] = highest * schedule.lr_factor(settings.schedule, step)
         if settings.clip_norm is not None:
             self.fabric.clip_gradients(self.model, self._stepper, max_norm=settings.clip_norm, error_if_nonfinite=False)
         self._stepper.step()

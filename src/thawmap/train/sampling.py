@@ -1,4 +1,4 @@
-"""Which tiles a phase sees, how often, and in which batches."""
+"""Choice of the tiles that a phase trains on, their order, and their batches."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,17 +14,23 @@ from thawmap.errors import TrainingError
 from thawmap.text import counted
 
 
-def seeded(seed: int, *place: int) -> Generator:
-    """A generator for one place in a training: the same numbers whenever it is made."""
-    return Generator().manual_seed(seed_of(seed, *place))
+def seeded_generator(seed: int, *position: int) -> Generator:
+    """Return a new random generator for one position (phase, epoch, ...) of a training.
+
+    It draws the same numbers whenever it is made.
+    """
+    return Generator().manual_seed(seed_of(seed, *position))
 
 
-def seed_of(seed: int, *place: int) -> int:
-    """The seed of one place in a training (phase, epoch, process, purpose); all places have as many numbers."""
-    return int(np.random.SeedSequence([seed % 2**64, *place]).generate_state(1, np.uint64)[0])
+def seed_of(seed: int, *position: int) -> int:
+    """Return the seed of one position in a training: phase, epoch, process, purpose.
+
+    Positions have equally many numbers, so that no two share a seed.
+    """
+    return int(np.random.SeedSequence([seed % 2**64, *position]).generate_state(1, np.uint64)[0])
 
 
-def check(phases: Sequence[Phase], tiles: pd.DataFrame) -> None:
+def check_phases(phases: Sequence[Phase], tiles: pd.DataFrame) -> None:
     """Refuse phases that have no tile to train on.
 
     Raises:
@@ -40,13 +46,15 @@ def check(phases: Sequence[Phase], tiles: pd.DataFrame) -> None:
             raise TrainingError(msg)
 
 
-def choose(phase: Phase, tiles: pd.DataFrame, wrong: Callable[[pd.DataFrame], npt.NDArray[np.floating]]) -> list[int]:
-    """Positions in ``tiles`` of those that a phase trains on, ascending.
+def choose_tiles(
+    phase: Phase, tiles: pd.DataFrame, hardness: Callable[[pd.DataFrame], npt.NDArray[np.floating]]
+) -> list[int]:
+    """Return the positions in ``tiles`` of those that a phase trains on, ascending.
 
     Args:
         phase: The phase.
         tiles: All training tiles.
-        wrong: How wrong the network is about each of some tiles, asked for mined negatives only.
+        hardness: Returns how wrong the network is about each of some tiles; called for mined negatives only.
     """
     positive = tiles["positive_pixels"].to_numpy() > 0
     if phase.tiles == "all":
@@ -54,21 +62,27 @@ def choose(phase: Phase, tiles: pd.DataFrame, wrong: Callable[[pd.DataFrame], np
     chosen = np.flatnonzero(positive)
     if phase.tiles == "mined" and not positive.all():
         negative = np.flatnonzero(~positive)
-        worst = np.argsort(-wrong(tiles.iloc[negative]), kind="stable")[: len(chosen)]
-        chosen = np.sort(np.concatenate([chosen, negative[worst]]))
+        hardest = np.argsort(-hardness(tiles.iloc[negative]), kind="stable")[: len(chosen)]
+        chosen = np.sort(np.concatenate([chosen, negative[hardest]]))
     return [int(position) for position in chosen]
 
 
-def draw(tiles: pd.DataFrame, sampler: SamplerSettings | None, generator: Generator) -> npt.NDArray[np.int64]:
-    """Positions of the tiles in the order of an epoch: each once, or as often as its weight has it by chance."""
+def draw_order(tiles: pd.DataFrame, sampler: SamplerSettings | None, generator: Generator) -> npt.NDArray[np.int64]:
+    """Draw the order in which an epoch sees tiles, as positions in ``tiles``.
+
+    Without a sampler each comes once; else as many are drawn as there are tiles, with replacement, by their weights.
+    """
     if sampler is None:
         return torch.randperm(len(tiles), generator=generator).numpy()
-    weights = torch.from_numpy(weights_of(tiles, sampler))
+    weights = torch.from_numpy(sampling_weights(tiles, sampler))
     return torch.multinomial(weights, len(tiles), replacement=True, generator=generator).numpy()
 
 
-def weights_of(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArray[np.float64]:
-    """How often each tile is drawn, in proportion; tiles of no region are one region together."""
+def sampling_weights(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArray[np.float64]:
+    """Return the weight with which each tile is drawn; they need not add to 1.
+
+    Where regions are to be equal, each region's weights add to the same; tiles of no region are one region together.
+    """
     weights = np.where(tiles["positive_pixels"] > 0, sampler.positive, sampler.negative).astype(np.float64)
     if sampler.regions == "equal":
         _, region = np.unique(tiles["region"].fillna("").astype(str), return_inverse=True)
@@ -76,15 +90,15 @@ def weights_of(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArray[np.
     return weights
 
 
-def batches(
+def make_batches(
     tiles: pd.DataFrame, order: npt.NDArray[np.int64], size: int, *, process: int = 0, processes: int = 1
 ) -> list[pd.DataFrame]:
-    """The part of one process of the tiles in their ``order``, in batches as even as can be, none larger than ``size``.
+    """Divide tiles in their ``order`` into batches, and return one process's share of each.
 
-    Every batch is divided among the processes; where it has fewer tiles than there are processes, some are in several
-    parts. A part of one stands twice in it, to be augmented in two ways: batch norm after global pooling has one value
-    per tile and channel, and needs two.
+    Batches are as even as can be, none larger than ``size``. Every batch is divided among the processes; where it has
+    fewer tiles than there are processes, some tiles go to several of them. A share of one tile holds it twice, to be
+    augmented in two ways: batch norm after global pooling has one value per tile and channel, and needs two.
     """
-    whole = np.array_split(order, math.ceil(len(order) / size))
-    parts = [np.array_split(np.resize(one, max(len(one), processes)), processes)[process] for one in whole]
-    return [tiles.iloc[part if len(part) > 1 else np.repeat(part, 2)] for part in parts]
+    batches = np.array_split(order, math.ceil(len(order) / size))
+    shares = [np.array_split(np.resize(batch, max(len(batch), processes)), processes)[process] for batch in batches]
+    return [tiles.iloc[share if len(share) > 1 else np.repeat(share, 2)] for share in shares]

@@ -1,6 +1,6 @@
-"""Optimisers, and the learning rate that they have at every moment of a phase.
+"""Optimisers, and the learning rate at every step of a phase.
 
-The learning rate is a function of what is over of the phase and of how good its epochs were. Nothing else is kept of
+The learning rate is a function of how far the phase is and of how good its epochs were. Nothing else is kept of
 it, so a training that goes on after an interruption goes on as if there had been none.
 """
 
@@ -16,13 +16,13 @@ from thawmap.config import OptimiserSettings, ScheduleTerm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """Where a phase is.
+class ScheduleStep:
+    """One step of a phase, as schedules see it.
 
     Attributes:
-        done: Epochs that are over, with the part of the running one.
+        done: Finished epochs, with the finished fraction of the running one.
         epochs: Epochs of the phase.
-        history: How good each finished epoch was; more is better.
+        history: Score of each finished epoch; more is better.
     """
 
     done: float
@@ -30,25 +30,25 @@ class Moment:
     history: Sequence[float] = ()
 
     @property
-    def share(self) -> float:
-        """What is over of the phase, 0..1."""
+    def progress(self) -> float:
+        """The finished fraction of the phase, 0..1."""
         return self.done / self.epochs
 
 
-def optimiser(settings: OptimiserSettings, weights: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """The optimiser that the configuration asks for."""
+def make_optimiser(settings: OptimiserSettings, weights: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return a new optimiser of the configured kind for these weights."""
     return OPTIMISERS[settings.name](settings, weights, lr)
 
 
-def factor(schedule: ScheduleTerm, moment: Moment) -> float:
-    """The learning rate as a share of the phase's."""
-    return SCHEDULES[schedule.name](moment, **schedule.model_dump(exclude={"name"}))
+def lr_factor(schedule: ScheduleTerm, step: ScheduleStep) -> float:
+    """Return the learning rate at a step, as a fraction of the phase's highest."""
+    return SCHEDULES[schedule.name](step, **schedule.model_dump(exclude={"name"}))
 
 
-def waited(history: Sequence[float]) -> int:
-    """Epochs since the best one; the first of equals is the best.
+def epochs_since_best(history: Sequence[float]) -> int:
+    """Count the epochs after the one with the highest score; the first of equals is the best.
 
-    >>> waited([0.1, 0.3, 0.2, 0.3])
+    >>> epochs_since_best([0.1, 0.3, 0.2, 0.3])
     2
     """
     return len(history) - 1 - max(range(len(history)), key=history.__getitem__) if history else 0
@@ -65,51 +65,51 @@ def _sgd(settings: OptimiserSettings, weights: Iterable[nn.Parameter], lr: float
     )
 
 
-def _constant(_: Moment) -> float:
+def _constant(_: ScheduleStep) -> float:
     return 1.0
 
 
-def _step(moment: Moment, *, every: int, factor: float) -> float:
-    return factor ** (int(moment.done) // every)
+def _step(step: ScheduleStep, *, every: int, factor: float) -> float:
+    return factor ** (int(step.done) // every)
 
 
-def _exponential(moment: Moment, *, factor: float) -> float:
-    return factor ** int(moment.done)
+def _exponential(step: ScheduleStep, *, factor: float) -> float:
+    return factor ** int(step.done)
 
 
-def _cosine(moment: Moment, *, warmup: float, final: float) -> float:
-    if moment.share < warmup:
-        return _COLD + (1 - _COLD) * moment.share / warmup
-    return _between(1.0, final, (moment.share - warmup) / (1 - warmup))
+def _cosine(step: ScheduleStep, *, warmup: float, final: float) -> float:
+    if step.progress < warmup:
+        return _COLD + (1 - _COLD) * step.progress / warmup
+    return _cosine_between(1.0, final, (step.progress - warmup) / (1 - warmup))
 
 
-def _one_cycle(moment: Moment, *, warmup: float, start: float, final: float) -> float:
-    if moment.share < warmup:
-        return _between(start, 1.0, moment.share / warmup)
-    return _between(1.0, final, (moment.share - warmup) / (1 - warmup))
+def _one_cycle(step: ScheduleStep, *, warmup: float, start: float, final: float) -> float:
+    if step.progress < warmup:
+        return _cosine_between(start, 1.0, step.progress / warmup)
+    return _cosine_between(1.0, final, (step.progress - warmup) / (1 - warmup))
 
 
-def _plateau(moment: Moment, *, patience: int, factor: float) -> float:
-    best, since, lowered = -math.inf, 0, 0
-    for score in moment.history:
-        since = 0 if score > best else since + 1
+def _plateau(step: ScheduleStep, *, patience: int, factor: float) -> float:
+    best, waited, lowered = -math.inf, 0, 0
+    for score in step.history:
+        waited = 0 if score > best else waited + 1
         best = max(best, score)
-        if since > patience:
-            since, lowered = 0, lowered + 1
+        if waited > patience:
+            waited, lowered = 0, lowered + 1
     return factor**lowered
 
 
-def _between(first: float, last: float, share: float) -> float:
-    """From ``first`` to ``last`` along half a cosine."""
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+def _cosine_between(first: float, last: float, progress: float) -> float:
+    """Return the value between ``first`` and ``last`` along half a cosine; progress is 0..1."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
-_COLD = 0.01  # of the learning rate, where a warm-up begins
+_COLD = 0.01  # fraction of the learning rate with which a warm-up begins
 
 OPTIMISERS: Mapping[str, Callable[[OptimiserSettings, Iterable[nn.Parameter], float], torch.optim.Optimizer]] = (
     MappingProxyType({"adam": _adam, "adamw": _adam, "sgd": _sgd})
 )
-"""Every optimiser, by its name in the configuration."""
+"""Makers of optimisers, by their names in the configuration."""
 
 SCHEDULES: Mapping[str, Callable[..., float]] = MappingProxyType(
     {
@@ -121,4 +121,4 @@ SCHEDULES: Mapping[str, Callable[..., float]] = MappingProxyType(
         "plateau": _plateau,
     }
 )
-"""Every schedule, by its name in the configuration; the settings there are its keywords."""
+"""Schedules by their names in the configuration; the settings there are their keywords."""

@@ -1,4 +1,4 @@
-"""Which tiles train, which choose epoch and threshold, and which are left out; nothing leaks (law 12)."""
+"""Division of tiles into train, validation and test, so that no ground leaks (law 12)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from thawmap.errors import ConfigError, TrainingError
 from thawmap.text import counted
 
 _SLIVER = 1e-6
-"""Share of a tile that two tiles may seem to share when their edges touch: rounding of coordinates."""
+"""Share of a tile that may be rounding: tiles whose edges touch seem to overlap by that much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """One turn of a cross-validation: what is held out, and what chooses epoch and threshold.
+    """One held-out group of a cross-validation, and the groups that choose meanwhile.
 
     Attributes:
-        name: What stands for it in results.
-        by: What the names below are.
+        name: Its name in results.
+        by: Column of the tile index that the names below are of.
         test: Names that are held out.
-        validation: Names that choose; empty where the last epoch counts.
+        validation: Names that choose epoch and threshold; empty where the last epoch counts.
     """
 
     name: str
@@ -36,14 +36,14 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folds:
-    """The tiles of an index, split; each frame has the index's columns.
+class Split:
+    """The rows of a tile index, divided into four frames with the index's columns.
 
     Attributes:
         train: Tiles that train.
         validation: Tiles that choose epoch and threshold.
         test: Tiles that are left out completely.
-        dropped: Tiles of no use: they lie over tiles that they must not have seen.
+        dropped: Tiles of no use: they overlap tiles that they must not have seen.
     """
 
     train: gpd.GeoDataFrame
@@ -52,7 +52,7 @@ class Folds:
     dropped: gpd.GeoDataFrame
 
     def parts(self) -> tuple[tuple[str, gpd.GeoDataFrame], ...]:
-        """The frames by their names."""
+        """Return the four frames as pairs of name and frame: train first, dropped last."""
         return (
             ("train", self.train),
             ("validation", self.validation),
@@ -61,21 +61,23 @@ class Folds:
         )
 
     def lines(self) -> tuple[str, ...]:
-        """What a person should know, a sentence each."""
-        said = [
-            f"{name}: {counted(len(part), 'tile')}, {(part['positive_pixels'] > 0).sum()} with objects{_from(part)}"
-            for name, part in self.parts()[:3]
-        ]
+        """Return a sentence about each frame; about the dropped tiles only where there are any."""
+        sentences = []
+        for name, tiles in self.parts()[:3]:
+            sentence = f"{name}: {counted(len(tiles), 'tile')}, {(tiles['positive_pixels'] > 0).sum()} with objects"
+            if len(tiles):  # of no region where none of the scenes has a name for it
+                sentence += f", from {_listed(tiles['region']) or counted(tiles['scene'].nunique(), 'scene')}"
+            sentences.append(sentence)
         if len(self.dropped):
             dropped = counted(len(self.dropped), "tile that overlaps", "tiles that overlap")
-            said.append(f"dropped: {dropped} tiles of validation or test")
-        return tuple(said)
+            sentences.append(f"dropped: {dropped} tiles of validation or test")
+        return tuple(sentences)
 
 
-def deal(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
-    """The turns of a cross-validation, in the order of their names.
+def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
+    """Divide the regions, places or scenes of a tile index into folds, in order of names.
 
-    Each fold is held out once. The folds after it in their order, round and round, choose epoch and threshold: as many
+    Each group is held out once. The folds after it in their order, round and round, choose epoch and threshold: as many
     as ``inner`` says, and only such with objects. All others train.
 
     Args:
@@ -90,50 +92,55 @@ def deal(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
     _check_all_named(index, by)
     weights = {str(name): int(pixels) for name, pixels in index.groupby(by)["positive_pixels"].sum().items()}
     groups = _groups(settings.folds, weights)
-    positive = {name: sum(weights[one] for one in members) > 0 for name, members in groups.items()}
+    positive = {name: sum(weights[member] for member in members) > 0 for name, members in groups.items()}
     names = list(groups)
     folds = []
-    for place, name in enumerate(names):
-        others = [other for other in (*names[place + 1 :], *names[:place]) if positive[other]]
+    for position, name in enumerate(names):
+        others = [other for other in (*names[position + 1 :], *names[:position]) if positive[other]]
         if len(others) < settings.inner:
             msg = (
                 f"crossval.inner asks for {settings.inner} folds that choose while {name!r} is held out, and there are "
                 f"{len(others)} others with objects; lower it, or make more folds"
             )
             raise ConfigError(msg)
-        chosen = tuple(one for other in others[: settings.inner] for one in groups[other])
-        if not any(pixels for one, pixels in weights.items() if one not in (*groups[name], *chosen)):
+        choosing = tuple(member for other in others[: settings.inner] for member in groups[other])
+        left_out = (*groups[name], *choosing)
+        if not any(pixels for member, pixels in weights.items() if member not in left_out):
             msg = (
-                f"no {by} with an object is left to train on while {name!r} is held out and {len(chosen)} choose; "
+                f"no {by} with an object is left to train on while {name!r} is held out and {len(choosing)} choose; "
                 f"label objects in more {by}s, or lower crossval.inner"
             )
             raise ConfigError(msg)
-        folds.append(Fold(name=name, by=by, test=groups[name], validation=chosen))
+        folds.append(Fold(name=name, by=by, test=groups[name], validation=choosing))
     return tuple(folds)
 
 
-def notes(folds: Sequence[Fold], index: pd.DataFrame, regions: Iterable[str | None] = ()) -> tuple[str, ...]:
-    """What a person should know of the turns before they run, a sentence each.
+def fold_notes(folds: Sequence[Fold], index: pd.DataFrame, regions: Iterable[str | None] = ()) -> tuple[str, ...]:
+    """Return sentences about regions without tiles and about folds without labelled objects.
 
     Args:
-        folds: The turns.
+        folds: The folds.
         index: One row per tile, with ``positive_pixels``.
         regions: Those of all scenes, with tiles or without.
     """
-    known, said = set(index[folds[0].by]), []
-    if folds[0].by == "region" and (absent := sorted({str(one) for one in regions if one is not None} - known)):
-        which = f"region {absent[0]} has" if len(absent) == 1 else f"regions {', '.join(absent)} have"
-        said.append(f"{which} scenes but no tile, so they are not held out; look at tiles.min_valid and labels.extent")
-    barren = [one.name for one in folds if not index.loc[index[one.by].isin(one.test), "positive_pixels"].any()]
-    said += [
+    notes, names = [], set(index[folds[0].by])
+    if folds[0].by == "region":
+        absent = sorted({str(region) for region in regions if region is not None} - names)
+        if absent:
+            have = f"region {absent[0]} has" if len(absent) == 1 else f"regions {', '.join(absent)} have"
+            notes.append(
+                f"{have} scenes but no tile, so they are not held out; look at tiles.min_valid and labels.extent"
+            )
+    barren = [fold.name for fold in folds if not index.loc[index[fold.by].isin(fold.test), "positive_pixels"].any()]
+    notes += [
         f"nothing is labelled as an object in {name}: held out, it shows false alarms only; its IoU is 0 or not defined"
         for name in barren
     ]
-    return tuple(said)
+    return tuple(notes)
 
 
 def _groups(settings: FoldSettings, weights: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """What each fold holds out, from the object pixels of every name."""
+    """Return the names that each fold holds out, by fold, from the object pixels of every name."""
     names = sorted(weights)
     if settings.given is not None:
         unknown = [name for members in settings.given.values() for name in members if name not in weights]
@@ -153,21 +160,22 @@ def _groups(settings: FoldSettings, weights: Mapping[str, int]) -> dict[str, tup
         raise ConfigError(msg)
     if settings.number is None:
         return {name: (name,) for name in names}
-    dealt: list[list[str]] = [[] for _ in range(number)]
-    for name in sorted(names, key=lambda one: (-weights[one], one)):
-        lightest = min(dealt, key=lambda group: (sum(weights[one] for one in group), len(group)))
+    # Greedy, heaviest first: no two folds differ by more than the heaviest name.
+    groups: list[list[str]] = [[] for _ in range(number)]
+    for name in sorted(names, key=lambda member: (-weights[member], member)):
+        lightest = min(groups, key=lambda group: (sum(weights[member] for member in group), len(group)))
         lightest.append(name)
-    return {f"fold {place}": tuple(sorted(group)) for place, group in enumerate(dealt, start=1)}
+    return {f"fold {position}": tuple(sorted(group)) for position, group in enumerate(groups, start=1)}
 
 
-def split(
+def split_tiles(
     index: gpd.GeoDataFrame,
     settings: SplitSettings | Fold,
     *,
     scenes: gpd.GeoDataFrame | None = None,
     buffer_m: float = 0.0,
-) -> Folds:
-    """The tiles of ``index`` as the settings split them.
+) -> Split:
+    """Divide a tile index into training, validation, test and dropped tiles.
 
     A training tile that overlaps a validation or test tile is dropped, and a validation tile that overlaps a test
     tile: scenes of different regions can share ground.
@@ -186,37 +194,33 @@ def split(
         TrainingError: If no tile is left to train on or, though one was asked for, to validate on.
     """
     _check_names(index, settings)
-    test = index[settings.by].isin(settings.test)
-    validation = index[settings.by].isin(settings.validation)
-    whole = index if scenes is None else _placed(scenes, index, settings.by)
-    spoilt = _overlapping(index, validation, _ground(index[test], whole, settings.by, settings.test), buffer_m)
+    by = settings.by
+    if scenes is None:
+        scenes = index
+    elif by not in scenes:  # scenes learn their places from their tiles
+        scenes = scenes.assign(**{by: scenes["scene"].map(index.drop_duplicates("scene").set_index("scene")[by])})
+    test = index[by].isin(settings.test)
+    validation = index[by].isin(settings.validation)
+    spoilt = _overlapping(index, validation, _ground(index[test], scenes, by, settings.test), buffer_m)
     validation &= ~spoilt
     train = ~(test | validation | spoilt)
     left_out = (*settings.validation, *settings.test)
-    leaky = _overlapping(index, train, _ground(index[~train], whole, settings.by, left_out), buffer_m)
+    leaky = _overlapping(index, train, _ground(index[~train], scenes, by, left_out), buffer_m)
     train &= ~leaky
     if settings.validation and not validation.any():
         msg = (
             f"split.validation {_listed(settings.validation)} has no tile left that does not overlap a test "
-            f"tile; choose another {settings.by}"
+            f"tile; choose another {by}"
         )
         raise TrainingError(msg)
     if not train.any():
         msg = (
             f"no tile is left to train on: {counted(len(index), 'tile')}, {int(test.sum())} for test, "
             f"{int(validation.sum())} for "
-            f"validation, {int((leaky | spoilt).sum())} overlap them; leave out fewer {settings.by}s"
+            f"validation, {int((leaky | spoilt).sum())} overlap them; leave out fewer {by}s"
         )
         raise TrainingError(msg)
-    return Folds(train=index[train], validation=index[validation], test=index[test], dropped=index[leaky | spoilt])
-
-
-def _placed(scenes: gpd.GeoDataFrame, index: gpd.GeoDataFrame, by: str) -> gpd.GeoDataFrame:
-    """The scenes, which know their places from their tiles."""
-    if by in scenes:
-        return scenes
-    known = index.drop_duplicates("scene").set_index("scene")[by]
-    return scenes.assign(**{by: scenes["scene"].map(known)})
+    return Split(train=index[train], validation=index[validation], test=index[test], dropped=index[leaky | spoilt])
 
 
 def _check_all_named(index: pd.DataFrame, by: str) -> None:
@@ -232,44 +236,41 @@ def _check_all_named(index: pd.DataFrame, by: str) -> None:
 def _check_names(index: gpd.GeoDataFrame, settings: SplitSettings | Fold) -> None:
     if settings.validation or settings.test:
         _check_all_named(index, settings.by)
-    known = sorted(index[settings.by].dropna().unique())
+    names = sorted(index[settings.by].dropna().unique())
     for key in ("validation", "test"):
         for name in getattr(settings, key):
-            if name not in known:
-                msg = f"split.{key} names the {settings.by} {name!r}, which has no tile; there are {_listed(known)}"
+            if name not in names:
+                msg = f"split.{key} names the {settings.by} {name!r}, which has no tile; there are {_listed(names)}"
                 raise ConfigError(msg)
 
 
 def _ground(
     tiles: gpd.GeoDataFrame, scenes: gpd.GeoDataFrame, by: str, names: Sequence[str]
 ) -> npt.NDArray[np.object_]:
-    """Footprints of the tiles, and of the scenes with these names."""
+    """Return the footprints of the tiles and of the scenes with these names, as one array."""
     return np.concatenate([tiles.geometry.to_numpy(), scenes.geometry[scenes[by].isin(names)].to_numpy()])
 
 
 def _overlapping(
     index: gpd.GeoDataFrame, chosen: pd.Series, ground: npt.NDArray[np.object_], buffer_m: float
 ) -> pd.Series:
-    """Which of the ``chosen`` tiles lie on any of the ``ground``, or nearer to it, as a mask of the index."""
-    mine = np.flatnonzero(chosen)
-    shapes = index.geometry.to_numpy()
+    """Mark the chosen tiles that overlap the ground or are nearer to it than the buffer.
+
+    Bool for every row of the index; False for tiles that are not chosen.
+    """
+    rows = np.flatnonzero(chosen)
+    footprints = index.geometry.to_numpy()
     tree = shapely.STRtree(ground)
-    found = pd.Series(data=False, index=index.index)
-    hits, against = tree.query(shapes[mine], predicate="intersects")
-    shared = shapely.area(shapely.intersection(shapes[mine[hits]], ground[against]))
-    found.iloc[mine[hits[shared > _SLIVER * shapely.area(shapes[mine[hits]])]]] = True
+    marked = pd.Series(data=False, index=index.index)
+    hits, against = tree.query(footprints[rows], predicate="intersects")
+    shared = shapely.area(shapely.intersection(footprints[rows[hits]], ground[against]))
+    marked.iloc[rows[hits[shared > _SLIVER * shapely.area(footprints[rows[hits]])]]] = True
     if buffer_m:
-        near, _ = tree.query(shapes[mine], predicate="dwithin", distance=buffer_m)
-        found.iloc[mine[near]] = True
-    return found
+        near_hits, _ = tree.query(footprints[rows], predicate="dwithin", distance=buffer_m)
+        marked.iloc[rows[near_hits]] = True
+    return marked
 
 
 def _listed(names: object) -> str:
-    unique = sorted({str(name) for name in pd.Series(names).dropna()})
-    return ", ".join(unique)
-
-
-def _from(tiles: pd.DataFrame) -> str:
-    """Where tiles are from: their regions, or the number of their scenes where no region has a name."""
-    where = _listed(tiles["region"]) or counted(tiles["scene"].nunique(), "scene")
-    return f", from {where}" if len(tiles) else ""
+    """Return the different names in their order, with commas; missing ones are left out."""
+    return ", ".join(sorted({str(name) for name in pd.Series(names).dropna()}))

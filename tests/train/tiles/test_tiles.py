@@ -33,7 +33,7 @@ from thawmap.files.atomic import write_text
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window, starts
 from thawmap.layers import LAYERS
-from thawmap.train.split import split
+from thawmap.train.split import split_tiles
 from thawmap.train.tiles import cut as cutting
 from thawmap.train.tiles.store import Code, TileStore, collect, decode, derive, encode, is_finished, places, write_tiles
 
@@ -486,10 +486,10 @@ def test_dates_of_one_place_are_found_together_and_never_split(project, whole):
         assert len(dates[["row", "col"]].drop_duplicates()) == 1
         assert dates.geometry.iloc[0].equals(dates.geometry.iloc[-1])
     for left_out in ("validation", "test"):
-        folds = split(store.index, SplitSettings(by="scene", **{left_out: ["s1"]}))
-        assert set(folds.train["place"]) == {"s2"}
-        assert set(getattr(folds, left_out)["scene"]) == {"s1"}
-        assert set(folds.dropped["scene"]) == {"s0"}
+        split = split_tiles(store.index, SplitSettings(by="scene", **{left_out: ["s1"]}))
+        assert set(split.train["place"]) == {"s2"}
+        assert set(getattr(split, left_out)["scene"]) == {"s1"}
+        assert set(split.dropped["scene"]) == {"s0"}
 
 
 boxes = st.lists(

@@ -38,13 +38,13 @@ from thawmap.model.backends.devices import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import remove
 from thawmap.model.metrics.pixels import Histogram, histogram
-from thawmap.train.augment import check as check_augmentation
+from thawmap.train.augment import check_augmentation
 from thawmap.train.checkpoint import DECIDING, differences
 from thawmap.train.experiments.grid import Setting, folder_name, settings
 from thawmap.train.fit import fit as train
 from thawmap.train.inference import predict_tiles
 from thawmap.train.initial import start
-from thawmap.train.split import Fold, deal, split
+from thawmap.train.split import Fold, deal_folds, split_tiles
 from thawmap.train.tiles.store import TileStore
 
 _PLAN, _DONE = "crossval.json", "fit.json"
@@ -102,7 +102,7 @@ def fits(config: Config, index: pd.DataFrame) -> tuple[Fit, ...]:
     Raises:
         ConfigError: If the tiles of ``index`` cannot be dealt into folds.
     """
-    folds, chosen = deal(index, config.crossval), settings(config)
+    folds, chosen = deal_folds(index, config.crossval), settings(config)
     return tuple(
         Fit(fold=fold, setting=one, seed=seed) for seed in config.crossval.seeds for one in chosen for fold in folds
     )
@@ -186,7 +186,7 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
         fit: Which.
         config: The configuration of the cross-validation.
         store: Folder of the tile store.
-        scenes: One row per scene with ``scene``, ``region`` and its footprint, as for `thawmap.train.split.split`.
+        scenes: One row per scene, as `thawmap.train.split.split_tiles` takes them.
         out: Folder of the cross-validation.
 
     Raises:
@@ -194,12 +194,12 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
     """
     begun, chosen, place = time.perf_counter(), fit.config(config), out / fit.folder
     opened, device = TileStore.open(store), find_device(chosen.training.device)
-    folds = split(opened.index, fit.fold, scenes=scenes, buffer_m=config.crossval.folds.buffer_m)
+    split = split_tiles(opened.index, fit.fold, scenes=scenes, buffer_m=config.crossval.folds.buffer_m)
     _share_processors(config.engine.workers)
     held = _forget_peak(device)
-    bundle = train(opened, folds, chosen, place, resume=True, score_test=True)
+    bundle = train(opened, split, chosen, place, resume=True, score_test=True)
     memory = _peak_memory(device) - held
-    seen = look(bundle, opened, folds.test, device=device, batch_size=chosen.training.batch_size)
+    seen = look(bundle, opened, split.test, device=device, batch_size=chosen.training.batch_size)
     result = {
         "made_from": fit.identity,
         "bundle": bundle.id,

@@ -28,12 +28,12 @@ from thawmap.errors import ConfigError, TrainingError
 from thawmap.files.atomic import write_text
 from thawmap.model.backends.devices import find_device
 from thawmap.text import whole_number
-from thawmap.train.augment import check as check_augmentation
+from thawmap.train.augment import check_augmentation
 from thawmap.train.checkpoint import DECIDING, differences
 from thawmap.train.experiments.trials import ENDED, LOG, Trial, applied, keep, trials
 from thawmap.train.fit import Report, fit
 from thawmap.train.initial import start
-from thawmap.train.split import Folds
+from thawmap.train.split import Split
 from thawmap.train.tiles.store import TileStore
 
 if TYPE_CHECKING:
@@ -147,25 +147,25 @@ def begin(out: Path, config: Config, tiles: str) -> None:
     write_text(out / _PLAN, json.dumps({"config": config.as_json(), "tile_store": tiles}, indent=2) + "\n")
 
 
-def check_validation(folds: Folds) -> None:
+def check_validation(split: Split) -> None:
     """Refuse tiles on which trials cannot be told apart.
 
     Raises:
         ConfigError: If no object is labelled in the validation part.
     """
-    if not (folds.validation["positive_pixels"] > 0).any():
+    if not (split.validation["positive_pixels"] > 0).any():
         msg = "no object is labelled in the validation part, so that trials cannot be compared; name another region"
         raise ConfigError(msg)
 
 
-def run(number: int, *, config: Config, store: TileStore, folds: Folds, out: Path, report: Report) -> Trial:
+def run(number: int, *, config: Config, store: TileStore, split: Split, out: Path, report: Report) -> Trial:
     """One trial, from where it was interrupted.
 
     Args:
         number: Which.
         config: The configuration of the tuning.
         store: The tiles.
-        folds: Which of them train, and which compare.
+        split: Which of them train, and which compare.
         out: Folder of the tuning.
         report: Is told a line per epoch.
 
@@ -182,8 +182,8 @@ def run(number: int, *, config: Config, store: TileStore, folds: Folds, out: Pat
     try:
         applied = trial.apply(config)
         last = sum(phase.epochs for phase in applied.training.phases)
-        listen = _watching(asked, place, lambda line: None if line in folds.lines() else report(line), last)
-        fit(store, folds, applied, place, resume=True, report=listen)
+        listen = _watching(asked, place, lambda line: None if line in split.lines() else report(line), last)
+        fit(store, split, applied, place, resume=True, report=listen)
     except _GivenUpError:
         state = "pruned"
     except (ConfigError, TrainingError) as error:
