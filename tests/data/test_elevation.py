@@ -270,7 +270,7 @@ def test_on_a_scenes_grid_a_window_is_the_whole_to_a_thousandth_of_a_pixel(holed
 def test_what_is_too_much_for_the_memory_is_read_in_parts(holed, monkeypatch):
     folder, scene, _ = holed
     expected = whole_of(folder, scene)
-    monkeypatch.setattr(mosaic, "_MOST", 20_000)
+    monkeypatch.setattr(mosaic, "_MAX_NUMBERS", 20_000)
     np.testing.assert_array_equal(read(folder, ALL, scene.geobox, scene), expected)
 
 

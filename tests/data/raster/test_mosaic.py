@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from thawmap.data.raster import index, mosaic
-from thawmap.data.raster.index import open_sheets
+from thawmap.data.raster.index import open_tile_sets
 from thawmap.data.raster.mosaic import Content, View, read_mosaic
 from thawmap.errors import ConfigError, DataError
 from thawmap.geo.geobox import window_geobox
@@ -28,7 +28,7 @@ EVERYWHERE = GeoBox((200, 200), ORIGIN, POLAR)
 
 
 def content(**more):
-    return Content(what="number", bands=(1,), setting="sources.x", encoding=lambda _: (1, 0), **more)
+    return Content(quantity="number", bands=(1,), setting="sources.x", encoding=lambda _: (1, 0), **more)
 
 
 def write(path, values, *, row=0, col=0, crs=POLAR, transform=ORIGIN, nodata=-9999, **more):
@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
 
 
 def opened(place, geobox=EVERYWHERE, **more):
-    return open_sheets(place, geobox, setting="sources.x.path", **more)
+    return open_tile_sets(place, geobox, setting="sources.x.path", **more)
 
 
 def merged(folder):
@@ -80,8 +80,8 @@ def test_a_window_of_tiles_on_one_lattice_is_their_pixels(folder, data):
     row, col = data.draw(st.integers(-20, 110)), data.draw(st.integers(-20, 140))
     window = Window(row=row, col=col, height=data.draw(st.integers(1, 80)), width=data.draw(st.integers(1, 80)))
     found = opened(folder)
-    assert len(found.sheets) == 1
-    made = View(sheet=found.sheets[0], content=content()).read(window)[0]
+    assert len(found.sets) == 1
+    made = View(tile_set=found.sets[0], content=content()).read(window)[0]
     whole = np.pad(merged(folder), 200, constant_values=np.nan)
     np.testing.assert_array_equal(made, whole[200 + row :, 200 + col :][: window.height, : window.width])
     # and the same through a grid, without resampling
@@ -160,7 +160,7 @@ def test_other_lattices_fill_the_gaps_of_the_finest(tmp_path):
         transform=Affine(3, 0, 5e5, 0, -3, 7.7e6),
     )
     found = opened(tmp_path)
-    assert [sheet.tiles[0].info.path.name for sheet in found.sheets] == ["b_fine.tif", "c_utm.tif", "a_coarse.tif"]
+    assert [tile_set.tiles[0].info.path.name for tile_set in found.sets] == ["b_fine.tif", "c_utm.tif", "a_coarse.tif"]
     made = read_mosaic(found, EVERYWHERE, content())[0]
     np.testing.assert_allclose(made[:10, :40], 5)
     np.testing.assert_allclose(made[12:18, :40], 9)
@@ -171,15 +171,15 @@ def test_other_lattices_fill_the_gaps_of_the_finest(tmp_path):
 def test_tiles_half_a_pixel_off_are_another_lattice(tmp_path):
     write(tmp_path / "a.tif", numbers((20, 20)))
     write(tmp_path / "b.tif", numbers((20, 20)), transform=ORIGIN * Affine.translation(20.5, 0))
-    assert len(opened(tmp_path).sheets) == 2
+    assert len(opened(tmp_path).sets) == 2
 
 
 @settings(max_examples=25)
 @given(step=st.integers(2, 9), data=st.data())
 def test_means_of_blocks_are_those_of_their_pixels_in_one_tile(folder, step, data):
     """Within one tile; where tiles meet, the first that knows any of a block gives it."""
-    found = open_sheets(folder / "c.tif", EVERYWHERE, setting="x")
-    view = View(sheet=found.sheets[0], content=content(), step=step)
+    found = open_tile_sets(folder / "c.tif", EVERYWHERE, setting="x")
+    view = View(tile_set=found.sets[0], content=content(), step=step)
     rows, cols = view.grid.shape
     top, left = data.draw(st.integers(-2, rows - 1)), data.draw(st.integers(-2, cols - 1))
     window = Window(row=top, col=left, height=data.draw(st.integers(1, 12)), width=data.draw(st.integers(1, 12)))
@@ -191,21 +191,21 @@ def test_means_of_blocks_are_those_of_their_pixels_in_one_tile(folder, step, dat
     expected = np.where(count > 0, np.nansum(blocks, axis=(1, 3)) / np.maximum(count, 1), np.nan)
     np.testing.assert_allclose(view.read(window)[0], expected, rtol=1e-5)
     # a nodata that files do not know is looked for in every pixel
-    unflagged = View(sheet=found.sheets[0], content=content(nodata=-5), step=step)
+    unflagged = View(tile_set=found.sets[0], content=content(nodata=-5), step=step)
     np.testing.assert_allclose(unflagged.read(window)[0], expected, rtol=1e-5)
 
 
 def test_means_join_where_tiles_meet(tmp_path):
     for name, col in (("a", 0), ("b", 17)):
         write(tmp_path / f"{name}.tif", np.full((20, 17), 3, np.float32), col=col)
-    view = View(sheet=opened(tmp_path).sheets[0], content=content(), step=4)
+    view = View(tile_set=opened(tmp_path).sets[0], content=content(), step=4)
     np.testing.assert_array_equal(view.read(Window(row=0, col=0, height=5, width=9)), 3)
 
 
 def test_memory_is_bounded_by_halves_that_do_not_show(folder, monkeypatch):
     grid = GeoBox((90, 70), ORIGIN * Affine.translation(3.3, 4.4) * Affine.scale(1.37), POLAR)
     expected = read_mosaic(opened(folder), grid, content())
-    monkeypatch.setattr(mosaic, "_MOST", 900)
+    monkeypatch.setattr(mosaic, "_MAX_NUMBERS", 900)
     asked = []
 
     def make(view, window):
@@ -285,9 +285,9 @@ def test_a_number_that_cannot_be_is_named_with_its_remedy(tmp_path, step):
     limited = content(limits=(0, 100))
     window = Window(row=0, col=0, height=60 // step, width=60 // step)
     with pytest.raises(DataError, match=r"a\.tif holds -32768, a number of .*set 'sources\.x\.nodata: -32768'"):
-        View(sheet=opened(tmp_path).sheets[0], content=limited, step=step).read(window)
+        View(tile_set=opened(tmp_path).sets[0], content=limited, step=step).read(window)
     told = content(limits=(0, 100), nodata=-32768)
-    made = View(sheet=opened(tmp_path).sheets[0], content=told, step=step).read(window)
+    made = View(tile_set=opened(tmp_path).sets[0], content=told, step=step).read(window)
     assert np.isnan(made).sum() == (1 if step == 1 else 0)
 
 
@@ -335,7 +335,7 @@ def test_many_tiles_are_found_by_their_bounds(tmp_path):
                     file.transform = ORIGIN * Affine.translation(4 * col, 4 * row)
     here = window_geobox(EVERYWHERE, Window(row=41, col=81, height=2, width=2))
     found = opened(tmp_path, here)
-    assert len(found.sheets) == 1
+    assert len(found.sets) == 1
     assert [file.name for file in found.files(here)] == ["10_20.tif"]
 
 

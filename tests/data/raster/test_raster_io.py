@@ -389,7 +389,7 @@ def test_what_is_read_in_parts_for_want_of_memory_is_the_same(tmp_path, monkeypa
     path = save(tmp_path / "a.tif", values, transform=source.affine, crs=POLAR)
     geobox = around(UTM, shape=(61, 47), pixel=25)
     whole = read_raster(path, geobox, bands=[1, 2], resampling=method)
-    monkeypatch.setattr("thawmap.data.raster.resample._MOST", 20_000)
+    monkeypatch.setattr("thawmap.data.raster.resample._MAX_NUMBERS", 20_000)
     parts = read_raster(path, geobox, bands=[1, 2], resampling=method)
     assert np.isclose(parts, whole, atol=0.01).mean() > 0.999
 

@@ -30,7 +30,7 @@ from thawmap.geo.crs import crs_of, file_crs, location_fault
 from thawmap.grid import Window
 
 CACHE_BYTES = 128 * 2**20
-"""Memory of GDAL's block cache, which takes bytes by this road; its own default is 5 % of the machine's."""
+"""Memory of GDAL's block cache, in bytes; its own default is 5 % of the machine's."""
 
 FILTERS = Lock()
 """Held while warnings are filtered, for the filters belong to the whole process."""
@@ -40,7 +40,7 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterInfo:
-    """What a raster file says of itself.
+    """The header of a raster file.
 
     Attributes:
         path: The file.
@@ -52,7 +52,7 @@ class RasterInfo:
         scales: Factor from each band's stored numbers to values, as the file says; 1 where it says nothing.
         offsets: What is added after scaling, as the file says; 0 where it says nothing.
         units: Unit of each band's values; "" where the file says nothing.
-        alpha: Whether the last band says how opaque the others are.
+        alpha: True if the last band says how opaque the others are.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class RasterInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """How a raster is stored: physical value = stored number * scale + offset.
+    """The form in which a raster is stored: value = stored number * scale + offset.
 
     Attributes:
         dtype: Type of the stored numbers.
@@ -93,7 +93,7 @@ class Encoding:
 
 
 def raster_info(path: Path) -> RasterInfo:
-    """What the file says of itself.
+    """Read the header of a raster file.
 
     Raises:
         DataError: If it is missing, not a raster, or says nothing of where it lies.
@@ -122,7 +122,9 @@ def read_raster(
     resampling: str | None = None,
     nodata: float | None = None,
 ) -> npt.NDArray[np.float32]:
-    """The file's numbers (band, y, x) on exactly ``geobox``, float32, unscaled; NaN where missing or outside.
+    """Read a file's stored numbers (band, y, x) onto exactly ``geobox``.
+
+    Float32, unscaled; NaN where missing, infinite or outside.
 
     Args:
         path: A raster that GDAL reads.
@@ -141,24 +143,26 @@ def read_raster(
             msg = f"{path} has no band {absent[0]}; it has 1 to {count}, correct its 'band' in the YAML"
             raise DataError(msg)
         choice = Choice(bands=tuple(bands), resampling=resampling, nodata=nodata)
-        with _to_its_end(path):
+        with _damage_as_error(path):
             return read(file, _grid(file), geobox, choice)
 
 
 def read_means(path: Path, window: Window, shape: tuple[int, int], *, bands: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Means (band, y, x) of ``shape`` (rows, columns) of equal blocks of the file's own pixels, float32, unscaled.
+    """Read means (band, y, x) of ``shape`` (rows, columns) of equal blocks of a window.
 
-    NaN where all is missing. From the file's overviews where it has some, rounded to its type.
+    The window counts the file's own pixels. Float32, unscaled; NaN where all of a block is missing. From the file's
+    overviews where it has some, rounded to its type.
 
     Raises:
         DataError: If the file is missing or damaged.
     """
-    with _open(path) as file, _to_its_end(path):
+    with _open(path) as file, _damage_as_error(path):
         return read_blocks(file, window, shape, Choice(bands=tuple(bands), resampling="average"))
 
 
 @contextmanager
-def _to_its_end(path: Path) -> Iterator[None]:
+def _damage_as_error(path: Path) -> Iterator[None]:
+    """Turn what libraries raise on a damaged file into a DataError."""
     try:
         yield
     except (RasterioError, OSError) as error:
@@ -168,6 +172,7 @@ def _to_its_end(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Upright]:
+    """Open a raster that lies on Earth and holds real numbers; anything else is a DataError."""
     if not path.exists():
         msg = f"{path} does not exist; correct the name, or the folder it counts from"
         raise DataError(msg)
@@ -180,50 +185,51 @@ def _open(path: Path) -> Iterator[Upright]:
             msg = f"{path} is not a raster that can be read ({_reason(error)}); fetch or copy it again"
             raise DataError(msg) from error
         with file:
-            fault = location_fault(file) or _unreal(file)
+            fault = location_fault(file)
+            complex_type = next((dtype for dtype in file.dtypes if dtype.startswith("complex")), None)
+            if fault is None and complex_type is not None:
+                fault = (
+                    f"holds complex numbers ({complex_type}), and layers are real ones; write their intensity or real "
+                    f"part to a file"
+                )
             if fault is not None:
                 msg = f"{path} {fault}"
                 raise DataError(msg)
             yield Upright(file)
 
 
-def _unreal(file: Any) -> str | None:
-    """Why a file's numbers cannot be used; None where they can."""
-    strange = next((dtype for dtype in file.dtypes if dtype.startswith("complex")), None)
-    if strange is None:
-        return None
-    return f"holds complex numbers ({strange}), and layers are real ones; write their intensity or real part to a file"
-
-
 def _grid(file: Upright) -> GeoBox:
+    """Return the upright grid of an open file."""
     return GeoBox(file.shape, file.transform, file_crs(file.file))
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a library's message, without its full stop."""
+    """Return the first line of a library's message, without its full stop."""
     return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @dataclass(slots=True)
 class RasterWriter:
-    """Takes a raster's rows in any order, whole rows at a time."""
+    """An open raster that takes its rows in any order, whole rows at a time."""
 
     _file: Any = field(repr=False)
 
     def write(self, first_row: int, rows: npt.NDArray[Any]) -> None:
         """Write ``rows`` (band, y, x) or (y, x), stored numbers, from ``first_row`` on."""
         block = rows if rows.ndim == 3 else rows[np.newaxis]
-        place = FileWindow(0, first_row, block.shape[2], block.shape[1])
-        self._file.write(block.astype(self._file.dtypes[0], copy=False), window=place)
+        window = FileWindow(0, first_row, block.shape[2], block.shape[1])
+        self._file.write(block.astype(self._file.dtypes[0], copy=False), window=window)
 
     def read(self, first_row: int, count: int) -> npt.NDArray[Any]:
-        """The stored numbers (band, y, x) of ``count`` rows that have been written."""
+        """Read back ``count`` written rows (band, y, x) of stored numbers from ``first_row`` on."""
         return np.asarray(self._file.read(window=FileWindow(0, first_row, self._file.width, count)))
 
 
 @contextmanager
 def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[RasterWriter]:
-    """A writer of a Cloud-Optimised GeoTIFF with overviews, in bounded memory; the file appears when it is whole.
+    """Open a writer of a Cloud-Optimised GeoTIFF with overviews, in bounded memory.
+
+    The file appears when it is whole, at the end of the context.
 
     Raises:
         DataError: If it cannot be written.
@@ -233,8 +239,8 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
         "bigtiff": "if_safer", "dtype": encoding.dtype, "count": encoding.bands, "nodata": encoding.nodata,
         "width": geobox.width, "height": geobox.height, "crs": crs_of(geobox), "transform": geobox.affine,
     }  # fmt: skip
-    with atomic(path) as draft, TemporaryDirectory(dir=draft.parent) as room, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        plain = Path(room) / "plain.tif"
+    with atomic(path) as draft, TemporaryDirectory(dir=draft.parent) as folder, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        plain = Path(folder) / "plain.tif"
         try:
             with rasterio.open(plain, "w+", **profile) as file:
                 _describe(file, encoding)
@@ -249,6 +255,7 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
 
 
 def _describe(file: Any, encoding: Encoding) -> None:
+    """Write scale, offset, names of bands and colours into the header of a new file."""
     if (encoding.scale, encoding.offset) != (1.0, 0.0):
         file.scales = [encoding.scale] * encoding.bands
         file.offsets = [encoding.offset] * encoding.bands
@@ -259,7 +266,7 @@ def _describe(file: Any, encoding: Encoding) -> None:
 
 
 def write_raster(path: Path, values: npt.NDArray[Any], geobox: GeoBox, *, encoding: Encoding) -> None:
-    """Write a raster (y, x) or (band, y, x) of stored numbers at once, as a Cloud-Optimised GeoTIFF.
+    """Write stored numbers (y, x) or (band, y, x) as a Cloud-Optimised GeoTIFF.
 
     Raises:
         DataError: If the shape is not the grid's, or the file cannot be written.
@@ -272,7 +279,7 @@ def write_raster(path: Path, values: npt.NDArray[Any], geobox: GeoBox, *, encodi
 
 
 def write_png(path: Path, rgb: npt.NDArray[np.uint8]) -> None:
-    """Write a picture (y, x, 3), uint8."""
+    """Write a picture (y, x, 3), uint8, as PNG."""
     from PIL import Image  # noqa: PLC0415 - only pictures need it
 
     with atomic(path) as draft:

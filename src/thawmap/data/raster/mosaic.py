@@ -1,8 +1,8 @@
 """Rasters cut into tiles, read as one onto any grid, in memory that the grid's size bounds.
 
-A sheet (tiles on one lattice of pixels) is read without resampling: in the order of names, the first tile that knows
-a pixel gives it. Layers are made on the sheet's own grid, then warped. Sheets are asked from the finest to the
-coarsest, each where those before it have gaps.
+A tile set (tiles on one alignment of pixels) is read without resampling: in the order of names, the first tile that
+knows a pixel gives it. Layers are made on the tile set's own grid, then warped. Tile sets are read from the finest to
+the coarsest, each where those before it have gaps.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from thawmap.data.raster.index import Sheet, Sheets, Tile
+from thawmap.data.raster.index import Tile, TileSet, TileSets
 from thawmap.data.raster.io import RasterInfo, read_means, read_raster
 from thawmap.data.raster.resample import footprint, warp
 from thawmap.errors import DataError
@@ -24,16 +24,16 @@ from thawmap.grid import Window
 
 Values = npt.NDArray[np.float32]
 
-_MOST = 2**23  # numbers that are read or made at once
-_NEAR = 8  # means in which to look for the pixel that spoilt one
+_MAX_NUMBERS = 2**23  # read or made at once
+_SEARCH_RADIUS = 8  # means around an impossible one, in which to look for the pixel that spoilt it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What the files of a mosaic hold, and how it becomes values.
+    """The meaning of the stored numbers in a mosaic's files.
 
     Attributes:
-        what: Name of the values, such as "height", for messages.
+        quantity: Name of the values, such as "height", for messages.
         bands: Numbers of the bands, from 1.
         setting: Section of the YAML that names the files, for messages.
         encoding: Factor from stored numbers to values, and what is added after it, as a file's header tells; raises
@@ -42,7 +42,7 @@ class Content:
         limits: Smallest and largest value that can be; others are refused.
     """
 
-    what: str
+    quantity: str
     bands: tuple[int, ...]
     setting: str
     encoding: Callable[[RasterInfo], tuple[float, float]]
@@ -52,28 +52,31 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A sheet's values: its pixels, or means of ``step`` x ``step`` of them.
+    """The values of a tile set: its pixels, or means of ``step`` x ``step`` of them.
 
     Attributes:
-        sheet: The sheet.
+        tile_set: The tiles that are read.
         content: What its files hold.
         step: Pixels that are read as one, along each axis; means come from the files' overviews where there are some.
     """
 
-    sheet: Sheet
+    tile_set: TileSet
     content: Content
     step: int = 1
 
     @property
     def grid(self) -> GeoBox:
-        """Its grid."""
+        """The grid of the pixels or means."""
+        grid = self.tile_set.grid
         if self.step == 1:
-            return self.sheet.grid
-        height, width = (math.ceil(side / self.step) for side in self.sheet.grid.shape)
-        return GeoBox((height, width), self.sheet.grid.affine * Affine.scale(self.step), self.sheet.grid.crs)
+            return grid
+        height, width = (math.ceil(side / self.step) for side in grid.shape)
+        return GeoBox((height, width), grid.affine * Affine.scale(self.step), grid.crs)
 
     def read(self, window: Window) -> Values:
-        """Values (band, y, x) of a window of the view's grid, which may reach beyond it; NaN where missing.
+        """Read values (band, y, x) of a window of the view's grid; NaN where missing.
+
+        The window may reach beyond the grid, where all is missing.
 
         Raises:
             DataError: If a file is damaged, cannot hold such values, or holds one that cannot be.
@@ -81,50 +84,56 @@ class View:
         if self.step > 1 and self.content.nodata is not None:
             return self._read_strips(window)
         values = np.full((len(self.content.bands), window.height, window.width), np.nan, np.float32)
-        for tile in self.sheet.within(_finer(window, self.step)):
-            part = overlap(window, _coarser(tile.window, self.step))
-            if part is None:
+        for tile in self.tile_set.within(_finer(window, self.step)):
+            shared = overlap(window, _coarser(tile.window, self.step))
+            if shared is None:
                 continue
-            top, left = part.row - window.row, part.col - window.col
-            place = values[:, top : top + part.height, left : left + part.width]
-            gap = np.isnan(place)
-            if gap.any():
-                np.copyto(place, self._read_tile(tile, part), where=gap)
+            top, left = shared.row - window.row, shared.col - window.col
+            under_tile = values[:, top : top + shared.height, left : left + shared.width]
+            gap = np.isnan(under_tile)
+            if gap.any():  # else tiles before it know all of its pixels: it is not opened
+                np.copyto(under_tile, self._read_tile(tile, shared), where=gap)
         return values
 
-    def _read_tile(self, tile: Tile, part: Window) -> Values:
-        """Values of a tile in a part of the view's grid."""
+    def _read_tile(self, tile: Tile, window: Window) -> Values:
+        """Read values (band, y, x) of one tile in a window of the view's grid."""
         scale, offset = self.content.encoding(tile.info)
         if not (math.isfinite(scale) and math.isfinite(offset) and scale):
             msg = (
                 f"{tile.info.path} says scale {scale:g} and offset {offset:g}, which make its numbers no "
-                f"{self.content.what}; correct them, such as with gdal_edit -scale 1 -offset 0"
+                f"{self.content.quantity}; correct them, such as with gdal_edit -scale 1 -offset 0"
             )
             raise DataError(msg)
-        values = _read_pixels(tile, part, self.content) if self.step == 1 else self._read_means(tile, part)
+        values = _read_pixels(tile, window, self.content) if self.step == 1 else self._read_means(tile, window)
         if (scale, offset) != (1, 0):
             with np.errstate(over="ignore"):  # infinite is missing
                 values = values * np.float32(scale) + np.float32(offset)
         low, high = self.content.limits
-        strange = (values < low) | (values > high)
-        if strange.any():
-            self._refuse(tile, part, strange)
+        impossible = (values < low) | (values > high)
+        if impossible.any():
+            self._refuse(tile, window, impossible)
         return values
 
-    def _read_means(self, tile: Tile, part: Window) -> Values:
-        """Stored means of the blocks of a tile; of those that its edge cuts, the mean of what it has."""
-        means = np.empty((len(self.content.bands), part.height, part.width), np.float32)
-        for rows, top, tall in _spans(part.rows, self.step, tile.window.rows):
-            for cols, left, wide in _spans(part.cols, self.step, tile.window.cols):
+    def _read_means(self, tile: Tile, window: Window) -> Values:
+        """Read stored means (band, y, x) of a tile's blocks in a window of the view's grid.
+
+        Of blocks that the tile's edge cuts, the mean of the pixels inside.
+        """
+        means = np.empty((len(self.content.bands), window.height, window.width), np.float32)
+        for rows, top, tall in _spans(window.rows, self.step, tile.window.rows):
+            for cols, left, wide in _spans(window.cols, self.step, tile.window.cols):
                 pixels = Window(row=top, col=left, height=tall, width=wide)
                 shape = (rows.stop - rows.start, cols.stop - cols.start)
                 means[:, rows, cols] = read_means(tile.info.path, pixels, shape, bands=self.content.bands)
         return means
 
     def _read_strips(self, window: Window) -> Values:
-        """As `read`, from every single pixel: the means in a file know nothing of a ``nodata`` that it does not."""
-        step, single = self.step, View(sheet=self.sheet, content=self.content)
-        lines = max(1, _MOST // (window.width * step * step))
+        """Read means (band, y, x) of a window from every single pixel, strip by strip.
+
+        The means in a file's overviews have taken a ``nodata`` that only the settings know for a value.
+        """
+        step, single = self.step, View(tile_set=self.tile_set, content=self.content)
+        lines = max(1, _MAX_NUMBERS // (window.width * step * step))
         strips = []
         for first in range(0, window.height, lines):
             count = min(lines, window.height - first)
@@ -133,13 +142,19 @@ class View:
             strips.append(_means(pixels.reshape(len(pixels), count, step, window.width, step)))
         return np.concatenate(strips, axis=1)
 
-    def _refuse(self, tile: Tile, part: Window, strange: npt.NDArray[np.bool_]) -> None:
-        """Name the stored number behind a value that cannot be; behind a mean, look for it among the pixels."""
-        _, row, col = (int(axis) for axis in np.argwhere(strange)[0])
-        around = 0 if self.step == 1 else _NEAR
-        side = 1 + 2 * around
-        near = Window(row=part.row + row - around, col=part.col + col - around, height=side, width=side)
-        pixels = overlap(_finer(near, self.step), tile.window)
+    def _refuse(self, tile: Tile, window: Window, impossible: npt.NDArray[np.bool_]) -> None:
+        """Refuse a tile's values, and name the stored number behind the first impossible one.
+
+        Behind a mean, it is looked for among the pixels: an overview's mean may come from pixels beside its block.
+
+        Raises:
+            DataError: Always.
+        """
+        _, row, col = (int(axis) for axis in np.argwhere(impossible)[0])
+        radius = 0 if self.step == 1 else _SEARCH_RADIUS
+        side = 1 + 2 * radius
+        searched = Window(row=window.row + row - radius, col=window.col + col - radius, height=side, width=side)
+        pixels = overlap(_finer(searched, self.step), tile.window)
         assert pixels is not None
         stored = _read_pixels(tile, pixels, self.content)
         scale, offset = self.content.encoding(tile.info)
@@ -147,18 +162,18 @@ class View:
         from_middle = np.abs(stored * scale + offset - (low + high) / 2)
         worst = float(stored.flat[np.nan_to_num(from_middle, nan=-1).argmax()])
         msg = (
-            f"{tile.info.path} holds {worst:.9g}, a {self.content.what} of {worst * scale + offset:.6g} where "
+            f"{tile.info.path} holds {worst:.9g}, a {self.content.quantity} of {worst * scale + offset:.6g} where "
             f"{low:g} to {high:g} are possible; if it means missing, set '{self.content.setting}.nodata: {worst:.9g}'"
         )
         raise DataError(msg)
 
 
 Make = Callable[[View, Window], Values]
-"""Makes layers (layer, y, x) of a window of a view's grid; it may read beyond the window."""
+"""Returns layers (layer, y, x) of a window of a view's grid; it may read beyond the window."""
 
 
 def read_mosaic(
-    sheets: Sheets,
+    tile_sets: TileSets,
     geobox: GeoBox,
     content: Content,
     *,
@@ -166,49 +181,58 @@ def read_mosaic(
     layers: int | None = None,
     step: Callable[[GeoBox], int] | None = None,
 ) -> Values:
-    """Layers (layer, y, x) on exactly ``geobox``, float32; NaN where missing.
+    """Read layers (layer, y, x) from tiles onto exactly ``geobox``; NaN where missing.
+
+    Float32; finer tile sets first, coarser ones where those have gaps.
 
     Args:
-        sheets: Where the files lie.
+        tile_sets: Where the files lie.
         geobox: The grid to read onto.
         content: What the files hold.
-        make: Makes the layers on a sheet's own grid; unset: they are what is stored.
-        layers: How many it makes; unset: as many as bands.
-        step: Pixels of a sheet's grid that are read as one; unset: so many that one of ``geobox`` has four still.
+        make: Returns the layers on a tile set's own grid; unset: they are what is stored.
+        layers: Number of layers that ``make`` returns; unset: as many as bands.
+        step: Returns the pixels of a tile set's grid, along an axis, that are read as one; unset: so many that a pixel
+            of ``geobox`` has four still.
 
     Raises:
         DataError: If a file that is needed cannot be used.
     """
-    sheets.check(geobox)
+    tile_sets.check(geobox)
     result = np.full((layers or len(content.bands), *geobox.shape), np.nan, np.float32)
-    for sheet in sheets.sheets:
-        taken = step(sheet.grid) if step else max(1, int(coarseness(sheet.grid, geobox) / 4))
-        _fill(result, View(sheet=sheet, content=content, step=taken), geobox, make)
+    for tile_set in tile_sets.sets:
+        as_one = step(tile_set.grid) if step else max(1, int(coarseness(tile_set.grid, geobox) / 4))
+        _fill(result, View(tile_set=tile_set, content=content, step=as_one), geobox, make)
     return result
 
 
 def _fill(result: Values, view: View, geobox: GeoBox, make: Make) -> None:
-    """Put what a view knows into the gaps of a result, half by half where it is too much for the memory."""
+    """Fill the gaps of a result with a view's layers, in place.
+
+    Half by half where it is too much for the memory.
+    """
     if not np.isnan(result).any():
         return
-    whole = Window(row=0, col=0, height=view.grid.height, width=view.grid.width)
+    everything = Window(row=0, col=0, height=view.grid.height, width=view.grid.width)
     under = footprint(view.grid, geobox)
-    window = None if under is None else overlap(under, whole)
-    if window is None or not view.sheet.under(geobox):
+    window = None if under is None else overlap(under, everything)
+    if window is None or not view.tile_set.under(geobox):
         return
     rows, cols = geobox.shape
-    if len(result) * window.height * window.width > _MOST and max(rows, cols) > 1:
+    if len(result) * window.height * window.width > _MAX_NUMBERS and max(rows, cols) > 1:
         middle, along_rows = max(rows, cols) // 2, rows >= cols
         for half in (slice(None, middle), slice(middle, None)):
-            place = (half, slice(None)) if along_rows else (slice(None), half)
-            _fill(result[:, *place], view, geobox[place], make)
+            axes = (half, slice(None)) if along_rows else (slice(None), half)
+            _fill(result[:, *axes], view, geobox[axes], make)
         return
-    made = make(view, window)
-    np.copyto(result, warp(made, window_geobox(view.grid, window), geobox), where=np.isnan(result))
+    layers = make(view, window)
+    np.copyto(result, warp(layers, window_geobox(view.grid, window), geobox), where=np.isnan(result))
 
 
 def coarseness(grid: GeoBox, geobox: GeoBox) -> float:
-    """Pixels of ``grid`` in one of ``geobox``, along an axis, at its centre; 1 where nothing is known there."""
+    """Return how many pixels of ``grid``, along an axis, one of ``geobox`` is.
+
+    At the centre of ``geobox``; 1 where the CRS of ``grid`` does not know it.
+    """
     y, x = (side / 2 for side in geobox.shape)
     east, north = geobox.affine * (np.array([x, x + 1, x]), np.array([y, y, y + 1]))
     col, row = to_pixels(grid, geobox.crs, east, north)
@@ -223,19 +247,22 @@ def overlap(one: Window, other: Window) -> Window | None:
     return Window(row=top, col=left, height=height, width=width) if height > 0 and width > 0 else None
 
 
-def _read_pixels(tile: Tile, part: Window, content: Content) -> Values:
-    """Stored numbers (band, y, x) of a tile in a part of its sheet's grid."""
-    row, col = part.row - tile.window.row, part.col - tile.window.col
-    own = window_geobox(tile.info.geobox, Window(row=row, col=col, height=part.height, width=part.width))
-    values: Values = read_raster(tile.info.path, own, bands=content.bands, nodata=content.nodata)
+def _read_pixels(tile: Tile, window: Window, content: Content) -> Values:
+    """Read stored numbers (band, y, x) of a tile in a window of its tile set's grid."""
+    row, col = window.row - tile.window.row, window.col - tile.window.col
+    grid = window_geobox(tile.info.geobox, Window(row=row, col=col, height=window.height, width=window.width))
+    values: Values = read_raster(tile.info.path, grid, bands=content.bands, nodata=content.nodata)
     return values
 
 
 def _means(blocks: Values) -> Values:
-    """Means (band, y, x) of what is known in blocks (band, y, rows, x, columns); NaN where nothing is."""
-    known = np.isfinite(blocks)
-    number = known.sum(axis=(2, 4))
-    total = np.where(known, blocks, 0).sum(axis=(2, 4))
+    """Return means (band, y, x) of blocks (band, y, rows, x, columns).
+
+    Missing values do not count; NaN where a block has no other.
+    """
+    finite = np.isfinite(blocks)
+    number = finite.sum(axis=(2, 4))
+    total = np.where(finite, blocks, 0).sum(axis=(2, 4))
     return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
 
 
@@ -251,9 +278,10 @@ def _coarser(window: Window, step: int) -> Window:
 
 
 def _spans(blocks: slice, step: int, tile: slice) -> Iterator[tuple[slice, int, int]]:
-    """Blocks along an axis as runs: of those that are whole in a tile, and each that its edge cuts.
+    """Yield runs of blocks along an axis: each one that a tile's edge cuts, then the others at once.
 
-    Yields places among ``blocks``, then first pixel and number of pixels in the tile.
+    A run is the slice of ``blocks``, the first pixel in the tile, and the number of its pixels there. The blocks that
+    are not cut are one run because they are of equal size, which one call can read.
     """
     first_whole = min(max(-(-tile.start // step), blocks.start), blocks.stop)
     last_whole = min(max(tile.stop // step, first_whole), blocks.stop)

@@ -1,4 +1,4 @@
-"""An open raster's numbers on any grid: missing as NaN, each value where it lies to a thousandth of a pixel."""
+"""Reading an open raster onto any grid: missing is NaN, positions are right to 0.001 pixel."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -21,18 +21,18 @@ _Values = npt.NDArray[np.float32]
 _Positions = npt.NDArray[np.float64]
 
 _SNAP_PX = 1e-3  # by which a grid may be off and still count as the same
-_TOLERANCE_PX = 1e-3  # of positions; GDAL's own 0.125 px differs from one cut of a scene to another, and costs the same
-_LATTICE = 17  # points a side at which a grid is projected, to know what lies under it
+_TOLERANCE_PX = 1e-3  # of positions; GDAL's own 0.125 px differs from one window to another, and costs the same
+_GRID_POINTS = 17  # a side at which a grid is projected, to know what lies under it
 _FINEST = 4  # pixels read for one of a much coarser grid, along each axis
 _UNTOUCHED = -1e30  # where GDAL finds no pixel, for it knows no NaN there
-_WHOLE = frozenset({"uint8", "int8", "uint16", "int16"})  # types of which every number is a float32
-_STRIP_PX = 256  # rows read at once
-_MOST = 2**22  # numbers read at once
+_SMALL_INTEGERS = frozenset({"uint8", "int8", "uint16", "int16"})  # types of which every number is a float32
+_STRIP_ROWS = 256  # read at once
+_MAX_NUMBERS = 2**22  # read at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What to read of a raster, and how.
+    """The bands to read of a raster, and their resampling.
 
     Attributes:
         bands: Numbers of the bands, from 1.
@@ -47,7 +47,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Footprint:
-    """What of a grid lies under another: its pixels with a margin, and how many of them in one of the other's."""
+    """The window of a grid that lies under another grid, with a margin.
+
+    Attributes:
+        window: The pixels.
+        rows: Number of them, down, in one of the other grid's.
+        cols: Number of them, across, in one of the other grid's.
+    """
 
     window: Window
     rows: float
@@ -55,56 +61,64 @@ class _Footprint:
 
     @property
     def resampling(self) -> str:
-        """A mean of pixels where the other grid is coarser, else an interpolation.
+        """The default resampling: average where the other grid is coarser, else cubic.
 
-        Where they part lies off the ratios of common sensors, so that no two windows of a scene differ.
+        The ratio where they part lies off the ratios of common sensors, so that no two windows of a scene differ.
         """
         return "average" if self.rows * self.cols > 1.2**2 else "cubic"
 
 
-def read(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
-    """Numbers (band, y, x) of an open raster on ``geobox``, float32, unscaled; NaN where missing, infinite or outside.
+def read(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+    """Read an open raster's stored numbers (band, y, x) onto ``geobox``.
+
+    Float32, unscaled; NaN where missing, infinite or outside.
 
     Args:
         file: The open raster.
-        own: Its grid.
+        grid: Its grid.
         geobox: The grid to read onto; a part of the file's own grid is read without resampling.
-        choice: Which bands, and how.
+        choice: The bands, and their resampling.
     """
-    own = shift_by_turns(own, geobox)
-    same = _aligned(own, geobox)
-    if same is not None:
-        return _read_window(file, same, choice)
-    times = _times(own, geobox) if choice.resampling in (None, "average", "nearest") else 1
-    return _read_coarser(file, own, geobox, times, choice) if times > 1 else _read_warped(file, own, geobox, choice)
+    grid = shift_by_turns(grid, geobox)
+    window = _aligned(grid, geobox)
+    if window is not None:
+        return _read_window(file, window, choice)
+    times = _times_coarser(grid, geobox) if choice.resampling in (None, "average", "nearest") else 1
+    return _read_coarser(file, grid, geobox, times, choice) if times > 1 else _read_warped(file, grid, geobox, choice)
 
 
-def _times(own: GeoBox, geobox: GeoBox) -> int:
-    """How many of the file's pixels, along each axis, are one of a grid that is so many times coarser; else 1."""
-    times = round(_pixels_in_one(own, geobox)[0]) if own.crs == geobox.crs else 1
-    blocks = GeoBox(own.shape, own.affine * Affine.scale(times), own.crs)
+def _times_coarser(grid: GeoBox, geobox: GeoBox) -> int:
+    """Return how many of the file's pixels, along each axis, one of a coarser grid is.
+
+    1 where it is no whole number of them: those grids need warping.
+    """
+    times = round(_pixels_in_one(grid, geobox)[0]) if grid.crs == geobox.crs else 1
+    blocks = GeoBox(grid.shape, grid.affine * Affine.scale(times), grid.crs)
     return times if times > 1 and _aligned(blocks, geobox) is not None else 1
 
 
-def _read_coarser(file: Upright, own: GeoBox, geobox: GeoBox, times: int, choice: Choice) -> _Values:
-    """Blocks of ``times`` x ``times`` pixels of the file as one; NaN where a block is not whole."""
-    blocks = GeoBox((own.height // times, own.width // times), own.affine * Affine.scale(times), own.crs)
+def _read_coarser(file: Upright, grid: GeoBox, geobox: GeoBox, times: int, choice: Choice) -> _Values:
+    """Read blocks of ``times`` x ``times`` pixels of the file as one; NaN where cut.
+
+    A block that the file's edge cuts is missing.
+    """
+    blocks = GeoBox((grid.height // times, grid.width // times), grid.affine * Affine.scale(times), grid.crs)
     window = _aligned(blocks, geobox)
     assert window is not None
     values = np.full((len(choice.bands), *geobox.shape), np.nan, np.float32)
     inside = _inside((blocks.height, blocks.width), window)
     if inside is not None:
         top, left = inside.row - window.row, inside.col - window.col
-        part = read_blocks(file, _pixels(inside, (times, times)), (inside.height, inside.width), choice)
-        values[:, top : top + inside.height, left : left + inside.width] = part
+        blocks_inside = read_blocks(file, _pixels(inside, (times, times)), (inside.height, inside.width), choice)
+        values[:, top : top + inside.height, left : left + inside.width] = blocks_inside
     return values
 
 
-def _aligned(own: GeoBox, geobox: GeoBox) -> Window | None:
-    """The window of ``own`` that ``geobox`` is; None where the pixels are not the same."""
-    if own.crs != geobox.crs:
+def _aligned(grid: GeoBox, geobox: GeoBox) -> Window | None:
+    """Return the window of ``grid`` that ``geobox`` is; None where pixels differ."""
+    if grid.crs != geobox.crs:
         return None
-    step = ~own.affine * geobox.affine
+    step = ~grid.affine * geobox.affine
     same_size = np.allclose((step.a, step.b, step.d, step.e), (1, 0, 0, 1), rtol=0, atol=_SNAP_PX / max(geobox.shape))
     col, row = round(step.c), round(step.f)
     if not same_size or max(abs(step.c - col), abs(step.f - row)) >= _SNAP_PX:
@@ -113,7 +127,7 @@ def _aligned(own: GeoBox, geobox: GeoBox) -> Window | None:
 
 
 def _read_window(file: Upright, window: Window, choice: Choice) -> _Values:
-    """A window of the file's own pixels; NaN where missing or outside."""
+    """Read a window of the file's own pixels; NaN where missing or outside."""
     inside = _inside(file.shape, window)
     if inside == window:
         return _read_inside(file, window, choice)
@@ -125,21 +139,25 @@ def _read_window(file: Upright, window: Window, choice: Choice) -> _Values:
 
 
 def _read_inside(file: Upright, window: Window, choice: Choice) -> _Values:
-    """A window that the file has; NaN where missing.
+    """Read a window that lies inside of the file; NaN where missing.
 
     Where a whole number is all that says what is missing, comparing here takes a fifth of the time of GDAL's masks.
     """
-    bands, place = list(choice.bands), _file_window(window)
+    bands, file_window = list(choice.bands), _file_window(window)
     header = file.file
     named = {header.nodatavals[band - 1] for band in bands}
     flags = {flag for band in bands for flag in header.mask_flag_enums[band - 1]}
-    if flags == {MaskFlags.nodata} and len(named) == 1 and all(header.dtypes[band - 1] in _WHOLE for band in bands):
-        return _as_float(file.read(bands, window=place), (*named, choice.nodata))
-    return _unmasked(file.read(bands, window=place, masked=True), choice.nodata)
+    if (
+        flags == {MaskFlags.nodata}
+        and len(named) == 1
+        and all(header.dtypes[band - 1] in _SMALL_INTEGERS for band in bands)
+    ):
+        return _as_float(file.read(bands, window=file_window), (*named, choice.nodata))
+    return _unmasked(file.read(bands, window=file_window, masked=True), choice.nodata)
 
 
 def _unmasked(stored: npt.NDArray[Any], nodata: float | None) -> _Values:
-    """Stored numbers under a mask as float32; NaN where masked or ``nodata``."""
+    """Return masked stored numbers as float32; NaN where masked or ``nodata``."""
     assert isinstance(stored, np.ma.MaskedArray)
     values = _as_float(stored.data, (nodata,))
     if np.ma.is_masked(stored):
@@ -148,7 +166,7 @@ def _unmasked(stored: npt.NDArray[Any], nodata: float | None) -> _Values:
 
 
 def _as_float(stored: npt.NDArray[Any], missing: Iterable[float | None]) -> _Values:
-    """Stored numbers as float32; NaN where they are one of ``missing``, or no finite number.
+    """Return stored numbers as float32; NaN where not finite, or one of ``missing``.
 
     The one definition of missing: what is infinite here, or beyond float32, is nothing that a sensor has measured.
     """
@@ -163,7 +181,7 @@ def _as_float(stored: npt.NDArray[Any], missing: Iterable[float | None]) -> _Val
 
 
 def _inside(shape: tuple[int, int], window: Window) -> Window | None:
-    """The part of a window that a raster of ``shape`` has; None where it has none."""
+    """Return the part of a window inside a raster of ``shape``; None without one."""
     top, left = max(window.row, 0), max(window.col, 0)
     height = min(window.row + window.height, shape[0]) - top
     width = min(window.col + window.width, shape[1]) - left
@@ -174,83 +192,96 @@ def _file_window(window: Window) -> FileWindow:
     return FileWindow(window.col, window.row, window.width, window.height)
 
 
-def _read_warped(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
-    """The bands warped onto another grid, from just the pixels of the file that it needs."""
+def _read_warped(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+    """Read the bands warped onto another grid, from just the pixels that it needs.
+
+    Where the other grid is much coarser, blocks of pixels are read as one first.
+    """
     missing = np.full((len(choice.bands), *geobox.shape), np.nan, np.float32)
-    under = _footprint(own, geobox)
+    under = _footprint(grid, geobox)
     if under is None:
         return missing
     choice = replace(choice, resampling=choice.resampling or under.resampling)
-    rows, cols = own.shape
+    rows, cols = grid.shape
     step = (_step(under.rows, rows), _step(under.cols, cols))
-    blocks = GeoBox((rows // step[0], cols // step[1]), own.affine * Affine.scale(step[1], step[0]), own.crs)
+    blocks = GeoBox((rows // step[0], cols // step[1]), grid.affine * Affine.scale(step[1], step[0]), grid.crs)
     under = _footprint(blocks, geobox)
     needed = None if under is None else _inside((rows // step[0], cols // step[1]), under.window)
     if needed is None:
         return missing
-    if needed.height * needed.width * len(choice.bands) > _MOST and max(geobox.shape) > 1:
-        return _read_halves(file, own, geobox, choice)
+    if needed.height * needed.width * len(choice.bands) > _MAX_NUMBERS and max(geobox.shape) > 1:
+        return _read_halves(file, grid, geobox, choice)
     values = read_blocks(file, _pixels(needed, step), (needed.height, needed.width), choice)
-    part = GeoBox(values.shape[1:], blocks.affine * Affine.translation(needed.col, needed.row), own.crs)
-    return warp(values, part, geobox, resampling=choice.resampling)
+    values_grid = GeoBox(values.shape[1:], blocks.affine * Affine.translation(needed.col, needed.row), grid.crs)
+    return warp(values, values_grid, geobox, resampling=choice.resampling)
 
 
-def _read_halves(file: Upright, own: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
-    """As `_read_warped`, one half after the other, so that memory stays bounded."""
+def _read_halves(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
+    """Read the bands warped onto another grid by halves, in bounded memory."""
     rows, cols = geobox.shape
     if rows >= cols:
         halves, axis = (geobox[: rows // 2], geobox[rows // 2 :]), 1
     else:
         halves, axis = (geobox[:, : cols // 2], geobox[:, cols // 2 :]), 2
-    return np.concatenate([_read_warped(file, own, half, choice) for half in halves], axis=axis)
+    return np.concatenate([_read_warped(file, grid, half, choice) for half in halves], axis=axis)
 
 
 def _step(pixels: float, length: int) -> int:
-    """Pixels of an axis to read as one, so that the other grid's pixels still are `_FINEST` of them wide."""
+    """Return how many pixels of an axis to read as one.
+
+    As many as leave a pixel of the other grid, which is ``pixels`` wide, `_FINEST` of them.
+    """
     return min(max(int(pixels / _FINEST), 1), length)
 
 
 def read_blocks(file: Upright, pixels: Window, shape: tuple[int, int], choice: Choice) -> _Values:
-    """A window as ``shape`` (rows, columns) of equal blocks, in bounded memory: their means, or middles for nearest.
+    """Read a window as ``shape`` (rows, columns) of equal blocks, in bounded memory.
 
-    Means come from the file's overviews where it has some, rounded to its type.
+    Gives their means (band, y, x), or for nearest the pixels in their middles. Means come from the file's overviews
+    where it has some, rounded to its type.
     """
     tall, wide = pixels.height // shape[0], pixels.width // shape[1]
     if (tall, wide) == (1, 1):
         return _read_window(file, pixels, choice)
     bands, nearest = list(choice.bands), choice.resampling == "nearest"
     if choice.nodata is None and not nearest:
-        window, how = _file_window(pixels), Resampling.average
-        means = file.read(bands, window=window, out_shape=shape, masked=True, resampling=how)
+        window, average = _file_window(pixels), Resampling.average
+        means = file.read(bands, window=window, out_shape=shape, masked=True, resampling=average)
         if means.dtype.kind != "f" or np.isfinite(np.ma.filled(means, 0)).all():
             return _unmasked(means, None)  # else one number that is not finite has spoilt all of its block
     values = np.empty((len(bands), *shape), np.float32)
-    lines = max(1, _STRIP_PX // tall)
+    lines = max(1, _STRIP_ROWS // tall)
     for first in range(0, shape[0], lines):
         strip = replace(pixels, row=pixels.row + first * tall, height=min(lines, shape[0] - first) * tall)
-        read = _read_window(file, strip, choice)
-        middles = read[:, tall // 2 :: tall, wide // 2 :: wide]
-        values[:, first : first + lines] = middles if nearest else _mean(read, tall, wide)
+        stored = _read_window(file, strip, choice)
+        middles = stored[:, tall // 2 :: tall, wide // 2 :: wide]
+        values[:, first : first + lines] = middles if nearest else _mean(stored, tall, wide)
     return values
 
 
 def _pixels(blocks: Window, step: tuple[int, int]) -> Window:
-    """The pixels of a window of blocks of ``step`` (rows, columns)."""
+    """Return the window of pixels that a window of blocks of ``step`` (rows, columns) is."""
     tall, wide = step
     return Window(row=blocks.row * tall, col=blocks.col * wide, height=blocks.height * tall, width=blocks.width * wide)
 
 
 def _mean(values: _Values, tall: int, wide: int) -> _Values:
-    """Means (band, y, x) of what is not missing in blocks of ``tall`` x ``wide`` values; NaN where all is."""
-    known = np.isfinite(values)
-    if known.all():
+    """Return means (band, y, x) of blocks of ``tall`` x ``wide`` values.
+
+    Missing values do not count; NaN where a block has no other.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
         return _block_sums(values, tall, wide) / np.float32(tall * wide)
-    total, count = _block_sums(np.where(known, values, 0), tall, wide), _block_sums(known, tall, wide)
+    total, count = _block_sums(np.where(finite, values, 0), tall, wide), _block_sums(finite, tall, wide)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _block_sums(values: npt.NDArray[Any], tall: int, wide: int) -> _Values:
-    """Sums of blocks, float32; several times as fast as numpy's sum over short axes."""
+    """Return sums (band, y, x), float32, of blocks of ``tall`` x ``wide`` values.
+
+    Several times as fast as numpy's sum over short axes.
+    """
     bands, rows, cols = values.shape
     total = np.zeros((bands, rows // tall, cols // wide), np.float32)
     with np.errstate(over="ignore"):  # infinite is missing
@@ -260,95 +291,102 @@ def _block_sums(values: npt.NDArray[Any], tall: int, wide: int) -> _Values:
     return total
 
 
-def _footprint(own: GeoBox, geobox: GeoBox) -> _Footprint | None:
-    """What of ``own`` lies under ``geobox``; None where the one's CRS knows no place of the other."""
+def _footprint(grid: GeoBox, geobox: GeoBox) -> _Footprint | None:
+    """Return what of ``grid`` lies under ``geobox``; None where its CRS knows no such ground."""
     height, width = geobox.shape
-    across, down = np.linspace(0, width, _LATTICE), np.linspace(0, height, _LATTICE)
-    col, row = _positions(own, geobox, np.repeat(across, _LATTICE), np.tile(down, _LATTICE))
-    known = np.isfinite(col) & np.isfinite(row)
-    if not known.any():
+    across, down = np.linspace(0, width, _GRID_POINTS), np.linspace(0, height, _GRID_POINTS)
+    col, row = _positions(grid, geobox, np.repeat(across, _GRID_POINTS), np.tile(down, _GRID_POINTS))
+    finite = np.isfinite(col) & np.isfinite(row)
+    if not finite.any():
         return None
-    rows, cols = _pixels_in_one(own, geobox)
-    top, tall = _span(row[known], rows)
-    left, wide = _span(col[known], cols)
+    rows, cols = _pixels_in_one(grid, geobox)
+    top, tall = _span(row[finite], rows)
+    left, wide = _span(col[finite], cols)
     return _Footprint(window=Window(row=top, col=left, height=tall, width=wide), rows=rows, cols=cols)
 
 
 def _span(positions: _Positions, pixels: float) -> tuple[int, int]:
-    """First pixel and number of pixels that hold the positions, and what resampling looks at around them."""
-    margin = int(np.ceil(3 * max(pixels, 1.0))) + 2
+    """Return first pixel and number of pixels that resampling at positions looks at."""
+    margin = int(np.ceil(3 * max(pixels, 1.0))) + 2  # cubic reaches 2 of them; the rest for rows that bend
     first = int(np.floor(positions.min())) - margin
     return first, int(np.ceil(positions.max())) + margin - first
 
 
-def _pixels_in_one(own: GeoBox, geobox: GeoBox) -> tuple[float, float]:
-    """Rows and columns of ``own`` in one pixel at the centre of ``geobox``; 1 where nothing is known there.
+def _pixels_in_one(grid: GeoBox, geobox: GeoBox) -> tuple[float, float]:
+    """Return how many rows and columns of ``grid`` one pixel of ``geobox`` is.
 
-    Rounded, so that neighbouring windows resample alike.
+    At the centre of ``geobox``; 1 where the CRS of ``grid`` does not know it. Rounded, so that neighbouring windows
+    resample alike.
     """
     y, x = (side / 2 for side in geobox.shape)
-    col, row = _positions(own, geobox, np.array([x, x + 1, x]), np.array([y, y, y + 1]))
+    col, row = _positions(grid, geobox, np.array([x, x + 1, x]), np.array([y, y, y + 1]))
     rows, cols = (float(np.hypot(*(axis[1:] - axis[0]))) for axis in (row, col))
     return (round(rows, 2), round(cols, 2)) if np.isfinite(rows + cols) else (1.0, 1.0)
 
 
-def _positions(own: GeoBox, geobox: GeoBox, cols: _Positions, rows: _Positions) -> tuple[_Positions, _Positions]:
-    """Columns and rows of ``own`` at those of ``geobox``, in pixels from the corner; not finite where unknown."""
-    return to_pixels(own, geobox.crs, *(geobox.affine * (cols, rows)))
+def _positions(grid: GeoBox, geobox: GeoBox, cols: _Positions, rows: _Positions) -> tuple[_Positions, _Positions]:
+    """Return columns and rows of ``grid`` at positions (columns, rows) of ``geobox``.
 
-
-def footprint(own: GeoBox, geobox: GeoBox) -> Window | None:
-    """The window of ``own`` that lies under ``geobox``, with the margin that resampling needs; it may reach beyond.
-
-    None where the one's CRS knows no place of the other.
+    In pixels from the corner; not finite where the CRS of ``grid`` does not know them.
     """
-    under = _footprint(own, geobox)
+    return to_pixels(grid, geobox.crs, *(geobox.affine * (cols, rows)))
+
+
+def footprint(grid: GeoBox, geobox: GeoBox) -> Window | None:
+    """Return the window of ``grid`` under ``geobox``, with a margin for resampling.
+
+    It may reach beyond ``grid``; None where the CRS of ``grid`` does not know the ground.
+    """
+    under = _footprint(grid, geobox)
     return None if under is None else under.window
 
 
-def warp(values: _Values, own: GeoBox, geobox: GeoBox, *, resampling: str | None = None) -> _Values:
-    """Values (band, y, x), float32, NaN where missing, that lie on ``own``: on ``geobox``, NaN also outside.
+def warp(values: _Values, grid: GeoBox, geobox: GeoBox, *, resampling: str | None = None) -> _Values:
+    """Return values (band, y, x) on ``grid`` warped onto ``geobox``; NaN also outside.
 
-    Every band by itself: where one is missing, the others are not.
+    Float32, NaN where missing. Every band by itself: where one is missing, the others are not.
 
     Args:
-        values: What lies on ``own``.
-        own: Their grid.
+        values: Values on ``grid``.
+        grid: Their grid.
         geobox: The grid to bring them to.
         resampling: nearest, bilinear, cubic or average; None: average when coarsening, else cubic.
     """
-    own = shift_by_turns(own, geobox)
+    grid = shift_by_turns(grid, geobox)
     if resampling is None:
-        under = _footprint(own, geobox)
+        under = _footprint(grid, geobox)
         resampling = "cubic" if under is None else under.resampling
-    result = _warp(values, own, geobox, resampling)
-    for further in _beyond(own, geobox):
-        result = np.where(np.isnan(result), _warp(values, further, geobox, resampling), result)
+    result = _warp(values, grid, geobox, resampling)
+    for turned in _a_turn_away(grid, geobox):
+        result = np.where(np.isnan(result), _warp(values, turned, geobox, resampling), result)
     return result
 
 
-def _beyond(own: GeoBox, geobox: GeoBox) -> list[GeoBox]:
-    """A grid of degrees where GDAL looks for what it has beyond the antimeridian, which is a turn away from it."""
-    assert own.crs is not None
-    if own.crs == geobox.crs or not own.crs.geographic:
+def _a_turn_away(grid: GeoBox, geobox: GeoBox) -> list[GeoBox]:
+    """Return a grid of degrees that crosses the antimeridian, moved by 360 degrees.
+
+    GDAL looks there for what lies beyond the antimeridian. None in the list for grids that do not cross it.
+    """
+    assert grid.crs is not None
+    if grid.crs == geobox.crs or not grid.crs.geographic:
         return []
-    west, east = sorted((own.affine * (col, 0))[0] for col in (0, own.width))
+    west, east = sorted((grid.affine * (col, 0))[0] for col in (0, grid.width))
     turns = [turn for turn, beyond in ((-360, east > 180), (360, west < -180)) if beyond]
-    return [GeoBox(own.shape, Affine.translation(turn, 0) * own.affine, own.crs) for turn in turns]
+    return [GeoBox(grid.shape, Affine.translation(turn, 0) * grid.affine, grid.crs) for turn in turns]
 
 
-def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str) -> _Values:
-    """Values on ``geobox`` from those on ``own``; every band by itself: where one is missing, the others are not.
+def _warp(values: _Values, grid: GeoBox, geobox: GeoBox, resampling: str) -> _Values:
+    """Return values (band, y, x) on ``grid`` warped onto ``geobox`` by one resampling.
 
     Where ``geobox`` is coarser, bilinear and cubic look as far as its pixels reach. The average is a mean of points
     about one pixel apart: GDAL's own takes the box between two corners, which is no pixel where grids are turned.
     """
-    rows, cols = _pixels_in_one(own, geobox)
+    rows, cols = _pixels_in_one(grid, geobox)
     if resampling == "average":
         times = max(1, int(np.ceil(max(rows, cols) - 0.2)))  # the same for all windows where ratios are near a whole
         height, width = geobox.shape
         fine = GeoBox((height * times, width * times), geobox.affine * Affine.scale(1 / times), geobox.crs)
-        points = _warp(values, own, fine, "bilinear")
+        points = _warp(values, grid, fine, "bilinear")
         return _mean(points, times, times)
     nodata = np.nan if np.isnan(values).any() else None  # without, GDAL takes half of the time
     beyond = {"init_dest_nodata": False, "INIT_DEST": _UNTOUCHED} if nodata is None else {"UNIFIED_SRC_NODATA": "NO"}
@@ -357,18 +395,20 @@ def _warp(values: _Values, own: GeoBox, geobox: GeoBox, resampling: str) -> _Val
         "YSCALE": 1 / max(rows, 1.0), "nodata": nodata, **beyond,
     }  # fmt: skip
     with MemoryFile() as memory:
-        with memory.open(driver="GTiff", dtype="float32", nodata=nodata, count=len(values), **_place(own)) as file:
+        with memory.open(
+            driver="GTiff", dtype="float32", nodata=nodata, count=len(values), **_grid_profile(grid)
+        ) as file:
             file.write(values)
-        with memory.open() as file, WarpedVRT(file, **_place(geobox), **options) as warped:
+        with memory.open() as file, WarpedVRT(file, **_grid_profile(geobox), **options) as warped:
             result: _Values = warped.read()
     if nodata is None:
         result[result == np.float32(_UNTOUCHED)] = np.nan
     elif resampling != "nearest":  # GDAL fills the rims of gaps
-        result[np.isnan(_warp(values, own, geobox, "nearest"))] = np.nan
+        result[np.isnan(_warp(values, grid, geobox, "nearest"))] = np.nan
     return result
 
 
-def _place(geobox: GeoBox) -> dict[str, Any]:
-    """A grid in rasterio's words."""
+def _grid_profile(geobox: GeoBox) -> dict[str, Any]:
+    """Return a grid as keyword arguments of rasterio."""
     height, width = geobox.shape
     return {"height": height, "width": width, "transform": geobox.affine, "crs": str(geobox.crs)}

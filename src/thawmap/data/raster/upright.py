@@ -17,12 +17,12 @@ _SWAP = Affine(0, 1, 0, 1, 0, 0)  # of columns and rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
-    """How stored pixels become upright ones: rows and columns swapped first, then each reversed.
+    """The order of stored pixels: rows and columns swapped first, then each reversed.
 
     Attributes:
-        swapped: Whether stored rows are columns.
-        rows: Whether rows are reversed.
-        cols: Whether columns are reversed.
+        swapped: True if stored rows are columns.
+        rows: True if rows are reversed.
+        cols: True if columns are reversed.
     """
 
     swapped: bool
@@ -30,13 +30,13 @@ class _Order:
     cols: bool
 
     @property
-    def stored(self) -> bool:
-        """Whether pixels are upright as they are stored."""
+    def is_upright(self) -> bool:
+        """True if pixels are upright as they are stored."""
         return not (self.swapped or self.rows or self.cols)
 
 
 class Upright:
-    """An open raster whose pixels are counted, and given, as near to north-up as mirrors and quarter turns can.
+    """An open raster, read as near to north-up as mirrors and quarter turns can bring its pixels.
 
     Attributes:
         file: The open rasterio file.
@@ -51,20 +51,23 @@ class Upright:
         self.transform: Affine = _transform(file.transform, self._order, self.shape)
 
     def read(
-        self, bands: list[int], *, window: FileWindow, out_shape: tuple[int, int] | None = None, **how: Any
+        self, bands: list[int], *, window: FileWindow, out_shape: tuple[int, int] | None = None, **options: Any
     ) -> npt.NDArray[Any]:
-        """Stored numbers (band, y, x) of a window, of ``out_shape`` (rows, columns); all else as rasterio's `read`."""
+        """Read stored numbers (band, y, x) of an upright window.
+
+        Resampled to ``out_shape`` (rows, columns); other options as those of rasterio's `read`.
+        """
         order = self._order
         if out_shape is not None:
-            how["out_shape"] = (len(bands), *(out_shape[::-1] if order.swapped else out_shape))
-        values: npt.NDArray[Any] = self.file.read(bands, window=self._stored(window), **how)
-        if order.stored:
+            options["out_shape"] = (len(bands), *(out_shape[::-1] if order.swapped else out_shape))
+        values: npt.NDArray[Any] = self.file.read(bands, window=self._stored(window), **options)
+        if order.is_upright:
             return values
         turned = values.swapaxes(1, 2) if order.swapped else values
         return turned[:, :: -1 if order.rows else 1, :: -1 if order.cols else 1].copy()
 
     def _stored(self, window: FileWindow) -> FileWindow:
-        """The window of the stored pixels that an upright one is."""
+        """Return the window of the stored pixels that an upright window is."""
         order, (height, width) = self._order, self.shape
         row = height - window.row_off - window.height if order.rows else window.row_off
         col = width - window.col_off - window.width if order.cols else window.col_off
@@ -74,15 +77,15 @@ class Upright:
 
 
 def _order(stored: Affine) -> _Order:
-    """How a file's pixels become upright."""
+    """Return the order of pixels of a file with the transform ``stored``."""
     swapped = abs(stored.a * stored.e) < abs(stored.b * stored.d)
     upright = stored * _SWAP if swapped else stored
     return _Order(swapped=swapped, rows=upright.e > 0, cols=upright.a < 0)
 
 
 def _transform(stored: Affine, order: _Order, shape: tuple[int, int]) -> Affine:
-    """From upright columns and rows to the CRS."""
-    if order.stored:
+    """Return the transform from upright columns and rows to the CRS."""
+    if order.is_upright:
         return stored
     height, width = shape
     mirror = Affine(

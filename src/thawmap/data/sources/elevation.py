@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from thawmap.config import ElevationSettings, Precomputed
 from thawmap.data import terrain
-from thawmap.data.raster.index import sheets_under
+from thawmap.data.raster.index import tile_sets_under
 from thawmap.data.raster.io import RasterInfo
 from thawmap.data.raster.mosaic import Content, Values, View, coarseness, read_mosaic
 from thawmap.data.sources.base import Scene
@@ -63,10 +63,10 @@ class ElevationSource:
         for name in layers:
             before = self.settings.made_before(name)
             if before is not None:
-                sheets = sheets_under(
-                    scene.geobox, geobox, scene_id=scene.id, place=before.path, setting=f"{_section(name)}.path"
+                tile_sets = tile_sets_under(
+                    scene.geobox, geobox, scene_id=scene.id, path=before.path, setting=f"{_section(name)}.path"
                 )
-                made[name] = read_mosaic(sheets, geobox, _made_before(name, before))[0]
+                made[name] = read_mosaic(tile_sets, geobox, _made_before(name, before))[0]
         made |= self._make(scene, geobox, [name for name in layers if name not in made])
         return {name: made[name].clip(*_RANGES[name]) if name in _RANGES else made[name] for name in layers}
 
@@ -77,21 +77,21 @@ class ElevationSource:
             DataError: If there is none, or none can be used.
             ConfigError: If a place holds no raster.
         """
-        return [file for sheets in self._places(scene) for file in sheets]
+        return [file for files in self._places(scene) for file in files]
 
     def _places(self, scene: Scene) -> Iterator[list[Path]]:
         path = self.settings.path
         if path is not None:
             setting = "sources.elevation.path"
-            yield sheets_under(
-                scene.geobox, scene.geobox, scene_id=scene.id, place=path, setting=setting, choose=_dems
+            yield tile_sets_under(
+                scene.geobox, scene.geobox, scene_id=scene.id, path=path, setting=setting, choose=_dems
             ).files(scene.geobox)
         for name in _KEYS:
             before = self.settings.made_before(name)
             if before is not None:
                 setting = f"{_section(name)}.path"
-                yield sheets_under(
-                    scene.geobox, scene.geobox, scene_id=scene.id, place=before.path, setting=setting
+                yield tile_sets_under(
+                    scene.geobox, scene.geobox, scene_id=scene.id, path=before.path, setting=setting
                 ).files(scene.geobox)
 
     def _make(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> dict[str, Values]:
@@ -101,7 +101,7 @@ class ElevationSource:
             return {}
         setting = "sources.elevation.path"
         bands = read_mosaic(
-            sheets_under(scene.geobox, geobox, scene_id=scene.id, place=settings.path, setting=setting, choose=_dems),
+            tile_sets_under(scene.geobox, geobox, scene_id=scene.id, path=settings.path, setting=setting, choose=_dems),
             geobox,
             _heights(settings),
             make=lambda view, window: _made(view, window, layers, settings),
@@ -208,7 +208,7 @@ def _heights(settings: ElevationSettings) -> Content:
         return info.scales[0] * metres, info.offsets[0] * metres
 
     return Content(
-        what="height in metres",
+        quantity="height in metres",
         bands=(1,),
         setting="sources.elevation",
         encoding=encoding,
@@ -255,7 +255,7 @@ def _made_before(name: str, before: Precomputed) -> Content:
         return scale, offset
 
     return Content(
-        what=name.replace("_", " "),
+        quantity=name.replace("_", " "),
         bands=(before.band,),
         setting=_section(name),
         encoding=encoding,

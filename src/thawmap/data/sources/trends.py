@@ -9,7 +9,7 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import TrendSettings
-from thawmap.data.raster.index import sheets_under
+from thawmap.data.raster.index import tile_sets_under
 from thawmap.data.raster.io import RasterInfo
 from thawmap.data.raster.mosaic import Content, read_mosaic
 from thawmap.data.sources.base import Scene
@@ -41,14 +41,14 @@ class TrendSource:
         """
         settings = self.settings
         content = Content(
-            what="trend",
+            quantity="trend",
             bands=tuple(_BANDS[name] for name in layers),
             setting="sources.trends",
             encoding=self._encoding,
             nodata=settings.nodata,
         )
-        sheets = sheets_under(scene.geobox, geobox, scene_id=scene.id, place=settings.path, setting=_PLACE)
-        return dict(zip(layers, read_mosaic(sheets, geobox, content), strict=True))
+        tile_sets = tile_sets_under(scene.geobox, geobox, scene_id=scene.id, path=settings.path, setting=_PLACE)
+        return dict(zip(layers, read_mosaic(tile_sets, geobox, content), strict=True))
 
     def files(self, scene: Scene) -> Sequence[Path]:
         """The rasters that the scene touches.
@@ -57,8 +57,8 @@ class TrendSource:
             DataError: If there is none, or none can be used.
             ConfigError: If the place holds no raster.
         """
-        return sheets_under(
-            scene.geobox, scene.geobox, scene_id=scene.id, place=self.settings.path, setting=_PLACE
+        return tile_sets_under(
+            scene.geobox, scene.geobox, scene_id=scene.id, path=self.settings.path, setting=_PLACE
         ).files(scene.geobox)
 
     def _encoding(self, info: RasterInfo) -> tuple[float, float]:
