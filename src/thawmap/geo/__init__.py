@@ -1,1 +1,1 @@
-"""Where things lie on Earth: coordinate systems, pixel sizes in metres, shapes and areas."""
+"""Places on Earth: coordinate systems, pixel sizes in metres, shapes."""

@@ -1,4 +1,4 @@
-"""Whether a raster says where on Earth it lies, and what is missing where it does not."""
+"""Coordinate systems of rasters: their names, and the way from one to another."""
 
 from functools import lru_cache
 from typing import Any
@@ -7,61 +7,114 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.crs
-import rasterio.shutil
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError, ProjError
 
 EQUAL_AREA = "EPSG:6931"
-"""Where areas are measured: EASE-Grid 2.0 North, Lambert's azimuthal equal-area projection of the Arctic."""
+"""The CRS in which areas are measured: EASE-Grid 2.0 North, Lambert's azimuthal equal-area projection of the Arctic."""
 
 _Positions = npt.NDArray[np.float64]
 
 _LONLAT = CRS("EPSG:4326")
-_POINTS = 5  # a side of a grid that are looked for on Earth
+_POINTS = 5  # points along a side of a grid that are looked for on Earth
 _MOST_DEGREES = 540  # of longitude: some count from 0 to 360, and some go on beyond
 _NAMELESS = ("", "unknown", "unnamed")
-_LONGEST = 40  # letters of a CRS's name in a table
+_LONGEST_NAME = 40  # letters of a CRS's name in a table
 _CORRECT = "correct its CRS and transform, such as with gdal_edit -a_srs and -a_ullr"
 
 
 def location_fault(file: Any) -> str | None:
-    """Why nobody knows where an open rasterio file lies, and what to do; None where it is known."""
+    """Return why the place of an open raster on Earth is unknown; None if it is known.
+
+    The end of a sentence about the file, with what to do.
+
+    Args:
+        file: A dataset that rasterio has opened.
+    """
     if file.crs is None or file.transform.is_identity:
-        return _lacking(file, "CRS" if file.crs is None else "transform")
-    numbers = file.transform[:6]
-    if not (np.isfinite(numbers).all() and file.transform.determinant):
-        given = ", ".join(f"{number:g}" for number in numbers)
-        return f"has a transform ({given}) that gives its pixels no size; {_CORRECT}"
+        return _missing_reference(file, "CRS" if file.crs is None else "transform")
+    coefficients = file.transform[:6]
+    if not (np.isfinite(coefficients).all() and file.transform.determinant):
+        listed = ", ".join(f"{coefficient:g}" for coefficient in coefficients)
+        return f"has a transform ({listed}) that gives its pixels no size; {_CORRECT}"
     crs = file_crs(file)
     if not is_on_earth(crs):
         return f"has the CRS {crs_name(crs)!r}, which has no place on Earth; {_CORRECT}, or warp it to UTM"
-    if not _somewhere(GeoBox(file.shape, file.transform, crs)):
+    if not _touches_earth(GeoBox(file.shape, file.transform, crs)):
         x, y = file.transform * (file.width / 2, file.height / 2)
         return f"lies at x {x:.6g}, y {y:.6g}, which is no place on Earth in {crs_name(crs)}; {_CORRECT}"
     return None
 
 
+def _missing_reference(file: Any, missing: str) -> str:
+    """Return what a file lacks (CRS or transform), and what to do about it."""
+    points, _ = file.gcps
+    if points:
+        return f"has ground control points and no {missing}; warp it onto a grid, such as with gdalwarp -tps"
+    if file.rpcs is not None:
+        return f"has RPCs and no {missing}; warp it onto a grid, such as with gdalwarp -rpc"
+    if missing == "CRS":
+        return "has no CRS, so nobody knows where it lies; write one into it, such as with gdal_edit -a_srs"
+    return "has a CRS but no transform, so nobody knows where it lies; write one into it, or a world file"
+
+
+@lru_cache(maxsize=256)
+def is_on_earth(crs: str) -> bool:
+    """Return whether a CRS is a geographic or projected one of the Earth."""
+    try:
+        parsed = CRS(crs)
+        parsed.transformer_to_crs(_LONLAT)
+    except (CRSError, ProjError):  # of another planet
+        return False
+    return parsed.geographic or parsed.projected
+
+
+def _touches_earth(grid: GeoBox) -> bool:
+    """Return whether any of 5 x 5 points of a grid has a longitude and a latitude."""
+    assert grid.crs is not None
+    row, col = np.meshgrid(*(np.linspace(0, side, _POINTS) for side in grid.shape), indexing="ij")
+    x, y = grid.affine * (col.ravel(), row.ravel())
+    lon, lat = (np.abs(axis) for axis in grid.crs.transformer_to_crs(_LONLAT)(x, y))
+    return bool(((lon <= _MOST_DEGREES) & (lat <= 90)).any())
+
+
 def file_crs(file: Any) -> str:
-    """The CRS of an open rasterio file: its EPSG code, else WKT."""
-    return _as_text(file.crs.to_wkt())
+    """Return the CRS of an open rasterio dataset: its EPSG code, else WKT."""
+    return _epsg_or_wkt(file.crs.to_wkt())
+
+
+@lru_cache(maxsize=256)
+def _epsg_or_wkt(wkt: str) -> str:
+    """Return a CRS given as WKT as its EPSG code; the WKT itself if it has none."""
+    code = rasterio.crs.CRS.from_wkt(wkt).to_epsg()  # slow: it compares all CRS that there are
+    return f"EPSG:{code}" if code else wkt
+
+
+def crs_of(geobox: GeoBox) -> str:
+    """Return the CRS of a grid for rasterio and geopandas: its EPSG code, else WKT."""
+    return str(geobox.crs)
 
 
 def crs_name(crs: CRS | str) -> str:
-    """What a person calls a CRS: its EPSG code, else its name or its kind, cut where that is long."""
-    known = CRS(crs)
-    name = f"EPSG:{known.epsg}" if known.epsg else str(known.proj.name)
+    """Return a CRS's name for people: its EPSG code, else its own name or its kind.
+
+    At most 40 letters; a longer name ends in an ellipsis.
+    """
+    parsed = CRS(crs)
+    name = f"EPSG:{parsed.epsg}" if parsed.epsg else str(parsed.proj.name)
     if name in _NAMELESS:
-        how = known.proj.coordinate_operation
-        name = str(known.proj.type_name if how is None else how.method_name)
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+        projection = parsed.proj.coordinate_operation
+        name = str(parsed.proj.type_name if projection is None else projection.method_name)
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def to_pixels(grid: GeoBox, crs: CRS | None, x: _Positions, y: _Positions) -> tuple[_Positions, _Positions]:
-    """Points in a CRS as columns and rows of a grid, in pixels from its corner; not finite where it knows none.
+    """Return points of a CRS as columns and rows of a grid, in pixels from its corner.
 
-    Degrees count on across the antimeridian, around the middle of the grid.
+    Not finite where the grid's CRS has no such point. Degrees count on across the antimeridian, around the middle of
+    the grid.
     """
     assert crs is not None
     assert grid.crs is not None
@@ -78,7 +131,8 @@ def to_pixels(grid: GeoBox, crs: CRS | None, x: _Positions, y: _Positions) -> tu
 def shift_by_turns(grid: GeoBox, reference: GeoBox) -> GeoBox:
     """Return a grid in degrees, moved by whole turns of the Earth towards another one.
 
-    Longitudes may count from -180 or from 0: the moved grid counts as the reference does. Grids in metres stay.
+    Longitudes may count from -180 or from 0: the moved grid counts as the reference does. If either is in metres, the
+    grid stays as it is.
     """
     if not (grid.crs is not None and grid.crs.geographic and reference.crs is not None and reference.crs.geographic):
         return grid
@@ -87,48 +141,5 @@ def shift_by_turns(grid: GeoBox, reference: GeoBox) -> GeoBox:
 
 
 def _longitude(grid: GeoBox) -> float:
-    """The longitude of the middle of a grid of degrees."""
+    """Return the longitude of the middle of a grid of degrees."""
     return float((grid.affine * (grid.width / 2, grid.height / 2))[0])
-
-
-def _lacking(file: Any, what: str) -> str:
-    """What a file lacks, and how to place it by what it has instead."""
-    points, _ = file.gcps
-    if points:
-        return f"has ground control points and no {what}; warp it onto a grid, such as with gdalwarp -tps"
-    if file.rpcs is not None:
-        return f"has RPCs and no {what}; warp it onto a grid, such as with gdalwarp -rpc"
-    if what == "CRS":
-        return "has no CRS, so nobody knows where it lies; write one into it, such as with gdal_edit -a_srs"
-    return "has a CRS but no transform, so nobody knows where it lies; write one into it, or a world file"
-
-
-@lru_cache(maxsize=256)
-def _as_text(wkt: str) -> str:
-    code = rasterio.crs.CRS.from_wkt(wkt).to_epsg()  # looks through all that there are
-    return f"EPSG:{code}" if code else wkt
-
-
-@lru_cache(maxsize=256)
-def is_on_earth(crs: str) -> bool:
-    """Whether a CRS is one of places on Earth that maps can be drawn in: geographic or projected."""
-    try:
-        asked = CRS(crs)
-        asked.transformer_to_crs(_LONLAT)
-    except (CRSError, ProjError):  # of another planet
-        return False
-    return asked.geographic or asked.projected
-
-
-def _somewhere(grid: GeoBox) -> bool:
-    """Whether any place of a grid has a longitude and a latitude."""
-    assert grid.crs is not None
-    row, col = np.meshgrid(*(np.linspace(0, side, _POINTS) for side in grid.shape), indexing="ij")
-    x, y = grid.affine * (col.ravel(), row.ravel())
-    lon, lat = (np.abs(axis) for axis in grid.crs.transformer_to_crs(_LONLAT)(x, y))
-    return bool(((lon <= _MOST_DEGREES) & (lat <= 90)).any())
-
-
-def crs_of(geobox: GeoBox) -> str:
-    """The CRS of a grid for rasterio and geopandas: its EPSG code, else WKT."""
-    return str(geobox.crs)

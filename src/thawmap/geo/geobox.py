@@ -1,4 +1,4 @@
-"""The grids of windows."""
+"""Grids of windows."""
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -7,6 +7,6 @@ from thawmap.grid import Window
 
 
 def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
-    """The grid of a window, which may reach beyond the raster's own."""
+    """Return the grid of a window of another grid, beyond which it may reach."""
     shift = Affine.translation(window.col, window.row)
     return GeoBox((window.height, window.width), geobox.affine * shift, geobox.crs)

@@ -63,12 +63,15 @@ def pixel_metres(grid: GeoBox, rows: slice) -> tuple[float, float | _Positions]:
 
 
 def longest_side(grid: GeoBox, rows: slice) -> float:
-    """Return the longer side of the largest pixel in some rows, in metres of the projection."""
+    """Return the longer side of the largest pixel in some rows, in metres."""
     return max(float(np.max(side)) for side in pixel_metres(grid, rows))
 
 
 def ground_pixel_m(grid: GeoBox) -> tuple[float, float]:
-    """Return height and width in metres, on the ellipsoid, of the pixel in the middle of a grid."""
+    """Return height and width in metres of the pixel in the middle of a grid.
+
+    Measured on the ellipsoid, as `width_and_bearing` is; `pixel_metres` takes those of the projection.
+    """
     row, col = (side / 2 for side in grid.shape)
     lon, lat = _lonlat(grid, [col, col, col + 1], [row, row + 1, row])
     _, _, lengths = _ELLIPSOID.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
@@ -92,7 +95,9 @@ def width_and_bearing(grid: GeoBox) -> tuple[float, float]:
 
 
 def check_metres(grid: GeoBox, window: Window, *, name: str) -> None:
-    """Refuse a projection whose metres are not those of the ground, as Web Mercator's in the Arctic.
+    """Refuse a grid whose projection's metres are not metres on the ground.
+
+    Web Mercator's are not in the Arctic, where slopes would come out too small.
 
     Raises:
         DataError: If they differ by more than 15 % in the middle of the window.
@@ -116,10 +121,10 @@ def check_metres(grid: GeoBox, window: Window, *, name: str) -> None:
 
 
 def north_of(grid: GeoBox, window: Window) -> North:
-    """Return unit vectors to the true north in a window's pixels: along columns, along rows.
+    """Return the direction of true north in each pixel of a window.
 
-    Arrays (y, x), float32; `GRID_NORTH` on a grid of degrees. The columns of a polar or any other projection run north
-    at its central meridian only.
+    Unit vectors, along columns and along rows: arrays (y, x), float32; `GRID_NORTH` on a grid of degrees. The columns
+    of a polar or any other projection run north at its central meridian only.
     """
     if _crs(grid).geographic:
         return GRID_NORTH
@@ -131,7 +136,7 @@ def north_of(grid: GeoBox, window: Window) -> North:
 
 
 def _north_at(grid: GeoBox, row: _Positions, col: _Positions) -> tuple[_Positions, _Positions]:
-    """Return unit vectors (along columns, along rows) to the north in pixels of a projected grid."""
+    """Return the direction of north, along columns and rows, in pixels of a grid."""
     lon, lat = _lonlat(grid, col + 0.5, row + 0.5)
     x, y = _LONLAT.transformer_to_crs(_crs(grid))(lon, lat + _STEP_DEGREES)
     north_col, north_row = ~grid.affine * (np.asarray(x), np.asarray(y))
@@ -142,7 +147,7 @@ def _north_at(grid: GeoBox, row: _Positions, col: _Positions) -> tuple[_Position
 
 
 def _interpolate(nodes: _Positions, row: npt.NDArray[np.intp], col: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """Return values at every pixel of rows and columns, bilinear between nodes that are 64 px apart."""
+    """Return values (y, x) at pixels, bilinear between nodes 64 pixels apart."""
     down, right = row // _NODE_PX - row[0] // _NODE_PX, col // _NODE_PX - col[0] // _NODE_PX
     row_weight = ((row % _NODE_PX) / _NODE_PX).astype(np.float32)[:, None]
     col_weight = ((col % _NODE_PX) / _NODE_PX).astype(np.float32)
@@ -153,14 +158,17 @@ def _interpolate(nodes: _Positions, row: npt.NDArray[np.intp], col: npt.NDArray[
 
 
 def _lonlat(grid: GeoBox, cols: npt.ArrayLike, rows: npt.ArrayLike) -> tuple[_Positions, _Positions]:
-    """Return longitudes and latitudes of columns and rows, in pixels from a grid's corner; inf where it has none."""
+    """Return longitudes and latitudes of positions in pixels from a grid's corner.
+
+    Not finite where the CRS has no such point on Earth.
+    """
     x, y = grid.affine * (np.asarray(cols, np.float64), np.asarray(rows, np.float64))
     lon, lat = _crs(grid).transformer_to_crs(_LONLAT)(x, y)
     return np.asarray(lon, np.float64), np.asarray(lat, np.float64)
 
 
 def _sides(grid: GeoBox) -> tuple[float, float]:
-    """Return height and width of a grid's pixels in units of its CRS, also where it is turned."""
+    """Return height and width of a grid's pixels in units of its CRS."""
     affine = grid.affine
     return float(np.hypot(affine.b, affine.e)), float(np.hypot(affine.a, affine.d))
 
