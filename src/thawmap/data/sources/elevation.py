@@ -134,7 +134,7 @@ class _Piece:
 
 def _rises(piece: _Piece) -> list[Values]:
     """To the east and to the north: directions cannot be averaged, what they are made from can."""
-    return list(terrain.turned(*terrain.gradient(piece.height, pixel_m=piece.pixel_m, method="horn"), piece.north))
+    return list(terrain.east_north(*terrain.gradient(piece.height, pixel_m=piece.pixel_m, method="horn"), piece.north))
 
 
 _RECIPES: Mapping[str, Callable[[_Piece], list[Values]]] = {
