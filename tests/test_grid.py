@@ -131,6 +131,14 @@ def test_strips_follow_each_other_and_make_up_the_window(window, height):
     assert all(strip.height == height for strip in strips[:-1])
 
 
+@given(window=windows(), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_blocks_hold_every_pixel_of_a_window_once(window, height, width):
+    blocks = list(window.blocks(height, width))
+    assert set().union(*map(pixels, blocks)) == pixels(window)
+    assert sum(block.size for block in blocks) == window.size
+    assert list(window.blocks(height)) == list(window.blocks(height, height))
+
+
 @given(window=windows())
 def test_a_window_is_made_again_from_its_edges_and_shape(window):
     left, top, right, bottom = window.bounds

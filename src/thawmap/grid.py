@@ -162,6 +162,17 @@ class Window:
         for row in range(self.row, self.row + self.height, height):
             yield replace(self, row=row, height=min(height, self.row + self.height - row))
 
+    def blocks(self, height: int, width: int | None = None) -> Iterator[Self]:
+        """Yield the window in blocks of at most ``height`` x ``width`` px, row by row; unset, in squares.
+
+        >>> [block.bounds for block in Window.of_shape((5, 2)).blocks(3)]
+        [(0, 0, 2, 3), (0, 3, 2, 5)]
+        """
+        width = height if width is None else width
+        for strip in self.strips(height):
+            for col in range(self.col, self.col + self.width, width):
+                yield replace(strip, col=col, width=min(width, self.col + self.width - col))
+
 
 def starts(length: int, *, tile: int, overlap: int) -> list[int]:
     """Return the first pixels of the tiles that cover ``length`` pixels.
@@ -195,18 +206,6 @@ def spare(length: int, *, tile: int, overlap: int) -> int:
     """
     number = len(starts(length, tile=tile, overlap=overlap))
     return number * tile - (number - 1) * overlap - length
-
-
-def blocks(shape: tuple[int, int], *, side: int) -> Iterator[Window]:
-    """Yield windows of at most ``side`` x ``side`` px that cover a raster of ``shape`` once, row by row.
-
-    >>> [(block.row, block.height) for block in blocks((5, 2), side=3)]
-    [(0, 3), (3, 2)]
-    """
-    height, width = shape
-    for row in range(0, height, side):
-        for col in range(0, width, side):
-            yield Window(row=row, col=col, height=min(side, height - row), width=min(side, width - col))
 
 
 def ramp(length: int, *, overlap: int, form: Literal["linear", "cosine"] = "linear") -> npt.NDArray[np.float32]:

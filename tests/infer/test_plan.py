@@ -30,7 +30,7 @@ class Net:
 
 def pixels_of(cut):
     """How often each pixel of the scene lies in a window."""
-    seen = np.zeros(cut.shape, np.uint8)
+    seen = np.zeros(cut.shape, np.uint16)
     for tile in cut.tiles:
         top, left = max(tile.window.row, 0), max(tile.window.col, 0)
         assert top < tile.window.rows.stop

@@ -147,10 +147,7 @@ def preview(
     factor = math.ceil(max(scene.geobox.shape) / size)  # whole, so that files' overviews fit
     rows, cols = (math.ceil(side / factor) for side in scene.geobox.shape)
     geobox = GeoBox((rows, cols), scene.geobox.affine * Affine.scale(factor), scene.geobox.crs)
-    parts = [
-        Window(row=first, col=0, height=min(_PART_ROWS, rows - first), width=cols)
-        for first in range(0, rows, _PART_ROWS)
-    ]
+    parts = list(Window.of_shape((rows, cols)).strips(_PART_ROWS))
 
     def read(part: Window) -> Stack:
         return assemble(scene, layers, window_geobox(geobox, part), sources, optional=optional)

@@ -6,7 +6,7 @@ windows that cost nothing but reading as long as nothing valid is found there.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -263,16 +263,9 @@ class _Ground:
 
     def _tile(self, window: Window, rows: _Span, cols: _Span) -> Tile:
         """A window and its own part, which are said in the scene's rows and columns."""
-        margin = self.margin
-        (top, bottom), (left, right) = (
-            (min(max(first - margin, 0), side), min(max(end - margin, 0), side))
-            for (first, end), side in zip((rows, cols), self._scene, strict=True)
-        )
-        inside = bottom > top and right > left
-        return Tile(
-            window=replace(window, row=window.row - margin, col=window.col - margin),
-            own=Window(row=top, col=left, height=bottom - top, width=right - left) if inside else None,
-        )
+        back = (-self.margin, -self.margin)
+        own = Window.from_edges(top=rows[0], left=cols[0], bottom=rows[1], right=cols[1])
+        return Tile(window=window.shift(*back), own=own.shift(*back).clip(self._scene))
 
     def _span(self, valid: _Bools, axis: int) -> _Span | None:
         found = np.flatnonzero(valid)

@@ -9,7 +9,7 @@ have seen it, a row when no later window touches it.
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -120,7 +120,7 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
     So many readers share one window, and not each has its own: the networks wait for the first, and for memory's sake
     few should wait for them.
     """
-    inside = _within(tile.window, scene.geobox.shape)
+    inside = tile.window.clip((scene.geobox.height, scene.geobox.width))
     if inside is None or tile.own is None:
         return _NOTHING
 
@@ -129,14 +129,14 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
 
     if tile.own != inside and not any(assembled(strip)["valid"].any() for strip in _strips(tile.own)):
         return _NOTHING
-    image = np.empty((len(asked.names), inside.height, inside.width), np.float32)
-    valid = np.zeros((inside.height, inside.width), np.bool_)
-    strips = list(_strips(inside, together=readers if inside.height * inside.width > _SHARED_PX else 1))
+    image = np.empty((len(asked.names), *inside.shape), np.float32)
+    valid = np.zeros(inside.shape, np.bool_)
+    strips = list(_strips(inside, together=readers if inside.size > _SHARED_PX else 1))
     for strip, stack in zip(strips, in_order(assembled, strips, threads=readers, ahead=readers - 1), strict=True):
-        here = slice(strip.row - inside.row, strip.row - inside.row + strip.height)
-        valid[here] = stack["valid"]
+        rows, _ = strip.within(inside)
+        valid[rows] = stack["valid"]
         for number, name in enumerate(asked.names):
-            image[number, here] = stack[name]
+            image[number, rows] = stack[name]
     if not valid.any():
         return _NOTHING
     return _mirrored(image, valid, inside, tile.window)
@@ -144,30 +144,21 @@ def _read(scene: Scene, tile: Tile, asked: Asked, sources: Sequence[Source], rea
 
 def _mirrored(image: _Floats, valid: npt.NDArray[np.bool_], inside: Window, window: Window) -> _Piece:
     """A whole window of the part of it that lies in the scene: what lies beyond is mirrored."""
-    row, col = inside.row - window.row, inside.col - window.col
-    beyond = (row, window.height - row - inside.height), (col, window.width - col - inside.width)
+    inside = inside.shift(-window.row, -window.col)
+    beyond = tuple(
+        (axis.start, length - axis.stop) for axis, length in zip((inside.rows, inside.cols), window.shape, strict=True)
+    )
     if any(map(any, beyond)):
         image = np.pad(image, ((0, 0), *beyond), mode="symmetric")
         valid = np.pad(valid, beyond, mode="symmetric")
-    return _Piece(image=image, valid=valid, inside=replace(inside, row=row, col=col))
-
-
-def _within(window: Window, shape: Sequence[int]) -> Window | None:
-    """Clip a window to a raster of ``shape`` (rows, columns); None where nothing of it is left."""
-    (top, bottom), (left, right) = (
-        (max(part.start, 0), min(part.stop, side)) for part, side in zip((window.rows, window.cols), shape, strict=True)
-    )
-    if bottom <= top or right <= left:
-        return None
-    return Window(row=top, col=left, height=bottom - top, width=right - left)
+    return _Piece(image=image, valid=valid, inside=inside)
 
 
 def _strips(window: Window, *, together: int = 1) -> Iterator[Window]:
     """A window in parts, a multiple of ``together``, that are assembled at once; only what is kept takes memory."""
-    rounds = math.ceil(window.height * window.width / STRIP_PX / together)
+    rounds = math.ceil(window.size / STRIP_PX / together)
     step = max(min(math.ceil(window.height / (rounds * together)), STRIP_PX // window.width), 1)
-    for first in range(0, window.height, step):
-        yield replace(window, row=window.row + first, height=min(step, window.height - first))
+    return window.strips(step)
 
 
 class _Asking:

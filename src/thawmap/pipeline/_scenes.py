@@ -12,7 +12,7 @@ from thawmap.data.stack import Stack, check_ranges, preview
 from thawmap.errors import DataError, LabelError
 from thawmap.geo.crs import crs_name, crs_of
 from thawmap.geo.geobox import window_geobox
-from thawmap.grid import blocks
+from thawmap.grid import Window
 from thawmap.layers import LAYERS
 from thawmap.text import counted
 
@@ -99,7 +99,7 @@ def count_labels(candidate: Candidate, project: Project) -> dict[str, Any]:
 
     scene = project.open(candidate)
     counts = np.zeros(256, np.int64)
-    for block in blocks((scene.geobox.height, scene.geobox.width), side=_SIDE):
+    for block in Window.of_shape((scene.geobox.height, scene.geobox.width)).blocks(_SIDE):
         target = project.labels.burn(scene, window_geobox(scene.geobox, block))
         counts += np.bincount(target.ravel(), minlength=256)
     outlines = project.labels.outlines(scene)

@@ -26,7 +26,7 @@ from thawmap.data.stack import Stack
 from thawmap.errors import ConfigError
 from thawmap.files.atomic import atomic
 from thawmap.geo.geobox import window_geobox
-from thawmap.grid import Window, blocks
+from thawmap.grid import Window
 from thawmap.maps.replacing import replace_map, write_item
 from thawmap.maps.rows import Rows
 from thawmap.maps.write import NODATA, Exported, Provenance, as_written, export
@@ -97,14 +97,10 @@ def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
     height, width = place.geobox.shape
     fewest, most = _STRIP_ROWS
     step = min(max(_STRIP_PX // width, fewest), most)
-    for row in range(0, height, step):
-        tall = min(step, height - row)
-        parts = [
-            _fused(place, Window(row=row, col=part.col, height=tall, width=part.width), recipe)
-            for part in blocks((1, width), side=_BLOCK_PX)
-        ]
+    for strip in Window.of_shape((height, width)).strips(step):
+        parts = [_fused(place, block, recipe) for block in strip.blocks(strip.height, _BLOCK_PX)]
         probability, dates, spread = np.concatenate(parts, axis=2)
-        yield Fused(first_row=row, probability=probability, dates=dates.astype(np.uint16), spread=spread)
+        yield Fused(first_row=strip.row, probability=probability, dates=dates.astype(np.uint16), spread=spread)
 
 
 def preview(place: Place, *, size: int = 1024) -> Stack:
@@ -178,13 +174,12 @@ def _rows(
 def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
     """Probability, number of clear dates and spread (3, y, x), float32, of a window of the place's grid."""
     dates = place.over(window)
-    if len(dates) * window.height * window.width > _MOST and window.width > 1:
+    if len(dates) * window.size > _MOST and window.width > 1:
         half = window.width // 2
-        left = Window(row=window.row, col=window.col, height=window.height, width=half)
-        right = Window(row=window.row, col=window.col + half, height=window.height, width=window.width - half)
-        return np.concatenate([_fused(place, left, recipe), _fused(place, right, recipe)], axis=2)
+        halves = replace(window, width=half), replace(window, col=window.col + half, width=window.width - half)
+        return np.concatenate([_fused(place, part, recipe) for part in halves], axis=2)
     geobox = window_geobox(place.geobox, window)
-    result = np.full((3, window.height, window.width), np.nan, np.float32)
+    result = np.full((3, *window.shape), np.nan, np.float32)
     result[1] = 0
     if not dates:
         return result

@@ -22,7 +22,6 @@ from scipy.sparse.csgraph import connected_components
 from shapely.geometry import Polygon
 
 from thawmap.data.raster.io import raster_info, read_raster
-from thawmap.data.raster.mosaic import overlap
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.geo.crs import EQUAL_AREA, to_pixels
@@ -122,7 +121,7 @@ class Place:
 
     def over(self, window: Window) -> list[list[Map]]:
         """Its maps over some of its pixels, those of one day together."""
-        dates = [[one for one, under in date if overlap(under, window)] for date in self.dates]
+        dates = [[one for one, under in date if under.intersect(window)] for date in self.dates]
         return [date for date in dates if date]
 
 
@@ -202,10 +201,8 @@ def _common_grid(maps: Sequence[Map], areas: Mapping[str, float]) -> GeoBox:
         return float(f"{side:.1e}"), -sharing[_lattice(one.geobox)], one.id  # resolutions are known to two digits
 
     finest = min(maps, key=rank).geobox
-    under = [_under(finest, one.geobox) for one in maps]
-    top, left = min(window.row for window in under), min(window.col for window in under)
-    bottom, right = max(window.rows.stop for window in under), max(window.cols.stop for window in under)
-    return window_geobox(finest, Window(row=top, col=left, height=bottom - top, width=right - left))
+    under = (_under(finest, one.geobox) for one in maps)
+    return window_geobox(finest, Window.around(under))
 
 
 def _lattice(geobox: GeoBox) -> tuple[object, ...]:
@@ -221,7 +218,7 @@ def _under(grid: GeoBox, other: GeoBox) -> Window:
     col, row = to_pixels(grid, other.crs, *_ring(other))
     left, top = (int(np.floor(axis.min() + _SNAP_PX)) for axis in (col, row))
     right, bottom = (int(np.ceil(axis.max() - _SNAP_PX)) for axis in (col, row))
-    return Window(row=top, col=left, height=bottom - top, width=right - left)
+    return Window.from_edges(top=top, left=left, bottom=bottom, right=right)
 
 
 def _outline(geobox: GeoBox) -> Polygon:

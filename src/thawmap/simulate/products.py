@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from thawmap.data.raster import io
 from thawmap.files.atomic import write_text
-from thawmap.grid import Window, blocks
+from thawmap.grid import Window
 from thawmap.simulate.imaging import CLEAR, CLOUD, HEAVY_HAZE, LIGHT_HAZE, SHADOW, SNOW, Sky, draw_sky, photograph
 from thawmap.simulate.landscape import heights, visible
 from thawmap.simulate.noise import Field, Lattice, Mask
@@ -114,23 +114,15 @@ def write_image(folder: Path, image: Image) -> None:
         io.raster_writer(folder / f"{image.id}_3B_AnalyticMS_SR_clip.tif", geobox, _OPTICAL) as optical,
         io.raster_writer(folder / f"{image.id}_3B_udm2_clip.tif", geobox, _UDM2) as udm2,
     ):
-        for strip in _strips(image.footprint.shape):
-            parts = [_expose(image, block) for block in strip]
-            optical.write(strip[0].row, np.concatenate([part[0] for part in parts], axis=2))
+        for strip in Window.of_shape(image.footprint.shape).strips(_BLOCK_PX):
+            parts = [_expose(image, block) for block in strip.blocks(_BLOCK_PX)]
+            optical.write(strip.row, np.concatenate([part[0] for part in parts], axis=2))
             mask = np.concatenate([part[1] for part in parts], axis=2)
-            udm2.write(strip[0].row, mask)
+            udm2.write(strip.row, mask)
             counts[: CLOUD + 1] += mask[: CLOUD + 1].sum(axis=(1, 2), dtype=np.int64)
             counts[-1] += int((mask[6] > 0).sum())
     text = json.dumps(_metadata(image, counts), indent=2)
     write_text(folder / f"{image.id}_metadata.json", text + "\n")
-
-
-def _strips(shape: tuple[int, int]) -> Iterator[list[Window]]:
-    """The blocks of a raster, one row of blocks after the other."""
-    height, width = shape
-    for row in range(0, height, _BLOCK_PX):
-        rows = min(_BLOCK_PX, height - row)
-        yield [Window(row=row, col=one.col, height=rows, width=one.width) for one in blocks((1, width), side=_BLOCK_PX)]
 
 
 def _part(lattice: Lattice, block: Window) -> Lattice:
@@ -230,10 +222,9 @@ def write_elevation(folder: Path, place: Place) -> None:
         row, col = tile.row // _DEM_TILE_PX + 500, tile.col // _DEM_TILE_PX + 500
         path = folder / f"{place.name}_{row:03d}_{col:03d}_2m_dem.tif"
         with io.raster_writer(path, polar_grid(tile, _DEM_M), _DEM) as writer:
-            for strip in _strips(tile.shape):
-                writer.write(
-                    strip[0].row, np.concatenate([_elevation(place, _part(tile, block)) for block in strip], axis=1)
-                )
+            for strip in Window.of_shape(tile.shape).strips(_BLOCK_PX):
+                parts = [_elevation(place, _part(tile, block)) for block in strip.blocks(_BLOCK_PX)]
+                writer.write(strip.row, np.concatenate(parts, axis=1))
 
 
 def _tiles(cells: Lattice) -> Iterator[Lattice]:
@@ -267,16 +258,9 @@ def write_trends(folder: Path, place: Place) -> None:
     cells = polar_cells(place.region, place.footprint.pad(_PIXEL_SHIFT), metres=_TREND_M, margin_m=_TREND_MARGIN_M)
     side = 128
     with io.raster_writer(folder / f"{place.name}_tcvis.tif", polar_grid(cells, _TREND_M), _TRENDS) as writer:
-        for row in range(0, cells.height, side):
-            height = min(side, cells.height - row)
-            across = [
-                _trend_codes(
-                    place,
-                    _part(cells, Window(row=row, col=col, height=height, width=min(side, cells.width - col))),
-                )
-                for col in range(0, cells.width, side)
-            ]
-            writer.write(row, np.concatenate(across, axis=2))
+        for strip in Window.of_shape(cells.shape).strips(side):
+            parts = [_trend_codes(place, _part(cells, block)) for block in strip.blocks(side)]
+            writer.write(strip.row, np.concatenate(parts, axis=2))
 
 
 def _trend_codes(place: Place, cells: Lattice) -> npt.NDArray[np.uint8]:

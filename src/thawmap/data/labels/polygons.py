@@ -23,14 +23,12 @@ from thawmap.config import LabelSettings
 from thawmap.data.labels.attributes import day_of, numbers, period, scene_id, texts
 from thawmap.data.labels.footprints import Astray, astray, footprint
 from thawmap.data.raster.io import raster_info, read_raster
-from thawmap.data.raster.mosaic import overlap
 from thawmap.data.raster.resample import footprint as under_grid
 from thawmap.data.sources.base import Scene
 from thawmap.data.vector.io import read_vector
 from thawmap.errors import DataError, LabelError
 from thawmap.geo.crs import crs_of
 from thawmap.geo.shapes import Rows, ShapeIndex, Shapes, is_finite, meridian_of, reproject
-from thawmap.grid import Window
 
 _log = logging.getLogger(__name__)
 
@@ -272,10 +270,7 @@ def _check_raster(path: Path, scene: Scene, settings: LabelSettings) -> None:
     """Refuse a raster that lies beside its scene, or calls one number both missing and labelled."""
     info = raster_info(path)
     under = under_grid(info.geobox, scene.geobox)
-    if (
-        under is None
-        or overlap(under, Window(row=0, col=0, height=info.geobox.height, width=info.geobox.width)) is None
-    ):
+    if under is None or under.clip((info.geobox.height, info.geobox.width)) is None:
         msg = f"{path} lies beside its scene {scene.id}, so that nothing is labelled; correct its CRS or its transform"
         raise LabelError(msg)
     nodata = info.nodata

@@ -63,7 +63,7 @@ class TileSet:
 
     def within(self, window: Window) -> list[Tile]:
         """Return the tiles that a window of the tile set's grid touches."""
-        return self._touched(_box(window))
+        return self._touched(shapely.box(*window.bounds))
 
     def under(self, geobox: GeoBox) -> list[Tile]:
         """Return the tiles that another grid touches, in any CRS."""
@@ -72,7 +72,7 @@ class TileSet:
     def covers(self, geobox: GeoBox) -> bool:
         """Return whether tiles lie under all of another grid."""
         outline = self._outline(geobox)
-        tiles = shapely.union_all([_box(tile.window) for tile in self._touched(outline)])
+        tiles = shapely.union_all([shapely.box(*tile.window.bounds) for tile in self._touched(outline)])
         return bool(not shapely.is_empty(outline) and shapely.covers(tiles, outline))
 
     def _touched(self, shape: Any) -> list[Tile]:
@@ -297,13 +297,14 @@ def _tile_set(headers: Sequence[RasterInfo]) -> TileSet:
     top, left = (min(axis) for axis in zip(*offsets, strict=True))
     tiles = tuple(
         Tile(
-            info=info, window=Window(row=row - top, col=col - left, height=info.geobox.height, width=info.geobox.width)
+            info=info,
+            window=Window.of_shape((info.geobox.height, info.geobox.width)).shift(row - top, col - left),
         )
         for info, (row, col) in zip(headers, offsets, strict=True)
     )
-    shape = (max(tile.window.rows.stop for tile in tiles), max(tile.window.cols.stop for tile in tiles))
+    shape = Window.around(tile.window for tile in tiles).shape
     grid = GeoBox(shape, first.affine * Affine.translation(left, top), first.crs)
-    return TileSet(grid=grid, tiles=tiles, _tree=shapely.STRtree([_box(tile.window) for tile in tiles]))
+    return TileSet(grid=grid, tiles=tiles, _tree=shapely.STRtree([shapely.box(*tile.window.bounds) for tile in tiles]))
 
 
 def _join_antimeridian(offsets: Sequence[tuple[int, int]], grid: GeoBox) -> list[tuple[int, int]]:
@@ -320,7 +321,3 @@ def _join_antimeridian(offsets: Sequence[tuple[int, int]], grid: GeoBox) -> list
     gaps = [(cols[0] + around_px if number == 0 else cols[number]) - cols[number - 1] for number in range(len(cols))]
     start = cols[int(np.argmax(gaps))]
     return [(row, start + (col - start) % round(around_px)) for row, col in offsets]
-
-
-def _box(window: Window) -> Any:
-    return shapely.box(window.col, window.row, window.cols.stop, window.rows.stop)

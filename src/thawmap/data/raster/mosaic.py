@@ -83,13 +83,12 @@ class View:
         """
         if self.step > 1 and self.content.nodata is not None:
             return self._read_strips(window)
-        values = np.full((len(self.content.bands), window.height, window.width), np.nan, np.float32)
-        for tile in self.tile_set.within(_finer(window, self.step)):
-            shared = overlap(window, _coarser(tile.window, self.step))
+        values = np.full((len(self.content.bands), *window.shape), np.nan, np.float32)
+        for tile in self.tile_set.within(window.scale(self.step)):
+            shared = window.intersect(tile.window.coarsen(self.step))
             if shared is None:
                 continue
-            top, left = shared.row - window.row, shared.col - window.col
-            under_tile = values[:, top : top + shared.height, left : left + shared.width]
+            under_tile = values[:, *shared.within(window)]
             gap = np.isnan(under_tile)
             if gap.any():  # else tiles before it know all of its pixels: it is not opened
                 np.copyto(under_tile, self._read_tile(tile, shared), where=gap)
@@ -119,7 +118,7 @@ class View:
 
         Of blocks that the tile's edge cuts, the mean of the pixels inside.
         """
-        means = np.empty((len(self.content.bands), window.height, window.width), np.float32)
+        means = np.empty((len(self.content.bands), *window.shape), np.float32)
         for rows, top, tall in _spans(window.rows, self.step, tile.window.rows):
             for cols, left, wide in _spans(window.cols, self.step, tile.window.cols):
                 pixels = Window(row=top, col=left, height=tall, width=wide)
@@ -133,13 +132,10 @@ class View:
         The means in a file's overviews have taken a ``nodata`` that only the settings know for a value.
         """
         step, single = self.step, View(tile_set=self.tile_set, content=self.content)
-        lines = max(1, _MAX_NUMBERS // (window.width * step * step))
         strips = []
-        for first in range(0, window.height, lines):
-            count = min(lines, window.height - first)
-            strip = Window(row=window.row + first, col=window.col, height=count, width=window.width)
-            pixels = single.read(_finer(strip, step))
-            strips.append(_means(pixels.reshape(len(pixels), count, step, window.width, step)))
+        for strip in window.strips(max(1, _MAX_NUMBERS // (window.width * step * step))):
+            pixels = single.read(strip.scale(step))
+            strips.append(_means(pixels.reshape(len(pixels), strip.height, step, strip.width, step)))
         return np.concatenate(strips, axis=1)
 
     def _refuse(self, tile: Tile, window: Window, impossible: npt.NDArray[np.bool_]) -> None:
@@ -151,10 +147,9 @@ class View:
             DataError: Always.
         """
         _, row, col = (int(axis) for axis in np.argwhere(impossible)[0])
-        radius = 0 if self.step == 1 else _SEARCH_RADIUS
-        side = 1 + 2 * radius
-        searched = Window(row=window.row + row - radius, col=window.col + col - radius, height=side, width=side)
-        pixels = overlap(_finer(searched, self.step), tile.window)
+        block = Window(row=window.row + row, col=window.col + col, height=1, width=1)
+        searched = block.pad(0 if self.step == 1 else _SEARCH_RADIUS)
+        pixels = searched.scale(self.step).intersect(tile.window)
         assert pixels is not None
         stored = _read_pixels(tile, pixels, self.content)
         scale, offset = self.content.encoding(tile.info)
@@ -212,13 +207,12 @@ def _fill(result: Values, view: View, geobox: GeoBox, make: Make) -> None:
     """
     if not np.isnan(result).any():
         return
-    everything = Window(row=0, col=0, height=view.grid.height, width=view.grid.width)
     under = footprint(view.grid, geobox)
-    window = None if under is None else overlap(under, everything)
+    window = None if under is None else under.clip((view.grid.height, view.grid.width))
     if window is None or not view.tile_set.under(geobox):
         return
     rows, cols = geobox.shape
-    if len(result) * window.height * window.width > _MAX_NUMBERS and max(rows, cols) > 1:
+    if len(result) * window.size > _MAX_NUMBERS and max(rows, cols) > 1:
         middle, along_rows = max(rows, cols) // 2, rows >= cols
         for half in (slice(None, middle), slice(middle, None)):
             axes = (half, slice(None)) if along_rows else (slice(None), half)
@@ -240,17 +234,9 @@ def coarseness(grid: GeoBox, geobox: GeoBox) -> float:
     return float(np.sqrt(area)) if np.isfinite(area) else 1.0
 
 
-def overlap(one: Window, other: Window) -> Window | None:
-    """What two windows share; None where that is nothing."""
-    top, left = max(one.row, other.row), max(one.col, other.col)
-    height, width = min(one.rows.stop, other.rows.stop) - top, min(one.cols.stop, other.cols.stop) - left
-    return Window(row=top, col=left, height=height, width=width) if height > 0 and width > 0 else None
-
-
 def _read_pixels(tile: Tile, window: Window, content: Content) -> Values:
     """Read stored numbers (band, y, x) of a tile in a window of its tile set's grid."""
-    row, col = window.row - tile.window.row, window.col - tile.window.col
-    grid = window_geobox(tile.info.geobox, Window(row=row, col=col, height=window.height, width=window.width))
+    grid = window_geobox(tile.info.geobox, window.shift(-tile.window.row, -tile.window.col))
     values: Values = read_raster(tile.info.path, grid, bands=content.bands, nodata=content.nodata)
     return values
 
@@ -264,17 +250,6 @@ def _means(blocks: Values) -> Values:
     number = finite.sum(axis=(2, 4))
     total = np.where(finite, blocks, 0).sum(axis=(2, 4))
     return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
-
-
-def _finer(window: Window, step: int) -> Window:
-    """The pixels of a window of blocks."""
-    return Window(row=window.row * step, col=window.col * step, height=window.height * step, width=window.width * step)
-
-
-def _coarser(window: Window, step: int) -> Window:
-    """The blocks that a window of pixels touches."""
-    row, col = window.row // step, window.col // step
-    return Window(row=row, col=col, height=-(-window.rows.stop // step) - row, width=-(-window.cols.stop // step) - col)
 
 
 def _spans(blocks: slice, step: int, tile: slice) -> Iterator[tuple[slice, int, int]]:

@@ -106,11 +106,9 @@ def _read_coarser(file: Upright, grid: GeoBox, geobox: GeoBox, times: int, choic
     window = _aligned(blocks, geobox)
     assert window is not None
     values = np.full((len(choice.bands), *geobox.shape), np.nan, np.float32)
-    inside = _inside((blocks.height, blocks.width), window)
+    inside = window.clip((blocks.height, blocks.width))
     if inside is not None:
-        top, left = inside.row - window.row, inside.col - window.col
-        blocks_inside = read_blocks(file, _pixels(inside, (times, times)), (inside.height, inside.width), choice)
-        values[:, top : top + inside.height, left : left + inside.width] = blocks_inside
+        values[:, *inside.within(window)] = read_blocks(file, inside.scale(times), inside.shape, choice)
     return values
 
 
@@ -128,13 +126,12 @@ def _aligned(grid: GeoBox, geobox: GeoBox) -> Window | None:
 
 def _read_window(file: Upright, window: Window, choice: Choice) -> _Values:
     """Read a window of the file's own pixels; NaN where missing or outside."""
-    inside = _inside(file.shape, window)
+    inside = window.clip(file.shape)
     if inside == window:
         return _read_inside(file, window, choice)
-    values = np.full((len(choice.bands), window.height, window.width), np.nan, np.float32)
+    values = np.full((len(choice.bands), *window.shape), np.nan, np.float32)
     if inside is not None:
-        top, left = inside.row - window.row, inside.col - window.col
-        values[:, top : top + inside.height, left : left + inside.width] = _read_inside(file, inside, choice)
+        values[:, *inside.within(window)] = _read_inside(file, inside, choice)
     return values
 
 
@@ -180,14 +177,6 @@ def _as_float(stored: npt.NDArray[Any], missing: Iterable[float | None]) -> _Val
     return values
 
 
-def _inside(shape: tuple[int, int], window: Window) -> Window | None:
-    """Return the part of a window inside a raster of ``shape``; None without one."""
-    top, left = max(window.row, 0), max(window.col, 0)
-    height = min(window.row + window.height, shape[0]) - top
-    width = min(window.col + window.width, shape[1]) - left
-    return Window(row=top, col=left, height=height, width=width) if height > 0 and width > 0 else None
-
-
 def _file_window(window: Window) -> FileWindow:
     return FileWindow(window.col, window.row, window.width, window.height)
 
@@ -206,12 +195,12 @@ def _read_warped(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) ->
     step = (_step(under.rows, rows), _step(under.cols, cols))
     blocks = GeoBox((rows // step[0], cols // step[1]), grid.affine * Affine.scale(step[1], step[0]), grid.crs)
     under = _footprint(blocks, geobox)
-    needed = None if under is None else _inside((rows // step[0], cols // step[1]), under.window)
+    needed = None if under is None else under.window.clip((blocks.height, blocks.width))
     if needed is None:
         return missing
-    if needed.height * needed.width * len(choice.bands) > _MAX_NUMBERS and max(geobox.shape) > 1:
+    if needed.size * len(choice.bands) > _MAX_NUMBERS and max(geobox.shape) > 1:
         return _read_halves(file, grid, geobox, choice)
-    values = read_blocks(file, _pixels(needed, step), (needed.height, needed.width), choice)
+    values = read_blocks(file, needed.scale(*step), needed.shape, choice)
     values_grid = GeoBox(values.shape[1:], blocks.affine * Affine.translation(needed.col, needed.row), grid.crs)
     return warp(values, values_grid, geobox, resampling=choice.resampling)
 
@@ -250,19 +239,11 @@ def read_blocks(file: Upright, pixels: Window, shape: tuple[int, int], choice: C
         if means.dtype.kind != "f" or np.isfinite(np.ma.filled(means, 0)).all():
             return _unmasked(means, None)  # else one number that is not finite has spoilt all of its block
     values = np.empty((len(bands), *shape), np.float32)
-    lines = max(1, _STRIP_ROWS // tall)
-    for first in range(0, shape[0], lines):
-        strip = replace(pixels, row=pixels.row + first * tall, height=min(lines, shape[0] - first) * tall)
-        stored = _read_window(file, strip, choice)
+    for strip in Window.of_shape(shape).strips(max(1, _STRIP_ROWS // tall)):
+        stored = _read_window(file, strip.scale(tall, wide).shift(pixels.row, pixels.col), choice)
         middles = stored[:, tall // 2 :: tall, wide // 2 :: wide]
-        values[:, first : first + lines] = middles if nearest else _mean(stored, tall, wide)
+        values[:, strip.rows] = middles if nearest else _mean(stored, tall, wide)
     return values
-
-
-def _pixels(blocks: Window, step: tuple[int, int]) -> Window:
-    """Return the window of pixels that a window of blocks of ``step`` (rows, columns) is."""
-    tall, wide = step
-    return Window(row=blocks.row * tall, col=blocks.col * wide, height=blocks.height * tall, width=blocks.width * wide)
 
 
 def _mean(values: _Values, tall: int, wide: int) -> _Values:

@@ -153,15 +153,9 @@ def _made(view: View, window: Window, layers: Sequence[str], settings: Elevation
     """Layers (band, y, x) of a window of a view's grid."""
     check_metres(view.grid, window, name=str(settings.path))
     high, wide = _reach(view.grid, window, settings) if "relative_elevation" in layers else (1, 1)
-    around = Window(
-        row=window.row - high,
-        col=window.col - wide,
-        height=window.height + 2 * high,
-        width=window.width + 2 * wide,
-    )
+    around = window.pad(high, wide)
     piece = _Piece(height=view.read(around)[0], grid=view.grid, window=around, settings=settings)
-    inner = (slice(high, high + window.height), slice(wide, wide + window.width))
-    return np.stack([band[inner] for name in layers for band in _RECIPES[name](piece)])
+    return np.stack([band[window.within(around)] for name in layers for band in _RECIPES[name](piece)])
 
 
 def _reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[int, int]:
@@ -171,7 +165,7 @@ def _reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[i
         DataError: If it sees none, or so many that memory cannot hold them.
     """
     high, _ = terrain.reach(pixel_metres(grid, window.rows), settings.window_m)
-    seen = slice(window.rows.start - high, window.rows.stop + high)
+    seen = window.pad(high, 0).rows
     high, wide = terrain.reach(pixel_metres(grid, seen), settings.window_m)
     if min(high, wide) < 1:
         side = longest_side(grid, seen)

@@ -26,7 +26,7 @@ from thawmap.data.sources.base import Scene
 from thawmap.data.vector.io import read_vector
 from thawmap.errors import DataError
 from thawmap.geo.geobox import window_geobox
-from thawmap.grid import Window, blocks
+from thawmap.grid import Window
 from thawmap.maps.item import read_item
 from thawmap.model.metrics.boundaries import boundary_counts
 from thawmap.model.metrics.objects import Comparison, Detections
@@ -261,19 +261,20 @@ def _look(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
     rows, cols = (-(-side // _BLOCK) for side in compared.shape)
     shapes = dict.fromkeys(thresholds, Shapes.empty())
     sums = _Sums(occupied=np.zeros((rows, cols), np.bool_), shapes=shapes, histogram=Histogram.empty())
-    for window in blocks(compared.shape, side=_SIDE):
-        probability, target = compared.read(_grown(window))
+    for window in Window.of_shape(compared.shape).blocks(_SIDE):
+        padded = window.pad(BOUNDARY_PX)  # for the boundaries; beyond the map all is missing
+        probability, target = compared.read(padded)
         inner = np.zeros(target.shape, np.bool_)
-        inner[BOUNDARY_PX:-BOUNDARY_PX, BOUNDARY_PX:-BOUNDARY_PX] = True
+        inner[window.within(padded)] = True
         known = np.isfinite(probability)
         for name, value in thresholds.items():
-            objects = compared.objects(_grown(window), probability, value)
+            objects = compared.objects(padded, probability, value)
             bands = boundary_counts(objects, target, known, width=BOUNDARY_PX, within=inner)
             sums.shapes[name] += replace(Shapes.empty(), boundary=bands)
-        _note(sums, window, probability[inner].reshape(window.height, -1), target[inner].reshape(window.height, -1))
+        _note(sums, window, probability[window.within(padded)], target[window.within(padded)])
         something = inner & ((probability > min(thresholds.values())) | (known & (target == 1)))
-        places = (np.nonzero(something)[0] + window.row, np.nonzero(something)[1] + window.col)
-        sums.occupied[tuple((place - BOUNDARY_PX) // _BLOCK for place in places)] = True
+        row, col = np.nonzero(something)
+        sums.occupied[(row + padded.row) // _BLOCK, (col + padded.col) // _BLOCK] = True
     return sums
 
 
@@ -283,10 +284,9 @@ def _note(sums: _Sums, window: Window, probability: npt.NDArray[np.float64], tar
     sums.histogram += histogram(probability, target, known)
     sums.ignored += int((target == IGNORE).sum())
     sums.missing += int(((target != IGNORE) & ~known).sum())
-    for part in blocks(target.shape, side=_LOOK):
-        here = (part.rows, part.cols)
-        place = Window(row=window.row + part.row, col=window.col + part.col, height=part.height, width=part.width)
-        rich = (float((known[here] & (target[here] == 1)).sum()), float(np.nansum(probability[here])), place)
+    for part in window.blocks(_LOOK):
+        here = part.within(window)
+        rich = (float((known[here] & (target[here] == 1)).sum()), float(np.nansum(probability[here])), part)
         sums.richest = max(sums.richest, rich, key=lambda item: item[:2])
 
 
@@ -294,7 +294,7 @@ def _objects(compared: _Compared, occupied: Bools, thresholds: Mapping[str, floa
     """The second pass: objects by the name of the threshold."""
     found = dict.fromkeys(thresholds, Shapes.empty())
     for window, kept in _clusters(occupied, compared.shape):
-        if window.height * window.width > _LARGEST:
+        if window.size > _LARGEST:
             return dict.fromkeys(thresholds, Shapes(matched=None, ranked=None))
         inside = kept.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[: window.height, : window.width]
         probability, target = compared.read(window)
@@ -324,27 +324,19 @@ def _clusters(occupied: Bools, shape: tuple[int, int]) -> Iterator[tuple[Window,
     number, _ = ndimage.label(occupied)
     side = max(_SIDE // _BLOCK, 1)
     homes: dict[tuple[int, ...], list[int]] = {}
-    boxes = ndimage.find_objects(number)
+    boxes = [
+        Window.from_edges(top=rows.start, left=cols.start, bottom=rows.stop, right=cols.stop)
+        for rows, cols in ndimage.find_objects(number)
+    ]
     for index, box in enumerate(boxes):
-        first, last = tuple(one.start // side for one in box), tuple((one.stop - 1) // side for one in box)
+        left, top, right, bottom = box.bounds
+        first, last = (top // side, left // side), ((bottom - 1) // side, (right - 1) // side)
         homes.setdefault(first if first == last else (*first, index), []).append(index)
     for members in homes.values():
-        rows, cols = (
-            slice(min(boxes[one][axis].start for one in members), max(boxes[one][axis].stop for one in members))
-            for axis in (0, 1)
-        )
-        row, col = rows.start * _BLOCK, cols.start * _BLOCK
-        height, width = min(rows.stop * _BLOCK, shape[0]) - row, min(cols.stop * _BLOCK, shape[1]) - col
-        kept = np.isin(number[rows, cols], [one + 1 for one in members])
-        yield Window(row=row, col=col, height=height, width=width), kept
-
-
-def _grown(window: Window) -> Window:
-    """The window with a rim for the boundaries; nothing is known beyond the map."""
-    rim = BOUNDARY_PX
-    return Window(
-        row=window.row - rim, col=window.col - rim, height=window.height + 2 * rim, width=window.width + 2 * rim
-    )
+        window = Window.around(boxes[one] for one in members)
+        pixels = window.scale(_BLOCK).clip(shape)
+        assert pixels is not None
+        yield pixels, np.isin(number[window.rows, window.cols], [one + 1 for one in members])
 
 
 def _whole(window: Window, shape: tuple[int, int]) -> Window:

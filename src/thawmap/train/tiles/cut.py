@@ -9,7 +9,7 @@ alone, so its tiles do too, whoever cuts it. The folder takes its name when it i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -205,15 +205,12 @@ def _blocks(shape: tuple[int, int], settings: TileSettings) -> Iterator[_Block]:
     for top in range(0, len(rows), most):
         for left in range(0, len(cols), most):
             down, across = range(len(rows))[top : top + most], range(len(cols))[left : left + most]
-            height, width = rows[down[-1]] + size - rows[top], cols[across[-1]] + size - cols[left]
-            yield _Block(
-                window=Window(row=rows[top], col=cols[left], height=height, width=width),
-                tiles=tuple(
-                    (y * len(cols) + x, Window(row=rows[y], col=cols[x], height=size, width=size))
-                    for y in down
-                    for x in across
-                ),
-            )
+            tiles = {
+                y * len(cols) + x: Window(row=rows[y], col=cols[x], height=size, width=size)
+                for y in down
+                for x in across
+            }
+            yield _Block(window=Window.around(tiles.values()), tiles=tuple(tiles.items()))
 
 
 def _cut(
@@ -227,21 +224,21 @@ def _cut(
 ) -> list[_Tile]:
     """The tiles of a block that are worth keeping: enough of them is valid, and some of that is labelled."""
     window, geobox = block.window, window_geobox(scene.geobox, block.window)
-    height = min(window.height, scene.geobox.shape[0] - window.row)
-    width = min(window.width, scene.geobox.shape[1] - window.col)
-    inside = np.zeros((window.height, window.width), np.bool_)
-    inside[:height, :width] = True
+    on_scene = window.clip(_shape(scene))
+    assert on_scene is not None
+    inside = np.zeros(window.shape, np.bool_)
+    inside[on_scene.within(window)] = True
     target = np.where(inside, labels.burn(scene, geobox), IGNORE)
     labelled = target != IGNORE
     if not labelled.any():
         return []
     stored = [code.name for code in codes]
     wanted = list(dict.fromkeys([*(one.name for one in config.input_layers), *stored]))
-    stack = assemble(scene, wanted, window_geobox(scene.geobox, replace(window, height=height, width=width)), sources)
-    beyond = ((0, window.height - height), (0, window.width - width))
+    stack = assemble(scene, wanted, window_geobox(scene.geobox, on_scene), sources)
+    beyond = ((0, window.height - on_scene.height), (0, window.width - on_scene.width))
     valid = np.pad(stack["valid"], beyond, mode="symmetric")
     learnt = valid & labelled
-    parts = [(number, tile, _within(block, tile)) for number, tile in block.tiles]
+    parts = [(number, tile, tile.within(window)) for number, tile in block.tiles]
     parts = [
         (number, tile, part)
         for number, tile, part in parts
@@ -267,12 +264,6 @@ def disk_bytes(config: Config, sources: Sequence[Source]) -> float:
 
 def _shape(scene: Scene) -> tuple[int, int]:
     return scene.geobox.height, scene.geobox.width
-
-
-def _within(block: _Block, tile: Window) -> tuple[slice, slice]:
-    """Where a tile lies in its block."""
-    top, left = tile.row - block.window.row, tile.col - block.window.col
-    return slice(top, top + tile.height), slice(left, left + tile.width)
 
 
 def _create(
@@ -310,9 +301,8 @@ def _create(
 def _row(scene: Scene, tile: _Tile) -> dict[str, Any]:
     """A tile's row of the index; the footprint, in the scene's CRS, is its part that lies on the scene."""
     window = tile.window
-    height = min(window.height, scene.geobox.shape[0] - window.row)
-    width = min(window.width, scene.geobox.shape[1] - window.col)
-    inside = Window(row=window.row, col=window.col, height=height, width=width)
+    inside = window.clip(_shape(scene))
+    assert inside is not None
     positive = int((tile.valid & (tile.target == 1)).sum())
     return {
         "tile_id": f"{scene.id}/{tile.number}",
@@ -324,7 +314,7 @@ def _row(scene: Scene, tile: _Tile) -> dict[str, Any]:
         "col": window.col,
         "positive": positive > 0,
         "positive_pixels": positive,
-        "valid_share": float(tile.valid[:height, :width].mean()),
+        "valid_share": float(tile.valid[inside.within(window)].mean()),
         "geometry": window_geobox(scene.geobox, inside).extent.geom,
     }
 
