@@ -1,6 +1,6 @@
-"""The layers a model can see: names, physical units, network ranges and storage codes.
+"""Layers that a model can see: names, units, network ranges and storage codes.
 
-A layer's values are float32 in physical units, NaN where missing (DESIGN, section 3). ``low`` and ``high``
+A layer's values are float32 in physical units, NaN where missing. ``low`` and ``high``
 are the network range: x = (v - low) / (high - low). ``code_low`` and ``code_step`` store a value in 16 bits,
 wide enough for snow and shadow, fine enough to lose nothing that a sensor can see.
 """
@@ -18,7 +18,7 @@ CODES = 65534
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One input of a model: its name, units, and the range that the network sees as 0..1.
+    """One input of a model: name, units, range of the network, codes of the store.
 
     Attributes:
         name: Unique lower-case name.
@@ -55,14 +55,17 @@ class Layer:
 
 
 def _reflectance(name: str) -> Layer:
+    """Return the layer of a band of surface reflectance."""
     return Layer(name=name, units="1", low=-0.1, high=0.5, optical=True, code_low=-0.2, code_step=2.5e-5)
 
 
 def _index(name: str) -> Layer:
+    """Return the layer of a normalised difference of two bands."""
     return Layer(name=name, units="1", low=-1.0, high=1.0, code_low=-1.0, code_step=2.0 / CODES)
 
 
 def _trend(name: str) -> Layer:
+    """Return the layer of the trend of a tasseled-cap component."""
     return Layer(name=name, units="1/decade", low=-0.12, high=0.12, code_low=-0.24, code_step=0.48 / CODES)
 
 
@@ -97,30 +100,29 @@ PAPER_LAYERS = (
 
 
 def layer(name: str, *, low: float | None = None, high: float | None = None, clip: bool = True) -> Layer:
-    """The layer called ``name``, with its known range or the given one.
+    """Return the layer of a name, with its usual range or the given one.
 
-    A name that is not known becomes a layer of its own when both ends of its range are given. A range that is
-    wider than the storage codes of a known layer gets codes that hold it.
+    A name that is not in `LAYERS` becomes a layer of its own when both ends of its range are given. A range that is
+    wider than the storage codes of a layer in `LAYERS` gets codes that hold it.
 
     Raises:
-        ConfigError: If the layer is not known and has no range, or the range is empty.
+        ConfigError: If the name is not in `LAYERS` and has no range, or the range is empty.
     """
-    known = LAYERS.get(name)
-    if known is not None:
-        low, high = known.low if low is None else low, known.high if high is None else high
-        chosen = replace(known, low=low, high=high, clip=clip)
-        fits = known.code_low <= low and high <= known.code_low + CODES * known.code_step
+    usual = LAYERS.get(name)
+    if usual is not None:
+        low, high = usual.low if low is None else low, usual.high if high is None else high
+        chosen = replace(usual, low=low, high=high, clip=clip)
+        fits = usual.code_low <= low and high <= usual.code_low + CODES * usual.code_step
         return chosen if fits else _with_codes(chosen)
     if low is None or high is None:
-        near = get_close_matches(name, LAYERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LAYERS)}"
+        similar = get_close_matches(name, LAYERS, n=1)
+        hint = f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(LAYERS)}"
         msg = f"layer {name!r} is not known, and has no 'low' and 'high' of its own; {hint}"
         raise ConfigError(msg)
-    given = Layer(name=name, units="", low=low, high=high, clip=clip, code_low=low, code_step=1.0)
-    return _with_codes(given)
+    return _with_codes(Layer(name=name, units="", low=low, high=high, clip=clip, code_low=low, code_step=1.0))
 
 
-def _with_codes(given: Layer) -> Layer:
-    """The layer with storage codes that reach as far again to both sides of its range."""
-    width = given.high - given.low
-    return replace(given, code_low=given.low - width, code_step=3.0 * width / CODES)
+def _with_codes(layer: Layer) -> Layer:
+    """Return a layer with storage codes for as much again on both sides of its range."""
+    width = layer.high - layer.low
+    return replace(layer, code_low=layer.low - width, code_step=3.0 * width / CODES)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from thawmap.data import derive
-from thawmap.data.derive import RECIPES, Recipe, halo, normalised_difference, order
+from thawmap.data.derive import RECIPES, Recipe, halo, normalised_difference, plan_layers
 from thawmap.errors import DataError
 from thawmap.layers import LAYERS
 
@@ -67,7 +67,7 @@ CHAIN = {
 def test_needs_come_before_what_is_made_from_them_whatever_was_asked_first(layers, count):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(derive, "RECIPES", CHAIN)
-        reads, makes = order(layers[:count], available=frozenset({"red", "nir", "blue"}))
+        reads, makes = plan_layers(layers[:count], available=frozenset({"red", "nir", "blue"}))
     assert set(layers[:count]) <= {*reads, *makes}
     assert set(reads) <= {"red", "nir"}
     assert len({*reads, *makes}) == len(reads) + len(makes)
@@ -78,21 +78,21 @@ def test_needs_come_before_what_is_made_from_them_whatever_was_asked_first(layer
 def test_halos_add_along_the_chain_and_not_across_it(monkeypatch):
     monkeypatch.setattr(derive, "RECIPES", CHAIN)
     available = frozenset({"red", "nir"})
-    reach = {name: halo(order([name], available=available)[1]) for name in ("red", "a", "b", "c", "d")}
+    reach = {name: halo(plan_layers([name], available=available)[1]) for name in ("red", "a", "b", "c", "d")}
     assert reach == {"red": 0, "a": 2, "b": 5, "c": 6, "d": 4}
-    assert halo(order(["a", "d"], available=available)[1]) == 4
+    assert halo(plan_layers(["a", "d"], available=available)[1]) == 4
 
 
 def test_a_layer_that_a_source_has_is_read_not_made(monkeypatch):
     monkeypatch.setattr(derive, "RECIPES", CHAIN)
-    assert order(["c"], available=frozenset({"b", "a", "red"})) == (["b", "a"], ["c"])
-    assert order(["ndvi"], available=frozenset({"ndvi"})) == (["ndvi"], [])
+    assert plan_layers(["c"], available=frozenset({"b", "a", "red"})) == (["b", "a"], ["c"])
+    assert plan_layers(["ndvi"], available=frozenset({"ndvi"})) == (["ndvi"], [])
 
 
 def test_a_layer_that_nobody_has_is_refused_with_what_there_is():
     with pytest.raises(
         DataError, match=r"'slope' is in no source and no recipe makes it; sources have nir, red, .*ndvi"
     ):
-        order(["ndvi", "slope"], available=frozenset({"nir", "red"}))
+        plan_layers(["ndvi", "slope"], available=frozenset({"nir", "red"}))
     with pytest.raises(DataError, match="'nir'"):
-        order(["ndvi"], available=frozenset({"red"}))
+        plan_layers(["ndvi"], available=frozenset({"red"}))

@@ -1,5 +1,6 @@
-"""Layers that follow from other layers on the scene's grid: pure functions, registered with their needs.
+"""Layers that are derived from other layers on the same grid.
 
+Each is a pure function, registered with the layers that it needs.
 The order of work and the halo follow from the needs; adding a layer is adding one function here and its units and
 range to `thawmap.layers`.
 """
@@ -13,10 +14,10 @@ from thawmap.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one layer is made from others.
+    """The way in which one layer is derived from others.
 
     Attributes:
-        needs: Layers that it is made from, in the order of the function's arguments.
+        needs: Names of the layers that it is derived from, in the order of the function's arguments.
         function: Takes arrays of one shape, in physical units with NaN where missing, and gives one of that shape;
             only operators and `clip`, so that it serves numpy arrays and torch tensors alike.
         halo: Pixels beyond a window's border that it has to see.
@@ -28,9 +29,10 @@ class Recipe:
 
 
 def normalised_difference(first: Any, second: Any) -> Any:
-    """(first - second) / (first + second), within -1 .. 1; NaN where either is missing or both are zero.
+    """Return (first - second) / (first + second), within -1 .. 1.
 
-    Reflectances below zero (shadow, noise) count as zero, so that the index stays in its range.
+    NaN where either is missing or both are zero. Reflectances below zero (shadow, noise) count as zero, so that the
+    index stays in its range.
     """
     first, second = first.clip(0), second.clip(0)
     return (first - second) / (first + second)
@@ -43,50 +45,56 @@ RECIPES: Mapping[str, Recipe] = {
 """Every derived layer, by name. NDVI is the paper's (section 2.2.1)."""
 
 
-def order(layers: Sequence[str], *, available: frozenset[str]) -> tuple[list[str], list[str]]:
-    """What to read and what to make, in this order, so that all of ``layers`` come out.
+def plan_layers(layers: Sequence[str], *, available: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the names of the layers to read and of those to derive, in this order.
 
-    A layer that a source has is read, never made.
+    Together they hold all of ``layers``, and everything that recipes need on the way. A layer that a source has is
+    read, never derived. In both lists a layer stands behind those that it needs.
 
     Raises:
-        DataError: If a layer is neither read nor made.
+        DataError: If a layer is neither available nor derived.
     """
-    reads: list[str] = []
-    makes: list[str] = []
+    read: list[str] = []
+    derived: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in read or name in derived:
+            return
+        if name in available:
+            read.append(name)
+            return
+        recipe = RECIPES.get(name)
+        if recipe is None:
+            msg = (
+                f"layer {name!r} is in no source and no recipe makes it; sources have {', '.join(sorted(available))}, "
+                f"recipes make {', '.join(RECIPES)}"
+            )
+            raise DataError(msg)
+        for need in recipe.needs:
+            visit(need)
+        derived.append(name)
+
     for name in layers:
-        _visit(name, reads, makes, available=available)
-    return reads, makes
+        visit(name)
+    return read, derived
 
 
 def obtainable(name: str, *, available: frozenset[str]) -> bool:
-    """Whether a layer can be read, or made from what can."""
-    recipe = RECIPES.get(name)
-    made = recipe is not None and all(obtainable(need, available=available) for need in recipe.needs)
-    return name in available or made
-
-
-def _visit(name: str, reads: list[str], makes: list[str], *, available: frozenset[str]) -> None:
-    if name in reads or name in makes:
-        return
+    """Return whether a layer is available, or can be derived from layers that are."""
     if name in available:
-        reads.append(name)
-        return
+        return True
     recipe = RECIPES.get(name)
-    if recipe is None:
-        msg = (
-            f"layer {name!r} is in no source and no recipe makes it; sources have {', '.join(sorted(available))}, "
-            f"recipes make {', '.join(RECIPES)}"
-        )
-        raise DataError(msg)
-    for need in recipe.needs:
-        _visit(need, reads, makes, available=available)
-    makes.append(name)
+    return recipe is not None and all(obtainable(need, available=available) for need in recipe.needs)
 
 
-def halo(makes: Sequence[str]) -> int:
-    """Pixels beyond a window's border that all of ``makes`` together have to see."""
-    reach: dict[str, int] = {}
-    for name in makes:
+def halo(derived: Sequence[str]) -> int:
+    """Return how many pixels beyond a window deriving some layers has to see.
+
+    Args:
+        derived: Names of derived layers, each behind those that it needs.
+    """
+    halos: dict[str, int] = {}
+    for name in derived:
         recipe = RECIPES[name]
-        reach[name] = recipe.halo + max((reach.get(need, 0) for need in recipe.needs), default=0)
-    return max(reach.values(), default=0)
+        halos[name] = recipe.halo + max((halos.get(need, 0) for need in recipe.needs), default=0)
+    return max(halos.values(), default=0)

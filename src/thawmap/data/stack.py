@@ -13,7 +13,7 @@ import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from thawmap.data.derive import RECIPES, halo, obtainable, order
+from thawmap.data.derive import RECIPES, halo, obtainable, plan_layers
 from thawmap.data.sources.base import Scene, Source
 from thawmap.engine.run import in_order
 from thawmap.errors import DataError
@@ -75,7 +75,7 @@ def assemble(
     """
     available = frozenset[str]().union(*(source.layers for source in sources))
     absent = [name for name in layers if name in optional and not obtainable(name, available=available)]
-    reads, makes = order([name for name in layers if name not in absent], available=available)
+    reads, makes = plan_layers([name for name in layers if name not in absent], available=available)
     border = halo(makes)
     values, usable = _read(scene, reads, geobox.pad(border) if border else geobox, sources)
     for name in reads:

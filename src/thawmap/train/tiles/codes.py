@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from thawmap.data.derive import RECIPES, order
+from thawmap.data.derive import RECIPES, plan_layers
 from thawmap.data.sources.base import Source
 from thawmap.files.records import Record
 from thawmap.layers import CODES, Layer, layer
@@ -75,7 +75,7 @@ def stored_layers(inputs: Sequence[Layer], sources: Sequence[Source]) -> tuple[C
     """
     known = {layer.name: layer for layer in inputs}
     available = frozenset[str]().union(*(source.layers for source in sources))
-    reads, makes = order(list(known), available=available)
+    reads, makes = plan_layers(list(known), available=available)
     names = [*reads, *(name for name in makes if RECIPES[name].halo)]
     return tuple(Code.of(known.get(name) or layer(name)) for name in names)
 

@@ -26,7 +26,7 @@ from pyarrow.parquet import read_schema
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from thawmap.data.derive import RECIPES, order
+from thawmap.data.derive import RECIPES, plan_layers
 from thawmap.data.vector.io import read_vector, write_vector
 from thawmap.engine.run import in_order
 from thawmap.errors import DataError
@@ -93,7 +93,7 @@ def decode(codes: "Tensor", stored: Sequence[Code]) -> "Tensor":
 def derive(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[str]) -> "Tensor":
     """The wanted layers (N, C', H, W), made where they are not among the ``stored`` ones (N, C, H, W)."""
     known = dict(zip(stored, image.unbind(1), strict=True))
-    _, makes = order(wanted, available=frozenset(stored))
+    _, makes = plan_layers(wanted, available=frozenset(stored))
     for name in makes:
         known[name] = RECIPES[name].function(*(known[need] for need in RECIPES[name].needs))
     import torch  # noqa: PLC0415
@@ -117,7 +117,7 @@ def collect(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.
         msg = f"the scenes of {store} were cut with different layers or sizes; remove it, and cut again"
         raise DataError(msg)
     stored, size = json.loads(cuts.pop())
-    order([layer.name for layer in layers], available=frozenset(code["name"] for code in stored))
+    plan_layers([layer.name for layer in layers], available=frozenset(code["name"] for code in stored))
     content = {
         "format": FORMAT,
         "size": size,
