@@ -63,7 +63,7 @@ def check_labels(
     if repaired is not None:
         mended = faults.repaired(frame, settings=settings)
         write_vector(repaired, mended.frame)
-        lines.append(f"repaired: {', '.join(mended.said) or 'nothing had to be'}: {repaired}")
+        lines.append(f"repaired: {', '.join(mended.changes) or 'nothing had to be'}: {repaired}")
     return Summary(lines=tuple(lines), done=len(frame), failed=failed, rows=records(faults.summary(found)))
 
 
@@ -82,7 +82,7 @@ def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | No
     """
     frame, settings = _polygons(labels, layer, needs_crs=True)
     known = inventory.columns_of(frame)
-    table = inventory.table2(frame, by=by or settings.region, scene=settings.scene, date=known.start)
+    table = inventory.site_table(frame, by=by or settings.region, scene=settings.scene, date=known.start)
     for column in ("median_m2", "total_m2"):
         table[column] = table[column].map("{:,.0f}".format).str.replace(",", " ")
     return Summary(

@@ -133,9 +133,9 @@ def lost_labels(project: Project, scenes: Sequence[Scene], *, needed: bool) -> t
         return ()
     if needed or lost.explained:
         remedy = "correct that" if lost.explained else "see its CRS, and whether the scenes show its ground"
-        msg = f"{lost.said}; {remedy}"
+        msg = f"{lost.message}; {remedy}"
         raise LabelError(msg)
-    return (lost.said,)
+    return (lost.message,)
 
 
 def plan_tiles(scene: Scene, project: Project) -> dict[str, Any]:

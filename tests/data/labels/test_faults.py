@@ -115,7 +115,7 @@ def test_coordinates_that_are_no_numbers(number):
         broken = shapely.Polygon(points)
     labels = frame([*FAR, broken])
     assert kinds(check(labels, settings=PER_IMAGE, scenes=SCENES, today=TODAY)) == [(4, "no numbers")]
-    assert repaired(labels, settings=PER_IMAGE).said == ("1 rows without ground are left out",)
+    assert repaired(labels, settings=PER_IMAGE).changes == ("1 rows without ground are left out",)
 
 
 def test_the_sizes_of_a_region_say_what_is_unusual():
@@ -298,7 +298,7 @@ def test_a_repaired_copy_has_none_of_the_faults_that_it_mends(rows):
     for mended, shape in zip(copy.geometry, kept.geometry, strict=True):
         assert shapely.make_valid(shape).symmetric_difference(mended).area < 1e-6
     assert_same(repaired(copy, settings=of).frame, copy)
-    assert repaired(copy, settings=of).said == ()
+    assert repaired(copy, settings=of).changes == ()
 
 
 def test_a_repaired_copy_says_what_was_done_and_keeps_the_rest():
@@ -306,7 +306,7 @@ def test_a_repaired_copy_says_what_was_done_and_keeps_the_rest():
         [FAR[0], FAR[0], None, PLANTED["invalid"][0], PLANTED["no polygon"][0], FAR[0]], image=["s1"] * 5 + ["s2"]
     )
     done = repaired(labels, settings=PER_IMAGE)
-    assert done.said == (
+    assert done.changes == (
         "1 polygons that crossed themselves are mended",
         "1 rows without ground are left out",
         "1 polygons that were there already are left out",
@@ -345,5 +345,5 @@ def test_the_published_polygons(real_scenes):
     found = check(labels, settings=of, scenes={})
     assert found["kind"].value_counts().to_dict() == {"overlap": 165, "invalid": 4}
     mended = repaired(labels, settings=of)
-    assert mended.said == ("4 polygons that crossed themselves are mended",)
+    assert mended.changes == ("4 polygons that crossed themselves are mended",)
     assert mended.frame.is_valid.all()

@@ -61,7 +61,9 @@ def test_what_is_wrong_with_coordinates_is_named(cause, named):
     lost = astray(WRONG[cause], SCENES, WRONG[cause]["image_id"].to_numpy(object) if named else None)
     assert lost is not None
     assert lost.explained
-    assert lost.said == f"none of 2 polygons lies on {'its scene' if named else 'any of 2 scenes'}, and 2 would {cause}"
+    assert (
+        lost.message == f"none of 2 polygons lies on {'its scene' if named else 'any of 2 scenes'}, and 2 would {cause}"
+    )
 
 
 @pytest.mark.parametrize("crs", [UTM, DEGREES, POLAR, "EPSG:32609"])
@@ -79,10 +81,10 @@ def test_without_an_explanation_only_labels_that_lie_nowhere_at_all_are_said():
     lost = astray(elsewhere, SCENES)
     assert lost is not None
     assert not lost.explained
-    assert lost.said == "none of 2 polygons lies on any of 2 scenes"
+    assert lost.message == "none of 2 polygons lies on any of 2 scenes"
     lost = astray(squares(), SCENES, np.array(["b", "a"], object))
     assert lost is not None
-    assert lost.said == "none of 2 polygons lies on its scene"
+    assert lost.message == "none of 2 polygons lies on its scene"
 
 
 def test_hardly_any_is_enough_where_there_is_an_explanation():
@@ -92,7 +94,7 @@ def test_hardly_any_is_enough_where_there_is_an_explanation():
     )
     lost = astray(frame, SCENES)
     assert lost is not None
-    assert lost.said == "only 2 of 42 polygons lie on any of 2 scenes, and 40 would with x and y swapped"
+    assert lost.message == "only 2 of 42 polygons lie on any of 2 scenes, and 40 would with x and y swapped"
 
 
 def run(*words: object) -> int:

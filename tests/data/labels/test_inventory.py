@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from pyproj import Geod
 
-from thawmap.data.labels.inventory import ARTS_CRS, REQUIRED, Columns, area_m2, columns_of, from_arts, table2, to_arts
+from thawmap.data.labels.inventory import (
+    ARTS_CRS,
+    REQUIRED,
+    Columns,
+    area_m2,
+    columns_of,
+    from_arts,
+    site_table,
+    to_arts,
+)
 from thawmap.data.vector.io import read_vector, write_vector
 from thawmap.errors import DataError, LabelError
 
@@ -52,7 +61,7 @@ def test_the_table_is_that_of_the_slow_way(rows):
     sites, dates, sizes = zip(*rows, strict=True)
     shapes = [square(size=0.001 * size) for size in sizes]
     labels = gpd.GeoDataFrame({"site": sites, "image": dates, "date": dates}, geometry=shapes, crs="EPSG:4326")
-    table = table2(labels, by="site", scene="image", date="date").set_index("site")
+    table = site_table(labels, by="site", scene="image", date="date").set_index("site")
     areas = area_m2(labels)
     assert list(table.index) == sorted(set(sites))
     for site, row in table.iterrows():
@@ -70,11 +79,11 @@ def test_the_table_is_that_of_the_slow_way(rows):
 
 
 def test_what_is_not_known_is_missing():
-    table = table2(frame(3))
+    table = site_table(frame(3))
     assert table[["site", "objects"]].to_numpy().tolist() == [["all", 3]]
     assert table[["scenes", "dates", "fewest", "most"]].isna().all(axis=None)
     with pytest.raises(LabelError, match="no column 'place'; they have image_id, region"):
-        table2(frame(), by="place")
+        site_table(frame(), by="place")
 
 
 SITES = {  # published: objects in all, objects of a date, median in m2; the UTM zone in which these medians come out
@@ -96,7 +105,7 @@ def test_table_2_of_the_paper(real_scenes):
     its own in UTM, and within 0.3 % of them on the ground. One date of Horton 01 is said to have 36 objects, not 42.
     """
     labels = read_vector(real_scenes / "nitze2021" / "GT_Set_Nitze_etal_2021_TrainingSet_RTS.shp")
-    table = table2(labels, by="site", scene="image_id", date="image_date").set_index("site")
+    table = site_table(labels, by="site", scene="image_id", date="image_date").set_index("site")
     counted = labels[labels["id_ds"].notna()].groupby("site").size()
     assert table["objects"].sum() == 2182
     assert labels["image_id"].nunique() == 142

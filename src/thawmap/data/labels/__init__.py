@@ -1,1 +1,1 @@
-"""Labels: what polygons say, what is wrong with them, and where they lie."""
+"""Labels: digitised polygons and rasters, their faults, and their ground."""

@@ -1,4 +1,4 @@
-"""What the attribute table of digitised polygons says: names, numbers, days."""
+"""Texts, numbers and days in the attribute table of digitised polygons."""
 
 import re
 from datetime import UTC, datetime
@@ -13,45 +13,57 @@ from thawmap.config import LabelSettings
 Texts = npt.NDArray[np.object_]
 Days = npt.NDArray[np.datetime64]
 
-_WHOLE = 2.0**53  # below which floating-point numbers hold every whole one
+_EXACT = 2.0**53  # below which a floating-point number holds every integer
 _PLANETSCOPE = re.compile(
     r"(\d{8}_\d{6}(?:_[0-9a-z]{1,2})?_[0-9a-f]{4}|\d+_\d+_\d{4}-\d{2}-\d{2}_[0-9a-f]{4})(?:_.+)?", re.IGNORECASE
 )
+_DAY = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
 
 
 def scene_id(name: str) -> str:
-    """The id of the scene that a polygon names: of a PlanetScope file the part before what the product adds.
+    """Return the id of the scene that a polygon names.
+
+    Of a PlanetScope file it is the part before what the product adds, in small letters; other names stay as they are.
 
     >>> scene_id("20190709_042959_08_10A7_3B_AnalyticMS_SR")
     '20190709_042959_08_10a7'
     >>> scene_id("any other name")
     'any other name'
     """
-    found = _PLANETSCOPE.fullmatch(name)
-    return found[1].lower() if found else name
+    planetscope = _PLANETSCOPE.fullmatch(name)
+    return planetscope[1].lower() if planetscope else name
 
 
 def texts(column: pd.Series) -> Texts:
-    """A column of the attribute table as texts without blanks around them; "" where it is empty.
+    """Return a column as texts without blanks around them; "" where it is empty.
 
-    Whole numbers that a gap has made fractional are whole again.
+    Whole numbers that an empty row has made floating-point are written as whole numbers.
     """
-    if column.dtype.kind == "f" and (known := column.dropna()).abs().lt(_WHOLE).all() and (known % 1 == 0).all():
-        column = column.astype("Int64")
+    if column.dtype.kind == "f":
+        filled = column.dropna()
+        if filled.abs().lt(_EXACT).all() and (filled % 1 == 0).all():
+            column = column.astype("Int64")
     missing = column.isna().to_numpy()
     return np.where(missing, "", column.astype(str).str.strip().to_numpy(object))
 
 
 def days(column: pd.Series) -> Days:
-    """A column of days or times as UTC days (datetime64[D]); NaT where there is none or it makes no sense."""
+    """Return a column of days or times as UTC days (datetime64[D]).
+
+    NaT where there is none, or it is not written as a full date, such as 2019-07-14, 2019/07/14 or 20190714.
+    """
     written = pd.Series(texts(column), dtype="object").str.replace("/", "-")
-    whole = written.where(written.str.match(r"\d{4}-?\d{2}-?\d{2}(\D|$)"))
-    times = pd.to_datetime(whole, format="ISO8601", utc=True, errors="coerce")
+    # pandas also reads "2019" and "2019-07" as days: the first of the year, or of the month
+    full = written.where(written.str.match(r"\d{4}-?\d{2}-?\d{2}(\D|$)"))
+    times = pd.to_datetime(full, format="ISO8601", utc=True, errors="coerce")
     return times.dt.tz_localize(None).to_numpy("datetime64[D]")
 
 
 def period(frame: gpd.GeoDataFrame, settings: LabelSettings) -> tuple[Days, Days]:
-    """First and last day of each polygon; the last is the first where it is not given, NaT where it makes no sense."""
+    """Return the first and the last day of each polygon.
+
+    The last is the first where it is not given; NaT where a day makes no sense.
+    """
     first = days(frame[settings.start])
     if settings.end is None:
         return first, first
@@ -60,24 +72,21 @@ def period(frame: gpd.GeoDataFrame, settings: LabelSettings) -> tuple[Days, Days
 
 
 def day_of(time: datetime) -> np.datetime64:
-    """The UTC day of a time; one without a zone is UTC."""
+    """Return the UTC day of a time; one without a zone is taken for UTC."""
     return np.datetime64((time.astimezone(UTC) if time.tzinfo else time).date())
 
 
 def numbers(column: pd.Series) -> npt.NDArray[np.float64]:
-    """A column as numbers, whatever its type; NaN where it is none."""
-    found: npt.NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    return found
-
-
-_DAY = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
+    """Return a column of any type as floating-point numbers; NaN where it holds none."""
+    floats: npt.NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return floats
 
 
 def days_in(name: str) -> list[np.datetime64]:
-    """The days that stand in the name of a scene; none where there is no date in it.
+    """Return the days that are written in the name of a scene; empty without a date.
 
     >>> days_in("S2A_20190709T042959_20190711T101010")
     [np.datetime64('2019-07-09'), np.datetime64('2019-07-11')]
     """
-    read = days(pd.Series(["".join(parts) for parts in _DAY.findall(name)], dtype="object"))
-    return list(read[~np.isnat(read)])
+    written = days(pd.Series(["".join(digits) for digits in _DAY.findall(name)], dtype="object"))
+    return list(written[~np.isnat(written)])

@@ -1,10 +1,10 @@
-"""The tests that digitised polygons go through, each of which yields the faults that it finds.
+"""Checks of digitised polygons, each of which yields the faults that it finds.
 
 Polygons compete (duplicates, overlaps) with those of the same scene, or of the same period, or with all, as the
 settings say. Areas are measured in an equal-area projection.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,17 +27,17 @@ SLIVER_ROUNDNESS = 0.1
 1 to 30 has 0.1.
 """
 HUGE_M2 = 5e6
-"""No single slump is as large: the largest that are known have about 1 km2."""
+"""Area that no single slump has: the largest that are known have about 1 km2."""
 UNUSUAL = 5.0
 """Robust standard deviations (1.4826 MAD) of the logarithm of the area, within a region."""
-_ENOUGH = 10  # polygons of a region that tell what is usual
+_ENOUGH = 10  # polygons of a region from which its usual size can be told
 
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Polygons under examination.
+    """Digitised polygons with all that the checks compare them with.
 
     Attributes:
         frame: What was digitised.
@@ -45,7 +45,7 @@ class Case:
         scenes: The scenes that are there, by id; empty: nothing is compared with scenes.
         today: Until when a date is possible.
         shapes: The shape of each row, as drawn.
-        ground: It in equal-area metres, valid; None or empty where it cannot be measured.
+        ground: The same shapes in equal-area metres, valid; None or empty where they cannot be measured.
         names: The id of the scene of each row; "" where none is named.
         pixel_m: Side of that scene's pixels.
     """
@@ -61,28 +61,33 @@ class Case:
 
     @property
     def measured(self) -> Rows:
-        """Rows whose ground is known."""
+        """Numbers of the rows whose ground can be measured."""
         rows: Rows = np.flatnonzero(~(shapely.is_missing(self.ground) | shapely.is_empty(self.ground)))
         return rows
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Faults:
     """Faults of one kind.
 
     Attributes:
-        kind: Which, of `thawmap.data.labels.faults.KINDS`.
+        kind: One of `thawmap.data.labels.faults.KINDS`.
         rows: Rows that have it; -1: the file as a whole.
-        said: What is wrong with each.
-        where: The place of each; unset: its polygon.
+        messages: What is wrong with each, a clause.
+        shapes: The ground of each, in the polygons' CRS; unset: the whole polygon.
         others: The row that each repeats or overlaps.
     """
 
     kind: str
     rows: Rows
-    said: list[str]
-    where: Shapes | None = None
+    messages: list[str]
+    shapes: Shapes | None = None
     others: Rows | None = None
+
+    @classmethod
+    def of_file(cls, kind: str, message: str) -> "Faults":
+        """Return a fault of the file as a whole, which has no shape."""
+        return cls(kind, np.array([-1]), [message], np.array([None]))
 
 
 def case_of(
@@ -93,252 +98,254 @@ def case_of(
     pixel_m: float,
     today: datetime,
 ) -> Case:
-    """What the tests need to know; the polygons' columns are those that the settings name."""
+    """Return polygons with all that the checks compare them with.
+
+    The polygons have the columns that the settings name; ``pixel_m`` is the side of a pixel of scenes that are not
+    there.
+    """
     shapes = np.array(frame.geometry.values)
     sound = shapes.copy()
-    sound[~(flat(frame) & is_finite(shapes)) | _misplaced(frame, shapes)] = None
+    sound[~(is_polygon(frame) & is_finite(shapes)) | _misplaced(frame, shapes)] = None
     ground = np.full(len(frame), None, object)
     if frame.crs is not None:
         ground = reproject(gpd.GeoDataFrame(geometry=sound, crs=frame.crs), EQUAL_AREA).shapes
     written = np.full(len(frame), "", object) if settings.scene is None else texts(frame[settings.scene])
     names = np.array([name if name in scenes else scene_id(str(name)) for name in written], np.object_)
-    side = np.array([scenes[name].pixel_m if name in scenes else pixel_m for name in names], np.float64)
-    return Case(frame, settings, scenes, day_of(today), shapes, ground, names, side)
+    side_m = np.array([scenes[name].pixel_m if name in scenes else pixel_m for name in names], np.float64)
+    return Case(frame, settings, scenes, day_of(today), shapes, ground, names, side_m)
 
 
-def flat(frame: gpd.GeoDataFrame) -> Bools:
-    """Which rows are polygons."""
+def is_polygon(frame: gpd.GeoDataFrame) -> Bools:
+    """Return whether each row is a polygon, of one part or several."""
     polygons: Bools = frame.geom_type.isin(["Polygon", "MultiPolygon"]).to_numpy()
     return polygons
 
 
-def corners(shapes: Shapes) -> Texts:
-    """A text that is the same for shapes of the same corners, wherever they begin."""
+def corner_keys(shapes: Shapes) -> Texts:
+    """Return a text for each shape, the same for shapes of the same corners.
+
+    At which corner a boundary begins does not matter.
+    """
     return np.asarray(shapely.to_wkb(shapely.normalize(shapes), hex=True), np.object_)
 
 
-def competing(frame: gpd.GeoDataFrame, settings: LabelSettings) -> Texts:
-    """A text that is the same for polygons of the same scene, or of the same period, or for all."""
+def group_keys(frame: gpd.GeoDataFrame, settings: LabelSettings) -> Texts:
+    """Return a text for each polygon, the same for polygons that compete.
+
+    These are those of one scene, or of one period where no column names scenes, or all.
+    """
     if settings.scene is not None:
         return np.array([scene_id(name) for name in texts(frame[settings.scene])], object)
-    parts = [texts(frame[name]) for name in (settings.start, settings.end) if name is not None]
-    return np.array([" ".join(row) for row in zip(*parts, strict=True)] if parts else [""] * len(frame), object)
+    dates = [texts(frame[name]) for name in (settings.start, settings.end) if name is not None]
+    return np.array([" ".join(row) for row in zip(*dates, strict=True)] if dates else [""] * len(frame), object)
 
 
-def _crs(case: Case) -> Iterator[Found]:
-    """No CRS, or coordinates that cannot be in it."""
-    if case.frame.crs is None:
-        yield Found("crs", np.array([-1]), ["has no CRS, so nobody knows where its polygons lie"], np.array([None]))
-        return
-    rows = np.flatnonzero(_misplaced(case.frame, case.shapes))
-    units = "degrees" if case.frame.crs.is_geographic else "metres"
-    bounds = shapely.bounds(case.shapes[rows])
-    yield Found("crs", rows, [f"lies at {x:.6g}, {y:.6g}, and its CRS counts in {units}" for x, y, _, _ in bounds])
-
-
-def _nowhere(case: Case) -> Iterator[Found]:
-    """Polygons that lie on no scene, as a whole."""
-    named = None if case.settings.scene is None else case.names
-    lost = astray(case.frame, case.scenes, named)
-    if lost is not None:
-        yield Found("nowhere", np.array([-1]), [lost.said], np.array([None]))
+def _rows_by(groups: Texts, rows: Rows) -> list[Rows]:
+    """Return the rows of each group, of those given, in order."""
+    keys = groups[rows]
+    return [rows[members] for members in pd.Series(keys).groupby(keys).indices.values()]
 
 
 def _misplaced(frame: gpd.GeoDataFrame, shapes: Shapes) -> Bools:
-    """Which rows have coordinates that cannot be in the file's CRS: metres among degrees, or degrees among metres."""
+    """Return whether the coordinates of each row cannot be in the file's CRS.
+
+    They are metres where it counts in degrees, or degrees where it counts in metres.
+    """
     if frame.crs is None:
         return np.zeros(len(frame), np.bool_)
     reach = np.abs(shapely.bounds(shapes))  # NaN where there is no shape
     x, y = np.maximum(reach[:, 0], reach[:, 2]), np.maximum(reach[:, 1], reach[:, 3])
-    found: Bools = (x > 360) | (y > 90) if frame.crs.is_geographic else (x <= 180) & (y <= 90)
-    return found & is_finite(shapes)
+    impossible: Bools = (x > 360) | (y > 90) if frame.crs.is_geographic else (x <= 180) & (y <= 90)
+    return impossible & is_finite(shapes)
 
 
-def _geometry(case: Case) -> Iterator[Found]:
-    """Nothing, no polygon, coordinates that are no numbers, or boundaries that cross themselves."""
+def _crs_faults(case: Case) -> Iterator[Faults]:
+    """Yield the fault of a file without CRS, or rows whose coordinates it excludes."""
+    if case.frame.crs is None:
+        yield Faults.of_file("crs", "has no CRS, so nobody knows where its polygons lie")
+        return
+    rows = np.flatnonzero(_misplaced(case.frame, case.shapes))
+    units = "degrees" if case.frame.crs.is_geographic else "metres"
+    bounds = shapely.bounds(case.shapes[rows])
+    yield Faults("crs", rows, [f"lies at {x:.6g}, {y:.6g}, and its CRS counts in {units}" for x, y, _, _ in bounds])
+
+
+def _ground_faults(case: Case) -> Iterator[Faults]:
+    """Yield the fault of a file whose polygons lie on none of the scenes."""
+    lost = astray(case.frame, case.scenes, None if case.settings.scene is None else case.names)
+    if lost is not None:
+        yield Faults.of_file("nowhere", lost.message)
+
+
+def _geometry_faults(case: Case) -> Iterator[Faults]:
+    """Yield rows without geometry, without area, with infinite numbers or crossings."""
     nothing = shapely.is_missing(case.shapes) | shapely.is_empty(case.shapes)
-    areal, numbered = flat(case.frame), is_finite(case.shapes)
+    polygons, numbered = is_polygon(case.frame), is_finite(case.shapes)
     rows = np.flatnonzero(nothing)
-    yield Found("no geometry", rows, ["has no geometry"] * len(rows))
-    rows = np.flatnonzero(~nothing & ~areal)
-    yield Found("no polygon", rows, [f"is a {case.shapes[row].geom_type}" for row in rows])
+    yield Faults("no geometry", rows, ["has no geometry"] * len(rows))
+    rows = np.flatnonzero(~nothing & ~polygons)
+    yield Faults("no polygon", rows, [f"is a {case.shapes[row].geom_type}" for row in rows])
     rows = np.flatnonzero(~numbered)
-    yield Found("no numbers", rows, ["has a coordinate that is missing or infinite"] * len(rows))
-    rows = np.flatnonzero(~nothing & areal & numbered & ~shapely.is_valid(case.shapes))
+    yield Faults("no numbers", rows, ["has a coordinate that is missing or infinite"] * len(rows))
+    rows = np.flatnonzero(~nothing & polygons & numbered & ~shapely.is_valid(case.shapes))
     reasons = [shapely.is_valid_reason(case.shapes[row]) for row in rows]
-    yield Found("invalid", rows, [f"is not valid: {reason}" for reason in reasons])
+    yield Faults("invalid", rows, [f"is not valid: {reason}" for reason in reasons])
 
 
-def _pairs(case: Case) -> Iterator[Found]:
-    """Polygons that are there twice, nearly twice, or that overlap, among those that compete."""
-    groups = competing(case.frame, case.settings)
-    rows = np.flatnonzero(flat(case.frame) & is_finite(case.shapes) & ~shapely.is_empty(case.shapes))
-    alike = pd.DataFrame({"row": rows, "group": groups[rows], "corners": corners(case.shapes[rows])})
-    first = alike.groupby(["group", "corners"])["row"].transform("min").to_numpy()
-    again = rows[first != rows]
-    first = first[first != rows]
-    yield Found("duplicate", again, [f"is the same as row {row + 1}" for row in first], others=first)
-    rows = np.setdiff1d(case.measured, again)
-    met = [_meeting(case.ground, rows[some]) for some in rows_by(groups[rows]) if len(some) > 1]
-    if met:
-        yield from _overlaps(case, *np.concatenate(met, axis=1))
+def _pair_faults(case: Case) -> Iterator[Faults]:
+    """Yield duplicates, near duplicates and overlaps among polygons that compete."""
+    groups = group_keys(case.frame, case.settings)
+    rows = np.flatnonzero(is_polygon(case.frame) & is_finite(case.shapes) & ~shapely.is_empty(case.shapes))
+    keys = pd.DataFrame({"row": rows, "group": groups[rows], "corners": corner_keys(case.shapes[rows])})
+    first = keys.groupby(["group", "corners"])["row"].transform("min").to_numpy()
+    repeats, originals = rows[first != rows], first[first != rows]
+    yield Faults("duplicate", repeats, [f"is the same as row {row + 1}" for row in originals], others=originals)
+    # a duplicate overlaps all that its original overlaps: only the original is compared further
+    pairs = [np.empty((2, 0), np.intp)]
+    for group in _rows_by(groups, np.setdiff1d(case.measured, repeats)):
+        if len(group) > 1:
+            touching = shapely.STRtree(case.ground[group]).query(case.ground[group], predicate="intersects")
+            once = touching[0] < touching[1]  # the tree finds each pair twice, and each polygon with itself
+            pairs.append(group[touching[:, once]])
+    yield from _overlap_faults(case, *np.concatenate(pairs, axis=1))
 
 
-def rows_by(groups: Texts) -> Iterable[Rows]:
-    """The rows of each group, in order."""
-    return [np.asarray(rows, np.intp) for rows in pd.Series(groups).groupby(groups).indices.values()]
-
-
-def _meeting(ground: Shapes, rows: Rows) -> Rows:
-    """Pairs of rows (2, pairs) whose polygons have ground or boundary in common, the earlier one first."""
-    one, other = shapely.STRtree(ground[rows]).query(ground[rows], predicate="intersects")
-    return np.stack([rows[one[one < other]], rows[other[one < other]]])
-
-
-def _overlaps(case: Case, earlier: Rows, later: Rows) -> Iterator[Found]:
-    one, other = case.ground[earlier], case.ground[later]
-    common = shapely.area(shapely.intersection(one, other))
-    small = np.minimum(shapely.area(one), shapely.area(other))
-    alike = common / (shapely.area(one) + shapely.area(other) - common)
-    near = alike > SAME
-    said = [
+def _overlap_faults(case: Case, earlier: Rows, later: Rows) -> Iterator[Faults]:
+    """Yield near duplicates and overlaps among pairs of rows that touch."""
+    areas = shapely.area(case.ground)
+    common = shapely.area(shapely.intersection(case.ground[earlier], case.ground[later]))
+    iou = common / (areas[earlier] + areas[later] - common)
+    same = iou > SAME
+    messages = [
         f"shares {share:.0%} of its ground with row {row + 1}"
-        for share, row in zip(alike[near], earlier[near], strict=True)
+        for share, row in zip(iou[same], earlier[same], strict=True)
     ]
-    yield Found("near duplicate", later[near], said, others=earlier[near])
-    laps = ~near & (common > case.pixel_m[later] ** 2)
-    said = [
-        f"overlaps row {row + 1} on {m2:.0f} m2, {share:.0%} of the smaller"
-        for row, m2, share in zip(earlier[laps], common[laps], (common / small)[laps], strict=True)
+    yield Faults("near duplicate", later[same], messages, others=earlier[same])
+    # less than a pixel is what rounding makes of a boundary that two neighbours share
+    overlaps = ~same & (common > case.pixel_m[later] ** 2)
+    share = common / np.minimum(areas[earlier], areas[later])
+    earlier, later = earlier[overlaps], later[overlaps]
+    messages = [
+        f"overlaps row {row + 1} on {m2:.0f} m2, {smaller:.0%} of the smaller"
+        for row, m2, smaller in zip(earlier, common[overlaps], share[overlaps], strict=True)
     ]
-    one, other = (repair(case.shapes[rows[laps]]) for rows in (earlier, later))
-    yield Found("overlap", later[laps], said, polygons_of(shapely.intersection(one, other)), earlier[laps])
+    first, second = repair(case.shapes[earlier]), repair(case.shapes[later])
+    yield Faults("overlap", later, messages, polygons_of(shapely.intersection(first, second)), earlier)
 
 
-def _sizes(case: Case) -> Iterator[Found]:
-    """Slivers, polygons smaller than a pixel or larger than any slump, and what is far from its region's usual."""
-    rows = case.measured
-    area, length = shapely.area(case.ground[rows]), shapely.length(case.ground[rows])
-    side = case.pixel_m[rows]
-    width = 2 * area / length
-    sliver = (width < side) & (4 * np.pi * area / length**2 < SLIVER_ROUNDNESS)
-    said = [f"is {m:.2g} m wide and {long:.0f} m around" for m, long in zip(width[sliver], length[sliver], strict=True)]
-    yield Found("sliver", rows[sliver], said)
-    tiny = ~sliver & (area < side**2)
-    yield Found("tiny", rows[tiny], [f"has {m2:.2g} m2, less than a pixel" for m2 in area[tiny]])
-    huge = area > HUGE_M2
-    yield Found("huge", rows[huge], [f"has {m2 / 1e6:.1f} km2" for m2 in area[huge]])
-    usual = ~(sliver | tiny | huge)
-    yield from _unusual(case, rows[usual], area[usual])
+def _size_faults(case: Case) -> Iterator[Faults]:
+    """Yield slivers, polygons below a pixel, huge ones, and sizes unusual in a region."""
+    rows, areas = case.measured, shapely.area(case.ground)
+    m2, perimeter_m, side_m = areas[rows], shapely.length(case.ground[rows]), case.pixel_m[rows]
+    width_m = 2 * m2 / perimeter_m  # of a long strip
+    sliver = (width_m < side_m) & (4 * np.pi * m2 / perimeter_m**2 < SLIVER_ROUNDNESS)
+    messages = [
+        f"is {width:.2g} m wide and {length:.0f} m around"
+        for width, length in zip(width_m[sliver], perimeter_m[sliver], strict=True)
+    ]
+    yield Faults("sliver", rows[sliver], messages)
+    tiny = ~sliver & (m2 < side_m**2)
+    yield Faults("tiny", rows[tiny], [f"has {area:.2g} m2, less than a pixel" for area in m2[tiny]])
+    huge = m2 > HUGE_M2
+    yield Faults("huge", rows[huge], [f"has {area / 1e6:.1f} km2" for area in m2[huge]])
+
+    column = case.settings.region
+    regions = np.full(len(case.frame), "", object) if column is None else texts(case.frame[column])
+    for members in _rows_by(regions, rows[~(sliver | tiny | huge)]):
+        size = np.log(areas[members])  # sizes of slumps are about lognormal
+        median = np.median(size)
+        spread = 1.4826 * np.median(np.abs(size - median))  # a standard deviation, were they normal
+        if len(members) >= _ENOUGH and spread > 0:
+            odd = members[np.abs(size - median) > UNUSUAL * spread]
+            group = f"those of {regions[members[0]]}" if regions[members[0]] else "all"
+            messages = [f"has {areas[row]:.0f} m2, and the median of {group} is {np.exp(median):.0f} m2" for row in odd]
+            yield Faults("unusual size", odd, messages)
 
 
-def _unusual(case: Case, rows: Rows, area: npt.NDArray[np.float64]) -> Iterator[Found]:
-    regions = np.full(len(rows), "", object)
-    if case.settings.region is not None:
-        regions = texts(case.frame[case.settings.region])[rows]
-    for some in rows_by(regions):
-        size = np.log(area[some])
-        middle = np.median(size)
-        spread = 1.4826 * np.median(np.abs(size - middle))
-        if len(some) < _ENOUGH or spread == 0:
-            continue
-        odd = some[np.abs(size - middle) > UNUSUAL * spread]
-        place = f"those of {regions[some[0]]}" if regions[some[0]] else "all"
-        said = [f"has {m2:.0f} m2, and the median of {place} is {np.exp(middle):.0f} m2" for m2 in area[odd]]
-        yield Found("unusual size", rows[odd], said)
-
-
-def _scenes(case: Case) -> Iterator[Found]:
-    """No scene, one that is not there, or ground that the scene does not show."""
+def _scene_faults(case: Case) -> Iterator[Faults]:
+    """Yield rows without a scene, with an absent one, or outside of their scene."""
     if case.settings.scene is None:
         return
     rows = np.flatnonzero(case.names == "")
-    yield Found("no scene", rows, ["names no scene"] * len(rows))
+    yield Faults("no scene", rows, ["names no scene"] * len(rows))
     if not case.scenes:
         return
-    there = np.isin(case.names, list(case.scenes))
-    rows = np.flatnonzero((case.names != "") & ~there)
+    present = np.isin(case.names, list(case.scenes))
+    rows = np.flatnonzero((case.names != "") & ~present)
     number = len(case.scenes)
-    yield Found("unknown scene", rows, [f"names {case.names[row]}, none of the {number} scenes" for row in rows])
-    rows = case.measured[there[case.measured]]
-    for some in rows_by(case.names[rows]):
-        yield from _outside(case, rows[some], case.scenes[case.names[rows[some[0]]]])
+    yield Faults("unknown scene", rows, [f"names {case.names[row]}, none of the {number} scenes" for row in rows])
+    for members in _rows_by(case.names, case.measured[present[case.measured]]):
+        yield from _outside_faults(case, members, case.scenes[case.names[members[0]]])
 
 
-def _outside(case: Case, rows: Rows, scene: Footprint) -> Iterator[Found]:
-    """What of one scene's polygons lies beyond its pixels, by at least a pixel."""
-    drawn = case.frame.geometry.iloc[rows]
+def _outside_faults(case: Case, rows: Rows, scene: Footprint) -> Iterator[Faults]:
+    """Yield polygons of one scene that lie beyond its pixels, by at least a pixel."""
     meridian = meridian_of(scene.crs, scene.outline.centroid.x)
-    shapes = reproject(drawn.to_frame(), scene.crs, meridian=meridian).shapes
+    shapes = reproject(case.frame.geometry.iloc[rows].to_frame(), scene.crs, meridian=meridian).shapes
     shapely.prepare(scene.outline)
     beyond = ~shapely.covers(scene.outline, shapes)
     rows, shapes = rows[beyond], shapes[beyond]
-    rest = polygons_of(shapely.difference(shapes, scene.outline))
     apart = ~shapely.intersects(scene.outline, shapes)
-    yield Found("outside", rows[apart], [f"lies wholly outside of {case.names[row]}" for row in rows[apart]])
+    yield Faults("outside", rows[apart], [f"lies wholly outside of {case.names[row]}" for row in rows[apart]])
+    rest = polygons_of(shapely.difference(shapes, scene.outline))
     m2 = gpd.GeoSeries(rest, crs=scene.crs).to_crs(EQUAL_AREA).area.to_numpy()
     partly = ~apart & (m2 > scene.pixel_m**2)
     share = m2 / shapely.area(case.ground[rows])
-    said = [
-        f"lies to {part:.0%} outside of {case.names[row]}"
-        for part, row in zip(share[partly], rows[partly], strict=True)
+    messages = [
+        f"lies to {outside:.0%} outside of {case.names[row]}"
+        for outside, row in zip(share[partly], rows[partly], strict=True)
     ]
-    where = np.asarray(gpd.GeoSeries(rest[partly], crs=scene.crs).to_crs(case.frame.crs).values)
-    yield Found("partly outside", rows[partly], said, where)
+    rest = np.asarray(gpd.GeoSeries(rest[partly], crs=scene.crs).to_crs(case.frame.crs).values)
+    yield Faults("partly outside", rows[partly], messages, rest)
 
 
-def _dates(case: Case) -> Iterator[Found]:
-    """Days that make no sense, are to come, or are not those of the scene."""
+def _date_faults(case: Case) -> Iterator[Faults]:
+    """Yield days that make no sense, are to come, or are not those of the scene."""
     settings = case.settings
     if settings.start is None:
         return
-    first, last = period(case.frame, settings)
     for column in (settings.start, settings.end):
-        if column is not None:
-            yield from _days(case, column)
+        if column is None:
+            continue
+        written, read = texts(case.frame[column]), days(case.frame[column])
+        needed = settings.scene is None and column == settings.start
+        rows = np.flatnonzero(np.isnat(read) & ((written != "") | needed))
+        messages = [f"has {written[row]!r} in {column!r}, which is no day such as 2019-07-14" for row in rows]
+        yield Faults("date", rows, messages)
+        rows = np.flatnonzero(read > case.today)
+        yield Faults("date", rows, [f"is of {read[row]}, which is to come" for row in rows])
+
+    first, last = period(case.frame, settings)
     rows = np.flatnonzero(first > last)
-    yield Found("date", rows, [f"begins on {first[row]}, after its end on {last[row]}" for row in rows])
-    for some in rows_by(case.names):
-        name = case.names[some[0]]
-        expected = _taken(name, case.scenes.get(name))
+    yield Faults("date", rows, [f"begins on {first[row]}, after its end on {last[row]}" for row in rows])
+    for members in _rows_by(case.names, np.arange(len(case.frame))):
+        name = case.names[members[0]]
+        scene = case.scenes.get(name)
+        expected = days_in(name) if scene is None or scene.acquired is None else [day_of(scene.acquired)]
         if expected:
-            wrong = some[np.all([(first[some] > day) | (last[some] < day) for day in expected], axis=0)]
-            said = [f"says {first[row]}, and {name} was taken on {expected[0]} (UTC)" for row in wrong]
-            yield Found("date", wrong, said)
+            wrong = members[np.all([(first[members] > day) | (last[members] < day) for day in expected], axis=0)]
+            messages = [f"says {first[row]}, and {name} was taken on {expected[0]} (UTC)" for row in wrong]
+            yield Faults("date", wrong, messages)
 
 
-def _days(case: Case, column: str) -> Iterator[Found]:
-    """What is no day, or one to come, in one column."""
-    written, read = texts(case.frame[column]), days(case.frame[column])
-    needed = case.settings.scene is None and column == case.settings.start
-    rows = np.flatnonzero(np.isnat(read) & ((written != "") | needed))
-    said = [f"has {written[row]!r} in {column!r}, which is no day such as 2019-07-14" for row in rows]
-    yield Found("date", rows, said)
-    rows = np.flatnonzero(read > case.today)
-    yield Found("date", rows, [f"is of {read[row]}, which is to come" for row in rows])
-
-
-def _taken(name: str, scene: Footprint | None) -> list[np.datetime64]:
-    """When a scene was taken, where that is known, or which days its name holds."""
-    return [day_of(scene.acquired)] if scene is not None and scene.acquired is not None else days_in(name)
-
-
-def _regions(case: Case) -> Iterator[Found]:
-    """No region, or not the one that most polygons of the scene have."""
+def _region_faults(case: Case) -> Iterator[Faults]:
+    """Yield rows without a region, or with another one than most rows of their scene."""
     column = case.settings.region
     if column is None:
         return
     regions = texts(case.frame[column])
     rows = np.flatnonzero(regions == "")
-    yield Found("no region", rows, [f"has nothing in {column!r}"] * len(rows))
-    rows = np.flatnonzero((regions != "") & (case.names != ""))
-    for some in rows_by(case.names[rows]):
-        names, counts = np.unique(regions[rows[some]].astype(str), return_counts=True)
+    yield Faults("no region", rows, [f"has nothing in {column!r}"] * len(rows))
+    for members in _rows_by(case.names, np.flatnonzero((regions != "") & (case.names != ""))):
+        names, counts = np.unique(regions[members].astype(str), return_counts=True)
         usual = names[np.argmax(counts)]
-        odd = rows[some][regions[rows[some]] != usual]
-        said = [f"is of {regions[row]}, and others of {case.names[row]} are of {usual}" for row in odd]
-        yield Found("mixed regions", odd, said)
+        odd = members[regions[members] != usual]
+        messages = [f"is of {regions[row]}, and others of {case.names[row]} are of {usual}" for row in odd]
+        yield Faults("mixed regions", odd, messages)
 
 
-TESTS = (_crs, _nowhere, _geometry, _pairs, _sizes, _scenes, _dates, _regions)
-"""All tests, each a function of a case."""
+CHECKS = (
+    _crs_faults, _ground_faults, _geometry_faults, _pair_faults, _size_faults, _scene_faults, _date_faults,
+    _region_faults,
+)  # fmt: skip
+"""All checks, each a function from a case to its faults."""

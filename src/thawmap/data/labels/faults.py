@@ -1,4 +1,4 @@
-"""What is wrong with digitised polygons, a row for each fault, and a copy in which a machine has mended what it can."""
+"""Faults of digitised polygons as a table, and a mended copy of the polygons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import shapely
 
 from thawmap.config import LabelSettings
 from thawmap.data.labels.attributes import Texts, texts
-from thawmap.data.labels.examine import TESTS, Case, Found, case_of, competing, corners, flat
+from thawmap.data.labels.examine import CHECKS, Case, Faults, case_of, corner_keys, group_keys, is_polygon
 from thawmap.data.labels.footprints import Footprint, astray, footprint
 from thawmap.data.labels.polygons import check_columns
 from thawmap.geo.shapes import is_finite, repair
@@ -41,7 +41,7 @@ KINDS = {
     "no region": "name its region",
     "mixed regions": "give all polygons of a scene one region",
 }
-"""Kinds of faults, with what to do."""
+"""Kinds of faults, each with what to do about it, in the order in which they are listed."""
 
 _ID_COLUMNS = ("id", "uid", "slump_id", "fid", "objectid")
 
@@ -55,7 +55,7 @@ def check(
     pixel_m: float = 3.0,
     today: datetime | None = None,
 ) -> gpd.GeoDataFrame:
-    """The faults of digitised polygons, one a row, in the polygons' CRS.
+    """Return the faults of digitised polygons, one a row, in the polygons' CRS.
 
     Columns: ``row`` (from 1; missing where it is the file as a whole), ``id`` (of the polygon, where a column has it),
     ``scene``, ``kind`` (of `KINDS`), ``fault``, ``remedy``, ``other`` (the row that it repeats or overlaps), and as
@@ -74,46 +74,51 @@ def check(
     """
     check_columns(frame, settings)
     case = case_of(frame, settings, scenes, pixel_m=pixel_m, today=today or datetime.now(UTC))
-    found = [one for test in TESTS for one in test(case) if len(one.rows)]
+    faults = [kind for examine in CHECKS for kind in examine(case) if len(kind.rows)]
     lost = None if extent is None else astray(extent, scenes)
     if lost is not None:
-        found.append(Found("extent", np.array([-1]), [f"has an extent of which {lost.said}"], np.array([None])))
+        faults.append(Faults.of_file("extent", f"has an extent of which {lost.message}"))
     ids = next((texts(frame[name]) for name in frame.columns if str(name).lower() in _ID_COLUMNS), None)
-    tables = [_table(one, case, ids) for one in found] or [_table(Found("crs", np.array([], np.intp), []), case, ids)]
+    none = Faults("crs", np.array([], np.intp), [])  # a table with all columns and no row
+    tables = [_table(kind, case, ids) for kind in faults or [none]]
     return pd.concat(tables).sort_values("row", kind="stable", na_position="first", ignore_index=True)
 
 
-def _table(found: Found, case: Case, ids: Texts | None) -> gpd.GeoDataFrame:
-    rows = found.rows
-    whole = rows < 0
-    where = found.where
-    if where is None:
-        where = case.shapes[rows]
-        where[~is_finite(where)] = None
-    others = np.full(len(rows), -1) if found.others is None else found.others
+def _table(faults: Faults, case: Case, ids: Texts | None) -> gpd.GeoDataFrame:
+    """Return the faults of one kind as a table with the columns of `check`."""
+    rows = faults.rows
+    of_file = rows < 0
+    shapes = faults.shapes
+    if shapes is None:
+        shapes = case.shapes[rows]
+        shapes[~is_finite(shapes)] = None
+    others = np.full(len(rows), -1) if faults.others is None else faults.others
     columns = {
         "row": pd.array(rows + 1, "Int64"),
-        "id": np.full(len(rows), "", object) if ids is None else np.where(whole, "", ids[rows]),
-        "scene": np.where(whole, "", case.names[rows]),
-        "kind": found.kind,
-        "fault": found.said,
-        "remedy": KINDS[found.kind],
+        "id": np.full(len(rows), "", object) if ids is None else np.where(of_file, "", ids[rows]),
+        "scene": np.where(of_file, "", case.names[rows]),
+        "kind": faults.kind,
+        "fault": faults.messages,
+        "remedy": KINDS[faults.kind],
         "other": pd.array(others + 1, "Int64"),
     }
-    return gpd.GeoDataFrame(columns, geometry=where, crs=case.frame.crs).replace(
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=case.frame.crs).replace(
         {"row": {0: pd.NA}, "other": {0: pd.NA}}
     )
 
 
 def summary(faults: gpd.GeoDataFrame) -> pd.DataFrame:
-    """A row for each kind of fault: ``kind``, ``number``, ``example`` and ``remedy``, in the order of `KINDS`."""
+    """Return a row for each kind of fault that occurs, in the order of `KINDS`.
+
+    Columns: ``kind``, ``number``, ``example`` (the first, in words) and ``remedy``.
+    """
     rows = []
     for kind, remedy in KINDS.items():
-        mine = faults[faults["kind"] == kind]
-        if len(mine):
-            first = mine.iloc[0]
+        of_kind = faults[faults["kind"] == kind]
+        if len(of_kind):
+            first = of_kind.iloc[0]
             example = "the file" if pd.isna(first["row"]) else f"row {first['row']}"
-            rows.append((kind, len(mine), f"{example} {first['fault']}", remedy))
+            rows.append((kind, len(of_kind), f"{example} {first['fault']}", remedy))
     return pd.DataFrame(rows, columns=["kind", "number", "example", "remedy"])
 
 
@@ -123,37 +128,38 @@ class Repaired:
 
     Attributes:
         frame: The polygons that are left, with all their columns, in order.
-        said: What was done, a clause each; empty where there was nothing to do.
+        changes: What was done, a clause each; empty where there was nothing to do.
     """
 
     frame: gpd.GeoDataFrame
-    said: tuple[str, ...]
+    changes: tuple[str, ...]
 
 
 def repaired(frame: gpd.GeoDataFrame, *, settings: LabelSettings) -> Repaired:
-    """A copy without crossings, without rows that have no ground, and with one of several equal polygons.
+    """Return a mended copy of polygons, and what was mended.
 
-    Equal are those of one scene (or period) with the same corners and the same target. Lines and points stay, for
-    a person to look at, and so does all else.
+    It has no boundaries that cross themselves, no rows without ground, and one of several equal polygons. Equal are
+    those of one scene (or period) with the same corners and the same target. Lines and points stay, for a person to
+    look at, and so does all else.
 
     Raises:
         LabelError: If a column that the settings name is not there.
     """
     check_columns(frame, settings)
-    shapes, areal = np.array(frame.geometry.values), flat(frame)
+    shapes, polygons = np.array(frame.geometry.values), is_polygon(frame)
     mended = shapes.copy()
-    mended[areal] = repair(shapes[areal])
+    mended[polygons] = repair(shapes[polygons])
     empty = shapely.is_missing(mended) | shapely.is_empty(mended)
-    crossing = areal & ~empty & ~shapely.is_valid(shapes)
+    crossing = polygons & ~empty & ~shapely.is_valid(shapes)
     left = np.flatnonzero(~empty)
-    alike = pd.DataFrame({"group": competing(frame, settings)[left], "corners": corners(mended[left])})
+    keys = pd.DataFrame({"group": group_keys(frame, settings)[left], "corners": corner_keys(mended[left])})
     if settings.target is not None:
-        alike["target"] = texts(frame[settings.target])[left]
-    again = alike.duplicated().to_numpy()
-    done = {
+        keys["target"] = texts(frame[settings.target])[left]
+    repeats = keys.duplicated().to_numpy()
+    counts = {
         "polygons that crossed themselves are mended": crossing.sum(),
         "rows without ground are left out": empty.sum(),
-        "polygons that were there already are left out": again.sum(),
+        "polygons that were there already are left out": repeats.sum(),
     }
-    copy = frame.set_geometry(mended, crs=frame.crs).iloc[left[~again]].reset_index(drop=True)
-    return Repaired(frame=copy, said=tuple(f"{number} {what}" for what, number in done.items() if number))
+    copy = frame.set_geometry(mended, crs=frame.crs).iloc[left[~repeats]].reset_index(drop=True)
+    return Repaired(frame=copy, changes=tuple(f"{number} {change}" for change, number in counts.items() if number))

@@ -1,4 +1,4 @@
-"""Where scenes are; and polygons that lie on none of them, with what would explain it."""
+"""Footprints of scenes, and polygons that lie on none of them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _MOST_CRS = 8  # of the scenes, that are tried
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """Where and when a scene is.
+    """The ground that a scene shows, and the time at which it does.
 
     Attributes:
         outline: The ground that it shows, in ``crs``.
@@ -43,24 +43,23 @@ class Footprint:
     acquired: datetime | None = None
 
 
-def footprint(scene: Scene, seen: Bools | None = None) -> Footprint:
-    """Where a scene is: its grid, or the part of it that has pixels.
+def footprint(scene: Scene, valid: Bools | None = None) -> Footprint:
+    """Return the footprint of a scene: its grid, or the part of it that has pixels.
 
     Args:
         scene: The scene.
-        seen: Where it has pixels (y, x), on its grid or on a coarser one of the same extent; polygons may reach
-            beyond by a pixel of that.
+        valid: Where it has pixels (y, x), on its grid or on a coarser one of the same extent; the outline reaches
+            beyond them by a pixel of that.
     """
     geobox, crs = scene.geobox, crs_of(scene.geobox)
     extent = geobox.extent.geom
     outline = extent
-    if seen is not None and not seen.all():
-        coarse = geobox.zoom_to(seen.shape).affine
-        parts = outlines(seen.astype(np.uint8), mask=seen, transform=coarse)
-        grown = shapely.union_all([shapely.geometry.shape(part) for part, _ in parts]).buffer(
-            max(np.hypot(coarse.a, coarse.d), np.hypot(coarse.b, coarse.e))
-        )
-        outline = shapely.intersection(grown, extent)
+    if valid is not None and not valid.all():
+        coarse = geobox.zoom_to(valid.shape).affine
+        polygons = outlines(valid.astype(np.uint8), mask=valid, transform=coarse)
+        ground = shapely.union_all([shapely.geometry.shape(polygon) for polygon, _ in polygons])
+        pixel = max(np.hypot(coarse.a, coarse.d), np.hypot(coarse.b, coarse.e))  # the longer side, rotated or not
+        outline = shapely.intersection(ground.buffer(pixel), extent)
     area_m2 = gpd.GeoSeries([extent], crs=crs).to_crs(EQUAL_AREA).area.iloc[0]
     pixel_m = float(np.sqrt(area_m2 / (geobox.height * geobox.width)))
     return Footprint(outline=outline, crs=crs, pixel_m=pixel_m, acquired=scene.acquired)
@@ -68,22 +67,22 @@ def footprint(scene: Scene, seen: Bools | None = None) -> Footprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Astray:
-    """Polygons that lie on no scene, or hardly any.
+    """The finding that polygons lie on no scene, or hardly any of them do.
 
     Attributes:
-        said: What is wrong with them, a clause.
-        explained: Whether it says what would put them there.
+        message: What is wrong with them, a clause.
+        explained: Whether the message says what would put them there.
     """
 
-    said: str
+    message: str
     explained: bool
 
 
 def astray(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Texts | None = None) -> Astray | None:
-    """What is wrong where none of some polygons lies on a scene, or hardly any and there is a reason; else None.
+    """Return what is wrong with polygons that lie on no scene; None where they do.
 
-    Tried are axes that are swapped, the scenes' CRS and degrees in place of the file's own, and longitudes of the
-    other sign.
+    Also where hardly any lie on one, and there is an explanation. Tried are axes that are swapped, the scenes' CRS and
+    degrees in place of the file's own, and longitudes of the other sign.
 
     Args:
         frame: The polygons.
@@ -98,52 +97,56 @@ def astray(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Text
         return None
     frame, named = frame[drawn], None if named is None else named[drawn]
     points = shapely.bounds(np.asarray(frame.geometry.values)).reshape(-1, 2, 2).mean(axis=1)
-    if _over(points, frame.crs, scenes, named).mean() >= _FEW:
+    # quick, and enough for labels that are in order: middles of boxes, before whole polygons
+    if _in_boxes(points, frame.crs, scenes, named).mean() >= _FEW:
         return None
     number = int(_touching(frame, scenes, named).sum())
     if number >= _FEW * len(frame):
         return None
-    reached = {what: int(_over(*moved, scenes, named).sum()) for what, moved in _guesses(points, frame.crs, scenes)}
-    best = max(reached, key=lambda what: reached[what])
+    reached = {
+        words: int(_in_boxes(moved, crs, scenes, named).sum())
+        for words, moved, crs in _corrections(points, frame.crs, scenes)
+    }
+    best = max(reached, key=lambda words: reached[words])
     explained = reached[best] > max(10 * number, _FEW * len(frame))
     if number and not explained:
         return None
-    where = "its scene" if named is not None else f"any of {counted(len(scenes), 'scene')}"
+    aim = "its scene" if named is not None else f"any of {counted(len(scenes), 'scene')}"
     polygons = counted(len(frame), "polygon")
     few = f"only {number} of {polygons} lie" if number else f"none of {polygons} lies"
     would = f", and {reached[best]} would {best}" if explained else ""
-    return Astray(said=f"{few} on {where}{would}", explained=explained)
+    return Astray(message=f"{few} on {aim}{would}", explained=explained)
 
 
-def _guesses(
+def _corrections(
     points: _Points, own: pyproj.CRS, scenes: Mapping[str, Footprint]
-) -> Iterator[tuple[str, tuple[_Points, pyproj.CRS]]]:
-    """What may be wrong with coordinates, in words, with what they then are."""
+) -> Iterator[tuple[str, _Points, pyproj.CRS]]:
+    """Yield corrections of coordinates: in words, the points then, and their CRS."""
     swapped = points[:, ::-1]
-    yield "with x and y swapped", (swapped, own)
+    yield "with x and y swapped", swapped, own
     if own.is_geographic:
-        yield "with longitudes of the other sign", (points * [-1, 1], own)
+        yield "with longitudes of the other sign", points * [-1, 1], own
     for crs in dict.fromkeys([LONLAT, *(scene.crs for scene in scenes.values())][: _MOST_CRS + 1]):
         if pyproj.CRS(crs) != own:
-            what = f"in {crs_name(crs)} in place of {crs_name(own.to_wkt())}"
-            yield what, (points, pyproj.CRS(crs))
-            yield f"{what} with x and y swapped", (swapped, pyproj.CRS(crs))
+            words = f"in {crs_name(crs)} in place of {crs_name(own.to_wkt())}"
+            yield words, points, pyproj.CRS(crs)
+            yield f"{words} with x and y swapped", swapped, pyproj.CRS(crs)
 
 
 def _zones(scenes: Mapping[str, Footprint]) -> Iterable[tuple[str, float, list[str]]]:
-    """The scenes (ids) of each CRS, and the meridian around which it counts."""
+    """Return each CRS of scenes, the meridian around which it counts, and their ids."""
     zones: dict[tuple[str, float], list[str]] = {}
     for name, scene in scenes.items():
         zones.setdefault((scene.crs, meridian_of(scene.crs, scene.outline.centroid.x)), []).append(name)
     return [(crs, meridian, names) for (crs, meridian), names in zones.items()]
 
 
-def _over(points: _Points, crs: pyproj.CRS, scenes: Mapping[str, Footprint], named: Texts | None) -> Bools:
-    """Which points lie in the box around their scene, or around any."""
+def _in_boxes(points: _Points, crs: pyproj.CRS, scenes: Mapping[str, Footprint], named: Texts | None) -> Bools:
+    """Return whether each point lies in the box around its scene, or around any."""
     reached = np.zeros(len(points), np.bool_)
     for target, meridian, names in _zones(scenes):
         x, y = pyproj.Transformer.from_crs(crs, target, always_xy=True).transform(*points.T)
-        if pyproj.CRS(target).is_geographic:
+        if pyproj.CRS(target).is_geographic:  # -181 and 179 degrees are the same: take what is near the scenes
             x = x + 360 * np.round((meridian - np.where(np.isfinite(x), x, 0)) / 360)
         for name in names:
             west, south, east, north = scenes[name].outline.bounds
@@ -152,7 +155,7 @@ def _over(points: _Points, crs: pyproj.CRS, scenes: Mapping[str, Footprint], nam
 
 
 def _touching(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Texts | None) -> Bools:
-    """Which polygons have ground in common with their scene, or with any."""
+    """Return whether each polygon has ground in common with its scene, or with any."""
     reached = np.zeros(len(frame), np.bool_)
     for crs, meridian, names in _zones(scenes):
         tree = reproject(frame, crs, meridian=meridian).tree

@@ -1,7 +1,7 @@
-"""Inventories of slumps: what they hold, and their form in ARTS, the Arctic inventory.
+"""Counts and areas of inventories of slumps, and their columns in ARTS.
 
-ARTS (doi 10.1038/s41597-025-04372-7) has one row a polygon with required columns (centroid, region, creator, date,
-source, resolution, class, type), and an identifier made of them.
+ARTS, the Arctic inventory (doi 10.1038/s41597-025-04372-7), has one row a polygon with required columns (centroid,
+region, creator, date, source, resolution, class, type), and an identifier made of them.
 """
 
 import uuid
@@ -33,7 +33,7 @@ _CLASSES = {1: "Positive", 0: "Negative"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Names of the columns of what thawmap reads of labels; None: there is none."""
+    """Names of the columns that thawmap reads of labels; None: there is none."""
 
     scene: str | None = "image_id"
     region: str | None = "region"
@@ -42,7 +42,7 @@ class Columns:
     target: str | None = "label"
 
 
-_ALSO = {
+_USUAL_NAMES = {
     "scene": ("image_id", "scene_id", "BaseMapID"),
     "region": ("region", "RegionName"),
     "start": ("start", "image_date", "date", "acquired", "BaseMapDate"),
@@ -52,30 +52,33 @@ _ALSO = {
 
 
 def columns_of(frame: gpd.GeoDataFrame) -> Columns:
-    """The columns that hold what thawmap reads, by the names that inventories give them."""
+    """Return the columns that thawmap reads, found by the names that inventories use."""
     return Columns(
-        **{role: next((name for name in names if name in frame.columns), None) for role, names in _ALSO.items()}
+        **{role: next((name for name in names if name in frame.columns), None) for role, names in _USUAL_NAMES.items()}
     )
 
 
 def area_m2(frame: gpd.GeoDataFrame) -> npt.NDArray[np.float64]:
-    """Area of each polygon in m2, in `EQUAL_AREA`; NaN where there is no geometry, or it is nowhere there."""
-    with np.errstate(invalid="ignore"):  # of coordinates that are nowhere in it
+    """Return the area of each polygon in m2, in an equal-area projection.
+
+    NaN where there is no geometry, or the projection has no place for it.
+    """
+    with np.errstate(invalid="ignore"):  # of coordinates that have no place in it
         area: npt.NDArray[np.float64] = frame.geometry.to_crs(EQUAL_AREA).area.to_numpy(np.float64)
     return area
 
 
-def table2(
+def site_table(
     frame: gpd.GeoDataFrame,
     *,
     by: str | None = None,
     scene: str | None = None,
     date: str | None = None,
 ) -> pd.DataFrame:
-    """What an inventory holds, as Table 2 of Nitze et al. 2021, a row for each site.
+    """Return counts and areas of an inventory, a row for each site.
 
-    Columns: the site, ``objects``, ``scenes``, ``dates``, ``fewest`` and ``most`` objects of a date, ``median_m2`` and
-    ``total_m2`` (equal-area). What the frame does not say is missing.
+    As Table 2 of Nitze et al. 2021. Columns: the site, ``objects``, ``scenes``, ``dates``, ``fewest`` and ``most``
+    objects of a date, ``median_m2`` and ``total_m2`` (equal-area). What the frame does not say is missing.
 
     Args:
         frame: The objects.
@@ -91,28 +94,26 @@ def table2(
             msg = f"the polygons have no column {column!r}; they have {', '.join(map(str, frame.columns))}"
             raise LabelError(msg)
     site = np.full(len(frame), "all", object) if by is None else texts(frame[by])
-    said = pd.DataFrame({"site": site, "m2": area_m2(frame)})
-    if scene is not None:
-        said["scene"] = texts(frame[scene])
-    if date is not None:
-        said["date"] = texts(frame[date])
-    return pd.DataFrame([_site(mine, by or "site") for _, mine in said.groupby("site")])
-
-
-def _site(mine: pd.DataFrame, by: str) -> dict[str, object]:
-    """One row of the table."""
-    named = {name: mine[name][mine[name] != ""] if name in mine else None for name in ("scene", "date")}
-    dates = None if named["date"] is None or named["date"].empty else named["date"].value_counts()
-    return {
-        by: mine["site"].iloc[0],
-        "objects": len(mine),
-        "scenes": pd.NA if named["scene"] is None else named["scene"].nunique(),
-        "dates": pd.NA if dates is None else len(dates),
-        "fewest": pd.NA if dates is None else int(dates.min()),
-        "most": pd.NA if dates is None else int(dates.max()),
-        "median_m2": float(mine["m2"].median()),
-        "total_m2": float(mine["m2"].sum()),
-    }
+    objects = pd.DataFrame({"site": site, "m2": area_m2(frame)})
+    for name, column in (("scene", scene), ("date", date)):
+        objects[name] = None if column is None else texts(frame[column])
+        objects[name] = objects[name].where(objects[name] != "")
+    rows = []
+    for site_name, of_site in objects.groupby("site"):
+        dates = of_site["date"].value_counts()
+        rows.append(
+            {
+                by or "site": site_name,
+                "objects": len(of_site),
+                "scenes": pd.NA if scene is None else of_site["scene"].nunique(),
+                "dates": pd.NA if dates.empty else len(dates),
+                "fewest": pd.NA if dates.empty else int(dates.min()),
+                "most": pd.NA if dates.empty else int(dates.max()),
+                "median_m2": float(of_site["m2"].median()),
+                "total_m2": float(of_site["m2"].sum()),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def to_arts(
@@ -123,7 +124,7 @@ def to_arts(
     source: str | None = None,
     resolution: float | None = None,
 ) -> gpd.GeoDataFrame:
-    """Labels in the columns and the CRS of ARTS, losing nothing.
+    """Return labels in the columns and the CRS of ARTS, losing nothing.
 
     Scene, region, days and target become BaseMapID, RegionName, BaseMapDate and TrainClass; all other columns stay,
     and so does what ARTS cannot say exactly, such as the time of a day. What ARTS columns say already stays as it
@@ -143,17 +144,18 @@ def to_arts(
     """
     names = columns or columns_of(frame)
     arts = frame.to_crs(ARTS_CRS)
-    for theirs, form in _FORMS.items():
-        held = {role: name for role in form.roles if (name := getattr(names, role)) in arts and name != theirs}
-        if not held:
+    for arts_name, form in _FORMS.items():
+        own = {role: name for role in form.roles if (name := getattr(names, role)) in arts and name != arts_name}
+        if not own:
             continue
-        ours = arts[list(held.values())].set_axis(list(held), axis=1)
-        made = form.to_arts(ours)
-        if theirs in arts:
-            _agree(made, form.to_arts(form.from_arts(arts[theirs])), theirs, held)
-        arts[theirs] = arts.get(theirs, made)
-        if form.from_arts(made)[list(held)].equals(ours):
-            arts = arts.drop(columns=list(held.values()))
+        columns_by_role = arts[list(own.values())].set_axis(list(own), axis=1)
+        column = form.to_arts(columns_by_role)
+        if arts_name in arts:
+            _check_agreement(column, form.to_arts(form.from_arts(arts[arts_name])), arts_name, own)
+        arts[arts_name] = arts.get(arts_name, column)
+        # what does not come back exactly, such as the time of a day, stays beside its form in ARTS
+        if form.from_arts(column)[list(own)].equals(columns_by_role):
+            arts = arts.drop(columns=list(own.values()))
     given = {"CreatorLab": creator, "BaseMapSource": source, "BaseMapResolution": resolution, "LabelType": "Polygon"}
     for name, value in {**given, "TrainClass": "Positive"}.items():
         if value is not None:
@@ -167,8 +169,9 @@ def to_arts(
 
 
 def from_arts(frame: gpd.GeoDataFrame, *, columns: Columns | None = None) -> gpd.GeoDataFrame:
-    """An ARTS inventory in the columns of thawmap's labels and its own CRS, losing nothing.
+    """Return an ARTS inventory in the columns of thawmap's labels, losing nothing.
 
+    It stays in its CRS.
     BaseMapID, RegionName, BaseMapDate and TrainClass become a scene, a region, a first and a last day (none where it
     is a single date) and a target (1 or 0); all other columns stay. Names that a Shapefile has cut to 10 letters are
     whole again.
@@ -184,113 +187,121 @@ def from_arts(frame: gpd.GeoDataFrame, *, columns: Columns | None = None) -> gpd
         msg = f"the file has none of the columns {', '.join(_FORMS)}, so it is no ARTS inventory; convert another"
         raise LabelError(msg)
     labels = frame.copy()
-    for theirs, form in _FORMS.items():
+    for arts_name, form in _FORMS.items():
         wanted = {role: name for role in form.roles if (name := getattr(names, role)) is not None}
-        if theirs not in labels or not wanted:
+        if arts_name not in labels or not wanted:
             continue
-        made = form.from_arts(labels[theirs])
-        held = {role: name for role, name in wanted.items() if name in labels}
-        if held:
-            ours = labels[list(held.values())].set_axis(list(held), axis=1)
-            _agree(form.to_arts(made), form.to_arts(ours), theirs, held)
-        for role, name in wanted.items() if not held else ():
-            labels[name] = made[role]
-        if form.to_arts(made[list(wanted)]).equals(labels[theirs]):
-            labels = labels.drop(columns=theirs)
+        columns_by_role = form.from_arts(labels[arts_name])
+        present = {role: name for role, name in wanted.items() if name in labels}
+        if present:
+            stored = labels[list(present.values())].set_axis(list(present), axis=1)
+            _check_agreement(form.to_arts(columns_by_role), form.to_arts(stored), arts_name, present)
+        for role, name in wanted.items() if not present else ():
+            labels[name] = columns_by_role[role]
+        if form.to_arts(columns_by_role[list(wanted)]).equals(labels[arts_name]):
+            labels = labels.drop(columns=arts_name)
     first = [name for role in Columns.__slots__ if (name := getattr(names, role)) in labels]
     return _ordered(labels, first)
 
 
 def _ordered(frame: gpd.GeoDataFrame, first: list[str]) -> gpd.GeoDataFrame:
-    """The named columns, the others as they come, the geometry."""
+    """Return a frame with some columns first, then the others, the geometry last."""
     geometry = frame.geometry.name
     return frame[[*first, *(name for name in frame.columns if name not in first and name != geometry), geometry]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a column of ARTS says what thawmap's columns of these roles say."""
+    """A column of ARTS and thawmap's columns of its meaning, made of each other.
+
+    Attributes:
+        roles: Fields of `Columns`.
+        to_arts: From thawmap's columns, named by role, to the one of ARTS.
+        from_arts: From the column of ARTS to thawmap's, named by role.
+    """
 
     roles: tuple[str, ...]
     to_arts: Callable[[pd.DataFrame], pd.Series]
     from_arts: Callable[[pd.Series], pd.DataFrame]
 
 
-def _arts_date(ours: pd.DataFrame) -> pd.Series:
-    """One day, or two with a comma between them."""
-    written = [[str(day) for day in days(ours[role])] for role in ours]
-    for role in ours:
-        _refuse(ours[role], np.isnat(days(ours[role])) & ((texts(ours[role]) != "") | (role == "start")), "no date")
-    said = [",".join(day for day in row if day != "NaT") for row in zip(*written, strict=True)]
-    return pd.Series(said, index=ours.index)
+def _dates_to_arts(period: pd.DataFrame) -> pd.Series:
+    """Return the days of each row as text: one, or two with a comma between them."""
+    for role, column in period.items():
+        _refuse(column, np.isnat(days(column)) & ((texts(column) != "") | (role == "start")), "no date")
+    written = zip(*(days(column) for _, column in period.items()), strict=True)
+    return pd.Series([",".join(str(day) for day in row if not np.isnat(day)) for row in written], index=period.index)
 
 
-def _arts_days(theirs: pd.Series) -> pd.DataFrame:
-    """First and last day, the last None where it is a single one."""
-    parts = [[day.strip() for day in said.split(",")] for said in texts(theirs)]
-    _refuse(theirs, np.array([len(row) > 2 for row in parts], np.bool_), "neither a date nor two")
-    rows = [(row[0] or None, row[1] if len(row) == 2 else None) for row in parts]
-    both = pd.DataFrame(rows, columns=["start", "end"], index=theirs.index)
-    for role in both:
-        _refuse(theirs, both[role].notna().to_numpy() & np.isnat(days(both[role])), "no date")
-    return both
+def _dates_from_arts(dates: pd.Series) -> pd.DataFrame:
+    """Return the first and the last day of each row, the last None where one is given."""
+    split = [[day.strip() for day in written.split(",")] for written in texts(dates)]
+    _refuse(dates, np.array([len(row) > 2 for row in split], np.bool_), "neither a date nor two")
+    rows = [(row[0] or None, row[1] if len(row) == 2 else None) for row in split]
+    period = pd.DataFrame(rows, columns=["start", "end"], index=dates.index)
+    for role in period:
+        _refuse(dates, period[role].notna().to_numpy() & np.isnat(days(period[role])), "no date")
+    return period
 
 
-def _arts_class(ours: pd.DataFrame) -> pd.Series:
-    values = numbers(ours["target"])
-    _refuse(ours["target"], ~np.isin(values, list(_CLASSES)), "neither 1 (Positive) nor 0 (Negative)")
-    return pd.Series([_CLASSES[int(value)] for value in values], index=ours.index)
+def _target_to_arts(labels: pd.DataFrame) -> pd.Series:
+    """Return the class of each row by its target: Positive or Negative."""
+    targets = numbers(labels["target"])
+    _refuse(labels["target"], ~np.isin(targets, list(_CLASSES)), "neither 1 (Positive) nor 0 (Negative)")
+    return pd.Series([_CLASSES[int(target)] for target in targets], index=labels.index)
 
 
-def _arts_target(theirs: pd.Series) -> pd.DataFrame:
-    known = {name: target for target, name in _CLASSES.items()}
-    _refuse(theirs, ~theirs.isin(list(known)).to_numpy(), "neither Positive nor Negative")
-    return pd.DataFrame({"target": theirs.map(known).astype("int64")})
+def _target_from_arts(classes: pd.Series) -> pd.DataFrame:
+    """Return the target of each row by its class: 1 or 0."""
+    targets = {name: target for target, name in _CLASSES.items()}
+    _refuse(classes, ~classes.isin(list(targets)).to_numpy(), "neither Positive nor Negative")
+    return pd.DataFrame({"target": classes.map(targets).astype("int64")})
 
 
 _FORMS = {
-    "RegionName": _Form(("region",), lambda ours: ours["region"], lambda theirs: pd.DataFrame({"region": theirs})),
-    "BaseMapDate": _Form(("start", "end"), _arts_date, _arts_days),
-    "TrainClass": _Form(("target",), _arts_class, _arts_target),
-    "BaseMapID": _Form(("scene",), lambda ours: ours["scene"], lambda theirs: pd.DataFrame({"scene": theirs})),
+    "RegionName": _Form(("region",), lambda labels: labels["region"], lambda arts: pd.DataFrame({"region": arts})),
+    "BaseMapDate": _Form(("start", "end"), _dates_to_arts, _dates_from_arts),
+    "TrainClass": _Form(("target",), _target_to_arts, _target_from_arts),
+    "BaseMapID": _Form(("scene",), lambda labels: labels["scene"], lambda arts: pd.DataFrame({"scene": arts})),
 }
 
 
-def _refuse(column: pd.Series, wrong: npt.NDArray[np.bool_], what: str) -> None:
+def _refuse(column: pd.Series, wrong: npt.NDArray[np.bool_], fault: str) -> None:
+    """Refuse a column of which a row is wrong; the message shows the first such row."""
     if wrong.any():
         row = int(np.argmax(wrong))
-        msg = f"{column.name} {str(column.iloc[row])!r} in row {row + 1} is {what}; correct it, or leave the row out"
+        msg = f"{column.name} {str(column.iloc[row])!r} in row {row + 1} is {fault}; correct it, or leave the row out"
         raise LabelError(msg)
 
 
-def _agree(made: pd.Series, there: pd.Series, theirs: str, held: dict[str, str]) -> None:
-    """See that a column of ARTS and one of thawmap that are both there say the same."""
-    differ = texts(made) != texts(there)
+def _check_agreement(column: pd.Series, stored: pd.Series, arts_name: str, names: dict[str, str]) -> None:
+    """Refuse a column of ARTS and columns of thawmap, both in ARTS' form, that differ."""
+    differ = texts(column) != texts(stored)
     if differ.any():
         msg = (
-            f"row {int(np.argmax(differ)) + 1} says one thing in {theirs!r} and another in "
-            f"{' and '.join(map(repr, held.values()))}; rename or remove one of these columns"
+            f"row {int(np.argmax(differ)) + 1} says one thing in {arts_name!r} and another in "
+            f"{' and '.join(map(repr, names.values()))}; rename or remove one of these columns"
         )
         raise LabelError(msg)
 
 
-def _filled(column: pd.Series | None, made: pd.Series) -> pd.Series:
-    """A column, or what is made where there is none or it is empty."""
+def _filled(column: pd.Series | None, default: pd.Series) -> pd.Series:
+    """Return a column, with the default where there is none or it is empty."""
     if column is None or column.isna().all():
-        return made
+        return default
     if pd.api.types.is_string_dtype(column):
-        return column.where(column.notna(), made.astype(str))
-    return column.astype(object).where(column.notna(), made).infer_objects()
+        return column.where(column.notna(), default.astype(str))
+    return column.astype(object).where(column.notna(), default).infer_objects()
 
 
 def _centroids(arts: gpd.GeoDataFrame) -> tuple[pd.Series, pd.Series]:
-    """Longitude and latitude of each centroid in EPSG:4326, degrees to 5 decimals.
+    """Return longitude and latitude of each centroid, in degrees to 5 decimals.
 
     A polygon across the antimeridian is taken as one piece.
     """
     shapes = np.array(arts.geometry.to_crs("EPSG:4326").values)
     west, _, east, _ = shapely.bounds(shapes).T
-    wide = east - west > 180
+    wide = east - west > 180  # no slump is: its boundary crosses the antimeridian
     shapes[wide] = shapely.transform(
         shapes[wide], lambda points: points + np.array([[360.0, 0.0]]) * (points[:, :1] < 0)
     )
@@ -300,6 +311,7 @@ def _centroids(arts: gpd.GeoDataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def _check_required(arts: gpd.GeoDataFrame) -> None:
+    """Refuse a frame that lacks a column that ARTS requires, or a text in it."""
     lacking = [name for name in REQUIRED if name not in arts or (texts(arts[name]) == "").any()]
     if lacking:
         remedies = {
@@ -312,7 +324,11 @@ def _check_required(arts: gpd.GeoDataFrame) -> None:
 
 
 def _uids(arts: gpd.GeoDataFrame) -> pd.Series:
-    """The identifier of each row: coordinates with 5 decimals and whole metres as such, then the rest as it stands."""
+    """Return the identifier of each row, a uuid5 of its required columns.
+
+    These stand one after the other. Coordinates are written with 5 decimals, a resolution of whole metres without, the
+    rest as it stands.
+    """
     metres = numbers(arts["BaseMapResolution"])
     _refuse(arts["BaseMapResolution"], ~np.isfinite(metres), "no number of metres")
     written = {name: [str(round(float(value), 5)) for value in numbers(arts[name])] for name in REQUIRED[:2]}
