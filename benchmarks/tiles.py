@@ -40,7 +40,7 @@ from thawmap.data.stack import as_array, assemble
 from thawmap.engine.run import in_order
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
-from thawmap.train.tiles.store import TileStore, derive
+from thawmap.train.tiles.store import TileStore, derive_layers
 
 TILES = "tiles={size: 256, overlap: 25, min_valid: 0.5}"
 BATCH = 6  # tiles a step, as the paper's
@@ -143,7 +143,7 @@ def _read(options: argparse.Namespace, config: Config, scenes: Sequence[Scene]) 
 
     def decoded(part: pd.DataFrame) -> object:
         batch = store.to_device(store.read(part), torch.device("cpu"))
-        return derive(batch.image, stored=stored, wanted=wanted)
+        return derive_layers(batch.image, stored=stored, wanted=wanted)
 
     ways: dict[str, Callable[[], object]] = {
         "sources": lambda: [windows.source(row) for row in rows.itertuples()],

@@ -13,7 +13,7 @@ from thawmap.maps.item import read_item
 from thawmap.report.crossval import analysis
 from thawmap.series.places import open_map
 from thawmap.train.experiments.trials import trials
-from thawmap.train.tiles.cut import FORMAT, attributes
+from thawmap.train.tiles.cut import FORMAT, read_attributes
 from thawmap.train.tiles.store import TileStore
 
 WRONG = (None, True, -1, 1e400, float("nan"), 10**40, "a", "../../a", [], [None], [1], {}, {"x": None}, {"x": [1]})
@@ -43,7 +43,7 @@ READERS = {
     "item.json": (ITEM, lambda path: (read_item(path), open_map(path.parent))),
     "crossval.json": (PLAN, lambda path: (read_plan(path), analysis.read(path.parent))),
     "store.json": (STORE, lambda path: TileStore.open(path.parent)),
-    "a.zarr/zarr.json": (ZARR, lambda path: attributes(path.parents[1], "a")),
+    "a.zarr/zarr.json": (ZARR, lambda path: read_attributes(path.parents[1], "a")),
     "trials/0000/trial.json": (TRIAL, lambda path: [one.said() for one in trials(path.parents[2])]),
 }
 

@@ -14,7 +14,7 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.train.fit import fit
 from thawmap.train.split import split_tiles
-from thawmap.train.tiles.store import TileStore, collect, write_tiles
+from thawmap.train.tiles.store import TileStore, collect_index, write_tiles
 
 REGIONS = ("Lena", "Horton", "Yamal")
 
@@ -69,7 +69,7 @@ def make_store(folder, config, *, across=2, highest=0.4, barren=(), silent=()):
         scene = Scene(id=f"{region}-1", sensor="test", geobox=geobox, files={}, region=region)
         source, labels = ArraySource(values, geobox), GreenIsObject(values, size, silent)
         write_tiles(folder, scene, config=config, sources=[source], labels=labels, fingerprint="made")
-    collect(folder, [f"{region}-1" for region in REGIONS], config.input_layers)
+    collect_index(folder, [f"{region}-1" for region in REGIONS], config.input_layers)
     return TileStore.open(folder)
 
 

@@ -9,7 +9,7 @@ from thawmap.errors import DataError
 from thawmap.pipeline import _scenes, _tiles
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.text import counted
-from thawmap.train.tiles.store import check_store, collect
+from thawmap.train.tiles.store import check_store, collect_index
 
 
 def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
@@ -38,7 +38,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     if not whole:
         msg = f"none of {counted(len(failed), 'scene')} could be cut; the first: {next(iter(failed.values()))}"
         raise DataError(msg)
-    index = collect(out, whole, config.input_layers)
+    index = collect_index(out, whole, config.input_layers)
     of = f"of {counted(index['scene'].nunique(), 'scene')} at {counted(index['place'].nunique(), 'place')}"
     line = f"{counted(len(index), 'tile')}, {index['positive'].sum()} with objects, {of}: {out}"
     return Summary(lines=(line,), done=len(todo) - len(broken), skipped=kept, failed=failed)

@@ -10,7 +10,7 @@ from torch import Tensor
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import logits
 from thawmap.model.reading import Reading
-from thawmap.train.tiles.store import Batch, TileStore, derive
+from thawmap.train.tiles.store import Batch, TileStore, derive_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def shown(batch: Batch, *, stored: list[str], reading: Reading) -> Tensor:
 
     Where gaps are filled from near pixels, those that are not valid are gaps: a cloud is not shown, nor its rim.
     """
-    image = derive(batch.image, stored=stored, wanted=[layer.name for layer in reading.layers])
+    image = derive_layers(batch.image, stored=stored, wanted=[layer.name for layer in reading.layers])
     if reading.fill == "near":
         image = image.masked_fill(~batch.valid.unsqueeze(1), torch.nan)
     return image

@@ -35,7 +35,17 @@ from thawmap.grid import Window, starts
 from thawmap.layers import LAYERS
 from thawmap.train.split import split_tiles
 from thawmap.train.tiles import cut as cutting
-from thawmap.train.tiles.store import Code, TileStore, collect, decode, derive, encode, is_finished, places, write_tiles
+from thawmap.train.tiles.store import (
+    LayerCode,
+    TileStore,
+    collect_index,
+    decode,
+    derive_layers,
+    encode,
+    is_finished,
+    places_of,
+    write_tiles,
+)
 
 torch.set_num_threads(1)
 
@@ -88,7 +98,7 @@ def cut(store, made, config=None, fingerprint="made from this"):
 
 
 def opened(store, config=None, scenes=("first",)):
-    collect(store, scenes, (config or configuration()).input_layers)
+    collect_index(store, scenes, (config or configuration()).input_layers)
     return TileStore.open(store)
 
 
@@ -98,7 +108,7 @@ def opened(store, config=None, scenes=("first",)):
 )
 @settings(max_examples=60, deadline=None)
 def test_a_code_is_off_by_half_a_step_at_most_and_missing_stays_missing(name, shares):
-    code = Code.of(LAYERS[name])
+    code = LayerCode.of(LAYERS[name])
     values = (code.low + np.array(shares) * code.step * 65534).astype(np.float32).reshape(1, 1, -1)
     again = decode(torch.from_numpy(encode(values, [code]))[None], [code]).numpy()[0]
     assert np.array_equal(np.isnan(again), np.isnan(values))
@@ -107,7 +117,7 @@ def test_a_code_is_off_by_half_a_step_at_most_and_missing_stays_missing(name, sh
 
 
 def test_values_beyond_the_codes_are_kept_at_their_ends():
-    code = Code.of(LAYERS["red"])
+    code = LayerCode.of(LAYERS["red"])
     assert encode(np.array([[[-9.0, 9.0, np.inf]]], np.float32), [code]).tolist() == [[[1, 65535, 65535]]]
 
 
@@ -118,7 +128,7 @@ def test_tiles_are_the_scene_cut_up(tmp_path):
     assert [code.name for code in store.codes] == ["red", "nir", "slope"]  # NDVI follows from them
     assert len(store.index) == number == 3 * 2
     batch = store.to_device(store.read(store.index), torch.device("cpu"))
-    image = derive(batch.image, stored=["red", "nir", "slope"], wanted=NAMES)
+    image = derive_layers(batch.image, stored=["red", "nir", "slope"], wanted=NAMES)
     for row, col, found, target, valid in zip(
         store.index["row"], store.index["col"], image, batch.target, batch.valid, strict=True
     ):
@@ -262,16 +272,16 @@ def test_scenes_cut_with_different_layers_do_not_make_a_store(tmp_path):
     with pytest.raises(DataError, match="cut with different layers or sizes"):
         opened(tmp_path, scenes=["first", "second"])
     with pytest.raises(DataError, match="no recipe makes it"):
-        collect(tmp_path, ["first"], [LAYERS["tc_wetness"]])
+        collect_index(tmp_path, ["first"], [LAYERS["tc_wetness"]])
 
 
 def test_what_is_missing_or_damaged_is_said(tmp_path):
     with pytest.raises(DataError, match="holds no whole tile store"):
         TileStore.open(tmp_path)
     with pytest.raises(DataError, match="no whole tiles of scene absent"):
-        collect(tmp_path, ["absent"], [])
+        collect_index(tmp_path, ["absent"], [])
     with pytest.raises(DataError, match="nothing to train on"):
-        collect(tmp_path, [], [])
+        collect_index(tmp_path, [], [])
     cut(tmp_path, example())
     store = opened(tmp_path)
     (tmp_path / "first.zarr/image/c/2/0/0/0").write_bytes(b"not a chunk")
@@ -520,7 +530,7 @@ def test_places_are_scenes_that_share_more_than_half_of_the_smaller_whatever_the
             expected[one] = min(expected[other] for other in range(len(scenes)) if alike(one, other))
     items = list(described.items())
     order.shuffle(items)
-    assert places(dict(items)) == {f"s{one:02}": f"s{least:02}" for one, least in enumerate(expected)}
+    assert places_of(dict(items)) == {f"s{one:02}": f"s{least:02}" for one, least in enumerate(expected)}
 
 
 def test_the_plan_says_what_will_be_cut_and_what_is_wrong(project, whole, tmp_path):
@@ -553,7 +563,7 @@ def test_tiles_of_another_version_are_cut_again(tmp_path):
     place = tmp_path / "first.zarr/zarr.json"
     place.write_text(place.read_text().replace('"format": 3', '"format": 2'))
     with pytest.raises(DataError, match="are of another version"):
-        collect(tmp_path, ["first"], [])
+        collect_index(tmp_path, ["first"], [])
     assert not is_finished(tmp_path, example()[0], "made from this")
     assert cut(tmp_path, example()) == 6
     assert len(opened(tmp_path).index) == 6

@@ -1,1 +1,1 @@
-"""The tile store: written, read, and encoded."""
+"""The tile store: labelled scenes cut into tiles, written and read."""

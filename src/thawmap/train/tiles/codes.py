@@ -1,4 +1,7 @@
-"""How layers are stored in 16 bits, and which of them are. Without PyTorch, so that who only cuts tiles is light."""
+"""Encoding of layers in 16 bits, and the choice of the layers that are stored.
+
+Loads no PyTorch, so that processes that only cut tiles stay small.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +18,8 @@ from thawmap.layers import CODES, Layer, layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Code:
-    """How a layer is stored: code 0 = missing, else v = low + (code - 1) * step.
+class LayerCode:
+    """The encoding of one layer: code 0 = missing, else value = low + (code - 1) * step.
 
     Attributes:
         name: Name of the layer.
@@ -32,12 +35,12 @@ class Code:
 
     @classmethod
     def of(cls, layer: Layer) -> Self:
-        """The code of a layer."""
+        """Return the encoding of a layer, from its range and step."""
         return cls(name=layer.name, low=layer.code_low, step=layer.code_step, units=layer.units)
 
 
 class CodeRecord(Record, extra="forbid"):
-    """A `Code` in a file of the store."""
+    """A `LayerCode` as JSON in a file of the store."""
 
     name: str
     low: float
@@ -46,7 +49,7 @@ class CodeRecord(Record, extra="forbid"):
 
 
 class StoreRecord(Record):
-    """What a tile store says of itself."""
+    """The description of a tile store: format, size of a tile, and encodings."""
 
     format: int
     size: int = Field(ge=1, le=65536)
@@ -54,7 +57,7 @@ class StoreRecord(Record):
 
 
 class AttributesRecord(StoreRecord):
-    """What the tiles of a scene say of themselves."""
+    """The description of one scene's tiles; the footprint is WKT."""
 
     fingerprint: str
     region: str | None = None
@@ -62,28 +65,34 @@ class AttributesRecord(StoreRecord):
 
 
 class ZarrRecord(Record):
-    """The metadata of a scene's tiles."""
+    """The zarr.json of one scene's tiles."""
 
     attributes: AttributesRecord
 
 
-def stored_layers(inputs: Sequence[Layer], sources: Sequence[Source]) -> tuple[Code, ...]:
-    """What is stored: layers that sources have, and those made with neighbours; the rest follows.
+def stored_layers(inputs: Sequence[Layer], sources: Sequence[Source]) -> tuple[LayerCode, ...]:
+    """Return the encodings of the layers that tiles of these inputs store.
+
+    They are the layers that sources have, and those made with neighbouring pixels; all others are made from the stored
+    ones when tiles are read.
 
     Raises:
         DataError: If a layer is in no source and no recipe makes it.
     """
-    known = {layer.name: layer for layer in inputs}
+    input_by_name = {layer.name: layer for layer in inputs}
     available = frozenset[str]().union(*(source.layers for source in sources))
-    reads, makes = plan_layers(list(known), available=available)
+    reads, makes = plan_layers(list(input_by_name), available=available)
     names = [*reads, *(name for name in makes if RECIPES[name].halo)]
-    return tuple(Code.of(known.get(name) or layer(name)) for name in names)
+    return tuple(LayerCode.of(input_by_name.get(name) or layer(name)) for name in names)
 
 
-def encode(values: Sequence[npt.NDArray[np.float32]], codes: Sequence[Code]) -> npt.NDArray[np.uint16]:
-    """Codes (C, H, W) uint16 of layers (H, W) each, physical units, NaN = missing: the nearest there is."""
-    found = np.empty((len(codes), *values[0].shape), np.uint16)
-    for stored, plane, code in zip(found, values, codes, strict=True):
-        steps = np.rint((plane - code.low) / code.step).clip(0, CODES) + 1
-        stored[:] = np.nan_to_num(steps, copy=False, nan=0)
-    return found
+def encode(values: Sequence[npt.NDArray[np.float32]], codes: Sequence[LayerCode]) -> npt.NDArray[np.uint16]:
+    """Encode layers (H, W) in physical units as the nearest codes (C, H, W) uint16.
+
+    NaN = missing becomes 0; values beyond the range of the codes become its ends.
+    """
+    encoded = np.empty((len(codes), *values[0].shape), np.uint16)
+    for codes_of_layer, layer_values, code in zip(encoded, values, codes, strict=True):
+        steps = np.rint((layer_values - code.low) / code.step).clip(0, CODES) + 1
+        codes_of_layer[:] = np.nan_to_num(steps, copy=False, nan=0)
+    return encoded

@@ -34,25 +34,32 @@ from thawmap.files.atomic import write_text
 from thawmap.files.guard import some_of
 from thawmap.files.records import read
 from thawmap.layers import Layer
-from thawmap.train.tiles.codes import Code, StoreRecord, encode
-from thawmap.train.tiles.cut import FOOTPRINT_CRS, FORMAT, attributes, is_finished, scene_index, write_tiles
+from thawmap.train.tiles.codes import LayerCode, StoreRecord, encode
+from thawmap.train.tiles.cut import (
+    FOOTPRINT_CRS,
+    FORMAT,
+    is_finished,
+    read_attributes,
+    read_scene_index,
+    write_tiles,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 __all__ = [
-    "FOOTPRINT_CRS", "Batch", "Code", "TileStore", "Tiles", "collect", "decode", "derive", "encode", "is_finished",
-    "places", "write_tiles",
+    "FOOTPRINT_CRS", "Batch", "LayerCode", "StoredTiles", "TileStore", "collect_index", "decode", "derive_layers",
+    "encode", "is_finished", "places_of", "write_tiles",
 ]  # fmt: skip
 
 _READERS = 4  # threads that read tiles
-_SHARED = 0.5  # of the smaller of two footprints, beyond which they are one place
+_OVERLAP = 0.5  # of the smaller of two footprints, beyond which they are one place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Tiles on a device.
+    """Decoded tiles on a device.
 
     Attributes:
         image: (N, C, H, W) float32, physical units, NaN = missing.
@@ -66,8 +73,8 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tiles:
-    """Tiles as they are stored.
+class StoredTiles:
+    """Tiles as the store has them: encoded, in memory.
 
     Attributes:
         codes: (N, C, H, W) uint16; 0 = missing.
@@ -80,9 +87,9 @@ class Tiles:
     valid: npt.NDArray[np.bool_]
 
 
-def decode(codes: "Tensor", stored: Sequence[Code]) -> "Tensor":
-    """Values (N, C, H, W) float32 in physical units, NaN = missing, of codes (N, C, H, W)."""
-    import torch  # noqa: PLC0415 - who only cuts does without, here and below
+def decode(codes: "Tensor", stored: Sequence[LayerCode]) -> "Tensor":
+    """Decode codes (N, C, H, W) to values in physical units, float32, NaN = missing."""
+    import torch  # noqa: PLC0415 - cutting does without it, here and below
 
     low = torch.tensor([code.low for code in stored], device=codes.device).view(1, -1, 1, 1)
     step = torch.tensor([code.step for code in stored], device=codes.device).view(1, -1, 1, 1)
@@ -90,19 +97,24 @@ def decode(codes: "Tensor", stored: Sequence[Code]) -> "Tensor":
     return torch.where(numbers == 0, torch.nan, low + (numbers - 1) * step)
 
 
-def derive(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[str]) -> "Tensor":
-    """The wanted layers (N, C', H, W), made where they are not among the ``stored`` ones (N, C, H, W)."""
-    known = dict(zip(stored, image.unbind(1), strict=True))
+def derive_layers(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[str]) -> "Tensor":
+    """Return the wanted layers (N, C', H, W) of an image (N, C, H, W) of stored layers.
+
+    Those that are not stored are made from the stored ones by their recipes.
+    """
+    layers = dict(zip(stored, image.unbind(1), strict=True))
     _, makes = plan_layers(wanted, available=frozenset(stored))
     for name in makes:
-        known[name] = RECIPES[name].function(*(known[need] for need in RECIPES[name].needs))
+        layers[name] = RECIPES[name].function(*(layers[need] for need in RECIPES[name].needs))
     import torch  # noqa: PLC0415
 
-    return torch.stack([known[name] for name in wanted], dim=1)
+    return torch.stack([layers[name] for name in wanted], dim=1)
 
 
-def collect(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.GeoDataFrame:
-    """The index of the tiles of ``scenes``, put together and written; it is left alone where nothing changed.
+def collect_index(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.GeoDataFrame:
+    """Join the indexes of the scenes into the store's, write and return it.
+
+    With it the store's description is written; both are left alone where nothing changed.
 
     Raises:
         DataError: If a scene has no tiles in the store, two were cut differently, or ``layers`` do not follow
@@ -111,33 +123,35 @@ def collect(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.
     if not scenes:
         msg = f"{store} has no scene: none could be cut, so there is nothing to train on"
         raise DataError(msg)
-    found = {scene: attributes(store, scene) for scene in scenes}
-    cuts = {json.dumps([one["layers"], one["size"]]) for one in found.values()}
-    if len(cuts) > 1:
+    attributes = {scene: read_attributes(store, scene) for scene in scenes}
+    encodings = {json.dumps([scene["layers"], scene["size"]]) for scene in attributes.values()}
+    if len(encodings) > 1:
         msg = f"the scenes of {store} were cut with different layers or sizes; remove it, and cut again"
         raise DataError(msg)
-    stored, size = json.loads(cuts.pop())
+    stored, size = json.loads(encodings.pop())
     plan_layers([layer.name for layer in layers], available=frozenset(code["name"] for code in stored))
     content = {
         "format": FORMAT,
         "size": size,
         "layers": stored,
-        "scenes": {scene: one["fingerprint"] for scene, one in sorted(found.items())},
+        "scenes": {scene: attributes[scene]["fingerprint"] for scene in sorted(attributes)},
     }
     text = json.dumps(content, indent=2) + "\n"
-    place = store / "store.json"
-    if place.exists() and place.read_text(encoding="utf-8") == text and (store / "index.parquet").exists():
+    path = store / "store.json"
+    if path.exists() and path.read_text(encoding="utf-8") == text and (store / "index.parquet").exists():
         return read_vector(store / "index.parquet")
-    index = _join([scene_index(store, scene) for scene in sorted(found)])
-    index.insert(3, "place", index["scene"].map(places(found)).astype("object"))
-    place.unlink(missing_ok=True)  # it speaks of the index that was there before
-    write_vector(store / "index.parquet", index)
-    write_text(place, text)
-    return index
+    indexes = [read_scene_index(store, scene) for scene in sorted(attributes)]
+    filled = [index for index in indexes if len(index)] or indexes[:1]  # an empty one may spoil the others' types
+    joined = gpd.GeoDataFrame(pd.concat(filled, ignore_index=True))
+    joined.insert(3, "place", joined["scene"].map(places_of(attributes)).astype("object"))
+    path.unlink(missing_ok=True)  # it describes the index before
+    write_vector(store / "index.parquet", joined)
+    write_text(path, text)
+    return joined
 
 
 def check_store(store: Path) -> None:
-    """Refuse a folder with files that `collect` would replace, and that are not of a tile store.
+    """Refuse a folder whose index.parquet or store.json is not of a tile store.
 
     Raises:
         DataError: If there is one.
@@ -149,7 +163,7 @@ def check_store(store: Path) -> None:
 
 
 def _is_of_a_store(path: Path) -> bool:
-    """Whether a file is a store's index or its description, or is not there."""
+    """Return whether a file is a store's index or description, or does not exist."""
     try:
         if path.suffix == ".parquet":
             return "tile_id" in read_schema(path).names
@@ -160,8 +174,8 @@ def _is_of_a_store(path: Path) -> bool:
         return False
 
 
-def places(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The place of each scene, named after the first of the scenes that show it, in order of names.
+def places_of(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the place of each scene, by scene id, named after its first scene by name.
 
     Two scenes of one region show one place where they share more than half of the smaller one's ground, or each does
     with a third.
@@ -171,37 +185,37 @@ def places(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """
     names = sorted(scenes)
     regions = np.array([scenes[name]["region"] or "" for name in names])
-    shapes = shapely.from_wkt([scenes[name]["footprint"] for name in names])
-    one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    shared = shapely.area(shapely.intersection(shapes[one], shapes[other]))
-    smaller = np.minimum(shapely.area(shapes[one]), shapely.area(shapes[other]))
-    alike = (shared > _SHARED * smaller) & (regions[one] == regions[other])
-    graph = coo_array((alike[alike], (one[alike], other[alike])), shape=(len(names), len(names)))
-    _, group = connected_components(graph, directed=False)
-    _, first = np.unique(group, return_index=True)
-    return {name: names[first[number]] for name, number in zip(names, group, strict=True)}
+    footprints = shapely.from_wkt([scenes[name]["footprint"] for name in names])
+    first, second = shapely.STRtree(footprints).query(footprints, predicate="intersects")
+    shared = shapely.area(shapely.intersection(footprints[first], footprints[second]))
+    smaller = np.minimum(shapely.area(footprints[first]), shapely.area(footprints[second]))
+    same = (shared > _OVERLAP * smaller) & (regions[first] == regions[second])
+    graph = coo_array((same[same], (first[same], second[same])), shape=(len(names), len(names)))
+    _, groups = connected_components(graph, directed=False)
+    _, first_members = np.unique(groups, return_index=True)
+    return {name: names[first_members[group]] for name, group in zip(names, groups, strict=True)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileStore:
-    """A tile store, open for reading; threads can share it.
+    """A tile store that is open for reading; threads can share it.
 
     Attributes:
         path: Its folder.
-        codes: How its layers are stored, in order.
+        codes: Encodings of its layers, in order.
         size: Side of a tile in pixels.
         index: One row per tile, with its footprint in `FOOTPRINT_CRS`.
     """
 
     path: Path
-    codes: tuple[Code, ...]
+    codes: tuple[LayerCode, ...]
     size: int
     index: gpd.GeoDataFrame
     _open: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The store in a folder.
+        """Open the tile store in a folder.
 
         Raises:
             DataError: If there is none, or it is of another version.
@@ -214,37 +228,37 @@ class TileStore:
         if content["format"] != FORMAT:
             msg = f"{path} has format {content['format']}; this version reads {FORMAT}; cut the tiles again"
             raise DataError(msg)
-        codes = tuple(Code(**code) for code in content["layers"])
+        codes = tuple(LayerCode(**code) for code in content["layers"])
         return cls(path=path, codes=codes, size=content["size"], index=read_vector(path / "index.parquet"))
 
     @property
     def identity(self) -> str:
-        """A hash of what every scene in it was cut from."""
+        """A hash of the fingerprints of all scenes and of their encoding."""
         return hashlib.sha256((self.path / "store.json").read_bytes()).hexdigest()[:12]
 
-    def read(self, rows: pd.DataFrame) -> Tiles:
-        """The tiles of some rows of the index, in their order.
+    def read(self, rows: pd.DataFrame) -> StoredTiles:
+        """Read the tiles of some rows of the index, in their order.
 
         Raises:
             DataError: If a tile is damaged.
         """
-        where = list(zip(rows["scene"], rows["number"], strict=True))
+        numbers = list(zip(rows["scene"], rows["number"], strict=True))
 
         def stack(name: str) -> npt.NDArray[Any]:
-            return np.stack([self._tile(scene, name, number) for scene, number in where])
+            return np.stack([self._read_tile(scene, name, number) for scene, number in numbers])
 
-        return Tiles(codes=stack("image"), target=stack("target"), valid=stack("valid"))
+        return StoredTiles(codes=stack("image"), target=stack("target"), valid=stack("valid"))
 
-    def stream(self, parts: Sequence[pd.DataFrame]) -> Iterator[Tiles]:
-        """The tiles of each part, in order, read by threads a little ahead of being asked for.
+    def stream(self, batches: Sequence[pd.DataFrame]) -> Iterator[StoredTiles]:
+        """Yield the tiles of each batch of rows, in order, read ahead by threads.
 
         Raises:
             DataError: If a tile is damaged.
         """
-        return in_order(self.read, parts, threads=_READERS, ahead=_READERS)
+        return in_order(self.read, batches, threads=_READERS, ahead=_READERS)
 
-    def to_device(self, tiles: Tiles, device: "torch.device") -> Batch:
-        """The tiles as tensors on ``device``, the stored layers decoded there."""
+    def to_device(self, tiles: StoredTiles, device: "torch.device") -> Batch:
+        """Move tiles to a device, and decode their stored layers there."""
         import torch  # noqa: PLC0415
 
         codes = torch.from_numpy(tiles.codes).to(device, non_blocking=True)
@@ -254,22 +268,16 @@ class TileStore:
             valid=torch.from_numpy(tiles.valid).to(device, non_blocking=True),
         )
 
-    def _tile(self, scene: str, name: str, number: int) -> npt.NDArray[Any]:
-        place = self.path / f"{scene}.zarr"
+    def _read_tile(self, scene: str, name: str, number: int) -> npt.NDArray[Any]:
+        path = self.path / f"{scene}.zarr"
         try:
             if scene not in self._open:
-                self._open[scene] = zarr.open_group(place, mode="r", zarr_format=3)
+                self._open[scene] = zarr.open_group(path, mode="r", zarr_format=3)
             tile: npt.NDArray[Any] = self._open[scene][name][number]
             if name == "image" and not tile.any():
                 msg = "its chunk is not there"
                 raise ValueError(msg)  # noqa: TRY301 - as any other damage
         except (OSError, KeyError, ValueError, RuntimeError, IndexError) as error:
-            msg = f"tile {number} of {place} cannot be read ({error}); remove the folder, and cut the tiles again"
+            msg = f"tile {number} of {path} cannot be read ({error}); remove the folder, and cut the tiles again"
             raise DataError(msg) from error
         return tile
-
-
-def _join(frames: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    """One index of all; the types of the first where all are empty."""
-    filled = [frame for frame in frames if len(frame)] or list(frames[:1])
-    return gpd.GeoDataFrame(pd.concat(filled, ignore_index=True))
