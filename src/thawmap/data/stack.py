@@ -1,6 +1,6 @@
-"""A scene's layers on one grid, and which of its pixels are usable.
+"""A scene's layers on one grid, with the mask of its usable pixels.
 
-Hides who has which layer, the order of recipes, halos and masks.
+Hides which source has which layer, the order of recipes, halos and masks.
 """
 
 import math
@@ -21,7 +21,7 @@ from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
 from thawmap.layers import LAYERS, Layer
 
-_PART_ROWS = 256  # of a preview that one thread reads at a time
+_STRIP_ROWS = 256  # of a preview that one thread reads at a time
 _RANGE_FACTOR = 1.5  # how far beyond its range a layer's median may lie (law 14)
 _DARKEST = 1e-3  # reflectance that some band of any scene exceeds, be it deep water in shadow
 _SETTINGS = {
@@ -29,12 +29,14 @@ _SETTINGS = {
     **dict.fromkeys(("relative_elevation", "slope", "elevation"), "'unit', 'nodata' or 'scale' in 'sources.elevation'"),
     **dict.fromkeys(("tc_brightness", "tc_greenness", "tc_wetness"), "'low' and 'high' in 'sources.trends'"),
 }
-"""What tells how a layer is read, beside 'scale' and 'offset' in 'scenes.files'."""
+"""Settings by which a layer is read, beside 'scale' and 'offset' in 'scenes.files'; for messages."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stack(Mapping[str, npt.NDArray[Any]]):
-    """Layers (y, x) by name, float32 in physical units, NaN = missing, and `valid` (y, x), bool, True = usable.
+    """Layers (y, x) by name on one grid, with `valid` (y, x), bool, True = usable.
+
+    Layers are float32 in physical units, NaN where missing.
 
     Attributes:
         geobox: The grid of all of them.
@@ -65,27 +67,33 @@ def assemble(
     *,
     optional: frozenset[str] = frozenset(),
 ) -> Stack:
-    """The stack: every layer (y, x) float32 in physical units, NaN where missing, and `valid` (y, x) bool.
+    """Read layers of a scene, or derive them, onto a grid as a stack.
 
-    `valid` is the sensor's mask and every layer finite, except those in ``optional``, which may be missing
-    altogether.
+    Every layer is (y, x), float32 in physical units, NaN where missing. `valid` is the sensor's mask and every layer
+    finite, except those in ``optional``, which may be missing altogether.
 
     Raises:
         DataError: If a layer is in no source and no recipe makes it, or a file cannot be read.
     """
     available = frozenset[str]().union(*(source.layers for source in sources))
     absent = [name for name in layers if name in optional and not obtainable(name, available=available)]
-    reads, makes = plan_layers([name for name in layers if name not in absent], available=available)
-    border = halo(makes)
-    values, usable = _read(scene, reads, geobox.pad(border) if border else geobox, sources)
-    for name in reads:
-        if name not in values:
-            values[name] = _lacking(scene, name, usable.shape, optional=optional)
-    for name in makes:
+    stored, derived = plan_layers([name for name in layers if name not in absent], available=available)
+    border = halo(derived)  # recipes look at pixels beyond the grid
+    values, usable = _read(scene, stored, geobox.pad(border) if border else geobox, sources)
+    for name in stored:
+        if name in values:
+            continue
+        if name not in optional:
+            msg = (
+                f"scene {scene.id} has no {name}, which others have; leave the scene out, or the layer out of 'layers'"
+            )
+            raise DataError(msg)
+        values[name] = np.full(usable.shape, np.nan, np.float32)
+    for name in derived:
         recipe = RECIPES[name]
         with np.errstate(divide="ignore", invalid="ignore"):
-            made = recipe.function(*(values[need] for need in recipe.needs))
-        values[name] = _missing_is_nan(made.astype(np.float32, copy=False))
+            layer = recipe.function(*(values[need] for need in recipe.needs))
+        values[name] = _missing_is_nan(layer.astype(np.float32, copy=False))
     rows, cols = (slice(border, border + side) for side in geobox.shape)
     values |= {name: np.full(tuple(geobox.pad(border).shape), np.nan, np.float32) for name in absent}
     stack = {name: values[name][rows, cols] for name in layers}
@@ -99,36 +107,27 @@ def assemble(
 def _read(
     scene: Scene, layers: Sequence[str], geobox: GeoBox, sources: Sequence[Source]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]:
-    """The layers that sources hold, and what their sensors could use; the first source that has a layer gives it."""
+    """Read layers by name from sources, and the mask of pixels that their sensors could use.
+
+    The first source that has a layer gives it; a layer that the scene lacks is not in the mapping.
+    """
     usable = np.ones(tuple(geobox.shape), bool)
     values: dict[str, npt.NDArray[np.float32]] = {}
     for source in sources:
-        mine = [name for name in layers if name in source.layers and name not in values]
-        if not mine:
+        wanted = [name for name in layers if name in source.layers and name not in values]
+        if not wanted:
             continue
-        part = source.read(scene, geobox, mine)
-        if "valid" in part:
-            usable &= np.asarray(part["valid"])
-        values |= {name: _missing_is_nan(np.asarray(part[name])) for name in mine if name in part}
+        arrays = source.read(scene, geobox, wanted)
+        if "valid" in arrays:
+            usable &= np.asarray(arrays["valid"])
+        values |= {name: _missing_is_nan(np.asarray(arrays[name])) for name in wanted if name in arrays}
     return values, usable
 
 
 def _missing_is_nan(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Values with NaN for those that are infinite, as where an index divides by zero: they are missing too."""
+    """Return values with NaN for infinite ones, as where an index divides by zero."""
     finite = np.isfinite(values)
     return values if finite.all() else np.where(finite, values, np.float32(np.nan))
-
-
-def _lacking(scene: Scene, name: str, shape: tuple[int, ...], *, optional: frozenset[str]) -> npt.NDArray[np.float32]:
-    """A layer that other scenes have and this one has not, missing everywhere.
-
-    Raises:
-        DataError: If it has to be there.
-    """
-    if name not in optional:
-        msg = f"scene {scene.id} has no {name}, which others have; leave the scene out, or the layer out of 'layers'"
-        raise DataError(msg)
-    return np.full(shape, np.nan, np.float32)
 
 
 def preview(
@@ -139,25 +138,30 @@ def preview(
     size: int = 512,
     optional: frozenset[str] = frozenset(),
 ) -> Stack:
-    """The stack of the whole scene, coarsened to at most ``size`` pixels a side; the last may reach beyond the scene.
+    """Read the stack of a whole scene, coarsened to at most ``size`` pixels a side.
+
+    Its last row and column may reach beyond the scene.
 
     Raises:
-        DataError: As `assemble`.
+        DataError: If a layer is in no source and no recipe makes it, or a file cannot be read.
     """
     factor = math.ceil(max(scene.geobox.shape) / size)  # whole, so that files' overviews fit
     rows, cols = (math.ceil(side / factor) for side in scene.geobox.shape)
     geobox = GeoBox((rows, cols), scene.geobox.affine * Affine.scale(factor), scene.geobox.crs)
-    parts = list(Window.of_shape((rows, cols)).strips(_PART_ROWS))
+    strips = list(Window.of_shape((rows, cols)).strips(_STRIP_ROWS))
 
-    def read(part: Window) -> Stack:
-        return assemble(scene, layers, window_geobox(geobox, part), sources, optional=optional)
+    def read(strip: Window) -> Stack:
+        return assemble(scene, layers, window_geobox(geobox, strip), sources, optional=optional)
 
-    stacks = list(in_order(read, parts, threads=2, ahead=len(parts)))
+    stacks = list(in_order(read, strips, threads=2, ahead=len(strips)))
     return Stack(geobox, {name: np.concatenate([stack[name] for stack in stacks]) for name in stacks[0]})
 
 
 def as_array(stack: Stack, layers: Sequence[str]) -> npt.NDArray[np.float32]:
-    """The layers (layer, y, x) in the given order, float32, NaN where missing."""
+    """Return layers of a stack as one array (layer, y, x) in the given order.
+
+    Float32, NaN where missing.
+    """
     return np.stack([stack[name] for name in layers]).astype(np.float32, copy=False)
 
 
@@ -168,12 +172,13 @@ def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> Non
     one in a hundred has to be larger than any scale would leave it that was applied twice.
 
     Raises:
-        DataError: If it does not; the message names scene, layer, median and range.
+        DataError: If they are not; the message names scene, layer, median and range.
     """
     usable = stack["valid"]
-    _check_brightness(stack, [one.name for one in layers if LAYERS.get(one.name, one).optical], scene_id=scene_id)
-    for asked in layers:
-        layer = LAYERS.get(asked.name, asked)  # a network may see a part of the range
+    optical = [layer.name for layer in layers if LAYERS.get(layer.name, layer).optical]
+    _check_brightness(stack, optical, scene_id=scene_id)
+    for requested in layers:
+        layer = LAYERS.get(requested.name, requested)  # a network may see a part of the range
         values = stack[layer.name][usable]
         values = values[~np.isnan(values)]  # an optional layer may be missing altogether
         median = float(np.median(values)) if values.size else np.nan
@@ -190,10 +195,13 @@ def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> Non
 
 
 def _check_brightness(stack: Stack, names: Sequence[str], *, scene_id: str) -> None:
-    """Refuse reflectances that are too small to be any, as of floats that were scaled once more."""
+    """Refuse reflectances that are too small to be any.
+
+    Such are floats that were reflectance already, and were scaled once more as if they were whole numbers.
+    """
     usable = stack["valid"]
-    known = {name: np.abs(values[np.isfinite(values)]) for name in names if len(values := stack[name][usable])}
-    bright = {name: float(np.percentile(values, 99)) for name, values in known.items() if len(values)}
+    reflectance = {name: np.abs(values[np.isfinite(values)]) for name in names if len(values := stack[name][usable])}
+    bright = {name: float(np.percentile(values, 99)) for name, values in reflectance.items() if len(values)}
     if bright and max(bright.values()) < _DARKEST:
         msg = (
             f"scene {scene_id}: {', '.join(bright)} hardly exceed {max(bright.values()):.2g}, too little for any "

@@ -9,31 +9,37 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-Told = tuple[str, ...]
+Notes = tuple[str, ...]
+"""Sentences for the user on columns that were changed."""
 
 
-def plain(frame: gpd.GeoDataFrame, *, arrow: bool = False, times: bool = True) -> tuple[gpd.GeoDataFrame, Told]:
-    """The frame with columns of numbers, texts and times only, and what is said of those that became texts.
+def with_plain_types(
+    frame: gpd.GeoDataFrame, *, arrow: bool = False, times: bool = True
+) -> tuple[gpd.GeoDataFrame, Notes]:
+    """Return features with columns of numbers, texts and times only, and notes.
+
+    Other columns become texts; there is a note on each that did.
 
     Args:
         frame: Features.
-        arrow: Whether everything stays that Arrow can hold.
-        times: Whether there is a form for times of a day.
+        arrow: True to keep every column that Arrow can hold.
+        times: True if the format has a form for times of a day.
     """
-    made, told = {}, []
+    columns, notes = {}, []
     for name in frame.columns.drop(frame.geometry.name):
-        if not (arrow and _in_arrow(frame[name])):
-            made[name], kind = _plain(frame[name], times=times)
+        if not (arrow and _fits_arrow(frame[name])):
+            columns[name], kind = _plain_column(frame[name], times=times)
             if kind is not None:
-                told.append(f"column {str(name)!r} of type {kind} is written as text")
-    return frame.assign(**made) if made else frame, tuple(told)
+                notes.append(f"column {str(name)!r} of type {kind} is written as text")
+    return frame.assign(**columns) if columns else frame, tuple(notes)
 
 
-def own_names(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, dict[str, str], Told]:
-    """The frame with names that SQLite tells apart, the names of GeoPackage's own columns, and what is said.
+def with_sqlite_names(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, dict[str, str], Notes]:
+    """Return features with column names that SQLite tells apart, options and notes.
 
-    SQLite knows no capitals in names. Every layer of a GeoPackage has a column of row numbers, ``fid``, and one of
-    shapes, ``geom``; where the features have columns called so, these two get other names.
+    SQLite knows no capitals in names: there is a note on each column that had to be renamed. The options, for GDAL,
+    name GeoPackage's own columns. Every layer has one of row numbers, ``fid``, and one of shapes, ``geom``; where the
+    features have columns called so, these two get other names.
     """
     taken: set[str] = set()
     renamed: dict[str, str] = {}
@@ -43,14 +49,14 @@ def own_names(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, dict[str, str]
         if free != name:
             renamed[name] = free
     options = {"FID": _free("fid", taken), "GEOMETRY_NAME": _free("geom", taken)}
-    told = tuple(
+    notes = tuple(
         f"column {old!r} is written as {new!r}, for capitals make no other name" for old, new in renamed.items()
     )
-    return frame.rename(columns=renamed), options, told
+    return frame.rename(columns=renamed), options, notes
 
 
-def beyond_dbf(frame: gpd.GeoDataFrame) -> str | None:
-    """What the table of a Shapefile cannot hold of some columns; None where it can hold them."""
+def shapefile_fault(frame: gpd.GeoDataFrame) -> str | None:
+    """Return why a Shapefile's table cannot hold the columns; None where it can."""
     names = pd.Index(map(str, frame.columns.drop(frame.geometry.name)))
     for name in names:
         if len(name.encode()) > _DBF_NAME:
@@ -64,17 +70,17 @@ def beyond_dbf(frame: gpd.GeoDataFrame) -> str | None:
     return f"capitals make no other name, and {twice[0]!r} is there twice" if len(twice) else None
 
 
-_DBF_NAME, _DBF_TEXT = 10, 254
+_DBF_NAME, _DBF_TEXT = 10, 254  # bytes of a name and of a text
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name, with a number behind it where it is taken."""
+    """Return a name, with a number behind it where it is taken (in small letters)."""
     candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
-    return next(one for one in candidates if one.lower() not in taken)
+    return next(candidate for candidate in candidates if candidate.lower() not in taken)
 
 
-def _in_arrow(column: pd.Series) -> bool:
-    """Whether GeoParquet has a form for a column."""
+def _fits_arrow(column: pd.Series) -> bool:
+    """Return whether GeoParquet has a form for a column."""
     try:
         pa.array(column, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -82,11 +88,14 @@ def _in_arrow(column: pd.Series) -> bool:
     return True
 
 
-def _plain(column: pd.Series, *, times: bool) -> tuple[pd.Series, str | None]:
-    """A column as numbers, times or texts, and the type of which it became text; None where it did not."""
+def _plain_column(column: pd.Series, *, times: bool) -> tuple[pd.Series, str | None]:
+    """Return a column as numbers, times or texts, and the type it had.
+
+    The type is None unless the column became text.
+    """
     kind: str = str(column.dtype)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return _plain(column.astype(column.cat.categories.dtype), times=times)
+        return _plain_column(column.astype(column.cat.categories.dtype), times=times)
     if isinstance(column.dtype, gpd.array.GeometryDtype):
         kind = "geometry"
     elif pd.api.types.is_object_dtype(column):
@@ -94,29 +103,25 @@ def _plain(column: pd.Series, *, times: bool) -> tuple[pd.Series, str | None]:
         if kind in ("string", "empty"):
             return column, None
         if kind in ("boolean", "integer", "floating", "mixed-integer-float"):
-            column = column.convert_dtypes()  # a gap had made objects of it
+            column = column.convert_dtypes()  # a missing value had made objects of it
         if kind in ("datetime", "datetime64"):  # of several zones
             column = pd.to_datetime(column, utc=True, format="mixed")
     if column.dtype == np.float16:
         return column.astype(np.float32), None
     held = "biufM" if times else "biuf"
-    if (column.dtype.kind in held and not _too_large(column)) or isinstance(column.dtype, pd.StringDtype):
+    too_large = column.dtype.kind == "u" and len(column) and column.max() > np.iinfo(np.int64).max
+    if (column.dtype.kind in held and not too_large) or isinstance(column.dtype, pd.StringDtype):
         return column, None
-    return column.map(_text, na_action="ignore").astype("string"), kind
+    return column.map(_as_text, na_action="ignore").astype("string"), kind
 
 
-def _too_large(column: pd.Series) -> bool:
-    """Whether whole numbers are beyond 64 bits with a sign."""
-    return bool(column.dtype.kind == "u" and len(column) and column.max() > np.iinfo(np.int64).max)
-
-
-def _text(value: Any) -> str:
-    """A value as text: ISO 8601 where it is a time, JSON where it has parts."""
+def _as_text(value: Any) -> str:
+    """Return a value as text: ISO 8601 for times, JSON for lists and mappings."""
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, bytes):
         return value.hex()
-    parts = isinstance(value, list | tuple | dict)
-    return json.dumps(value, default=str, ensure_ascii=False) if parts else str(value)
+    nested = isinstance(value, list | tuple | dict)
+    return json.dumps(value, default=str, ensure_ascii=False) if nested else str(value)

@@ -1,4 +1,4 @@
-"""The only reader and writer of vector files: whatever their libraries make of one, users are told in a sentence.
+"""The only reader and writer of vector files; whatever fails becomes a sentence for the user.
 
 A file is read as it stands and is not changed by it. What a format has no form for is written as text or under
 another name, and said; where that loses something, nothing is written.
@@ -23,7 +23,7 @@ import shapely
 from pyproj.exceptions import ProjError
 
 from thawmap.data.raster.io import FILTERS
-from thawmap.data.vector.columns import beyond_dbf, own_names, plain
+from thawmap.data.vector.columns import shapefile_fault, with_plain_types, with_sqlite_names
 from thawmap.errors import DataError
 from thawmap.files.atomic import atomic, no_room, unwritable
 from thawmap.geo.crs import crs_name, is_on_earth
@@ -41,19 +41,19 @@ _FAILURES = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, OSError, RuntimeError,
     TypeError, ValueError, ProjError, shapely.errors.ShapelyError, pyarrow.ArrowException,
 )  # fmt: skip
-"""What pyogrio, geopandas, pandas, pyarrow, shapely and pyproj raise on files and features that they do not foresee."""
+"""Errors of pyogrio, geopandas, pandas, pyarrow, shapely and pyproj on files that they do not foresee."""
 
-_OF_PLACE = ("disk", "no space", "i/o error", "too large", "failure writing", "fwrite")
-"""Words of libraries that speak of the place of a file, not of what was to be written."""
-_MOST_NOTES = 3  # of a file that is read, of what libraries say
-_LONGEST = 200  # letters of a library's message that are shown
+_DISK_WORDS = ("disk", "no space", "i/o error", "too large", "failure writing", "fwrite")
+"""Words of libraries that tell of the disk, not of what was to be written."""
+_MAX_NOTES = 3  # warnings of libraries that are logged for a file that is read
+_MAX_LETTERS = 200  # of a library's message that are shown
 
 
 def read_vector(path: Path, *, layer: str | None = None, needs_crs: bool = True) -> gpd.GeoDataFrame:
-    """The features of a vector file, with its CRS; rows in order, columns with one name each.
+    """Read the features of a vector file, with its CRS.
 
-    Any format that GDAL reads, and GeoParquet, told by what is in the file. Of several layers the one named as the
-    file, else the only one that can hold polygons.
+    Rows are in order, columns have one name each. Any format that GDAL reads, and GeoParquet, told by what is in the
+    file. Of several layers the one named as the file, else the only one that can hold polygons.
 
     Raises:
         DataError: If it is missing, not a vector file, damaged, without that layer, without geometry, or without the
@@ -62,14 +62,14 @@ def read_vector(path: Path, *, layer: str | None = None, needs_crs: bool = True)
     if not path.exists():
         msg = f"{path} does not exist; correct the name, or the folder it counts from"
         raise DataError(msg)
-    with _unchanged(path) as copy, _heard() as notes:
+    with _unchanged(path) as copy, _collected_warnings() as notes:
         try:
-            frame = _read_parquet(copy, layer) if _is_parquet(copy) else _read_layer(copy, layer)
+            frame = _read_frame(copy, layer)
         except DataError as error:
             raise DataError(str(error).replace(str(copy), str(path))) from error
         except _FAILURES as error:
-            raise DataError(_unreadable(path, copy, layer, error)) from error
-    for note in list(dict.fromkeys(notes))[:_MOST_NOTES]:
+            raise DataError(_read_failure(path, copy, layer, error)) from error
+    for note in list(dict.fromkeys(notes))[:_MAX_NOTES]:
         _log.warning("%s: %s", path, note)
     frame = _checked(path, frame)
     if frame.crs is None and needs_crs:
@@ -80,72 +80,72 @@ def read_vector(path: Path, *, layer: str | None = None, needs_crs: bool = True)
 
 
 def _is_parquet(path: Path) -> bool:
+    """Return whether a file is GeoParquet, by its name or its first bytes."""
     return path.suffix.lower() in _PARQUET or _head(path).startswith(b"PAR1")
 
 
-def _is_shapefile(path: Path) -> bool:
-    return path.suffix.lower() == ".shp"
-
-
 def _head(path: Path) -> bytes:
-    """The first bytes of a file; none of a folder."""
+    """Read the first bytes of a file; none of a folder."""
     if path.is_dir():
         return b""
     with path.open("rb") as file:
         return file.read(100)
 
 
-def _read_parquet(path: Path, layer: str | None) -> gpd.GeoDataFrame:
+def _read_frame(path: Path, layer: str | None) -> pd.DataFrame:
+    """Read the features, or the bare table, of GeoParquet or of any format of GDAL."""
+    if not _is_parquet(path):
+        frame: pd.DataFrame = pyogrio.read_dataframe(path, layer=_layer_name(path, layer))
+        return frame
     if layer is not None:
         msg = f"{path} has no layer {layer!r}, for GeoParquet has no layers; leave the layer out"
         raise DataError(msg)
     return gpd.read_parquet(path)
 
 
-def _read_layer(path: Path, layer: str | None) -> pd.DataFrame:
-    frame: pd.DataFrame = pyogrio.read_dataframe(path, layer=_layer_of(path, layer))
-    return frame
+def _layer_name(path: Path, requested: str | None) -> str | None:
+    """Return the name of the layer to read; None where the format has one only.
 
-
-def _layer_of(path: Path, asked: str | None) -> str | None:
-    """The layer that is read; None where the format has one only, which a list would read the whole file for.
+    To list the layer of such a format, GDAL would read the whole file.
 
     Raises:
         DataError: If the one asked for is not there, none has geometry, or several can hold polygons.
     """
-    if asked is None and path.suffix.lower() in _ONE_LAYER:
+    if requested is None and path.suffix.lower() in _ONE_LAYER:
         return None
     kinds: dict[str, str | None] = dict(pyogrio.list_layers(path))
-    if asked is not None:
-        if asked not in kinds:
-            msg = f"{path} has no layer {asked!r}; it has {_names(kinds)}"
+    if requested is not None:
+        if requested not in kinds:
+            msg = f"{path} has no layer {requested!r}; it has {_names(kinds)}"
             raise DataError(msg)
-        return asked
-    drawn = [name for name, kind in kinds.items() if kind is not None]
-    if not drawn:
+        return requested
+    with_geometry = [name for name, kind in kinds.items() if kind is not None]
+    if not with_geometry:
         columns = pyogrio.read_info(path, layer=next(iter(kinds)))["fields"] if kinds else ()
         msg = f"{path} has no geometry, only a table with the columns {_names(columns)}; {_READ_AGAIN}"
         raise DataError(msg)
-    flat = [name for name in drawn if not any(kind in str(kinds[name]) for kind in ("Point", "Line"))]
-    if len(flat) > 1:
-        flat = [name for name in flat if pyogrio.read_info(path, layer=name)["features"]] or flat[:1]
-    if len(flat) > 1 and path.stem not in flat:
-        msg = f"{path} has several layers with polygons: {_names(flat)}; say which by 'labels.layer', or by --layer"
+    polygonal = [name for name in with_geometry if not any(kind in str(kinds[name]) for kind in ("Point", "Line"))]
+    if len(polygonal) > 1:
+        polygonal = [name for name in polygonal if pyogrio.read_info(path, layer=name)["features"]] or polygonal[:1]
+    if len(polygonal) > 1 and path.stem not in polygonal:
+        msg = (
+            f"{path} has several layers with polygons: {_names(polygonal)}; say which by 'labels.layer', or by --layer"
+        )
         raise DataError(msg)
-    chosen = path.stem if path.stem in flat else (*flat, *drawn)[0]
-    if len(drawn) > 1:
-        warnings.warn(f"of its layers {_names(drawn)}, {chosen!r} is read", stacklevel=1)  # which `_heard` passes on
+    chosen = path.stem if path.stem in polygonal else (*polygonal, *with_geometry)[0]
+    if len(with_geometry) > 1:  # `_collected_warnings` passes this on
+        warnings.warn(f"of its layers {_names(with_geometry)}, {chosen!r} is read", stacklevel=1)
     return chosen
 
 
 def _names(names: Any) -> str:
-    """Names for a sentence, the first dozen of them; escape codes as such."""
-    shown = [repr(str(name)) for name in names]
-    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+    """Return names in quotes for a message, the first dozen of them; escape codes as such."""
+    quoted = [repr(str(name)) for name in names]
+    return ", ".join(quoted[:12]) + (f" and {len(quoted) - 12} more" if len(quoted) > 12 else "")
 
 
-def _unreadable(path: Path, copy: Path, layer: str | None, error: Exception) -> str:
-    """Why a file cannot be read, and what to do about it."""
+def _read_failure(path: Path, copy: Path, layer: str | None, error: Exception) -> str:
+    """Return a message on why a file cannot be read, and what to do about it."""
     if isinstance(error, UnicodeDecodeError):
         if path.suffix.lower() == ".shp":
             cpg = path.with_suffix(".cpg").name
@@ -156,17 +156,17 @@ def _unreadable(path: Path, copy: Path, layer: str | None, error: Exception) -> 
     reason = _reason(error).replace(f"'{copy}' ", "").replace(str(copy), str(path))
     if isinstance(error, shapely.errors.ShapelyError):
         row = None if _is_parquet(copy) else _first_broken(copy, layer)
-        where = "a shape" if row is None else f"the shape in row {row}"
-        return f"{path}: {where} cannot be read ({reason}); close and correct it, or remove it"
+        shape = "a shape" if row is None else f"the shape in row {row}"
+        return f"{path}: {shape} cannot be read ({reason}); close and correct it, or remove it"
     if "SHAPE_RESTORE_SHX" in str(error):
         return f"{path} lacks its .shx; copy all files of this name, for .shp, .shx, .dbf and .prj are one Shapefile"
     return f"{path} is not a vector file that can be read ({reason}); {_READ_AGAIN}"
 
 
 def _first_broken(path: Path, layer: str | None) -> int | None:
-    """The first row, from 1, whose shape is no shape; None where nobody can tell."""
+    """Return the first row, from 1, whose shape is no shape; None if unknown."""
     try:
-        _, _, stored, _ = pyogrio.raw.read(path, layer=_layer_of(path, layer), columns=[])
+        _, _, stored, _ = pyogrio.raw.read(path, layer=_layer_name(path, layer), columns=[])
     except _FAILURES:
         return None
     missing = shapely.is_missing(shapely.from_wkb(stored, on_invalid="ignore"))
@@ -175,7 +175,9 @@ def _first_broken(path: Path, layer: str | None) -> int | None:
 
 
 def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
-    """The frame with names that are texts, and an index that only counts.
+    """Return features with texts as column names, and an index that only counts.
+
+    An index with a name becomes a column.
 
     Raises:
         DataError: If it has no geometry, two columns of one name, or a CRS that is nowhere on Earth.
@@ -185,32 +187,33 @@ def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
         raise DataError(msg)
     named = any(name is not None for name in frame.index.names)
     geometry = frame.geometry.name
-    made = gpd.GeoDataFrame(frame.reset_index(drop=not named))
-    made.columns = pd.Index([str(name) for name in made.columns])
-    twice = made.columns[made.columns.duplicated()]
+    features = gpd.GeoDataFrame(frame.reset_index(drop=not named))
+    features.columns = pd.Index([str(name) for name in features.columns])
+    twice = features.columns[features.columns.duplicated()]
     if len(twice):
         msg = f"{path} has two columns called {twice[0]!r}; rename one of them"
         raise DataError(msg)
-    made = made.set_geometry(str(geometry))
-    if made.crs is not None and not is_on_earth(made.crs.to_wkt()):
-        msg = f"{path} lies in {crs_name(made.crs.to_wkt())}, which has no place on Earth; write the right one into it"
+    features = features.set_geometry(str(geometry))
+    crs = None if features.crs is None else features.crs.to_wkt()
+    if crs is not None and not is_on_earth(crs):
+        msg = f"{path} lies in {crs_name(crs)}, which has no place on Earth; write the right one into it"
         raise DataError(msg)
-    return made
+    return features
 
 
 def _warn_of_encoding(path: Path, frame: gpd.GeoDataFrame) -> None:
-    """Say what the texts of a Shapefile were taken for that does not say what they are."""
+    """Warn of texts in a Shapefile that names no encoding, and show one as it was read."""
     table = path.with_suffix(".dbf")
-    if not _is_shapefile(path) or not table.exists() or any(path.parent.glob(f"{path.stem}.[cC][pP][gG]")):
+    if path.suffix.lower() != ".shp" or not table.exists() or any(path.parent.glob(f"{path.stem}.[cC][pP][gG]")):
         return
     if table.read_bytes()[29:30] not in _NO_LANGUAGE:
         return
     for name in frame.columns[frame.dtypes.map(pd.api.types.is_string_dtype)]:
-        strange = [text for text in frame[name].dropna().unique() if not str(text).isascii()]
-        if strange:
+        not_ascii = [text for text in frame[name].dropna().unique() if not str(text).isascii()]
+        if not_ascii:
             _log.warning(
                 "%s does not say how its texts are encoded; as Latin-1 %r is %r: if that is wrong, write the encoding, "
-                "such as UTF-8 or cp1251, into %s", path, name, strange[0], path.with_suffix(".cpg").name,
+                "such as UTF-8 or cp1251, into %s", path, name, not_ascii[0], path.with_suffix(".cpg").name,
             )  # fmt: skip
             return
 
@@ -221,7 +224,9 @@ _NO_LANGUAGE = (b"\x00", b"\x57", b"")
 
 @contextmanager
 def _unchanged(path: Path) -> Iterator[Path]:
-    """The file, or a copy where reading would write: SQLite folds journals back, GDAL puts schemas beside XML.
+    """Give the path to read a file at: its own, or a copy's where reading would write.
+
+    SQLite folds journals back into the file, and GDAL puts schemas beside XML.
 
     Raises:
         DataError: If another program writes the file meanwhile, or there is no room for the copy.
@@ -234,49 +239,49 @@ def _unchanged(path: Path) -> Iterator[Path]:
     if not (xml or (sqlite and (beside or 2 in head[18:20]))):  # 2: it keeps a write-ahead log
         yield path
         return
-    with TemporaryDirectory() as room:
-        copy = Path(room) / path.name
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
         try:
             _copy([path, *beside], copy.parent)
         except OSError as error:
-            msg = f"{path} cannot be copied to leave it unchanged ({error.strerror}); free some room in {room}"
+            msg = f"{path} cannot be copied to leave it unchanged ({error.strerror}); free some room in {folder}"
             raise DataError(msg) from error
         yield copy
 
 
-def _copy(files: list[Path], room: Path) -> None:
-    """Copy files that belong together.
+def _copy(files: list[Path], folder: Path) -> None:
+    """Copy files that belong together into a folder.
 
     Raises:
         DataError: If they change meanwhile.
     """
     before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     for file in files:
-        shutil.copyfile(file, room / file.name)
+        shutil.copyfile(file, folder / file.name)
     if before != [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]:
         msg = f"{files[0]} is being written by another program; wait for its end, or close it there"
         raise DataError(msg)
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
-    """What libraries warn of meanwhile, a line each, in place of their warnings."""
+def _collected_warnings() -> Iterator[list[str]]:
+    """Give a list that holds the warnings of libraries at the context's end, a line each."""
     notes: list[str] = []
     with FILTERS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield notes
-    notes += [_reason(note.message) for note in caught if not str(note.message).startswith(_NO_LOSS)]
+    notes += [_reason(warning.message) for warning in caught if not str(warning.message).startswith(_HARMLESS)]
 
 
-_NO_LOSS = ("invalid value encountered", "'crs' was not provided", "Non-conformant content", "Series.values returning")
-"""How warnings begin that say nothing of what is lost: numpy on coordinates that are no numbers, a missing CRS."""
+_HARMLESS = ("invalid value encountered", "'crs' was not provided", "Non-conformant content", "Series.values returning")
+"""Beginnings of warnings that tell of no loss: numpy on coordinates that are no numbers, a missing CRS."""
 
 
 def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str | None = None, append: bool = False) -> None:
-    """Write features as GeoPackage, Shapefile, GeoJSON, FlatGeobuf or GeoParquet, by the name's ending.
+    """Write features as a vector file, in the format that the name's ending tells.
 
-    Columns of types that the format lacks become texts, and those whose names it takes for one get another; both are
-    said.
+    GeoPackage, Shapefile, GeoJSON, FlatGeobuf or GeoParquet. Columns of types that the format lacks become texts, and
+    those whose names it takes for one get another; both are logged.
 
     Args:
         path: The file.
@@ -293,29 +298,33 @@ def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str | None = Non
         msg = f"{path.name} ends in {path.suffix!r}; vector files end in .gpkg, .shp, .geojson, .fgb or .parquet"
         raise DataError(msg)
     assert not append or driver == "GPKG", "only GeoPackages have layers"
-    ready, told = plain(frame, arrow=driver is None, times=driver != "ESRI Shapefile")
+    features, notes = with_plain_types(frame, arrow=driver is None, times=driver != "ESRI Shapefile")
     options = {"SPATIAL_INDEX": "NO"} if driver == "FlatGeobuf" else {}  # it takes no empty shapes, and sorts the rows
     if driver == "GPKG":
-        ready, options, renamed = own_names(ready)
-        told = (*told, *renamed)
-    lack = beyond_dbf(ready) if driver == "ESRI Shapefile" else None
-    if lack is not None:
-        raise _unwritten(path, lack)
-    for line in told:
-        _log.warning("%s: %s", path.name, line)
+        features, options, renamed = with_sqlite_names(features)
+        notes = (*notes, *renamed)
+    fault = shapefile_fault(features) if driver == "ESRI Shapefile" else None
+    if fault is not None:
+        raise _write_error(path, fault)
+    for note in notes:
+        _log.warning("%s: %s", path.name, note)
     with atomic(path) as draft:
         if append and path.exists():
             shutil.copyfile(path, draft)
             assert name not in dict(pyogrio.list_layers(draft)), f"{path} has the layer {name} already"
-        _write(draft, path, ready, driver, name, options)
+        _write(draft, path, features, driver, name, options)
 
 
 def _write(
     draft: Path, path: Path, frame: gpd.GeoDataFrame, driver: str | None, layer: str, options: dict[str, str]
 ) -> None:
-    """Write a draft of ``path``; what loses something is refused."""
+    """Write features to the draft of a path, and refuse what would lose something.
+
+    Raises:
+        DataError: If the format cannot hold the features, or the disk is full.
+    """
     kind = "Polygon" if frame.empty else None  # else as the features are
-    with _heard() as notes:
+    with _collected_warnings() as notes:
         try:
             if driver is None:
                 frame.to_parquet(draft)
@@ -324,22 +333,25 @@ def _write(
                     frame, draft, layer=layer, driver=driver, geometry_type=kind, append=draft.exists(), **options
                 )
         except _FAILURES as error:
-            raise _unwritten(path, _reason(error)) from error
+            raise _write_error(path, _reason(error)) from error
     if notes:
-        raise _unwritten(path, notes[0])
+        raise _write_error(path, notes[0])
 
 
-def _unwritten(path: Path, reason: str) -> DataError:
-    """Why features were not written: there is no room, or the format cannot hold them."""
-    if no_room(path) or any(word in reason.lower() for word in _OF_PLACE):
+def _write_error(path: Path, reason: str) -> DataError:
+    """Return the error for features that a full disk, or their format, could not hold."""
+    if no_room(path) or any(word in reason.lower() for word in _DISK_WORDS):
         return unwritable(path, reason)
     other = "GeoParquet (.parquet)" if path.suffix.lower() == ".gpkg" else "a GeoPackage (.gpkg)"
     return DataError(f"{path} cannot hold what was to be written ({reason}); correct that, or write {other}")
 
 
 def _reason(error: Exception | str) -> str:
-    """The first line of a library's message, without its full stop; control codes as such."""
+    """Return the first line of a library's message, without its full stop.
+
+    Rows count from 1; control codes are written as such.
+    """
     line = (str(error).splitlines() or [type(error).__name__])[0].split(".; It might help")[0].rstrip(".")
-    line = re.sub(r"at index (\d+)", lambda found: f"in row {int(found[1]) + 1}", line)
-    shown = printable(line)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]} ..."
+    line = re.sub(r"at index (\d+)", lambda match: f"in row {int(match[1]) + 1}", line)
+    line = printable(line)
+    return line if len(line) <= _MAX_LETTERS else f"{line[:_MAX_LETTERS]} ..."
