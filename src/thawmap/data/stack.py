@@ -107,7 +107,7 @@ def assemble(
 def _read(
     scene: Scene, layers: Sequence[str], geobox: GeoBox, sources: Sequence[Source]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]:
-    """Read layers by name from sources, and the mask of pixels that their sensors could use.
+    """Read layers by name from sources, and the mask of usable pixels.
 
     The first source that has a layer gives it; a layer that the scene lacks is not in the mapping.
     """

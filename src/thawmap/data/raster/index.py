@@ -1,8 +1,8 @@
-"""Raster files below a folder, of a pattern, in one file or a VRT, and where each of them lies.
+"""An index of raster files: which there are, and where each of them lies.
 
-The headers are read once in a process, and again when the folder or a tile changes. Tiles of one CRS and one alignment
-of pixels are one tile set. A file that cannot be used (half written, damaged, without CRS) hinders only where no other
-tile lies: nobody knows where it belongs.
+They are those below a folder, of a pattern, one file or a VRT. The headers are read once in a process, and again when
+the folder or a tile changes. Tiles of one CRS and one alignment of pixels are one tile set. A file that cannot be used
+(half written, damaged, without CRS) hinders only where no other tile lies: nobody knows where it belongs.
 """
 
 import glob
@@ -184,12 +184,12 @@ _indexes: dict[tuple[Path, Choose], _Index] = {}
 
 
 def _times(folders: Iterable[Path]) -> dict[Path, int]:
-    """Return the last change of each folder in nanoseconds; 0 where there is none any more."""
+    """Return each folder's last change in nanoseconds; 0 if it is gone."""
     return {folder: folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders}
 
 
 def _is_outdated(tile_sets: TileSets, geobox: GeoBox) -> bool:
-    """Return whether a header under a grid, or a file that could not be used, has changed."""
+    """Return whether a tile under a grid, or a faulty file, has changed since."""
     headers = [tile.info for tile_set in tile_sets.sets for tile in tile_set.under(geobox)]
     return any(not info.path.exists() or _header(info.path) is not info for info in headers) or any(
         _fault(path) is None for path in tile_sets.faults
@@ -250,7 +250,7 @@ def _folders(path: Path) -> Iterator[Path]:
     """Yield the folders whose change may mean other files."""
     roots = [path] if path.exists() else matches(str(path))
     if not path.exists():
-        fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        fixed = Path(*takewhile(lambda name: not glob.has_magic(name), path.parts))
         yield from {parent for root in roots for parent in root.parents if parent.is_relative_to(fixed)} | {fixed}
     for root in roots:
         if root.is_dir():
@@ -279,7 +279,7 @@ def _rough_metres(grid: GeoBox) -> float:
 def _offset(first: GeoBox, other: GeoBox) -> tuple[int, int] | None:
     """Return rows and columns from one grid's corner to another's.
 
-    None where they are not of one alignment: in size, direction or by a part of a pixel.
+    None where the grids are not of one alignment: other pixels, or off by a fraction of one.
     """
     if first.crs != other.crs:
         return None
@@ -308,7 +308,7 @@ def _tile_set(headers: Sequence[RasterInfo]) -> TileSet:
 
 
 def _join_antimeridian(offsets: Sequence[tuple[int, int]], grid: GeoBox) -> list[tuple[int, int]]:
-    """Return offsets (rows, columns) of tiles so that they go on across the antimeridian.
+    """Return tiles' offsets (rows, columns) counted on across the antimeridian.
 
     Columns are counted on around the Earth from behind the widest gap between tiles, so that it lies outside of the
     tile set's grid. Offsets of projected grids are returned as they are.

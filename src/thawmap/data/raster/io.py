@@ -148,10 +148,10 @@ def read_raster(
 
 
 def read_means(path: Path, window: Window, shape: tuple[int, int], *, bands: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Read means (band, y, x) of ``shape`` (rows, columns) of equal blocks of a window.
+    """Read a window of a file as ``shape`` (rows, columns) of means of equal blocks.
 
-    The window counts the file's own pixels. Float32, unscaled; NaN where all of a block is missing. From the file's
-    overviews where it has some, rounded to its type.
+    Gives (band, y, x); the window counts the file's own pixels. Float32, unscaled; NaN where all of a block is missing.
+    From the file's overviews where it has some, rounded to its type.
 
     Raises:
         DataError: If the file is missing or damaged.
@@ -172,7 +172,11 @@ def _damage_as_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Upright]:
-    """Open a raster that lies on Earth and holds real numbers; anything else is a DataError."""
+    """Open a raster that lies on Earth and holds real numbers.
+
+    Raises:
+        DataError: If it is missing, no such raster, or damaged.
+    """
     if not path.exists():
         msg = f"{path} does not exist; correct the name, or the folder it counts from"
         raise DataError(msg)
@@ -221,7 +225,7 @@ class RasterWriter:
         self._file.write(block.astype(self._file.dtypes[0], copy=False), window=window)
 
     def read(self, first_row: int, count: int) -> npt.NDArray[Any]:
-        """Read back ``count`` written rows (band, y, x) of stored numbers from ``first_row`` on."""
+        """Read back ``count`` rows (band, y, x) of stored numbers that were written."""
         return np.asarray(self._file.read(window=FileWindow(0, first_row, self._file.width, count)))
 
 

@@ -1,4 +1,4 @@
-"""Rasters cut into tiles, read as one onto any grid, in memory that the grid's size bounds.
+"""Rasters cut into tiles, read as one onto any grid, in bounded memory.
 
 A tile set (tiles on one alignment of pixels) is read without resampling: in the order of names, the first tile that
 knows a pixel gives it. Layers are made on the tile set's own grid, then warped. Tile sets are read from the finest to
@@ -114,7 +114,7 @@ class View:
         return values
 
     def _read_means(self, tile: Tile, window: Window) -> Values:
-        """Read stored means (band, y, x) of a tile's blocks in a window of the view's grid.
+        """Read stored means (band, y, x) of a tile in a window of the view's grid.
 
         Of blocks that the tile's edge cuts, the mean of the pixels inside.
         """
@@ -139,7 +139,7 @@ class View:
         return np.concatenate(strips, axis=1)
 
     def _refuse(self, tile: Tile, window: Window, impossible: npt.NDArray[np.bool_]) -> None:
-        """Refuse a tile's values, and name the stored number behind the first impossible one.
+        """Refuse a tile's values, and name a stored number behind an impossible one.
 
         Behind a mean, it is looked for among the pixels: an overview's mean may come from pixels beside its block.
 
@@ -253,10 +253,11 @@ def _means(blocks: Values) -> Values:
 
 
 def _spans(blocks: slice, step: int, tile: slice) -> Iterator[tuple[slice, int, int]]:
-    """Yield runs of blocks along an axis: each one that a tile's edge cuts, then the others at once.
+    """Yield runs of blocks along an axis that can be read at once.
 
-    A run is the slice of ``blocks``, the first pixel in the tile, and the number of its pixels there. The blocks that
-    are not cut are one run because they are of equal size, which one call can read.
+    First each block that the tile's edge cuts, by itself, then all others. A run is the slice of ``blocks``, the first
+    pixel in the tile, and the number of its pixels there. The blocks that are not cut are one run because they are of
+    equal size, which one call can read.
     """
     first_whole = min(max(-(-tile.start // step), blocks.start), blocks.stop)
     last_whole = min(max(tile.stop // step, first_whole), blocks.stop)

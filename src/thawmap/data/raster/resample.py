@@ -1,4 +1,4 @@
-"""Reading an open raster onto any grid: missing is NaN, positions are right to 0.001 pixel."""
+"""Open rasters read onto any grid: missing is NaN, positions right to 0.001 pixel."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -273,7 +273,10 @@ def _block_sums(values: npt.NDArray[Any], tall: int, wide: int) -> _Values:
 
 
 def _footprint(grid: GeoBox, geobox: GeoBox) -> _Footprint | None:
-    """Return what of ``grid`` lies under ``geobox``; None where its CRS knows no such ground."""
+    """Return the window of ``grid`` under ``geobox``, and its pixels in one of those.
+
+    None where the CRS of ``grid`` does not know the ground.
+    """
     height, width = geobox.shape
     across, down = np.linspace(0, width, _GRID_POINTS), np.linspace(0, height, _GRID_POINTS)
     col, row = _positions(grid, geobox, np.repeat(across, _GRID_POINTS), np.tile(down, _GRID_POINTS))

@@ -1,4 +1,4 @@
-"""Rasters as if their rows ran south and their columns east, in whatever order their pixels are stored.
+"""Rasters read north-up, in whatever order their pixels are stored.
 
 A network has learnt slopes and shadows on pictures with north above: a mirrored or turned picture of the same ground
 would get another map. Grids that are turned by other angles come as near to north-up as quarter turns and mirrors can
@@ -36,7 +36,7 @@ class _Order:
 
 
 class Upright:
-    """An open raster, read as near to north-up as mirrors and quarter turns can bring its pixels.
+    """An open raster, read as near to north-up as mirrors and quarter turns allow.
 
     Attributes:
         file: The open rasterio file.

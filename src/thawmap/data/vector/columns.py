@@ -1,4 +1,4 @@
-"""Columns of features in the types and under the names that vector formats can hold."""
+"""Columns of features in types and under names that vector formats can hold."""
 
 import json
 from datetime import date

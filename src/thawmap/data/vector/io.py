@@ -1,4 +1,6 @@
-"""The only reader and writer of vector files; whatever fails becomes a sentence for the user.
+"""The only reader and writer of vector files.
+
+Whatever their libraries raise becomes a sentence for the user.
 
 A file is read as it stands and is not changed by it. What a format has no form for is written as text or under
 another name, and said; where that loses something, nothing is written.
@@ -139,7 +141,7 @@ def _layer_name(path: Path, requested: str | None) -> str | None:
 
 
 def _names(names: Any) -> str:
-    """Return names in quotes for a message, the first dozen of them; escape codes as such."""
+    """Return names in quotes for a message, the first dozen of them."""
     quoted = [repr(str(name)) for name in names]
     return ", ".join(quoted[:12]) + (f" and {len(quoted) - 12} more" if len(quoted) > 12 else "")
 
@@ -202,7 +204,7 @@ def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
 
 
 def _warn_of_encoding(path: Path, frame: gpd.GeoDataFrame) -> None:
-    """Warn of texts in a Shapefile that names no encoding, and show one as it was read."""
+    """Warn of texts in a Shapefile that names no encoding, and show one of them."""
     table = path.with_suffix(".dbf")
     if path.suffix.lower() != ".shp" or not table.exists() or any(path.parent.glob(f"{path.stem}.[cC][pP][gG]")):
         return
@@ -239,33 +241,25 @@ def _unchanged(path: Path) -> Iterator[Path]:
     if not (xml or (sqlite and (beside or 2 in head[18:20]))):  # 2: it keeps a write-ahead log
         yield path
         return
+    files = [path, *beside]
     with TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
         try:
-            _copy([path, *beside], copy.parent)
+            before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            for file in files:
+                shutil.copyfile(file, Path(folder) / file.name)
+            after = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         except OSError as error:
             msg = f"{path} cannot be copied to leave it unchanged ({error.strerror}); free some room in {folder}"
             raise DataError(msg) from error
-        yield copy
-
-
-def _copy(files: list[Path], folder: Path) -> None:
-    """Copy files that belong together into a folder.
-
-    Raises:
-        DataError: If they change meanwhile.
-    """
-    before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
-    if before != [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]:
-        msg = f"{files[0]} is being written by another program; wait for its end, or close it there"
-        raise DataError(msg)
+        if before != after:  # the copy may hold a half of what was written meanwhile
+            msg = f"{path} is being written by another program; wait for its end, or close it there"
+            raise DataError(msg)
+        yield Path(folder) / path.name
 
 
 @contextmanager
 def _collected_warnings() -> Iterator[list[str]]:
-    """Give a list that holds the warnings of libraries at the context's end, a line each."""
+    """Give a list that is filled with libraries' warnings at the end, a line each."""
     notes: list[str] = []
     with FILTERS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
