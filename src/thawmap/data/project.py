@@ -1,4 +1,4 @@
-"""What a configuration means on the ground: its scenes, the sources of their layers, and their labels."""
+"""Projects: a configuration with its scenes, the sources of their layers, and labels."""
 
 import glob
 import os
@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes, SceneSettings
+from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes
 from thawmap.data.sources import planetscope, rasters, sentinel2
 from thawmap.data.sources.bands import OPTICAL, BandSource
 from thawmap.data.sources.base import Candidate, Scene, Source
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A configuration, and what it names; can be sent to other processes."""
+    """A configuration, and what it names; it can be sent to other processes."""
 
     config: Config
 
@@ -37,17 +37,21 @@ class Project:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Where layers come from: what the scene itself has, then elevation and trends."""
-        others = self.config.sources
+        """Sources of layers: the bands of the scene itself, then elevation and trends."""
+        scenes, others = self.config.scenes, self.config.sources
+        if isinstance(scenes, RasterScenes):
+            bands = frozenset(name for names in scenes.files.values() for name in names)
+        else:
+            bands = OPTICAL if isinstance(scenes, PlanetScopeScenes) else OPTICAL | {"swir1", "swir2"}
         return (
-            BandSource(_mapped(self.config.scenes)),
+            BandSource(bands),
             *([ElevationSource(others.elevation)] if others.elevation else []),
             *([TrendSource(others.trends)] if others.trends else []),
         )
 
     @property
     def labels(self) -> "Labels":
-        """What people digitised.
+        """The labels, read once in a process, and again when their files have changed.
 
         Raises:
             ConfigError: If the configuration has no labels.
@@ -56,7 +60,7 @@ class Project:
         if self.config.labels is None:
             msg = "the configuration has no 'labels', which this needs; add them, as 'thawmap init' shows"
             raise ConfigError(msg)
-        return _open(self.config.labels, tuple(str(stamp(path)) for path in self.label_files))
+        return _read_labels(self.config.labels, tuple(str(stamp(path)) for path in self.label_files))
 
     @property
     def label_files(self) -> tuple[Path, ...]:
@@ -73,41 +77,41 @@ class Project:
         inputs: Iterable[Path] = (),
         replaced: Iterable[Path] = (),
     ) -> None:
-        """Refuse output folders where something lies that is read, or where they would be taken for scenes.
+        """Refuse output folders that hold something that is read, or look like scenes.
 
         Args:
             outputs: Folders that are written into.
-            scenes: Those that are read.
-            inputs: What is read beside them and what the configuration names.
+            scenes: Scenes whose files are read.
+            inputs: What is read beside these files and what the configuration names.
             replaced: Folders that are replaced as a whole.
 
         Raises:
-            ConfigError: If there is one.
+            ConfigError: If there is such a folder.
         """
         outputs, replaced = list(outputs), list(replaced)
         check_apart(outputs, [*inputs, *self._inputs(scenes)], replaced=replaced)
         pattern = self.config.scenes.path if isinstance(self.config.scenes, RasterScenes) else None
         for out in (*outputs, *replaced):
-            if pattern is not None and _is_like(out, pattern):
+            if pattern is not None and _matches(out, pattern):
                 msg = f"{out} would be taken for a scene, as it is like 'scenes.path', {pattern}; name another --out"
                 raise ConfigError(msg)
 
     def _inputs(self, scenes: Iterable[Scene]) -> list[Path]:
-        """All files and folders that the configuration names, and the files of ``scenes``."""
+        """Return the files and folders that the configuration names, and those of scenes."""
         config, sources = self.config, self.config.sources
         named = [*self.label_files, getattr(config.scenes, "table", None)]
         if sources.trends is not None:
             named.append(sources.trends.path)
         if sources.elevation is not None:
-            made_before = (sources.elevation.relative_elevation, sources.elevation.slope_degrees)
-            named += [sources.elevation.path, *(one.path for one in made_before if one is not None)]
+            derived = (sources.elevation.relative_elevation, sources.elevation.slope_degrees)
+            named += [sources.elevation.path, *(raster.path for raster in derived if raster is not None)]
         if config.model.weights is not None and "/" in config.model.weights:
             named.append(Path(config.model.weights))
-        found = [path for name in named if name is not None for path in matches(str(name))]
-        return [*found, *(path for scene in scenes for path in scene.files.values())]
+        existing = [path for name in named if name is not None for path in matches(str(name))]
+        return [*existing, *(path for scene in scenes for path in scene.files.values())]
 
     def labelled_candidates(self) -> list[Candidate]:
-        """The scenes that the configuration names, when its labels speak of at least one of them.
+        """Return the configuration's scenes, refusing labels that name none of them.
 
         Raises:
             ConfigError: If there is none, two have one id, or the configuration has no labels.
@@ -115,52 +119,60 @@ class Project:
         """
         from thawmap.data.labels.polygons import PolygonLabels  # noqa: PLC0415 - loads slowly, and maps need no labels
 
-        labels, found = self.labels, self.candidates()
+        labels, candidates = self.labels, self.candidates()
         if isinstance(labels, PolygonLabels):
-            labels.check_names([one.id for one in found])
-        return found
+            labels.check_names([candidate.id for candidate in candidates])
+        return candidates
 
-    def candidates(self, places: Sequence[Path] = ()) -> list[Candidate]:
-        """The scenes that the configuration names, or those at ``places``, not yet opened.
+    def candidates(self, paths: Sequence[Path] = ()) -> list[Candidate]:
+        """Return the scenes that the configuration names, not yet opened.
+
+        Args:
+            paths: Files and folders that are looked through in their place.
 
         Raises:
             ConfigError: If there is none, or two have one id.
         """
-        absent = [place for place in places if not place.exists()]
+        absent = [path for path in paths if not path.exists()]
         if absent:
             msg = f"{absent[0]} does not exist; name files or folders of scenes"
             raise ConfigError(msg)
-        return [_with_short_id(one) for one in self._candidates(places)]
-
-    def _candidates(self, places: Sequence[Path]) -> list[Candidate]:
         scenes = self.config.scenes
         if isinstance(scenes, RasterScenes):
-            return rasters.candidates(scenes, places=places)
-        if isinstance(scenes, PlanetScopeScenes):
-            return planetscope.candidates(scenes, places=places)
-        return sentinel2.candidates(scenes, places=places)
+            candidates = rasters.candidates(scenes, places=paths)
+        elif isinstance(scenes, PlanetScopeScenes):
+            candidates = planetscope.candidates(scenes, places=paths)
+        else:
+            candidates = sentinel2.candidates(scenes, places=paths)
+        return [_with_checked_id(candidate) for candidate in candidates]
 
     def open(self, candidate: Candidate, *, labelled: bool = True) -> Scene:
-        """The scene, with its labels' raster where there is one.
+        """Open a scene, with the file of its label raster where labels are rasters.
 
-        A scene without a region gets the one of its polygons, where the file with them is at hand.
+        A scene without a region gets that of its polygons, where their file exists.
+
+        Args:
+            candidate: The scene.
+            labelled: Whether its label raster is looked for.
 
         Raises:
             DataError: If a file is missing or damaged.
         """
         settings = self.config.labels
         try:
-            scene = self._open(candidate)
+            scene = self._open_files(candidate)
             if labelled and settings is not None and settings.raster is not None:
                 scene = replace(scene, files={**scene.files, "labels": find_file(candidate, settings.raster)})
         except ThawmapError as error:
             msg = f"scene {candidate.id}: {error}"
             raise DataError(msg) from error
-        if scene.region is None and settings is not None and settings.region is not None and self._has_labels:
+        has_regions = settings is not None and settings.region is not None
+        if scene.region is None and has_regions and all(path.exists() for path in self.label_files):
             scene = replace(scene, region=self.labels.region(scene))
         return scene
 
-    def _open(self, candidate: Candidate) -> Scene:
+    def _open_files(self, candidate: Candidate) -> Scene:
+        """Open a scene by the files of its kind: rasters, PlanetScope or Sentinel-2."""
         if candidate.fault is not None:
             raise DataError(candidate.fault)
         scenes = self.config.scenes
@@ -170,12 +182,8 @@ class Project:
             return planetscope.open_scene(candidate, scenes)
         return sentinel2.open_scene(candidate, scenes)
 
-    @property
-    def _has_labels(self) -> bool:
-        return all(path.exists() for path in self.label_files)
-
     def part(self, scene: Scene) -> str:
-        """The part of the split that a scene belongs to: train, validation or test."""
+        """Return the part of the split that has a scene: train, validation or test."""
         split = self.config.split
         name = scene.region if split.by == "region" else scene.id
         if name in split.test:
@@ -183,27 +191,26 @@ class Project:
         return "validation" if name in split.validation else "train"
 
 
-def _with_short_id(one: Candidate) -> Candidate:
-    """A scene; one at fault where its id is too long for the names of files, to which suffixes come."""
-    size = len(os.fsencode(one.id))
+def _with_checked_id(candidate: Candidate) -> Candidate:
+    """Return a scene, at fault where its id is too long for names of files.
+
+    Suffixes come to it there.
+    """
+    size = len(os.fsencode(candidate.id))
     if size <= _LONGEST:
-        return one
+        return candidate
     fault = f"its id has {size} bytes, and names files of at most {_LONGEST}; rename it, or give it a shorter 'id'"
-    return replace(one, fault=f"{fault} in 'scenes.table'")
+    return replace(candidate, fault=f"{fault} in 'scenes.table'")
 
 
 _LONGEST = 200  # bytes of an id: names of files have at most 255
 
 
-def _mapped(scenes: SceneSettings) -> frozenset[str]:
-    """Names of the layers that lie in the scenes' own files."""
-    if isinstance(scenes, RasterScenes):
-        return frozenset(name for bands in scenes.files.values() for name in bands)
-    return OPTICAL if isinstance(scenes, PlanetScopeScenes) else OPTICAL | {"swir1", "swir2"}
-
-
 def stamp(path: Path) -> list[dict[str, Any]]:
-    """What tells that a file, or one that belongs to it (.dbf, .prj, .aux.xml), has changed: name, size and time."""
+    """Return names, sizes and times of a file and of those that belong to it.
+
+    These have its name but for the suffix (.dbf, .prj, .aux.xml); when one has changed, so has the list.
+    """
     files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
     return [
         {"name": file.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -212,15 +219,15 @@ def stamp(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _is_like(path: Path, pattern: Path) -> bool:
-    """Whether a path, or a folder above it, has a name of a pattern, as a shell would match it."""
+def _matches(path: Path, pattern: Path) -> bool:
+    """Return whether a path, or a folder above it, matches a pattern of the shell."""
     names, wanted = Path(os.path.abspath(path)).parts, Path(os.path.abspath(pattern)).parts  # noqa: PTH100 - keeps links
     return len(names) >= len(wanted) and all(map(fnmatchcase, names, wanted))
 
 
 @lru_cache(maxsize=4)
-def _open(settings: LabelSettings, _stamps: tuple[str, ...]) -> "Labels":
-    """Labels, read once in a process, and again when their files have changed."""
+def _read_labels(settings: LabelSettings, _stamps: tuple[str, ...]) -> "Labels":
+    """Read labels, unless they were read in this process with the same stamps."""
     from thawmap.data.labels.polygons import open_labels  # noqa: PLC0415 - loads slowly, and maps need no labels
 
     return open_labels(settings)
