@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree.
+"""Errors that name a remedy, as a tree, and the hint that goes with a wrong word.
 
     ThawmapError                 the request or its data is wrong: one sentence for the user, no traceback
     +-- ConfigError              a YAML, a setting or a command line
@@ -9,6 +9,9 @@
 
 Every message is one sentence that says what, got, allowed and remedy.
 """
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class ThawmapError(Exception):
@@ -33,3 +36,22 @@ class BundleError(ThawmapError):
 
 class TrainingError(ThawmapError):
     """A training cannot start or go on."""
+
+
+def suggest(word: str, known: Iterable[str], *, otherwise: str = "known", most: int | None = None) -> str:
+    """Return a hint for a wrong word: the nearest of the known ones, else a list of them.
+
+    Args:
+        word: What does not exist.
+        known: What does.
+        otherwise: Begins the list.
+        most: How many words the list has at most; unset: all.
+
+    >>> suggest("unett", ["unet", "segformer"])
+    "did you mean 'unet'?"
+    >>> suggest("xyz", ["unet", "segformer"], otherwise="known here")
+    'known here: unet, segformer'
+    """
+    words = list(known)
+    nearest = get_close_matches(word, words, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"{otherwise}: {', '.join(words[:most])}"

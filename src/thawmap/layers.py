@@ -7,10 +7,9 @@ wide enough for snow and shadow, fine enough to lose nothing that a sensor can s
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from types import MappingProxyType
 
-from thawmap.errors import ConfigError
+from thawmap.errors import ConfigError, suggest
 
 CODES = 65534
 """Values of a 16-bit code that carry data: 1 .. 65535 (0 = missing) less one, as a number of steps."""
@@ -115,9 +114,7 @@ def layer(name: str, *, low: float | None = None, high: float | None = None, cli
         fits = usual.code_low <= low and high <= usual.code_low + CODES * usual.code_step
         return chosen if fits else _with_codes(chosen)
     if low is None or high is None:
-        similar = get_close_matches(name, LAYERS, n=1)
-        hint = f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(LAYERS)}"
-        msg = f"layer {name!r} is not known, and has no 'low' and 'high' of its own; {hint}"
+        msg = f"layer {name!r} is not known, and has no 'low' and 'high' of its own; {suggest(name, LAYERS)}"
         raise ConfigError(msg)
     return _with_codes(Layer(name=name, units="", low=low, high=high, clip=clip, code_low=low, code_step=1.0))
 

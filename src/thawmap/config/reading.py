@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from thawmap.config.plain_yaml import LARGEST_BYTES, Document, Place, read_yaml
 from thawmap.config.schema import Config
-from thawmap.errors import ConfigError
+from thawmap.errors import ConfigError, suggest
 from thawmap.text import printable, whole_number
 
 _KINDS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", date: "a date"}
@@ -147,7 +146,7 @@ def _said(path: Place, faults: Sequence[ErrorDetails], read: Document) -> str:
     """What is wrong with the value at ``path``; several faults are what each of several types found."""
     key, fault = _dotted(path) or "the configuration", faults[0]
     if fault["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; {_nearest(str(path[-1]), _keys_at(path[:-1], read.value))}"
+        return f"unknown key '{key}'; {suggest(str(path[-1]), _keys_at(path[:-1], read.value), otherwise='known here')}"
     if fault["type"] == "union_tag_invalid":
         return f"'{key}' is {fault['ctx']['tag']!r}: must be {fault['ctx']['expected_tags'].replace(', ', ' or ')}"
     if fault["type"] in ("missing", "union_tag_not_found"):
@@ -185,11 +184,6 @@ def _plain(message: str) -> str:
 
 def _dotted(path: Place) -> str:
     return ".".join(str(part) for part in path)
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
 
 
 def _keys_at(path: Place, raw: Mapping[str, Any]) -> list[str]:

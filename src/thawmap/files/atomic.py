@@ -1,24 +1,21 @@
 """Files and folders that appear whole or not at all: the drafts that they begin as, and who may write one."""
 
 import errno
-import fcntl
 import glob
-import logging
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
 from thawmap.errors import DataError
+from thawmap.files.lock import hold
 
 _RANDOM = "[a-z0-9_]" * 8  # as `mkdtemp` fills up a name
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _FULL = 2**20  # bytes free on a disk that is as good as full
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -55,35 +52,41 @@ def atomic(path: Path, *, replacing: Callable[[Path, Path], None] | None = None)
 
 
 @contextmanager
-def alone(place: Path) -> Iterator[None]:
-    """Hold the right to write ``place``, once no other process has it, and clear what killed ones left of it.
+def alone(path: Path) -> Iterator[None]:
+    """Hold the right to write ``path``, once no other process has it, and remove what killed ones left of it.
 
-    The right is a lock on a file beside it: the system takes it back from a process that dies, so that a draft of
-    `atomic` which is found by the one who holds it belongs to nobody. A disk without locks is written to without, and
-    nothing is cleared there.
+    The right is a lock on a file beside it, so that a draft of `atomic` which is found by the process that holds it
+    belongs to nobody. A disk without locks is written to without, and nothing is removed there.
 
     Args:
-        place: A file or folder that all its writers hold. Who had to wait may find it finished.
+        path: A file or folder that all its writers hold. Who had to wait may find it finished.
 
     Raises:
-        DataError: If the place cannot be written to.
+        DataError: If it cannot be written.
     """
-    place = Path(os.path.realpath(place))
-    lock = place.with_name(f".{place.name}.lock")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _hold(lock)
-    except OSError as error:
-        raise unwritable(place, str(error.strerror)) from error
-    try:
-        if descriptor is not None:
-            for draft in place.parent.glob(f".{glob.escape(place.name)}.{_RANDOM}.tmp"):
+    path = Path(os.path.realpath(path))
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_held = stack.enter_context(hold(path.with_name(f".{path.name}.lock")))
+        except OSError as error:
+            raise unwritable(path, str(error.strerror)) from error
+        if is_held:
+            for draft in path.parent.glob(f".{glob.escape(path.name)}.{_RANDOM}.tmp"):
                 shutil.rmtree(draft, ignore_errors=True)
         yield
-    finally:
-        if descriptor is not None:
-            lock.unlink(missing_ok=True)
-            os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8."""
+    with atomic(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+        sync(draft)
+
+
+def write_json(path: Path, content: object, *, indent: int | None = 2, ascii_only: bool = True) -> None:
+    """Write JSON values and a line break; no character beyond ASCII but as an escape, unless asked otherwise."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=ascii_only) + "\n")
 
 
 def sync(path: Path) -> None:
@@ -126,34 +129,3 @@ def _take_place(draft: Path, path: Path, room: Path) -> None:
     if draft.is_dir() and path.exists():
         path.replace(room / "replaced")
     draft.replace(path)
-
-
-def _hold(lock: Path) -> int | None:
-    """The open lock file, waited for; None where the disk knows no locks."""
-    while True:
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
-        try:
-            _wait(descriptor, lock)
-            if lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor)):
-                return descriptor
-            os.close(descriptor)  # who held it has taken it away: there may be a new one
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in _NO_LOCKS:
-                return None
-            raise
-
-
-def _wait(descriptor: int, lock: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.warning("another process holds %s; waiting for it to end", lock)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8."""
-    with atomic(path) as draft:
-        draft.write_text(text, encoding="utf-8")
-        sync(draft)

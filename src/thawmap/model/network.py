@@ -7,7 +7,6 @@ it was not trained on.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thawmap.config import ModelSettings
-from thawmap.errors import ConfigError
+from thawmap.errors import ConfigError, suggest
 from thawmap.model.gaps import fill_gaps
 from thawmap.model.reading import Reading
 
@@ -65,7 +64,7 @@ def build(settings: ModelSettings, *, channels: int) -> nn.Module:
     if architecture == PIXEL:
         return _pixel(settings, channels)
     if architecture not in architectures():
-        msg = f"architecture {architecture!r} does not exist; {_nearest(architecture, architectures())}"
+        msg = f"architecture {architecture!r} does not exist; {suggest(architecture, architectures(), most=20)}"
         raise ConfigError(msg)
     _check_encoder(encoder)
     is_file = settings.weights is not None and settings.weights.endswith(".safetensors")
@@ -169,7 +168,7 @@ def _check_encoder(name: str) -> None:
         known = [f"tu-{model}" for model in timm.list_models()]
         name = name.split(".", maxsplit=1)[0]
     if name not in known:
-        msg = f"encoder {name!r} does not exist; {_nearest(name, known)}"
+        msg = f"encoder {name!r} does not exist; {suggest(name, known, most=20)}"
         raise ConfigError(msg)
 
 
@@ -237,11 +236,6 @@ def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
         return weights.sum(1, keepdim=True) if layers == 1 else turns
 
     return {name: spread(weights, wanted.get(name)) for name, weights in state.items()}
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known[:20])}"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,7 @@
 """Cross-validation as a recipe: tiles are cut once, every training is an item of the engine, then the report."""
 
-import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.errors import ConfigError, DataError
+from thawmap.files.lock import hold
 from thawmap.files.results import check_result
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.text import before, counted
@@ -164,18 +164,14 @@ def alone(out: Path, what: str) -> Iterator[None]:
     Raises:
         ConfigError: If another runs in it, or it cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / f".{what}.lock").open("w", encoding="ascii")
-    except OSError as error:
-        msg = f"{out} cannot be written ({error.strerror}); name another --out, or free some room"
-        raise ConfigError(msg) from error
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(out / f".{what}.lock", wait=False))
         except BlockingIOError as error:
             msg = f"another {what} runs in {out}; wait for its end, or name another --out"
             raise ConfigError(msg) from error
-        except OSError:
-            pass
+        except OSError as error:
+            msg = f"{out} cannot be written ({error.strerror}); name another --out, or free some room"
+            raise ConfigError(msg) from error
         yield

@@ -8,14 +8,13 @@ to be kept. The state is the last that an epoch writes: a training that was kill
 trains that epoch again, and writes them again, the same.
 """
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from thawmap.config import Config, Phase
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.files.atomic import atomic
 from thawmap.files.guard import some_of
+from thawmap.files.lock import hold
 from thawmap.model.bundle_folder import files_of, remove
 from thawmap.train.learner import Learner, below
 from thawmap.train.log import Result, Row, judge
@@ -39,6 +39,7 @@ UNFINISHED = "unfinished.txt"  # stands in a bundle's folder until its training 
 DECIDING = ("layers", "labels", "tiles", "model", "augment", "training", "split")
 """Sections of the configuration that decide what a training gives."""
 
+_UNFINISHED_TEXT = "This folder's training has not ended; its bundle is the best of the epochs so far.\n"
 _STATE = "state.safetensors"
 _LOG = "metrics.csv"
 
@@ -140,32 +141,22 @@ def claimed(out: Path) -> Iterator[None]:
     """
     check_free(out)
     mark = out / UNFINISHED
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = mark.open("a+", encoding="utf-8")
-    except OSError as error:
-        msg = f"{out} cannot be written ({error.strerror}); choose another place or free some room"
-        raise TrainingError(msg) from error
-    with file:
-        _lock(file.fileno(), out)
-        file.truncate(0)
-        file.write("This folder's training has not ended; its bundle is the best of the epochs so far.\n")
-        file.flush()
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(mark, wait=False, remove=False))
+            mark.write_text(_UNFINISHED_TEXT, encoding="utf-8")
+        except BlockingIOError as error:
+            msg = f"another training runs in {out}; wait for its end, or name another --out"
+            raise TrainingError(msg) from error
+        except OSError as error:
+            msg = f"{out} cannot be written ({error.strerror}); choose another place or free some room"
+            raise TrainingError(msg) from error
         _sweep(out, f".{_STATE}.*.tmp", f".{_LOG}.*.tmp")
         yield
         mark.unlink()
         forget(out)
         _sweep(out, ".bundle.*.tmp")
-
-
-def _lock(descriptor: int, out: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        msg = f"another training runs in {out}; wait for its end, or name another --out"
-        raise TrainingError(msg) from error
-    except OSError:
-        return  # a file system without locks
 
 
 def _sweep(out: Path, *patterns: str) -> None:
