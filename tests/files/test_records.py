@@ -9,7 +9,7 @@ from thawmap.config.plan import read_plan
 from thawmap.errors import ConfigError, DataError
 from thawmap.files.records import Record, checked, read_object
 from thawmap.files.results import check_result
-from thawmap.maps.item import read_item
+from thawmap.maps.item import MapItem
 from thawmap.report.crossval import analysis
 from thawmap.series.places import open_map
 from thawmap.train.experiments.trials import trials
@@ -40,7 +40,7 @@ TRIAL = {"number": 0, "values": {"a": 1}, "state": "finished", "scores": [0.5], 
 
 READERS = {
     ".made.json": ({"index.html": ["ab", "cd"]}, lambda path: check_result(path.parent)),
-    "item.json": (ITEM, lambda path: (read_item(path), open_map(path.parent))),
+    "item.json": (ITEM, lambda path: (MapItem.read(path.parent), open_map(path.parent))),
     "crossval.json": (PLAN, lambda path: (read_plan(path), analysis.read(path.parent))),
     "store.json": (STORE, lambda path: TileStore.open(path.parent)),
     "a.zarr/zarr.json": (ZARR, lambda path: read_attributes(path.parents[1], "a")),
@@ -67,7 +67,7 @@ def test_a_map_names_files_of_its_own_folder_only(tmp_path, href):
     path = tmp_path / "item.json"
     path.write_text(json.dumps(changed(ITEM, ("assets", "probability", "href"), href)))
     with pytest.raises(DataError, match=r"assets\.probability\.href"):
-        read_item(path)
+        MapItem.read(tmp_path)
 
 
 class Sample(Record):

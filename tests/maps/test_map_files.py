@@ -20,9 +20,10 @@ from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
+from thawmap.maps.job import Provenance
 from thawmap.maps.qgis import OUTLINES, PROBABILITY
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import Provenance, export, is_finished
+from thawmap.maps.write import export, is_finished
 
 SHAPE = (60, 40)
 MADE_FROM = Provenance(bundle="b1", threshold=0.5)

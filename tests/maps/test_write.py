@@ -22,11 +22,12 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
 from thawmap.maps.caption import STRIP_PX
+from thawmap.maps.job import Provenance
+from thawmap.maps.layout import SHAPEFILE_NAMES, SLUMP_COLUMNS
 from thawmap.maps.polygons.threshold import above
-from thawmap.maps.polygons.vectorise import COLUMNS
 from thawmap.maps.quicklook import quicklook
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import SHAPEFILE_NAMES, Provenance, as_written, export, is_finished
+from thawmap.maps.write import as_written, export, is_finished
 
 KINDS = ("gpkg", "shp", "parquet")
 
@@ -150,7 +151,7 @@ def test_a_scene_without_a_valid_pixel_has_files_without_slumps(tmp_path):
     assert (read(folder / "probability.tif") == 255).all()
     assert gpd.read_file(folder / "slumps.gpkg").empty
     assert gpd.read_file(folder / "slumps.shp").empty
-    assert list(gpd.read_parquet(folder / "slumps.parquet").columns) == [*COLUMNS, "geometry"]
+    assert list(gpd.read_parquet(folder / "slumps.parquet").columns) == [*SLUMP_COLUMNS, "geometry"]
 
 
 def test_polygons_are_the_same_in_every_format(tmp_path):
@@ -177,8 +178,8 @@ def test_polygons_are_the_same_in_every_format(tmp_path):
 
 
 def test_shapefile_names_are_short_unique_and_complete():
-    assert list(SHAPEFILE_NAMES) == list(COLUMNS)
-    assert len(set(SHAPEFILE_NAMES.values())) == len(COLUMNS)
+    assert list(SHAPEFILE_NAMES) == list(SLUMP_COLUMNS)
+    assert len(set(SHAPEFILE_NAMES.values())) == len(SLUMP_COLUMNS)
     assert max(len(name) for name in SHAPEFILE_NAMES.values()) <= 10
 
 

@@ -28,11 +28,14 @@ from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
+from thawmap.maps.item import MapItem
+from thawmap.maps.job import Provenance
+from thawmap.maps.read import MapFolder
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import Provenance, export
+from thawmap.maps.write import export
 from thawmap.series import fuse as fusing
 from thawmap.series.fuse import Recipe, fuse
-from thawmap.series.places import Map, open_map, places
+from thawmap.series.places import open_map, places
 
 UTM = "EPSG:32608"
 X, Y = 500_000.0, 7_700_000.0
@@ -52,8 +55,9 @@ def july(day, hour=20, minute=0):
 def stored(folder, name, values, grid, acquired=None):
     """A map of float32 as it lies on the disk."""
     write_raster(folder / name / "probability.tif", values.astype(np.float32), grid, encoding=FLOATS)
-    path = folder / name / "probability.tif"
-    return Map(id=name, path=path, geobox=grid, hundredths=False, acquired=acquired, made={})
+    properties = {} if acquired is None else {"datetime": acquired.isoformat()}
+    item = MapItem(folder=folder / name, content={"properties": properties, "assets": {}})
+    return MapFolder(path=folder / name, item=item, grid=grid, in_hundredths=False)
 
 
 def whole(place, **recipe):
@@ -180,7 +184,7 @@ def test_other_grids_are_warped_as_by_gdal_without_what_is_missing(tmp_path, oth
     own = grid_at((40, 40))
     maps = [stored(tmp_path, "a", smooth(own), own, july(1)), stored(tmp_path, "b", values, other, july(2))]
     place = one_place(maps)
-    assert (place.maps[0].geobox, place.warped) == (own, 1)
+    assert (place.maps[0].grid, place.warped) == (own, 1)
     probability, dates, _ = whole(place)
     warped = np.full(tuple(place.geobox.shape), np.nan, np.float32)
     reproject(
@@ -247,7 +251,7 @@ def test_by_scene_every_map_keeps_its_pixels(tmp_path):
     found = places(maps, by="scene")
     assert [place.id for place in found] == ["m0", "m1", "m2"]
     for n, place in enumerate(found):
-        assert place.geobox == maps[n].geobox
+        assert place.geobox == maps[n].grid
         probability, dates, _ = whole(place)
         own = canvas[:, :, 5 * n : 5 * n + 12]
         np.testing.assert_array_equal(dates, np.isfinite(own).sum(axis=0))

@@ -1,33 +1,49 @@
-"""What a map's folder says of itself: reading its STAC item, which others may have written."""
+"""The STAC item of a map's folder, which others may have written: read, and checked by a schema."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from thawmap.errors import DataError
 from thawmap.files.records import Record, read
+from thawmap.maps.layout import (
+    BUNDLE,
+    CONFIG,
+    FILE_NAMES,
+    FINGERPRINT,
+    ITEM,
+    LEFT_OUT,
+    REGION,
+    SENSOR,
+    THRESHOLD,
+)
 
-_Named = Annotated[str, Field(pattern=r"^(\./)?[^/\\]+$")]  # a file of the item's own folder
+_PLAIN_NAMES = FILE_NAMES["thawmap"]  # of files that an item does not name
+
+_OwnFile = Annotated[str, Field(pattern=r"^(\./)?[^/\\]+$")]  # a file of the item's own folder
 
 
 class AssetRecord(Record):
     """A file of the map."""
 
-    href: _Named
+    href: _OwnFile
 
 
 class PropertiesRecord(Record):
     """What the map was made from."""
 
     datetime: str | None = None
-    bundle: str | None = Field(default=None, alias="thawmap:bundle")
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, alias="thawmap:threshold")
-    left_out: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, alias="thawmap:left_out")
-    region: str | None = Field(default=None, alias="thawmap:region")
-    sensor: str = Field(default="", alias="thawmap:sensor")
-    fingerprint: str = Field(default="", alias="thawmap:fingerprint")
-    config: dict[str, dict[str, Any] | str] = Field(default_factory=dict, alias="thawmap:config")
+    bundle: str | None = Field(default=None, alias=BUNDLE)
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, alias=THRESHOLD)
+    left_out: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, alias=LEFT_OUT)
+    region: str | None = Field(default=None, alias=REGION)
+    sensor: str = Field(default="", alias=SENSOR)
+    fingerprint: str = Field(default="", alias=FINGERPRINT)
+    config: dict[str, dict[str, Any] | str] = Field(default_factory=dict, alias=CONFIG)
 
 
 class ItemRecord(Record):
@@ -37,17 +53,144 @@ class ItemRecord(Record):
     assets: dict[str, AssetRecord] = Field(default_factory=dict)
 
 
-def read_item(path: Path) -> dict[str, Any]:
-    """Read a map's STAC item, with 'properties' and 'assets' of the types that their readers expect.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """The bundle and threshold that made a map.
 
-    Raises:
-        DataError: If it cannot be read, or is another file.
+    Attributes:
+        bundle: Id of the bundle, several joined by "+".
+        threshold: Slumps are where the probability is above it.
     """
-    try:
-        return {"assets": {}} | read(path, ItemRecord)
-    except OSError as error:
-        msg = f"{path.parent} is no finished map ({path.name}: {error.strerror}); make it again with 'thawmap predict'"
-        raise DataError(msg) from error
-    except ValueError as error:
-        msg = f"{path} is not a STAC item of a map: it {error}; make the scene's map again with 'thawmap predict'"
-        raise DataError(msg) from error
+
+    bundle: str
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapItem:
+    """The STAC item of a map: what the map was made from, and which files it has.
+
+    Attributes:
+        folder: The map's folder.
+        content: The item's JSON values, checked; it has "properties" and "assets".
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path, *, optional: bool = False) -> Self:
+        """Read the item of a map's folder.
+
+        Args:
+            folder: The map's folder.
+            optional: A folder without the file has an item that says nothing.
+
+        Raises:
+            DataError: If it cannot be read, or is another file.
+        """
+        path = folder / ITEM
+        if optional and not path.exists():
+            return cls(folder=folder, content={"properties": {}, "assets": {}})
+        try:
+            return cls(folder=folder, content={"assets": {}} | read(path, ItemRecord))
+        except OSError as error:
+            msg = f"{folder} is no finished map ({path.name}: {error.strerror}); make it again with 'thawmap predict'"
+            raise DataError(msg) from error
+        except ValueError as error:
+            msg = f"{path} is not a STAC item of a map: it {error}; make the scene's map again with 'thawmap predict'"
+            raise DataError(msg) from error
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.folder / ITEM
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """What the map was made from, by the keys of `thawmap.maps.layout`."""
+        properties: Mapping[str, Any] = self.content["properties"]
+        return properties
+
+    @property
+    def bundle(self) -> str | None:
+        """Id of the bundle that made the map, several joined by "+"; None where it is not said."""
+        return self.properties.get(BUNDLE)
+
+    @property
+    def threshold(self) -> float | None:
+        """Threshold of the map's mask and slumps; None where it is not said."""
+        return self.properties.get(THRESHOLD)
+
+    @property
+    def maker(self) -> Maker | None:
+        """Bundle and threshold that made the map; None where one of them is not said."""
+        if self.bundle is None or self.threshold is None:
+            return None
+        return Maker(bundle=self.bundle, threshold=self.threshold)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Hash of all that the map was made from; None where it is not said."""
+        return self.properties.get(FINGERPRINT)
+
+    @property
+    def region(self) -> str | None:
+        """Region of the scene; None where it has none."""
+        return self.properties.get(REGION)
+
+    @property
+    def sensor(self) -> str:
+        """Sensor of the scene; "" where it is not said."""
+        return str(self.properties.get(SENSOR, ""))
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Number of objects that are no slumps, by the reason."""
+        return dict(self.properties.get(LEFT_OUT) or {})
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Settings that the map was made with, by their sections."""
+        return dict(self.properties.get(CONFIG, {}))
+
+    @property
+    def is_fused(self) -> bool:
+        """True if the map was fused from others."""
+        return "fuse" in self.config
+
+    @property
+    def acquired(self) -> datetime | None:
+        """UTC time of the image; None where it is unknown.
+
+        Raises:
+            DataError: If it is no time.
+        """
+        text = self.properties.get("datetime")
+        try:
+            return None if text is None else datetime.fromisoformat(text)
+        except ValueError as error:
+            msg = f"{self.path} has the time {text!r}; make the scene's map again with 'thawmap predict'"
+            raise DataError(msg) from error
+
+    @property
+    def assets(self) -> dict[str, Path]:
+        """Files of the map, by the names that the item gives them; they need not exist."""
+        return {name: self.folder / str(asset["href"]) for name, asset in self.content["assets"].items()}
+
+    @property
+    def probability_path(self) -> Path:
+        """The raster of probabilities; it need not exist."""
+        return self.assets.get("probability", self.folder / _PLAIN_NAMES["probability"])
+
+    @property
+    def mask_path(self) -> Path | None:
+        """The raster of slumps; None where the item names none, or it does not exist."""
+        path = self.assets.get("mask")
+        return path if path is not None and path.exists() else None
+
+    @property
+    def slumps_path(self) -> Path | None:
+        """The GeoPackage of slumps; None where it does not exist."""
+        path = self.assets.get("slumps_gpkg", self.folder / f"{_PLAIN_NAMES['slumps']}.gpkg")
+        return path if path.exists() else None

@@ -11,14 +11,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from thawmap.data.stack import Stack
+from thawmap.maps.colours import FALSE_COLOUR, brightness, brightness_limits
 
 _OUTLINE = "#56b4e9"  # as predictions in the reports
 _PICTURE_PX = 1024  # longer side of a quicklook
 _WIDTH_PX = 1.8  # of an outline
 _RIM_PX = 1.0  # black, on either side of it: seen on snow and bare ground too
 _MISSING = 0.35  # grey that neither water nor clouds have
-_COLOURS = {"nir": (0.03, 0.40), "red": (0.02, 0.18), "green": (0.02, 0.17)}
-"""Reflectances that are shown as darkest and brightest: those of the Arctic in summer, without snow and clouds."""
+_REFLECTANCES = np.array([(0.03, 0.40), (0.02, 0.18), (0.02, 0.17)], np.float32)
+"""Darkest and brightest that is shown of NIR, red, green: the Arctic in summer, without snow and clouds."""
 _VEIL = 0.55  # grey over what is seen but was not mapped
 _VEILED = 0.6  # its share
 
@@ -49,14 +50,13 @@ def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]
 
 def _false_colour(picture: Stack) -> npt.NDArray[np.float32]:
     """The picture (y, x, 3), 0..1."""
-    in_colour = set(_COLOURS) <= set(picture)
-    names = tuple(_COLOURS) if in_colour else (next(name for name in picture if name != "valid"),) * 3
+    in_colour = set(FALSE_COLOUR) <= set(picture)
+    names = FALSE_COLOUR if in_colour else (next(name for name in picture if name != "valid"),) * 3
     layers = np.stack([picture[name] for name in names], axis=-1)
     known, valid = np.isfinite(layers).all(axis=-1, keepdims=True), picture["valid"][..., np.newaxis]
     if not known.any():
         return np.full(layers.shape, _MISSING, np.float32)
-    ends = np.array(list(_COLOURS.values())).T if in_colour else np.percentile(layers[known[..., 0]], [2, 98], axis=0)
-    low, high = ends.astype(np.float32)
-    colours = np.clip((layers - low) / np.maximum(high - low, 1e-6), 0, 1)
+    low, high = _REFLECTANCES.T if in_colour else brightness_limits(layers[known[..., 0]])
+    colours = brightness(layers, low.astype(np.float32), high.astype(np.float32))
     veiled = np.where(valid, colours, (1 - _VEILED) * colours + _VEILED * _VEIL)
     return np.where(known, veiled, _MISSING).astype(np.float32)

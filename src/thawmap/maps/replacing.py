@@ -10,17 +10,17 @@ from typing import Any
 from thawmap.errors import DataError
 from thawmap.files.atomic import write_text
 from thawmap.files.guard import fingerprints, not_as_made, some_of
-from thawmap.maps.item import read_item
+from thawmap.maps.item import MapItem
+from thawmap.maps.layout import FILES, ITEM
 
-_ITEM, _FILES = "item.json", "thawmap:files"
 _NOTES = ".qmd"  # what a user noted on a layer in QGIS, beside its file
 
 
 def write_item(folder: Path, item: Mapping[str, Any]) -> None:
     """Write the STAC item of a map whose other files are there, with what each of them and the item itself hold."""
-    files = fingerprints(folder, but=[_ITEM]) | {_ITEM: _fingerprint(item)}
-    whole = {**item, "properties": {**item["properties"], _FILES: files}}
-    write_text(folder / _ITEM, json.dumps(whole, indent=2) + "\n")
+    files = fingerprints(folder, but=[ITEM]) | {ITEM: _fingerprint(item)}
+    whole = {**item, "properties": {**item["properties"], FILES: files}}
+    write_text(folder / ITEM, json.dumps(whole, indent=2) + "\n")
 
 
 def check_replaceable(folder: Path, scene: str, *, fused: bool = False) -> None:
@@ -36,17 +36,17 @@ def check_replaceable(folder: Path, scene: str, *, fused: bool = False) -> None:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    item = _read(folder)
-    if item is None or item.get("id") != scene or _is_fused(item) != fused:
+    item = _item_of_ours(folder)
+    if item is None or item.content.get("id") != scene or item.is_fused != fused:
         what = f"holds {some_of(sorted(path.name for path in folder.iterdir()))}" if folder.is_dir() else "is a file"
         msg = f"{folder} {what}, which is no map of {scene} to be made again; move it away, or name another --out"
         raise DataError(msg)
-    made = item["properties"].get(_FILES)
+    made = item.properties.get(FILES)
     if not isinstance(made, dict):
         msg = f"{folder} does not say what was made there, and may hold work of yours; move it away, and run again"
         raise DataError(msg)
-    changed = [name for name in not_as_made(folder, made, but=[_ITEM]) if not name.endswith(_NOTES)]
-    changed += [_ITEM] if _fingerprint(item) != made.get(_ITEM) else []
+    changed = [name for name in not_as_made(folder, made, but=[ITEM]) if not name.endswith(_NOTES)]
+    changed += [ITEM] if _fingerprint(item.content) != made.get(ITEM) else []
     if changed:
         msg = (
             f"{folder} was changed since it was made ({some_of(changed)}), and a new map would take its place; move it "
@@ -68,18 +68,14 @@ def replace_map(folder: Path, draft: Path, *, scene: str, fused: bool = False) -
 
 def _fingerprint(item: Mapping[str, Any]) -> str:
     """SHA-256 of an item, without what it says of files."""
-    properties = {name: value for name, value in item["properties"].items() if name != _FILES}
+    properties = {name: value for name, value in item["properties"].items() if name != FILES}
     return hashlib.sha256(json.dumps({**item, "properties": properties}, sort_keys=True).encode()).hexdigest()
 
 
-def _is_fused(item: Mapping[str, Any]) -> bool:
-    return "fuse" in item["properties"].get("thawmap:config", {})
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    """The item of a map; None where there is none that this program wrote."""
+def _item_of_ours(folder: Path) -> MapItem | None:
+    """Return the item of a map; None where there is none that this program wrote."""
     try:
-        item = read_item(folder / _ITEM)
+        item = MapItem.read(folder)
     except DataError:
         return None
-    return item if "thawmap:fingerprint" in item["properties"] else None
+    return None if item.fingerprint is None else item

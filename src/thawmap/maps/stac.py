@@ -1,9 +1,6 @@
 """A scene's folder for catalogues: a STAC item, which says what everything was made from."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +12,12 @@ from shapely.geometry.base import BaseGeometry
 from thawmap.config import OutputSettings
 from thawmap.data.sources.base import Scene
 from thawmap.geo.crs import crs_of
-from thawmap.maps.polygons.left_out import REASON
+from thawmap.maps.job import Provenance
+from thawmap.maps.layout import NODATA, QUICKLOOK, REASON
 from thawmap.maps.polygons.vectorise import Found
 
 if TYPE_CHECKING:
     import pystac
-
-NODATA = 255
-"""Stored byte of a missing pixel, in probabilities and masks."""
 
 NO_PHOTOGRAPH_BEFORE = datetime(1858, 1, 1, tzinfo=UTC)
 """Start of the interval of a scene of unknown time: the year of the first photograph from the air."""
@@ -35,30 +30,6 @@ _MEDIA = {
     ".shp": "application/vnd.shp",
 }
 _EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/v2.0.0/schema.json" for name in ("projection", "raster"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """What a scene's results are made from.
-
-    Attributes:
-        bundle: Id of the bundle.
-        threshold: Objects are where the probability is above it.
-        config: The settings that decide the result, as JSON values.
-        inputs: Each input file, as JSON values: name, size, and sha256 or time of its last change.
-    """
-
-    bundle: str
-    threshold: float
-    config: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Sequence[Mapping[str, Any]] = ()
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all of it: equal exactly when everything is."""
-        content = [self.bundle, self.threshold, dict(self.config), [dict(item) for item in self.inputs]]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def stac_item(
@@ -136,7 +107,7 @@ def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputS
     found = {
         "probability": _asset(rasters["probability"], "Probability of a slump, 0 to 1", stored[outputs.probability]),
         "mask": _asset(rasters["mask"], "1 slump, 0 not, 255 no data", mask),
-        "quicklook": _asset("quicklook.png", "False colour with the slumps' outlines"),
+        "quicklook": _asset(QUICKLOOK, "False colour with the slumps' outlines"),
     }
     if "spread" in rasters:
         found["spread"] = _asset(rasters["spread"], "Standard deviation between networks", stored[outputs.probability])

@@ -25,55 +25,33 @@ from thawmap.data.stack import Stack
 from thawmap.errors import DataError
 from thawmap.files.atomic import atomic, write_text
 from thawmap.geo.metres import ground_pixel_m
-from thawmap.maps.item import read_item
-from thawmap.maps.polygons.left_out import LAYER
+from thawmap.maps.item import MapItem
+from thawmap.maps.job import Provenance
+from thawmap.maps.layout import (
+    FILE_NAMES,
+    LEFT_OUT_LAYER,
+    MASK_COLOURS,
+    MASK_LABELS,
+    NODATA,
+    QUICKLOOK,
+    SHAPEFILE_NAMES,
+)
 from thawmap.maps.polygons.threshold import Disc, masks
 from thawmap.maps.polygons.vectorise import Found, Vectoriser
 from thawmap.maps.qgis import mask_style, outline_style, probability_style
 from thawmap.maps.replacing import replace_map, write_item
 from thawmap.maps.rows import Rows
-from thawmap.maps.stac import NODATA, Provenance, assets, stac_item
+from thawmap.maps.stac import assets, stac_item
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["NAMES", "NODATA", "SHAPEFILE_NAMES", "Exported", "Provenance", "as_written", "export", "is_finished"]
-
-NAMES: Mapping[str, Mapping[str, str]] = {
-    "thawmap": {"probability": "probability.tif", "mask": "mask.tif", "slumps": "slumps"},
-    "darts": {"probability": "probabilities.tif", "mask": "binarized.tif", "slumps": "prediction_segments"},
-}
-"""File of each result, by the setting `outputs.names`; that of the polygons without its ending. The second are those
-of darts-nextgen (its module darts_export)."""
-
-SHAPEFILE_NAMES = {
-    "slump_id": "slump_id",
-    "scene_id": "scene_id",
-    "acquired": "acquired",
-    "area_m2": "area_m2",
-    "perimeter_m": "perim_m",
-    "pixels": "pixels",
-    "probability_mean": "prob_mean",
-    "probability_max": "prob_max",
-    "probability_min": "prob_min",
-    "probability_median": "prob_med",
-    "probability_std": "prob_std",
-    "touches_edge": "edge",
-    "bundle_id": "bundle_id",
-    "status": "status",
-    "reviewer": "reviewer",
-    "reviewed_at": "reviewed",
-}
-"""Columns of slumps in a Shapefile, whose names have at most 10 characters."""
-
-_MASK_COLOURS = {0: (255, 255, 255, 0), 1: (215, 48, 39, 255), NODATA: (0, 0, 0, 0)}
 _PROBABILITY = {
     "uint8": Encoding(dtype="uint8", nodata=NODATA, scale=0.01, descriptions=("probability",)),
     "float32": Encoding(dtype="float32", nodata=float("nan"), descriptions=("probability",)),
 }
 _SPREAD = {name: replace(encoding, descriptions=("spread",)) for name, encoding in _PROBABILITY.items()}
-_MASK = Encoding(dtype="uint8", nodata=NODATA, descriptions=("slump",), colours=_MASK_COLOURS, overviews="nearest")
-_MASK_LABELS = {0: "no slump", 1: "slump"}
+_MASK = Encoding(dtype="uint8", nodata=NODATA, descriptions=("slump",), colours=MASK_COLOURS, overviews="nearest")
 _HUNDREDTHS = np.where(np.arange(256) == NODATA, np.nan, np.arange(256) / 100)  # what each stored byte is
 _STRIP = 512  # rows of a mask that are corrected at a time: those of its blocks
 
@@ -124,7 +102,7 @@ def export(
         DataError: If a file cannot be written, or the folder that is there is none of a map as it was made. Whatever
             fails, also in ``rows``: nothing new is left behind.
     """
-    place, names = folder / scene.id, NAMES[outputs.names]
+    place, names = folder / scene.id, FILE_NAMES[outputs.names]
     with atomic(place, replacing=partial(replace_map, scene=scene.id)) as draft:
         draft.mkdir()
         valid, positive, found = _write_rasters(scene, rows, draft, (polygons, outputs, provenance))
@@ -133,7 +111,7 @@ def export(
             file for kind in outputs.vectors for file in _write_vectors(draft / f"{names['slumps']}.{kind}", found)
         ]
         _write_styles(draft, names)
-        _write_quicklook(draft / "quicklook.png", scene, picture, slumps)
+        _write_quicklook(draft / QUICKLOOK, scene, picture, slumps)
         files = {name: names[name] for name in ("probability", "mask")}
         if (draft / "spread.tif").exists():
             files["spread"] = "spread.tif"
@@ -152,12 +130,10 @@ def export(
 def is_finished(folder: Path, scene: Scene, fingerprint: str) -> bool:
     """Whether ``folder`` has all of this scene's results, made from what the `Provenance` of this fingerprint says."""
     try:
-        item = read_item(folder / scene.id / "item.json")
+        item = MapItem.read(folder / scene.id)
     except DataError:
         return False
-    files = [folder / scene.id / asset["href"] for asset in item["assets"].values()]
-    same = item["properties"].get("thawmap:fingerprint") == fingerprint
-    return same and all(file.exists() for file in files)
+    return item.fingerprint == fingerprint and all(file.exists() for file in item.assets.values())
 
 
 def as_written(rows: Rows, storage: Literal["uint8", "float32"]) -> tuple[Rows, npt.NDArray[Any]]:
@@ -181,7 +157,7 @@ def _write_rasters(
 ) -> tuple[int, int, Found]:
     """Both rasters and the polygons, in one pass; with the number of valid pixels and of those of objects."""
     polygons, outputs, provenance = how
-    names = NAMES[outputs.names]
+    names = FILE_NAMES[outputs.names]
     vectoriser = Vectoriser(scene, polygons, bundle_id=provenance.bundle)
     disc = Disc(polygons.opening_m, ground_pixel_m(scene.geobox)) if polygons.opening_m else Disc()
     valid = positive = 0
@@ -254,7 +230,7 @@ def _write_styles(draft: Path, names: Mapping[str, str]) -> None:
     """A style for QGIS beside each raster, and one for the polygons in all formats."""
     styles = {
         "probability": probability_style(),
-        "mask": mask_style(_MASK_COLOURS, _MASK_LABELS),
+        "mask": mask_style(MASK_COLOURS, MASK_LABELS),
         "slumps": outline_style(),
     }
     for name, style in styles.items():
@@ -279,9 +255,9 @@ def _write_vectors(path: Path, found: Found) -> list[Path]:
     if left_out.empty:
         return [path]
     if path.suffix == ".gpkg":
-        write_vector(path, left_out, layer=LAYER, append=True)
+        write_vector(path, left_out, layer=LEFT_OUT_LAYER, append=True)
         return [path]
-    beside = path.with_stem(f"{path.stem}_{LAYER}")
+    beside = path.with_stem(f"{path.stem}_{LEFT_OUT_LAYER}")
     write_vector(beside, left_out)
     return [path, beside]
 

@@ -1,56 +1,52 @@
 """Where maps come from: the bundle that made them, and what it had seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
-from thawmap.maps.item import read_item
+from thawmap.maps.item import Maker, MapItem
+from thawmap.maps.layout import BUNDLE, THRESHOLD
 
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
 
 
-_MAKERS = ("thawmap:bundle", "thawmap:threshold")
-
-
-def described(scene: Scene, maps: Path) -> dict[str, Any]:
-    """What the map of a scene says of itself.
+def described(scene: Scene, maps: Path) -> Maker:
+    """Return the bundle and threshold that made the map of a scene.
 
     Raises:
         DataError: If it cannot be read, or does not say which bundle and threshold made it.
     """
-    item = maps / scene.id / "item.json"
-    made = dict(read_item(item)["properties"])
-    absent = [name for name in _MAKERS if made.get(name) is None]
-    if absent:
-        msg = f"{item} does not say which bundle and threshold made the map; make it again with 'thawmap predict'"
+    item = MapItem.read(maps / scene.id)
+    if item.maker is None:
+        msg = f"{item.path} does not say which bundle and threshold made the map; make it again with 'thawmap predict'"
         raise DataError(msg)
-    return made
+    return item.maker
 
 
-def maker(maps: Path, made: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The bundle and threshold of maps that are ``made`` so (`described`).
+def maker(maps: Path, makers: Sequence[Maker]) -> Maker:
+    """Return the one bundle and threshold that made all maps of a folder.
 
     Raises:
         DataError: If there is no map, or they are of several bundles or thresholds.
     """
-    if not made:
+    if not makers:
         msg = f"{maps} has no map of the configuration's scenes; make some with 'thawmap predict'"
         raise DataError(msg)
-    for name in _MAKERS:
-        kinds = {one[name] for one in made}
+    bundles, thresholds = {maker.bundle for maker in makers}, {maker.threshold for maker in makers}
+    for name, kinds in ((BUNDLE, bundles), (THRESHOLD, thresholds)):
         if len(kinds) > 1:
             found = " and ".join(sorted(str(kind) for kind in kinds))
             msg = f"{maps} holds maps with {name} {found}, which make no common score; predict into another folder"
             raise DataError(msg)
-    return made[0]
+    return makers[0]
 
 
-def bundle_of(model: Path | None, made: Mapping[str, Any]) -> "Bundle | None":
+def bundle_of(model: Path | None, maker: Maker) -> "Bundle | None":
     """The bundle in ``model``, when it made the maps.
 
     Raises:
@@ -61,8 +57,8 @@ def bundle_of(model: Path | None, made: Mapping[str, Any]) -> "Bundle | None":
     from thawmap.pipeline import _predict_scene  # noqa: PLC0415
 
     bundle = _predict_scene.load_bundle(model)
-    if bundle.id != made["thawmap:bundle"]:
-        msg = f"the maps were made by bundle {made['thawmap:bundle']}, and {model} is {bundle.id}; predict again"
+    if bundle.id != maker.bundle:
+        msg = f"the maps were made by bundle {maker.bundle}, and {model} is {bundle.id}; predict again"
         raise ConfigError(msg)
     return bundle
 

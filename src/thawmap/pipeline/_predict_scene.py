@@ -20,8 +20,10 @@ from thawmap.infer.ensemble import Member, Network, look_over, plan_scene
 from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
 from thawmap.infer.sample import cut_out, first_cut_out
+from thawmap.maps.colours import FALSE_COLOUR
+from thawmap.maps.job import Provenance
 from thawmap.maps.replacing import check_replaceable
-from thawmap.maps.write import Provenance, export, is_finished
+from thawmap.maps.write import export, is_finished
 from thawmap.model import bundle_folder
 from thawmap.model.backends import prepared
 from thawmap.model.backends.agreement import RealImage, plausible
@@ -203,9 +205,8 @@ def made_from(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> Proven
 
 def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
     """Layers of a quicklook: false colour where the scene has it, else what the bundle sees."""
-    colours = ("nir", "red", "green")
     mapped = frozenset[str]().union(*(source.layers for source in project.sources))
-    return colours if set(colours) <= mapped else [bundle.layers[0].name]
+    return FALSE_COLOUR if set(FALSE_COLOUR) <= mapped else [bundle.layers[0].name]
 
 
 def load_bundle(model: Path) -> Bundle:

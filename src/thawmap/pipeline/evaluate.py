@@ -43,7 +43,7 @@ def evaluate(
     failed, opened = {**failed, **strange}, [scene for scene in opened if scene.id not in strange]
     made = _origin.maker(maps, described)
     bundle = _origin.bundle_of(model, made)
-    thresholds = {"polygons": made["thawmap:threshold"], "paper": 0.5} if bundle is None else bundle.thresholds
+    thresholds = {"polygons": made.threshold, "paper": 0.5} if bundle is None else bundle.thresholds
     evaluation = scoring.evaluate(maps, opened, labelled, thresholds=thresholds)
     about = page.About(
         project=config.project,

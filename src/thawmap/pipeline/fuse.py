@@ -1,6 +1,6 @@
 """The recipe of fusing: which maps there are, whether they go together, and what is made of each place."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,17 +18,21 @@ from thawmap.errors import ConfigError, DataError
 from thawmap.files.atomic import alone
 from thawmap.files.guard import check_apart
 from thawmap.geo.crs import crs_of
+from thawmap.maps.colours import FALSE_COLOUR
+from thawmap.maps.item import Maker
+from thawmap.maps.job import Provenance
+from thawmap.maps.layout import BUNDLE, THRESHOLD
+from thawmap.maps.read import MapFolder, is_map, maps_in
 from thawmap.maps.replacing import check_replaceable
-from thawmap.maps.write import Provenance, is_finished
+from thawmap.maps.write import is_finished
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.series import fuse as fusing
 from thawmap.series.fuse import Recipe
-from thawmap.series.places import Map, Place, open_map, places
+from thawmap.series.places import Place, open_map, places
 from thawmap.text import before, counted
 
 Section = TypeVar("Section", bound=Settings)
 
-_COLOURS = ("nir", "red", "green")
 _WITHOUT_RULES = "name the YAML with --config, and put --set 'polygons.drop=[]' over it"
 
 
@@ -65,10 +69,10 @@ def fuse(
     if polygons.layers:
         msg = f"polygons.drop asks for {polygons.layers[0]!r}, which fused maps have not; {_WITHOUT_RULES}"
         raise ConfigError(msg)
-    threshold = made["thawmap:threshold"] if polygons.threshold == "bundle" else polygons.threshold
+    threshold = made.threshold if polygons.threshold == "bundle" else polygons.threshold
     grounds = places(found, by=recipe.by)
     project = None if config is None else Project(config)
-    read, written = [one.path.parent for one in found], [out / place.id for place in grounds]
+    read, written = [one.path for one in found], [out / place.id for place in grounds]
     if project is None:
         check_apart([out], read, replaced=written)
     else:
@@ -77,7 +81,7 @@ def fuse(
         _made_from,
         recipe=recipe,
         settings=(polygons, outputs),
-        bundle=made["thawmap:bundle"],
+        bundle=made.bundle,
         threshold=threshold,
     )
     todo, stuck = still_due(partial(_is_due, provenance=provenance, out=out), grounds, config)
@@ -100,9 +104,9 @@ def fuse(
     return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
 
 
-def _open(folders: Sequence[Path], out: Path) -> tuple[list[Map], dict[str, str]]:
+def _open(folders: Sequence[Path], out: Path) -> tuple[list[MapFolder], dict[str, str]]:
     """The maps in the folders, and why others cannot be used, by id."""
-    found: dict[str, Map] = {}
+    found: dict[str, MapFolder] = {}
     failed: dict[str, str] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -112,10 +116,10 @@ def _open(folders: Sequence[Path], out: Path) -> tuple[list[Map], dict[str, str]
             msg = f"{out} holds the maps themselves, which are never changed; name another folder with --out"
             raise ConfigError(msg)
         for place in sorted(folder.iterdir()):
-            if not _is_map(place):
+            if not is_map(place):
                 continue
             if place.name in found:
-                msg = f"{place} and {found[place.name].path.parent} are maps of one scene; name one of their folders"
+                msg = f"{place} and {found[place.name].path} are maps of one scene; name one of their folders"
                 raise DataError(msg)
             try:
                 found[place.name] = open_map(place)
@@ -128,34 +132,30 @@ def _open(folders: Sequence[Path], out: Path) -> tuple[list[Map], dict[str, str]
     return list(found.values()), failed
 
 
-def _is_map(folder: Path) -> bool:
-    """Whether a folder is a map, or was to be one; those that are just being written begin with a point."""
-    files = (folder / name for name in ("item.json", "probability.tif", "probabilities.tif"))
-    return not folder.name.startswith(".") and any(file.exists() for file in files)
-
-
-def _maker(maps: Sequence[Map]) -> Mapping[str, Any]:
-    """What all maps say of the bundle and threshold that made them.
+def _maker(maps: Sequence[MapFolder]) -> Maker:
+    """Return the one bundle and threshold that made all maps.
 
     Raises:
         DataError: If they do not say the same.
     """
-    for name in ("thawmap:bundle", "thawmap:threshold"):
-        by = {one.made[name]: one.id for one in maps}
+    for name in (BUNDLE, THRESHOLD):
+        by = {one.item.properties[name]: one.id for one in maps}
         if len(by) > 1:
             said = " and ".join(sorted(f"{value} ({scene})" for value, scene in by.items()))
             msg = f"the maps are of {name} {said}, which make no common probability; fuse those of one model"
             raise DataError(msg)
-    return maps[0].made
+    maker = maps[0].item.maker
+    assert maker is not None, "open_map refuses maps that do not say it"
+    return maker
 
 
-def _section(name: str, kind: type[Section], maps: Sequence[Map]) -> Section:
+def _section(name: str, kind: type[Section], maps: Sequence[MapFolder]) -> Section:
     """The settings of this name that all maps were made with.
 
     Raises:
         DataError: If they were not made with the same, or not by this version.
     """
-    said = {one.id: one.made.get("thawmap:config", {}).get(name, {}) for one in maps}
+    said = {one.id: one.item.config.get(name, {}) for one in maps}
     first = next(iter(said))
     other = next((scene for scene in said if said[scene] != said[first]), None)
     if other is not None:
@@ -192,18 +192,19 @@ def _made_from(
     )
 
 
-def _stamp(one: Map) -> dict[str, Any]:
+def _stamp(one: MapFolder) -> dict[str, Any]:
     """What tells that a map has changed."""
+    path = one.item.probability_path
     try:
-        status = one.path.stat()
+        status = path.stat()
     except OSError as error:
-        msg = f"{one.path} cannot be read ({error.strerror}); make its map again with 'thawmap predict'"
+        msg = f"{path} cannot be read ({error.strerror}); make its map again with 'thawmap predict'"
         raise DataError(msg) from error
     return {
-        "name": f"{one.id}/{one.path.name}",
+        "name": f"{one.id}/{path.name}",
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
-        "fingerprint": one.made.get("thawmap:fingerprint"),
+        "fingerprint": one.fingerprint,
         "acquired": None if one.acquired is None else one.acquired.isoformat(),
     }
 
@@ -249,11 +250,11 @@ def _picture(place: Place, project: Project) -> Stack:
     """The latest clear images of a place in false colour on a coarse grid; its probability where none is at hand."""
     probability = fusing.preview(place)
     shape = tuple(probability.geobox.shape)
-    images = {name: np.full(shape, np.nan, np.float32) for name in _COLOURS}
+    images = {name: np.full(shape, np.nan, np.float32) for name in FALSE_COLOUR}
     seen, opened = np.zeros(shape, bool), False
     for scene in _scenes(place, project):
         try:
-            stack = assemble(scene, _COLOURS, probability.geobox, project.sources)
+            stack = assemble(scene, FALSE_COLOUR, probability.geobox, project.sources)
         except DataError:
             continue
         fresh, opened = stack["valid"] & ~seen, True
@@ -300,6 +301,6 @@ def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]
     if warped:
         yield f"{counted(warped, 'map')} on other pixels than the {recipe.by}'s: warped, bilinear"
     now = {place.id for place in grounds}
-    others = [path.parent.name for path in sorted(out.glob("*/item.json")) if path.parent.name not in now]
+    others = [name for name in maps_in(out) if name not in now]
     if others:
         yield f"{out} holds {len(others)} more that are not of these maps, such as {others[0]}; delete the outdated"

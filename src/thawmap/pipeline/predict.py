@@ -78,13 +78,13 @@ def predict(
 
 def _what_next(out: Path, mapped: Sequence[str], config: Config) -> Iterator[str]:
     """What to open, and what to run, after scenes are mapped."""
-    from thawmap.maps.write import NAMES  # noqa: PLC0415
+    from thawmap.maps.layout import FILE_NAMES, QUICKLOOK  # noqa: PLC0415
 
     if not mapped:
         return
     folder, many = out / mapped[0], f" and {len(mapped) - 1} more" if len(mapped) > 1 else ""
-    polygons = f"{NAMES[config.outputs.names]['slumps']}.{config.outputs.vectors[0]}"
-    yield f"look at {folder / 'quicklook.png'}{many}; {polygons} beside it opens in QGIS"
+    polygons = f"{FILE_NAMES[config.outputs.names]['slumps']}.{config.outputs.vectors[0]}"
+    yield f"look at {folder / QUICKLOOK}{many}; {polygons} beside it opens in QGIS"
 
 
 def check_distinct(models: Sequence[Path]) -> None:

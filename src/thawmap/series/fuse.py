@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pystac
+from odc.geo.geobox import GeoBox
 
 from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.raster.io import Encoding, RasterWriter, raster_writer
@@ -27,9 +28,12 @@ from thawmap.errors import ConfigError
 from thawmap.files.atomic import atomic
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
+from thawmap.maps.job import Provenance
+from thawmap.maps.layout import NODATA
+from thawmap.maps.read import MapFolder
 from thawmap.maps.replacing import replace_map, write_item
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import NODATA, Exported, Provenance, as_written, export
+from thawmap.maps.write import Exported, as_written, export
 from thawmap.series.places import Place
 
 _Values = npt.NDArray[np.float32]
@@ -113,7 +117,7 @@ def preview(place: Place, *, size: int = 1024) -> Stack:
     factor = max(1.0, max(shape) / size)
     rows, cols = (max(1, round(side / factor)) for side in shape)
     geobox = place.geobox if factor == 1 else place.geobox.zoom_to((rows, cols))
-    probability = _mean(one.read(geobox) for one in place.maps)
+    probability = _mean(_probability(scene_map, geobox) for scene_map in place.maps)
     return Stack(geobox, {"probability": probability, "valid": np.isfinite(probability)})
 
 
@@ -183,17 +187,23 @@ def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
     result[1] = 0
     if not dates:
         return result
-    stack = np.stack([_mean(one.read(geobox) for one in date) for date in dates])
+    stack = np.stack([_mean(_probability(scene_map, geobox) for scene_map in date) for date in dates])
     clear = np.isfinite(stack).sum(axis=0)
     result[:2] = _summary(stack, clear, recipe.how), clear
     if recipe.spread:
         result[2] = _deviation(stack, clear)
     missing = clear < recipe.min_dates
     if place.own is not None:
-        missing |= np.isnan(place.own.read(geobox))
+        missing |= np.isnan(_probability(place.own, geobox))
     result[0, missing] = np.nan
     result[2, missing] = np.nan
     return result
+
+
+def _probability(scene_map: MapFolder, geobox: GeoBox) -> _Values:
+    """Return a map's probability (y, x) on a grid, at most 1: weights of neighbours may add up to a hair more."""
+    probability: _Values = np.minimum(scene_map.read(geobox), np.float32(1))
+    return probability
 
 
 def _summary(stack: _Values, clear: npt.NDArray[np.integer], how: str) -> npt.NDArray[np.floating]:

@@ -7,9 +7,9 @@ Its grid is that of its finest maps, so that those which share their pixels with
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,61 +21,20 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry import Polygon
 
-from thawmap.data.raster.io import raster_info, read_raster
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.geo.crs import EQUAL_AREA, to_pixels
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
-from thawmap.maps.item import read_item
+from thawmap.maps.item import MapItem
+from thawmap.maps.read import MapFolder
 
-_Values = npt.NDArray[np.float32]
 _Positions = npt.NDArray[np.float64]
 
 _LONLAT = CRS("EPSG:4326")
 _SIDE_POINTS = 33  # at which a side of a grid is brought to another CRS
 _INSET_PX = 0.25  # by which footprints are smaller than grids, so that those that only touch do not overlap
 _SNAP_PX = 1e-3  # by which a grid may be off and still count as the same, as `thawmap.data.raster.resample` reads it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Map:
-    """One scene's map, as `thawmap.maps.write` wrote it.
-
-    Attributes:
-        id: Name of its folder: the scene's id.
-        path: Its probabilities.
-        geobox: Their grid.
-        hundredths: Whether they are stored as hundredths, else as they are.
-        acquired: UTC time of the image; None where unknown.
-        made: What it says of itself: the properties of its STAC item.
-    """
-
-    id: str
-    path: Path = field(compare=False)
-    geobox: GeoBox = field(compare=False, repr=False)
-    hundredths: bool = field(compare=False)
-    acquired: datetime | None = field(compare=False)
-    made: Mapping[str, Any] = field(compare=False, repr=False)
-
-    @property
-    def day(self) -> str:
-        """Its solar day, which no swath over the Arctic shares with the next day's; its id where unknown."""
-        if self.acquired is None:
-            return self.id
-        x, y = self.geobox.affine * (self.geobox.width / 2, self.geobox.height / 2)
-        lon, _ = _crs(self.geobox).transformer_to_crs(_LONLAT)(x, y)
-        return f"{self.acquired + timedelta(hours=float(lon) / 15):%Y-%m-%d}"
-
-    def read(self, geobox: GeoBox) -> _Values:
-        """Probability (y, x), float32, 0..1, NaN = missing, on any grid: as stored on its own, else bilinear.
-
-        Raises:
-            DataError: If the file is damaged.
-        """
-        stored = read_raster(self.path, geobox, bands=[1], resampling="bilinear")[0]
-        probability: _Values = np.minimum(stored / np.float32(100) if self.hundredths else stored, np.float32(1))
-        return probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,25 +50,25 @@ class Place:
 
     id: str
     geobox: GeoBox = field(compare=False, repr=False)
-    dates: tuple[tuple[tuple[Map, Window], ...], ...] = field(compare=False, repr=False)
-    own: Map | None = field(default=None, compare=False, repr=False)
+    dates: tuple[tuple[tuple[MapFolder, Window], ...], ...] = field(compare=False, repr=False)
+    own: MapFolder | None = field(default=None, compare=False, repr=False)
 
     @property
-    def maps(self) -> tuple[Map, ...]:
+    def maps(self) -> tuple[MapFolder, ...]:
         """Its maps, in order of their ids."""
         return tuple(sorted((one for date in self.dates for one, _ in date), key=lambda one: one.id))
 
     @property
     def warped(self) -> int:
         """How many of its maps have other pixels than its grid."""
-        return sum(_lattice(one.geobox) != _lattice(self.geobox) for one in self.maps)
+        return sum(_lattice(one.grid) != _lattice(self.geobox) for one in self.maps)
 
     @property
     def scene(self) -> Scene:
         """The place as a scene; its time is known where it has one date."""
         times = {one.acquired for one in self.maps}
-        regions = {one.made.get("thawmap:region") for one in self.maps}
-        sensors = {one.made.get("thawmap:sensor", "") for one in self.maps}
+        regions = {one.region for one in self.maps}
+        sensors = {one.sensor for one in self.maps}
         return Scene(
             id=self.id,
             sensor="+".join(sorted(sensors)),
@@ -119,44 +78,40 @@ class Place:
             region=next(iter(regions)) if len(regions) == 1 else None,
         )
 
-    def over(self, window: Window) -> list[list[Map]]:
+    def over(self, window: Window) -> list[list[MapFolder]]:
         """Its maps over some of its pixels, those of one day together."""
         dates = [[one for one, under in date if under.intersect(window)] for date in self.dates]
         return [date for date in dates if date]
 
 
-def open_map(folder: Path) -> Map:
-    """The map in a scene's folder.
+def open_map(folder: Path) -> MapFolder:
+    """Open the map in a scene's folder, and check that it can be fused.
 
     Raises:
         DataError: If the folder lacks a file, its item is none, or its raster is damaged or cut short.
     """
-    item = folder / "item.json"
-    said = read_item(item)
-    made = said["properties"]
-    try:
-        acquired = None if made.get("datetime") is None else datetime.fromisoformat(made["datetime"])
-    except ValueError as error:
-        msg = f"{item} has the time {made['datetime']!r}; make the scene's map again with 'thawmap predict'"
-        raise DataError(msg) from error
-    path = folder / said["assets"].get("probability", {}).get("href", "probability.tif")
-    if made.get("thawmap:bundle") is None or made.get("thawmap:threshold") is None:
-        msg = f"{item} names no bundle and threshold; make the scene's map again with 'thawmap predict'"
+    item = MapItem.read(folder)
+    _ = item.acquired
+    if item.maker is None:
+        msg = f"{item.path} names no bundle and threshold; make the scene's map again with 'thawmap predict'"
         raise DataError(msg)
-    info = raster_info(path)
-    last = Window(row=info.geobox.height - 1, col=0, height=1, width=info.geobox.width)
-    read_raster(path, window_geobox(info.geobox, last), bands=[1])  # a file that was cut short lacks its end
-    return Map(
-        id=folder.name,
-        path=path,
-        geobox=info.geobox,
-        hundredths=not info.dtype.startswith("float"),
-        acquired=acquired,
-        made=made,
-    )
+    scene_map = MapFolder.open(folder, item=item)
+    grid = scene_map.grid
+    scene_map.read(Window(row=grid.height - 1, col=0, height=1, width=grid.width))  # a file that was cut short fails
+    return scene_map
 
 
-def places(maps: Sequence[Map], *, by: Literal["place", "scene"] = "place") -> list[Place]:
+def solar_day(scene_map: MapFolder) -> str:
+    """Return the solar day of a map, which no swath over the Arctic shares with the next day's; its id if unknown."""
+    if scene_map.acquired is None:
+        return scene_map.id
+    grid = scene_map.grid
+    x, y = grid.affine * (grid.width / 2, grid.height / 2)
+    lon, _ = _crs(grid).transformer_to_crs(_LONLAT)(x, y)
+    return f"{scene_map.acquired + timedelta(hours=float(lon) / 15):%Y-%m-%d}"
+
+
+def places(maps: Sequence[MapFolder], *, by: Literal["place", "scene"] = "place") -> list[Place]:
     """What is to be fused, in order of ids.
 
     By place: maps that lie over each other, or over others that do, whatever their CRS; a map that lies over none is a
@@ -165,13 +120,13 @@ def places(maps: Sequence[Map], *, by: Literal["place", "scene"] = "place") -> l
     if not maps:
         return []
     maps = sorted(maps, key=lambda one: one.id)
-    outlines = np.array([_outline(one.geobox) for one in maps])
+    outlines = np.array([_outline(one.grid) for one in maps])
     one, other = shapely.STRtree(outlines).query(outlines, predicate="intersects")
     if by == "scene":
-        over: dict[int, list[Map]] = {}
+        over: dict[int, list[MapFolder]] = {}
         for here, there in zip(one.tolist(), other.tolist(), strict=True):
             over.setdefault(here, []).append(maps[there])
-        return [_place(maps[here].id, maps[here].geobox, over[here], own=maps[here]) for here in sorted(over)]
+        return [_place(maps[here].id, maps[here].grid, over[here], own=maps[here]) for here in sorted(over)]
     graph = sparse.coo_array((np.ones(len(one)), (one, other)), shape=(len(maps), len(maps)))
     count, group = connected_components(graph, directed=False)
     together = [[maps[index] for index in np.flatnonzero(group == number)] for number in range(count)]
@@ -179,29 +134,29 @@ def places(maps: Sequence[Map], *, by: Literal["place", "scene"] = "place") -> l
     return [_place(_name(members), _common_grid(members, areas), members) for members in together]
 
 
-def _place(name: str, geobox: GeoBox, maps: Sequence[Map], own: Map | None = None) -> Place:
+def _place(name: str, geobox: GeoBox, maps: Sequence[MapFolder], own: MapFolder | None = None) -> Place:
     """A place of maps that are in order of their ids."""
-    dates: dict[str, list[tuple[Map, Window]]] = {}
+    dates: dict[str, list[tuple[MapFolder, Window]]] = {}
     for one in maps:
-        dates.setdefault(one.day, []).append((one, _under(geobox, one.geobox)))
+        dates.setdefault(solar_day(one), []).append((one, _under(geobox, one.grid)))
     return Place(id=name, geobox=geobox, dates=tuple(tuple(date) for date in dates.values()), own=own)
 
 
-def _name(maps: Sequence[Map]) -> str:
+def _name(maps: Sequence[MapFolder]) -> str:
     """Of the first map, whose id a place of one keeps."""
     return maps[0].id if len(maps) == 1 else f"{maps[0].id}+{len(maps) - 1}"
 
 
-def _common_grid(maps: Sequence[Map], areas: Mapping[str, float]) -> GeoBox:
+def _common_grid(maps: Sequence[MapFolder], areas: Mapping[str, float]) -> GeoBox:
     """The grid over all maps whose pixels are the finest maps', most maps', the first map's, in this order."""
-    sharing = Counter(_lattice(one.geobox) for one in maps)
+    sharing = Counter(_lattice(one.grid) for one in maps)
 
-    def rank(one: Map) -> tuple[float, int, str]:
-        side = np.sqrt(areas[one.id] / (one.geobox.height * one.geobox.width))
-        return float(f"{side:.1e}"), -sharing[_lattice(one.geobox)], one.id  # resolutions are known to two digits
+    def rank(one: MapFolder) -> tuple[float, int, str]:
+        side = np.sqrt(areas[one.id] / (one.grid.height * one.grid.width))
+        return float(f"{side:.1e}"), -sharing[_lattice(one.grid)], one.id  # resolutions are known to two digits
 
-    finest = min(maps, key=rank).geobox
-    under = (_under(finest, one.geobox) for one in maps)
+    finest = min(maps, key=rank).grid
+    under = (_under(finest, one.grid) for one in maps)
     return window_geobox(finest, Window.around(under))
 
 

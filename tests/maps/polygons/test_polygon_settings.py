@@ -21,12 +21,13 @@ from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.geo.metres import ground_pixel_m
 from thawmap.maps import write
+from thawmap.maps.job import Provenance
+from thawmap.maps.layout import REASON
 from thawmap.maps.polygons import left_out, vectorise
 from thawmap.maps.polygons.measure import measured
 from thawmap.maps.polygons.threshold import Disc, masks
 from thawmap.maps.polygons.vectorise import Vectoriser
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import Provenance
 
 law = settings(deadline=None, max_examples=60)
 files_law = settings(deadline=None, max_examples=15)
@@ -201,7 +202,7 @@ def test_what_is_left_out_is_small_or_a_sliver_and_nothing_is_lost(probability, 
             why = "below 4 pixels"
         elif least == "auto" and 3 * (pixels & rim).sum() >= pixels.sum():
             why = left_out.SLIVER
-        reasons = found.left_out.loc[found.left_out["slump_id"] == slump.slump_id, left_out.REASON].tolist()
+        reasons = found.left_out.loc[found.left_out["slump_id"] == slump.slump_id, REASON].tolist()
         assert reasons == ([why] if why else []), (slump.pixels, why, reasons)
 
 

@@ -21,8 +21,9 @@ from skimage.measure import label
 from thawmap.config import PolygonSettings
 from thawmap.data.sources.base import Scene
 from thawmap.geo.metres import ground_pixel_m
+from thawmap.maps.layout import SLUMP_COLUMNS
 from thawmap.maps.polygons.threshold import Disc, above, masks
-from thawmap.maps.polygons.vectorise import COLUMNS, Vectoriser
+from thawmap.maps.polygons.vectorise import Vectoriser
 from thawmap.maps.rows import Rows
 
 law = settings(deadline=None, max_examples=100)
@@ -218,8 +219,8 @@ def test_columns_and_types_are_the_same_with_and_without_slumps():
     some = slumps_of(np.ones((3, 4)))
     none = slumps_of(np.full((3, 4), np.nan))
     for frame in (some, none):
-        assert list(frame.columns) == [*COLUMNS, "geometry"]
-        assert {name: str(frame[name].dtype) for name in COLUMNS} == COLUMNS
+        assert list(frame.columns) == [*SLUMP_COLUMNS, "geometry"]
+        assert {name: str(frame[name].dtype) for name in SLUMP_COLUMNS} == SLUMP_COLUMNS
         assert frame.crs == "EPSG:32608"
     assert none.empty
     row = some.iloc[0]

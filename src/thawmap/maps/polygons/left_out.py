@@ -5,13 +5,8 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from thawmap.maps.layout import REASON
 from thawmap.maps.polygons.outlines import Integers
-
-LAYER = "left_out"
-"""Layer of the objects that are none of the slumps; in other formats than GeoPackage the end of a file's name."""
-
-REASON = "reason"
-"""Its column that says why."""
 
 SLIVER = "along missing pixels"
 """Reason of objects whose pixels lie, on average, at most `DEEP_PX` deep along missing pixels or the scene's edge."""

@@ -8,7 +8,7 @@ pixels and outlines, memory with what is found, and the result does not depend o
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.geo.crs import crs_of
 from thawmap.geo.metres import ground_pixel_m
-from thawmap.maps.polygons.left_out import REASON, leave_out
+from thawmap.maps.layout import REASON, SLUMP_COLUMNS
+from thawmap.maps.polygons.left_out import leave_out
 from thawmap.maps.polygons.measure import measured, on_ground
 from thawmap.maps.polygons.outlines import (
     Bools,
@@ -43,26 +44,6 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-COLUMNS = {
-    "slump_id": "string",
-    "scene_id": "string",
-    "acquired": "datetime64[us, UTC]",
-    "area_m2": "float64",
-    "perimeter_m": "float64",
-    "pixels": "int64",
-    "probability_mean": "float64",
-    "probability_max": "float64",
-    "probability_min": "float64",
-    "probability_median": "float64",
-    "probability_std": "float64",
-    "touches_edge": "bool",
-    "bundle_id": "string",
-    "status": "string",
-    "reviewer": "string",
-    "reviewed_at": "datetime64[us, UTC]",
-}
-"""Columns of slumps and their types, in order; the geometry follows them."""
-
 _NAMESPACE = uuid.UUID("8b0f6c1e-3b0a-5d0c-9a54-0f2e5a9a7d11")
 _STRIP_PX = 2**17  # pixels that are looked at together
 _PILE = 2**14  # edges and values that wait at least
@@ -73,7 +54,7 @@ class Found:
     """What there was in a scene.
 
     Attributes:
-        slumps: With the columns of `COLUMNS`, in the scene's CRS, from the top down.
+        slumps: With the columns of `SLUMP_COLUMNS`, in the scene's CRS, from the top down.
         left_out: Objects that are none of them, with the same columns and the reason.
         erased: Outlines, in columns and rows, of objects that are left out or have no seed: their pixels are none of
             an object.
@@ -356,7 +337,7 @@ def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str)
     import pandas as pd  # noqa: PLC0415
 
     kinds = {"slump_id": "O", "geometry": "O", REASON: "O", "top": "f8", "left": "f8", "bottom": "f8", "right": "f8"}
-    kinds = COLUMNS | kinds
+    kinds = SLUMP_COLUMNS | kinds
 
     def column(name: str) -> Any:
         return np.concatenate([np.empty(0, kinds[name]), *(table[name] for table in tables)])
@@ -370,8 +351,10 @@ def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str)
         "reviewer": None,
         "reviewed_at": None,
     }
-    values: Iterator[Any] = ([same[name]] * len(order) if name in same else column(name)[order] for name in COLUMNS)
-    table = {name: pd.array(value, dtype=COLUMNS[name]) for name, value in zip(COLUMNS, values, strict=True)}
+    table = {}
+    for name, dtype in SLUMP_COLUMNS.items():
+        values: Any = [same[name]] * len(order) if name in same else column(name)[order]
+        table[name] = pd.array(values, dtype=dtype)
     table[REASON] = pd.array(column(REASON)[order], dtype="string")
     return gpd.GeoDataFrame(table, geometry=column("geometry")[order], crs=crs_of(scene.geobox))
 

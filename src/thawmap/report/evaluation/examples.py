@@ -10,14 +10,16 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from thawmap.data.labels.polygons import Labels
-from thawmap.data.raster.io import raster_info
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble
 from thawmap.geo.geobox import window_geobox
+from thawmap.maps.colours import FALSE_COLOUR, brightness, brightness_limits
+from thawmap.maps.item import MapItem
+from thawmap.maps.read import MapFolder
 from thawmap.report.evaluation.result import Evaluation
-from thawmap.report.evaluation.score import Scored, probability_file, read_mask, read_probability
+from thawmap.report.evaluation.score import Scored
 
-COMPOSITES = (("nir", "red", "green"), ("red", "green", "blue"))
+COMPOSITES = (FALSE_COLOUR, ("red", "green", "blue"))
 """Layers shown as red, green and blue: the first of these that a project has."""
 
 _DEGREE_M = 111_320.0  # a degree of latitude
@@ -78,8 +80,9 @@ def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels,
     Raises:
         DataError: If a file cannot be read.
     """
-    path = probability_file(maps / scene.id)
-    geobox = window_geobox(raster_info(path).geobox, scored.richest)
+    folder = maps / scene.id
+    scene_map = MapFolder.open(folder, item=MapItem.read(folder, optional=True))
+    geobox = window_geobox(scene_map.grid, scored.richest)
     layers = composite(frozenset[str]().union(*(source.layers for source in sources)))
     stack = assemble(scene, layers, geobox, sources)
     return Place(
@@ -87,9 +90,9 @@ def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels,
         scored=scored,
         layers=layers,
         image=stretch(np.stack([stack[name] for name in layers], axis=-1)),
-        probability=read_probability(path, geobox),
+        probability=scene_map.read(scored.richest),
         target=labels.burn(scene, geobox),
-        mapped=read_mask(maps / scene.id, geobox),
+        mapped=scene_map.mask(scored.richest),
         pixel_m=_pixel_m(geobox),
     )
 
@@ -104,8 +107,7 @@ def stretch(bands: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     image = np.full(bands.shape, _MISSING, np.uint8)
     known = np.isfinite(bands).all(axis=-1)
     if known.any():
-        low, high = np.percentile(bands[known], [2, 98], axis=0)
-        image[known] = (np.clip((bands[known] - low) / np.maximum(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+        image[known] = (brightness(bands[known], *brightness_limits(bands[known])) * 255).astype(np.uint8)
     return image
 
 

@@ -13,21 +13,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from thawmap.data.labels.polygons import IGNORE, Labels
-from thawmap.data.raster.io import raster_info, read_raster
 from thawmap.data.sources.base import Scene
-from thawmap.data.vector.io import read_vector
 from thawmap.errors import DataError
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
-from thawmap.maps.item import read_item
+from thawmap.maps.item import MapItem
+from thawmap.maps.read import MapFolder
 from thawmap.model.metrics.boundaries import boundary_counts
 from thawmap.model.metrics.objects import Comparison, Detections
 from thawmap.model.metrics.pixels import Counts, Histogram, histogram
@@ -124,17 +122,18 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
     Raises:
         DataError: If the scene has no map, no pixel has both a probability and a label, or a file is damaged.
     """
-    folder = maps / scene.id
-    item = _item(folder)
-    maker = item["properties"]
-    cut_at = maker.get("thawmap:threshold")
-    compared = _Compared.of(scene, probability_file(folder), labels, mask=mask_file(folder), cut_at=cut_at)
+    item = MapItem.read(maps / scene.id, optional=True)
+    if not item.probability_path.exists():
+        msg = f"scene {scene.id} has no map in {maps}; make it with 'thawmap predict'"
+        raise DataError(msg)
+    scene_map = MapFolder.open(maps / scene.id, item=item)
+    compared = _Compared(scene=scene, scene_map=scene_map, labels=labels)
     first = _look(compared, thresholds)
     if not first.histogram.total:
         msg = f"scene {scene.id} has no pixel with both a probability and a label; see its mask and its labels"
         raise DataError(msg)
     objects = _objects(compared, first.occupied, thresholds)
-    outlines = labels.outlines(scene)
+    outlines, slumps = labels.outlines(scene), scene_map.slumps()
     return Scored(
         scene=scene.id,
         region=scene.region or "",
@@ -142,45 +141,13 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         shapes={name: found + objects[name] for name, found in first.shapes.items()},
         ignored=first.ignored,
         missing=first.missing,
-        objects_mapped=_polygons(folder / item["assets"].get("slumps_gpkg", {}).get("href", "slumps.gpkg")),
+        objects_mapped=None if slumps is None else len(slumps),
         objects_labelled=None if outlines is None else len(outlines),
-        cut_at=cut_at,
-        left_out=dict(maker.get("thawmap:left_out") or {}),
-        bundle=maker.get("thawmap:bundle") or "",
+        cut_at=item.threshold,
+        left_out=item.left_out,
+        bundle=item.bundle or "",
         richest=_whole(first.richest[2], compared.shape),
     )
-
-
-def probability_file(folder: Path) -> Path:
-    """The raster of probabilities in a scene's folder, as its item names it.
-
-    Raises:
-        DataError: If the item is none.
-    """
-    return folder / str(_item(folder)["assets"].get("probability", {}).get("href", "probability.tif"))
-
-
-def read_probability(path: Path, geobox: GeoBox) -> npt.NDArray[np.float32]:
-    """Probability (y, x), float32, 0..1, NaN = missing, on a part of the map's grid; bytes hold hundredths."""
-    stored: npt.NDArray[np.float32] = read_raster(path, geobox, bands=[1])[0]
-    return stored if raster_info(path).dtype.startswith("float") else stored / np.float32(100)
-
-
-def mask_file(folder: Path) -> Path | None:
-    """The raster in a scene's folder that says where objects are; None where there is none.
-
-    Raises:
-        DataError: If the item is none.
-    """
-    assets = _item(folder)["assets"]
-    path = folder / str(assets["mask"]["href"]) if "mask" in assets else None
-    return path if path is not None and path.exists() else None
-
-
-def read_mask(folder: Path, geobox: GeoBox) -> Bools | None:
-    """Where a map has objects (y, x), on a part of its grid; None where it has no mask."""
-    path = mask_file(folder)
-    return None if path is None else read_raster(path, geobox, bands=[1])[0] == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -189,50 +156,29 @@ class _Compared:
 
     Attributes:
         scene: The scene.
-        path: Its map.
+        scene_map: Its map.
         labels: The labels.
-        geobox: The map's grid.
-        mask: Where it says which pixels are of objects; None where it does not.
-        cut_at: Threshold of the mask.
     """
 
     scene: Scene
-    path: Path
+    scene_map: MapFolder
     labels: Labels
-    geobox: GeoBox
-    mask: Path | None
-    cut_at: float | None
-
-    @classmethod
-    def of(cls, scene: Scene, path: Path, labels: Labels, *, mask: Path | None, cut_at: float | None) -> Self:
-        """Map and labels of a scene.
-
-        Raises:
-            DataError: If there is no map.
-        """
-        if not path.exists():
-            msg = f"scene {scene.id} has no map in {path.parent.parent}; make it with 'thawmap predict'"
-            raise DataError(msg)
-        geobox = raster_info(path).geobox
-        return cls(scene=scene, path=path, labels=labels, geobox=geobox, mask=mask, cut_at=cut_at)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the map."""
-        return self.geobox.height, self.geobox.width
+        return self.scene_map.grid.height, self.scene_map.grid.width
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
-        """Whole hundredths of probability (y, x), NaN = missing or beyond the map; and the target (y, x)."""
-        here = window_geobox(self.geobox, window)
-        probability = read_probability(self.path, here)
-        return np.rint(probability * np.float32(100)).astype(np.float64) / 100, self.labels.burn(self.scene, here)
+        """Return whole hundredths of probability (y, x) in a window, NaN = missing, and the target (y, x)."""
+        probability = self.scene_map.read(window)
+        target = self.labels.burn(self.scene, window_geobox(self.scene_map.grid, window))
+        return np.rint(probability * np.float32(100)).astype(np.float64) / 100, target
 
     def objects(self, window: Window, probability: npt.NDArray[np.float64], threshold: float) -> Bools:
-        """Where objects are (y, x): as the map says at its own threshold, else above the threshold."""
-        if self.mask is None or threshold != self.cut_at:
-            return probability > threshold
-        mask: Bools = read_raster(self.mask, window_geobox(self.geobox, window), bands=[1])[0] == 1
-        return mask
+        """Return where objects are (y, x): in the map's mask at its own threshold, else above the threshold."""
+        mask = self.scene_map.mask(window) if threshold == self.scene_map.threshold else None
+        return probability > threshold if mask is None else mask
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -344,19 +290,3 @@ def _whole(window: Window, shape: tuple[int, int]) -> Window:
     height, width = min(_LOOK, shape[0]), min(_LOOK, shape[1])
     row, col = min(window.row, shape[0] - height), min(window.col, shape[1] - width)
     return Window(row=row, col=col, height=height, width=width)
-
-
-def _polygons(path: Path) -> int | None:
-    return len(read_vector(path, layer=path.stem)) if path.exists() else None
-
-
-def _item(folder: Path) -> dict[str, Any]:
-    """The map's STAC item; an empty one where there is none.
-
-    Raises:
-        DataError: If the file is none.
-    """
-    path = folder / "item.json"
-    if not path.exists():
-        return {"properties": {}, "assets": {}}
-    return read_item(path)

@@ -1,0 +1,24 @@
+"""The colours of pictures: which layers are shown as red, green and blue, and how bright."""
+
+import numpy as np
+import numpy.typing as npt
+
+FALSE_COLOUR = ("nir", "red", "green")
+"""Layers that are shown as red, green and blue wherever a project has them."""
+
+_PERCENTILES = (2, 98)  # of what the sensor saw: darker is black, brighter is white
+
+
+_Floats = npt.NDArray[np.floating]
+
+
+def brightness_limits(pixels: _Floats) -> tuple[_Floats, _Floats]:
+    """Return the values that are shown as darkest and brightest, (layer,) each, for pixels (n, layer)."""
+    low, high = np.percentile(pixels, _PERCENTILES, axis=0)
+    return low, high
+
+
+def brightness(layers: _Floats, low: _Floats, high: _Floats) -> _Floats:
+    """Return layers (..., layer) as brightness 0..1 between two limits (layer,); NaN stays NaN."""
+    shares: _Floats = (layers - low) / np.maximum(high - low, 1e-6)
+    return np.clip(shares, 0, 1)
