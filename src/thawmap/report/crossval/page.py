@@ -24,7 +24,7 @@ from thawmap.report.crossval.analysis import (
     table5,
 )
 from thawmap.report.crossval.tables import tables
-from thawmap.report.evaluation.page import picture, render, score
+from thawmap.report.html import picture, render, score
 from thawmap.report.style import write_figure
 
 _PAPER_FIGURES = {"fold": "Figure 4", "model.architecture": "Figure 5", "model.encoder": "Figure A10"}
@@ -65,7 +65,7 @@ def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
     shown_tables, figures = tables(cv, scored), _figures(cv, scored)
     said = summary(cv, scored)
     html = render(
-        "crossval.html.j2",
+        "crossval/page.html.j2",
         cv=cv,
         made=made,
         summary=said,

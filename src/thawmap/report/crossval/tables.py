@@ -20,7 +20,7 @@ from thawmap.report.crossval.analysis import (
     nested,
     table5,
 )
-from thawmap.report.evaluation.page import score
+from thawmap.report.html import score
 
 Column = tuple[str, Callable[[Any], str]]
 """A heading, and how its values are written."""

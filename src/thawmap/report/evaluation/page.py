@@ -76,7 +76,7 @@ def write_page(
     """
     name = main_threshold(evaluation)
     html = render(
-        "page.html.j2",
+        "evaluation/page.html.j2",
         about=about,
         evaluation=evaluation,
         bundles=sorted({item.bundle for item in evaluation.scenes if item.bundle}),

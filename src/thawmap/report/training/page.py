@@ -146,7 +146,7 @@ def write(
     shown = _figures(seen, bundle, log)
     table = pd.DataFrame(seen.rows)
     html = render(
-        "training.html.j2",
+        "training/page.html.j2",
         project=project,
         made=made,
         bundle=bundle,
