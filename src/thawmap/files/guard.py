@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from thawmap.errors import ConfigError
+from thawmap.files.hashes import file_sha256
 
 _BESIDE = (".aux.xml", "-wal", "-shm", "-journal")  # what GDAL and SQLite write beside a file that is only looked at
 _OF_SYSTEMS = frozenset({".DS_Store", ".directory", "Thumbs.db", "desktop.ini"})
@@ -72,8 +73,7 @@ def fingerprint(path: Path) -> str:
         if path.suffix == ".gpkg":
             with suppress(sqlite3.Error):  # damaged, or no GeoPackage: its bytes tell
                 return _of_rows(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"  # as no file that was made
 

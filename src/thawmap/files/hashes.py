@@ -22,7 +22,7 @@ def sha256(content: str | bytes, *, digits: int = _ALL) -> str:
     """Return the SHA-256 of bytes, or of a text in UTF-8.
 
     >>> sha256("thaw", digits=8)
-    'b0fc1f3e'
+    '8d5264f3'
     """
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:digits]
 

@@ -3,7 +3,6 @@
 <folder>/.made.json     what every file held when it was written, and the one that it replaced
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from thawmap.errors import DataError
-from thawmap.files.atomic import alone, unwritable, write_text
+from thawmap.files.atomic import alone, unwritable, write_json
 from thawmap.files.guard import fingerprint, fingerprints, some_of
 from thawmap.files.records import read_object
 
@@ -74,7 +73,7 @@ def _take_places(draft: Path, folder: Path, *, complete: bool, last: str) -> Non
     gone = [name for name in known if complete and name not in new]
     kept = {name: held for name, held in known.items() if name not in gone}
     record = kept | {name: [held, *known.get(name, [])[:1]] for name, held in new.items()}
-    write_text(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
+    write_json(folder / _RECORD, dict(sorted(record.items())), indent=1)
     for name in gone:
         (folder / name).unlink(missing_ok=True)
     for name in sorted(new, key=lambda name: name == last):

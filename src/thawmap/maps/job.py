@@ -1,10 +1,10 @@
 """What a map is made from, and what it is to be."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from thawmap.files.hashes import json_sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,5 +27,4 @@ class Provenance:
     def fingerprint(self) -> str:
         """SHA-256 of all of it: equal exactly when everything is."""
         content = [self.bundle, self.threshold, dict(self.config), [dict(item) for item in self.inputs]]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return json_sha256(content, compact=True)

@@ -1,15 +1,14 @@
 """What a map may take the place of: a map just as it was made, whose item lists what every file held."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from thawmap.errors import DataError
-from thawmap.files.atomic import write_text
+from thawmap.files.atomic import write_json
 from thawmap.files.guard import fingerprints, not_as_made, some_of
+from thawmap.files.hashes import json_sha256
 from thawmap.maps.item import MapItem
 from thawmap.maps.layout import FILES, ITEM
 
@@ -20,7 +19,7 @@ def write_item(folder: Path, item: Mapping[str, Any]) -> None:
     """Write the STAC item of a map whose other files are there, with what each of them and the item itself hold."""
     files = fingerprints(folder, but=[ITEM]) | {ITEM: _fingerprint(item)}
     whole = {**item, "properties": {**item["properties"], FILES: files}}
-    write_text(folder / ITEM, json.dumps(whole, indent=2) + "\n")
+    write_json(folder / ITEM, whole)
 
 
 def check_replaceable(folder: Path, scene: str, *, fused: bool = False) -> None:
@@ -69,7 +68,7 @@ def replace_map(folder: Path, draft: Path, *, scene: str, fused: bool = False) -
 def _fingerprint(item: Mapping[str, Any]) -> str:
     """SHA-256 of an item, without what it says of files."""
     properties = {name: value for name, value in item["properties"].items() if name != FILES}
-    return hashlib.sha256(json.dumps({**item, "properties": properties}, sort_keys=True).encode()).hexdigest()
+    return json_sha256({**item, "properties": properties})
 
 
 def _item_of_ours(folder: Path) -> MapItem | None:

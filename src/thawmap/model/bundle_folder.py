@@ -9,7 +9,6 @@ Nothing in it is unpickled. Whoever builds the network fills it and asks it the 
 on the day it was made (law 7). PyTorch is loaded by what needs the network, and by nothing else here.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 
 from thawmap.config import ModelSettings
 from thawmap.errors import BundleError, ConfigError
+from thawmap.files.hashes import file_sha256, json_sha256, sha256
 from thawmap.files.records import checked, read_object
 from thawmap.layers import Layer
 from thawmap.model import stac
@@ -65,7 +65,7 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
         with _replacing(folder) as fresh:
             save_file(_state(bundle), fresh / WEIGHTS)
             save_file({"input": inputs, "probability": answer}, fresh / SELFTEST)
-            content = _describe(bundle) | {"sha256": {name: _sha256(fresh / name) for name in (WEIGHTS, SELFTEST)}}
+            content = _describe(bundle) | {"sha256": {name: file_sha256(fresh / name) for name in (WEIGHTS, SELFTEST)}}
             saved = replace(bundle, id=_identify(content))
             _write_json(fresh / _ITEM, stac.item(saved))
             _write_json(fresh / _JSON, {"id": saved.id} | content)
@@ -144,7 +144,7 @@ def weights_sha256(bundle: Bundle) -> str:
         return bundle.stored.weights_sha256
     from safetensors.torch import save as to_bytes  # noqa: PLC0415
 
-    return hashlib.sha256(to_bytes(_state(bundle))).hexdigest()
+    return sha256(to_bytes(_state(bundle)))
 
 
 _PLAIN = ("architecture", "encoder", "tile", "stride", "fixed_tile", "thresholds", "metrics", "provenance")
@@ -175,13 +175,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _identify(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the id of a bundle from all of bundle.json but the id."""
+    return json_sha256(content, compact=True, digits=12)
 
 
 def _rebuild(bundle: Bundle, stored: Stored) -> "nn.Module":
@@ -197,7 +192,7 @@ def _rebuild(bundle: Bundle, stored: Stored) -> "nn.Module":
         test = load_file(stored.selftest)
         answer = selftest.answer(built.eval(), test["input"], bundle.reading)
         difference = (answer - test["probability"]).abs().max().item()
-    if _sha256(stored.weights) != stored.weights_sha256:
+    if file_sha256(stored.weights) != stored.weights_sha256:
         msg = f"bundle {stored.folder} was replaced while it was read; run the command again"
         raise BundleError(msg)
     check_selftest(stored.folder, difference)
@@ -237,7 +232,7 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
     """Whether the files are those that the bundle was saved with."""
     for name in (WEIGHTS, SELFTEST):
         try:
-            found = _sha256(folder / name)
+            found = file_sha256(folder / name)
         except OSError as error:
             msg = f"bundle {folder} is not whole ({name}: {error.strerror}); restore it, or train or import it again"
             raise BundleError(msg) from error

@@ -3,8 +3,6 @@
 Loads no PyTorch: processes that only cut stay small.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from thawmap.config import Config
 from thawmap.data.project import Project, stamp
 from thawmap.data.sources.base import Scene
+from thawmap.files.hashes import json_sha256
 from thawmap.geo.crs import crs_of
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def tiles_from(scene: Scene, config: Config) -> str:
         **{name: resolved[name] for name in ("layers", "labels", "tiles")},
         **how_read(resolved),
     }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    return json_sha256(made_from)
 
 
 def inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:

@@ -1,12 +1,11 @@
 """The verb bench: what this machine does with a bundle, backend by backend."""
 
 from collections.abc import Sequence
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from thawmap.config import Config, InferenceSettings
-from thawmap.files.atomic import write_text
+from thawmap.files.atomic import write_json
 from thawmap.files.guard import check_new
 from thawmap.pipeline.progress import Progress, Silence, Summary
 
@@ -58,7 +57,7 @@ def bench(
             found.append(speed)
             progress.step("backends", len(found), total)
     if json is not None:
-        write_text(json, dumps(measuring.as_json(machine, subjects, found), indent=2) + "\n")
+        write_json(json, measuring.as_json(machine, subjects, found))
     lines = [*(one.line for one in subjects), machine.line, *_notes(found, real=config is not None, settings=settings)]
     broken = {one.model: one.refused for one in found if one.refused and _is_reference(one)}
     rows = [speed.row() for speed in found]

@@ -18,7 +18,7 @@ import shapely
 from scipy import ndimage
 
 from thawmap.data.raster import io
-from thawmap.files.atomic import write_text
+from thawmap.files.atomic import write_json
 from thawmap.grid import Window
 from thawmap.simulate.imaging import CLEAR, CLOUD, HEAVY_HAZE, LIGHT_HAZE, SHADOW, SNOW, Sky, draw_sky, photograph
 from thawmap.simulate.landscape import heights, visible
@@ -121,8 +121,7 @@ def write_image(folder: Path, image: Image) -> None:
             udm2.write(strip.row, mask)
             counts[: CLOUD + 1] += mask[: CLOUD + 1].sum(axis=(1, 2), dtype=np.int64)
             counts[-1] += int((mask[6] > 0).sum())
-    text = json.dumps(_metadata(image, counts), indent=2)
-    write_text(folder / f"{image.id}_metadata.json", text + "\n")
+    write_json(folder / f"{image.id}_metadata.json", _metadata(image, counts))
 
 
 def _part(lattice: Lattice, block: Window) -> Lattice:

@@ -8,7 +8,6 @@ to be kept. The state is the last that an epoch writes: a training that was kill
 trains that epoch again, and writes them again, the same.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from thawmap.config import Config, Phase
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.files.atomic import atomic
 from thawmap.files.guard import some_of
+from thawmap.files.hashes import sha256
 from thawmap.files.lock import hold
 from thawmap.model.bundle_folder import files_of, remove
 from thawmap.train.learner import Learner, below
@@ -263,4 +263,4 @@ def _damaged(out: Path) -> TrainingError:
 
 def _identify(tiles: pd.DataFrame) -> str:
     rows = tiles[["scene", "number"]].to_csv(index=False)
-    return hashlib.sha256(rows.encode()).hexdigest()[:12]
+    return sha256(rows, digits=12)

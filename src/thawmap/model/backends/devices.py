@@ -1,6 +1,5 @@
 """What this machine computes with, told without PyTorch where that can be."""
 
-import hashlib
 import os
 import platform
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thawmap.errors import ConfigError
+from thawmap.files.hashes import sha256
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,7 @@ def processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
     except OSError:
         return platform.processor() or platform.machine(), ""
     values = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = hashlib.sha256(values.get("flags", "").encode()).hexdigest()[:8]
+    flags = sha256(values.get("flags", ""), digits=8)
     return values.get("model name", platform.machine()), flags
 
 

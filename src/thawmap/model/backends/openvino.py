@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from thawmap.config import Fill
 from thawmap.errors import ConfigError
+from thawmap.files.hashes import json_sha256
 from thawmap.model.backends.agreement import Precision
 from thawmap.model.backends.devices import memory_errors, threads
 from thawmap.model.backends.sandbox import (
     LIMIT_S,
     AsideError,
     cache_folder,
-    digest,
     identity,
     room,
     run_aside,
@@ -121,7 +121,8 @@ def convert(bundle: Bundle, *, limit_s: float = LIMIT_S) -> Path:
 
 def place(bundle: Bundle) -> Path:
     """Where the network in OpenVINO's files is kept, by what decides its answers."""
-    return cache_folder() / "openvino" / digest({"network": identity(bundle), "versions": versions()}) / NETWORK
+    key = json_sha256({"network": identity(bundle), "versions": versions()}, digits=16)
+    return cache_folder() / "openvino" / key / NETWORK
 
 
 def import_openvino() -> Any:

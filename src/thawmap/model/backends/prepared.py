@@ -5,7 +5,6 @@ on. From then on the bundle's self-test, which is PyTorch's answer, stands for P
 """
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from thawmap.errors import BundleError, ConfigError
+from thawmap.errors import BundleError, ConfigError, DataError
+from thawmap.files.atomic import write_json
 from thawmap.model.backends.agreement import Precision
 from thawmap.model.backends.devices import named, processor
 from thawmap.model.backends.openvino import open_openvino, place
@@ -43,10 +43,9 @@ def remember(bundle: Bundle, *, backend: str, precision: Precision, bytes_per_pi
     if (backend, precision) != ("openvino", "float32"):
         return
     path = _record(bundle)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with suppress(OSError):
-        draft.write_text(json.dumps({"processor": processor(), "bytes_per_pixel": bytes_per_pixel}), encoding="utf-8")
-        draft.replace(path)
+    if path.parent.exists():
+        with suppress(DataError):
+            write_json(path, {"processor": processor(), "bytes_per_pixel": bytes_per_pixel}, indent=None)
 
 
 class PreparedBackend:

@@ -4,7 +4,6 @@ Tracing a network takes more memory than running it, and a library that is tried
 that is the business of the process that maps.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from thawmap.errors import ConfigError, ThawmapError
+from thawmap.files.hashes import json_sha256
 from thawmap.model import bundle_folder
 from thawmap.model.bundle import Bundle, library_versions
 
@@ -47,12 +47,7 @@ def identity(bundle: Bundle) -> str:
     has it.
     """
     described = [bundle.architecture, bundle.encoder, bundle.stride, asdict(bundle.reading)]
-    return digest({"described": described, "weights": bundle_folder.weights_sha256(bundle)})
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """A short hash of JSON values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return json_sha256({"described": described, "weights": bundle_folder.weights_sha256(bundle)}, digits=16)
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from thawmap.errors import ConfigError
+from thawmap.errors import ConfigError, DataError
+from thawmap.files.atomic import write_json
+from thawmap.files.hashes import json_sha256
 from thawmap.model.backends.agreement import Agreement, Precision, RealImage, seen
 from thawmap.model.backends.devices import BACKENDS, kind, named, processor, threads
 from thawmap.model.backends.openvino import convert
@@ -27,7 +29,6 @@ from thawmap.model.backends.sandbox import (
     AsideError,
     bundle_of,
     cache_folder,
-    digest,
     identity,
     room,
     run_aside,
@@ -127,7 +128,7 @@ def choose(
     where = named(device)
     side = timed_side(bundle)
     question = _question(bundle, where, precision, side)
-    kept = cache_folder() / "choices" / f"{digest(question)}.json"
+    kept = cache_folder() / "choices" / f"{json_sha256(question, digits=16)}.json"
     remembered = _recall(kept, question)
     if remembered is not None:
         return remembered
@@ -264,13 +265,9 @@ def _recall(path: Path, question: Mapping[str, Any]) -> Choice | None:
 def _remember(path: Path, question: Mapping[str, Any], choice: Choice) -> None:
     """Keep the answer, whole or not at all; without it the next one measures again."""
     content = {"question": question, "chosen": choice.chosen, "seconds": choice.seconds, "refused": choice.refused}
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(exist_ok=True)
-        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
+        write_json(path, content, indent=1)
+    except DataError as error:
         _log.warning("the choice of a backend is not remembered: %s", error)
 
 

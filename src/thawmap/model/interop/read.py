@@ -3,7 +3,6 @@
 Three layouts are known (DESIGN, section 9). Reading tells what a file says, and interprets nothing.
 """
 
-import hashlib
 import pickle
 import re
 import struct
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from thawmap.config.plain_yaml import LARGEST_BYTES, read_yaml
 from thawmap.errors import BundleError, ConfigError
+from thawmap.files.hashes import file_sha256
 from thawmap.model.interop.encodings import DIVISORS
 from thawmap.text import whole_number
 
@@ -142,7 +142,7 @@ def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
     return Foreign(
         kind="thaw-slump-segmentation",
         file=file,
-        sha256=_sha256(file),
+        sha256=file_sha256(file),
         architecture=_text(file, model, "architecture").lower(),
         encoder=_text(file, model, "encoder"),
         bands=tuple(divisors),
@@ -210,7 +210,7 @@ def _darts(file: Path, config: dict[str, Any], bands: Any, *, factors: Any, stat
     return Foreign(
         kind=kind,
         file=file,
-        sha256=_sha256(file),
+        sha256=file_sha256(file),
         architecture=_text(file, model, "arch").lower(),
         encoder=_text(file, {"encoder_name": "resnet34"} | model, "encoder_name"),
         bands=names,
@@ -272,8 +272,3 @@ def _stripped(name: str) -> str:
     while name.startswith(_PREFIXES):
         name = name.split(".", maxsplit=1)[1]
     return name
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

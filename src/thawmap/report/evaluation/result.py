@@ -22,7 +22,7 @@ from thawmap.data.labels.polygons import Labels
 from thawmap.data.sources.base import Scene
 from thawmap.engine.run import Outcome, run
 from thawmap.errors import DataError
-from thawmap.files.atomic import atomic, write_text
+from thawmap.files.atomic import atomic, write_json
 from thawmap.files.tables import write_table
 from thawmap.model.metrics.objects import average_precision
 from thawmap.model.metrics.pixels import (
@@ -237,7 +237,7 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
         **{name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()},
         "left_out": dict(evaluation.left_out),
     }
-    write_text(folder / "scores.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "scores.json", content, indent=1, ascii_only=False)
     left_out = pd.DataFrame(list(evaluation.left_out.items()), columns=["scene", "reason"])
     write_table(folder / "left_out.csv", left_out)
 

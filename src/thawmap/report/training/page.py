@@ -8,7 +8,6 @@ as maps store them; metrics.csv, which is written while a network learns, has it
 """
 
 import heapq
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from thawmap.files.atomic import write_text
+from thawmap.files.atomic import write_json, write_text
 from thawmap.files.records import read_object
 from thawmap.files.results import result
 from thawmap.files.tables import write_table
@@ -164,7 +163,7 @@ def write(
             order = (table["fp"] + table["fn"]).sort_values(ascending=False, kind="stable").index
             write_table(draft / "tiles.csv", table.loc[order], float_format="%.6g")
         write_text(draft / "index.html", html)
-        write_text(draft / _DONE, json.dumps(_plain(numbers), indent=2) + "\n")
+        write_json(draft / _DONE, _plain(numbers))
 
 
 def summary(seen: Seen, bundle: Bundle, log: pd.DataFrame) -> list[str]:

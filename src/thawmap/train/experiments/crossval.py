@@ -31,7 +31,7 @@ from pydantic import Field, ValidationError
 from thawmap.config import Config, CrossvalSettings, SplitSettings
 from thawmap.config.plan import read_plan
 from thawmap.errors import ConfigError
-from thawmap.files.atomic import atomic, write_text
+from thawmap.files.atomic import atomic, write_json
 from thawmap.files.guard import some_of
 from thawmap.files.records import Record, read
 from thawmap.model.backends.devices import find_device
@@ -171,7 +171,7 @@ def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: 
 
 def begin(out: Path, config: Config, tiles: str) -> None:
     """Say in ``out`` what is done there, with the tiles of which store."""
-    write_text(out / _PLAN, json.dumps({"config": config.as_json(), "tile_store": tiles}, indent=2) + "\n")
+    write_json(out / _PLAN, {"config": config.as_json(), "tile_store": tiles})
 
 
 def is_finished(out: Path, fit: Fit) -> bool:
@@ -211,7 +211,7 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "seconds": time.perf_counter() - begun,
     }
-    write_text(place / _DONE, json.dumps(result) + "\n")
+    write_json(place / _DONE, result, indent=None)
     remove(place / "last")
 
 

@@ -1,6 +1,5 @@
 """A grid of settings: every combination of the values that are listed for keys of the YAML."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from thawmap.config import Config, parse
 from thawmap.errors import ConfigError
+from thawmap.files.hashes import sha256
 
 _LONGEST = 60  # letters of a folder's name
 
@@ -65,7 +65,7 @@ def folder_name(text: str) -> str:
     """
     plain = "+".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", word) for word in text.split(" ")).lstrip(".-")[:_LONGEST]
     same = plain.replace("+", " ") == text
-    return plain if same else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return plain if same else f"{plain}-{sha256(text, digits=8)}"
 
 
 def _said(key: str, value: Any) -> str:

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from thawmap.config import Config, TuneSettings, parse
 from thawmap.errors import ConfigError, DataError
-from thawmap.files.atomic import write_text
+from thawmap.files.atomic import write_json, write_text
 from thawmap.files.records import Record, read
 from thawmap.files.results import result
 from thawmap.files.tables import write_table
@@ -144,7 +144,7 @@ def missing(out: Path, config: Config) -> list[int]:
 
 def keep(out: Path, trial: Trial) -> None:
     """Write what is known of a trial."""
-    write_text(out / trial.folder / _TRIAL, json.dumps(asdict(trial), indent=2) + "\n")
+    write_json(out / trial.folder / _TRIAL, asdict(trial))
 
 
 def best(known: Sequence[Trial]) -> Trial | None:

@@ -25,7 +25,7 @@ import pandas as pd
 from thawmap.config import Config, Range, TuneSettings
 from thawmap.config.plan import read_plan
 from thawmap.errors import ConfigError, TrainingError
-from thawmap.files.atomic import write_text
+from thawmap.files.atomic import write_json
 from thawmap.model.backends.devices import find_device
 from thawmap.text import whole_number
 from thawmap.train.augment import check_augmentation
@@ -144,7 +144,7 @@ def check_begun(out: Path, config: Config, *, tiles: str | None = None, resume: 
 
 def begin(out: Path, config: Config, tiles: str) -> None:
     """Say in ``out`` what is done there, with the tiles of which store."""
-    write_text(out / _PLAN, json.dumps({"config": config.as_json(), "tile_store": tiles}, indent=2) + "\n")
+    write_json(out / _PLAN, {"config": config.as_json(), "tile_store": tiles})
 
 
 def check_validation(split: Split) -> None:

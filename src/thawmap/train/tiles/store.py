@@ -9,7 +9,6 @@ neighbours, as NDVI, are not stored but made again on the device. Several dates 
 where their scenes share a grid, the same ``number``, ``row`` and ``col`` mean the same ground.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from thawmap.engine.run import in_order
 from thawmap.errors import DataError
 from thawmap.files.atomic import write_text
 from thawmap.files.guard import some_of
+from thawmap.files.hashes import file_sha256
 from thawmap.files.records import read
 from thawmap.layers import Layer
 from thawmap.train.tiles.codes import LayerCode, StoreRecord, encode
@@ -234,7 +234,7 @@ class TileStore:
     @property
     def identity(self) -> str:
         """A hash of the fingerprints of all scenes and of their encoding."""
-        return hashlib.sha256((self.path / "store.json").read_bytes()).hexdigest()[:12]
+        return file_sha256(self.path / "store.json", digits=12)
 
     def read(self, rows: pd.DataFrame) -> StoredTiles:
         """Read the tiles of some rows of the index, in their order.
