@@ -139,11 +139,11 @@ class Project:
             raise ConfigError(msg)
         scenes = self.config.scenes
         if isinstance(scenes, RasterScenes):
-            candidates = rasters.candidates(scenes, places=paths)
+            candidates = rasters.candidates(scenes, paths=paths)
         elif isinstance(scenes, PlanetScopeScenes):
-            candidates = planetscope.candidates(scenes, places=paths)
+            candidates = planetscope.candidates(scenes, paths=paths)
         else:
-            candidates = sentinel2.candidates(scenes, places=paths)
+            candidates = sentinel2.candidates(scenes, paths=paths)
         return [_with_checked_id(candidate) for candidate in candidates]
 
     def open(self, candidate: Candidate, *, labelled: bool = True) -> Scene:

@@ -208,7 +208,7 @@ def test_no_raster_is_opened_to_find_scenes(tmp_path):
 def test_the_order_of_words_does_not_matter(tmp_path_factory, words):
     path = tmp_path_factory.getbasetemp() / f"{NEW}_{'_'.join(words)}.tif"
     file = planetscope._parse(path)
-    assert (file.id, file.kind, file.bands, file.surface, file.refusal) == (NEW, "image", EIGHT, True, None)
+    assert (file.id, file.kind, file.bands, file.is_surface, file.refusal) == (NEW, "image", EIGHT, True, None)
 
 
 # Bands, scales and masks

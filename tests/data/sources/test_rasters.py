@@ -15,7 +15,7 @@ from thawmap.config import Config, LabelSettings, RasterScenes
 from thawmap.data.project import Project
 from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.bands import BandSource
-from thawmap.data.sources.finding import as_time
+from thawmap.data.sources.finding import parse_time
 from thawmap.data.sources.rasters import candidates
 from thawmap.data.stack import preview
 from thawmap.errors import ConfigError, DataError
@@ -64,7 +64,7 @@ def open_all(settings, **options):
     ],
 )
 def test_a_time_is_one_of_an_image_or_unknown(text, time):
-    assert as_time(text) == time
+    assert parse_time(text) == time
 
 
 def test_folders_are_found_by_pattern_in_order_with_the_region_above_them(tmp_path):
@@ -137,7 +137,7 @@ def test_one_file_can_be_a_scene(tmp_path, monkeypatch):
     assert [scene.id for scene in open_all(settings)] == ["one.v2", "two"]
     assert open_all(settings)[0].files["masks/{name}_*.tif"].name == "one.v2_udm.tif"
     monkeypatch.chdir(tmp_path)
-    assert [found.id for found in candidates(settings, places=[Path("two.tif")])] == ["two"]
+    assert [found.id for found in candidates(settings, paths=[Path("two.tif")])] == ["two"]
 
 
 def test_a_name_with_the_signs_of_a_pattern_means_itself(tmp_path):
@@ -151,7 +151,7 @@ def test_the_folder_one_stands_in_is_a_scene(tmp_path, monkeypatch):
     blank(tmp_path / "s1" / "a.tif")
     monkeypatch.chdir(tmp_path / "s1")
     settings = mapped(path=tmp_path / "*", region="{parent}")
-    (found,) = candidates(settings, places=[Path()])
+    (found,) = candidates(settings, paths=[Path()])
     assert (found.id, found.region) == ("s1", tmp_path.name)
     assert open_scene(found, settings).geobox == GRID
 

@@ -1,1 +1,1 @@
-"""Where layers come from: one module per kind of delivery."""
+"""Readers of layers and finders of scenes: one module per kind of delivery."""

@@ -1,4 +1,4 @@
-"""Layers that are already in memory: for tests, for simulated scenes, for arrays of your own."""
+"""Layers in memory: for tests, for simulated scenes, for arrays of your own."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ class ArraySource:
     Args:
         values: Layer name to its values.
         geobox: Their grid.
-        valid: Which pixels the sensor could use (y, x), bool; None where nothing but the values says so.
+        valid: Mask (y, x), bool, True = usable; None where nothing but the values says so.
 
     Raises:
         DataError: If an array is not of the grid's shape.
@@ -41,7 +41,9 @@ class ArraySource:
                 raise DataError(msg)
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """The layers of the pixel that lies under each of ``geobox``'s pixel centres; NaN beyond the arrays.
+        """Read the pixel under each of ``geobox``'s pixel centres; NaN beyond the arrays.
+
+        Layers (y, x), float32, by name, and `valid` where the arrays have it.
 
         Raises:
             DataError: If a layer is not there, or ``geobox`` has another CRS or is turned against the arrays'
@@ -49,32 +51,35 @@ class ArraySource:
         """
         absent = sorted(set(layers) - self.layers)
         if absent:
-            known = ", ".join(sorted(self.layers))
-            msg = f"scene {scene.id}: no array for layer {absent[0]!r}; there are: {known}"
+            names = ", ".join(sorted(self.layers))
+            msg = f"scene {scene.id}: no array for layer {absent[0]!r}; there are: {names}"
             raise DataError(msg)
-        place, inside = self._under(scene, geobox)
+        pixels, inside = self._pixels_under(scene, geobox)
         stack: dict[str, npt.NDArray[Any]] = {}
         for name in layers:
-            values = self._values[name][place]
+            values = self._values[name][pixels]
             values = np.where(inside & np.isfinite(values), values, np.nan)
             stack[name] = values.astype(np.float32)
         if self._valid is not None:
-            stack["valid"] = inside & self._valid[place]
+            stack["valid"] = inside & self._valid[pixels]
         return stack
 
     def files(self, scene: Scene) -> Sequence[Path]:  # noqa: ARG002 - arrays lie in no file
-        """None: arrays lie in no file."""
+        """Return an empty list: arrays lie in no file."""
         return ()
 
-    def _under(
+    def _pixels_under(
         self, scene: Scene, geobox: GeoBox
     ) -> tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
-        """Rows and columns of the arrays under each pixel centre, and which centres lie inside of them."""
+        """Return rows and columns of the arrays under each pixel centre of a grid.
+
+        The indices are clipped to the arrays; the mask (y, x) is True where the centre lies inside of them.
+        """
         to_pixels = ~self._geobox.transform * geobox.transform
         if geobox.crs != self._geobox.crs or to_pixels.b or to_pixels.d:
             crs = str(self._geobox.crs), str(geobox.crs)
-            what = "a turned grid" if crs[0] == crs[1] else crs_name(crs[1])
-            msg = f"scene {scene.id}: arrays on {crs_name(crs[0])} cannot be read on {what}; use a grid like theirs"
+            other = "a turned grid" if crs[0] == crs[1] else crs_name(crs[1])
+            msg = f"scene {scene.id}: arrays on {crs_name(crs[0])} cannot be read on {other}; use a grid like theirs"
             raise DataError(msg)
         height, width = self._geobox.shape
         rows = np.floor(to_pixels.e * (np.arange(geobox.shape[0]) + 0.5) + to_pixels.f).astype(np.intp)

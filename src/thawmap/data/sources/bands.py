@@ -1,6 +1,6 @@
-"""Layers that lie in the scene's own files: bands, scaled, and what the sensor's masks say of them."""
+"""Layers in a scene's own files: scaled bands, and the usable pixels by masks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from thawmap.data.raster.io import read_raster
 from thawmap.data.sources.base import Reading, Scene
 
 OPTICAL = frozenset({"blue", "green", "red", "nir"})
-"""What every optical sensor that thawmap knows has in its own files."""
+"""Layers that every optical sensor known to thawmap has in its own files."""
 
 
 @dataclass(frozen=True, slots=True)
 class BandSource:
-    """Reads what `Scene.readings` and `Scene.masks` say.
+    """A source that reads bands by `Scene.readings` and `Scene.masks`.
 
     Attributes:
         layers: Names of the layers that scenes' readings have; one scene may lack some.
@@ -27,46 +27,47 @@ class BandSource:
     layers: frozenset[str]
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """The layers that the scene has (y, x), float32 in physical units, NaN where missing, and `valid` by masks.
+        """Read those of the layers (y, x) that the scene has, and `valid` by its masks.
+
+        Float32 in physical units, NaN where missing.
 
         Raises:
             DataError: If a file is missing, damaged, without CRS, or without a band.
         """
         wanted = {name: reading for name, reading in scene.readings.items() if name in layers}
-        made: dict[str, npt.NDArray[Any]] = {}
-        for alike in _alike(wanted):
-            made |= _read_bands(scene, geobox, alike)
+        # bands of one file that are read alike are read together
+        groups: dict[tuple[str, str | None, float | None], dict[str, Reading]] = {}
+        for name, reading in wanted.items():
+            groups.setdefault((reading.file, reading.resampling, reading.nodata), {})[name] = reading
+        stack: dict[str, npt.NDArray[Any]] = {}
+        for readings in groups.values():
+            stack |= _read_bands(scene, geobox, readings)
         if scene.masks:
             files = sorted({mask.file for mask in scene.masks})
-            made["valid"] = np.logical_and.reduce([_read_masks(scene, geobox, file) for file in files])
-        return made
+            stack["valid"] = np.logical_and.reduce([_read_masks(scene, geobox, file) for file in files])
+        return stack
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """Every file of the scene."""
+        """List every file of the scene."""
         return [path for _, path in sorted(scene.files.items())]
 
 
-def _alike(readings: Mapping[str, Reading]) -> Iterator[dict[str, Reading]]:
-    """Bands of one file that can be read together."""
-    groups: dict[tuple[str, str | None, float | None], dict[str, Reading]] = {}
-    for name, reading in readings.items():
-        groups.setdefault((reading.file, reading.resampling, reading.nodata), {})[name] = reading
-    yield from groups.values()
-
-
-def _read_bands(scene: Scene, geobox: GeoBox, alike: Mapping[str, Reading]) -> dict[str, npt.NDArray[np.float32]]:
-    """Layers of one file, in physical units."""
-    first = next(iter(alike.values()))
-    bands = [reading.band for reading in alike.values()]
+def _read_bands(scene: Scene, geobox: GeoBox, readings: Mapping[str, Reading]) -> dict[str, npt.NDArray[np.float32]]:
+    """Read layers (y, x) by name from one file, in physical units."""
+    first = next(iter(readings.values()))
+    bands = [reading.band for reading in readings.values()]
     values = read_raster(scene.files[first.file], geobox, bands=bands, resampling=first.resampling, nodata=first.nodata)
     with np.errstate(over="ignore"):  # infinite is missing
-        values *= np.array([reading.scale for reading in alike.values()], np.float32)[:, None, None]
-        values += np.array([reading.offset for reading in alike.values()], np.float32)[:, None, None]
-    return dict(zip(alike, values, strict=True))
+        values *= np.array([reading.scale for reading in readings.values()], np.float32)[:, None, None]
+        values += np.array([reading.offset for reading in readings.values()], np.float32)[:, None, None]
+    return dict(zip(readings, values, strict=True))
 
 
 def _read_masks(scene: Scene, geobox: GeoBox, file: str) -> npt.NDArray[np.bool_]:
-    """Which pixels (y, x) all masks of a file call usable; each of its bands is read once."""
+    """Return the pixels (y, x) that all masks of a file call usable.
+
+    Each band of the file is read once.
+    """
     masks = [mask for mask in scene.masks if mask.file == file]
     bands = sorted({band for mask in masks for band in mask.bands})
     stored = dict(zip(bands, read_raster(scene.files[file], geobox, bands=bands, resampling="nearest"), strict=True))

@@ -1,4 +1,4 @@
-"""A scene, what is found before it is opened, and the protocol of everything that can fill its grid with layers."""
+"""Scenes, candidates, and the protocol of sources that read a scene's layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Where a layer is stored: one band of a file, and how its numbers become values (stored * scale + offset).
+    """The band that stores a layer; its values are stored numbers * scale + offset.
 
     Attributes:
         file: Key of the file in `Scene.files`.
@@ -20,7 +20,7 @@ class Reading:
         scale: Factor from stored numbers to physical units.
         offset: Added after scaling, in physical units.
         nodata: Stored number that means missing, beside the one that the file names itself.
-        resampling: How values come onto another grid; None: average when coarsening, else cubic.
+        resampling: nearest, bilinear, cubic or average; None: average when coarsening, else cubic.
     """
 
     file: str
@@ -33,7 +33,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """Which pixels the sensor could use: those whose number in every one of ``bands`` is one of ``usable``.
+    """Stored numbers that mark the pixels a sensor could use.
+
+    A pixel is usable if its number in every one of ``bands`` is one of ``usable``.
 
     Attributes:
         file: Key of the file in `Scene.files`.
@@ -52,16 +54,16 @@ class Candidate:
 
     Attributes:
         name: Name of its folder, or of its file without the ending.
-        place: Its folder or file.
+        path: Its folder or file.
         id: Unique id.
         region: Region, where known.
         acquired: UTC time of the image; None where unknown.
-        files: Key to file, where finding it has told them already.
-        fault: Why it cannot be used, where finding it has told so already: what, got, remedy.
+        files: Key to file; empty where the files are found when the scene is opened.
+        fault: Why it cannot be used, and the remedy; None where nothing is known against it.
     """
 
     name: str
-    place: Path
+    path: Path
     id: str
     region: str | None = None
     acquired: datetime | None = None
@@ -75,14 +77,14 @@ class Scene:
 
     Attributes:
         id: Unique name, safe as a folder name.
-        sensor: What took it, such as "planetscope", "sentinel2" or "rasters".
+        sensor: The sensor that took it, such as "planetscope", "sentinel2" or "rasters".
         geobox: The scene's grid: shape, transform and CRS.
         files: Role to file, such as "s2.tif": its full path.
         acquired: UTC time of the image; None where unknown, never invented.
         region: Region that it belongs to, for splits; None where unknown.
-        readings: Layer to where it is stored in ``files``.
-        masks: What its sensor could use; a pixel is usable where all of them say so.
-        notes: What a user should know, such as that there is no mask; a sentence each.
+        readings: Layer to the band of one of ``files`` that stores it.
+        masks: Masks of its sensor; a pixel is usable where all of them say so.
+        notes: Sentences that a user should know, such as that there is no mask.
     """
 
     id: str
@@ -97,17 +99,18 @@ class Scene:
 
 
 class Source(Protocol):
-    """Reads layers of a scene onto any grid; never the network."""
+    """A reader of a scene's layers onto any grid, which never uses the network."""
 
     @property
     def layers(self) -> frozenset[str]:
-        """Names of the layers that it can read."""
+        """Names of the layers that the source can read."""
         ...
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """The layers (y, x) by name, float32 in physical units, NaN where missing, on exactly ``geobox``.
+        """Read layers (y, x) of a scene by name, on exactly ``geobox``.
 
-        A source that knows which pixels its sensor could use adds ``valid`` (y, x), bool, True = usable.
+        Float32 in physical units, NaN where missing; a layer that the scene lacks may be left out. A source that knows
+        which pixels its sensor could use adds ``valid`` (y, x), bool, True = usable.
 
         Raises:
             DataError: If a file is missing, damaged, or without what is asked for.
@@ -115,7 +118,7 @@ class Source(Protocol):
         ...
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """The files that a scene's layers come from: when one changes, so do the layers.
+        """List the files that a scene's layers come from: when one changes, so do they.
 
         Raises:
             DataError: If they cannot be found.

@@ -1,11 +1,11 @@
-"""Elevation, and what it tells of the ground's shape: made on the DEM's own grid, then warped; from any DEM files.
+"""Elevation, and relief layers derived from it on the DEM's own grid, then warped.
 
-Or relative elevation and slope that were made before, in the published encodings. A window's values on the DEM's grid
-are those of the whole, bit for bit; warped to a scene's grid they agree as far as its positions do, which are right
-to a thousandth of a pixel.
+From any files of a DEM; or relative elevation and slope that were computed before, in the published encodings. A
+window's values on the DEM's grid are those of the whole, bit for bit; warped to a scene's grid they agree as far as its
+positions do, which are right to a thousandth of a pixel.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from thawmap.config import ElevationSettings, Precomputed
 from thawmap.data import terrain
-from thawmap.data.raster.index import tile_sets_under
+from thawmap.data.raster.index import TileSets, tile_sets_under
 from thawmap.data.raster.io import RasterInfo
 from thawmap.data.raster.mosaic import Content, Values, View, coarseness, read_mosaic
 from thawmap.data.sources.base import Scene
@@ -29,94 +29,105 @@ _UNITS = {
     "foot": ("ft", "foot", "feet", "international foot", "international feet"),
     "us_survey_foot": ("us survey foot", "us survey feet", "us-ft", "ft-us", "ftus", "foot_us", "us foot", "us ft"),
 }
-_KEYS = {"relative_elevation": "relative_elevation", "slope": "slope_degrees"}
+_KEYS = {"relative_elevation": "relative_elevation", "slope": "slope_degrees"}  # of the YAML, for layers
 _POSSIBLE = {"relative_elevation": (-9500.0, 9500.0), "slope": (0.0, 90.0)}
 _RANGES = {"slope": (0.0, 90.0), "hillshade": (0.0, 1.0)}  # which cubic interpolation may leave
-_PREVIEW = 2.0  # times a scene's pixel from which on a grid shows it only
-_FARTHEST = 4096  # pixels beyond a window that the circle may see
+_PREVIEW = 2.0  # times the scene's pixel from which on a grid is a preview
+_MAX_RADIUS_PX = 4096  # of the circle, beyond a window
 _CIRCLE_PX = 8  # pixels that a circle keeps along its diameter in a preview
 
 
 @dataclass(frozen=True, slots=True)
 class ElevationSource:
-    """Reads what the settings name."""
+    """A source that reads elevation and relief layers from the settings' paths."""
 
     settings: ElevationSettings
 
     @property
     def layers(self) -> frozenset[str]:
-        """All that a DEM gives, or what was made before."""
-        made = _RECIPES if self.settings.path is not None else ()
-        return frozenset(made) | {name for name in _KEYS if self.settings.made_before(name) is not None}
+        """Names of all layers of a DEM, if there is one, and of those computed before."""
+        derived = _RECIPES if self.settings.path is not None else ()
+        return frozenset(derived) | {name for name in _KEYS if self.settings.made_before(name) is not None}
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, Values]:
-        """The layers (y, x), float32 in metres, degrees, 1 or 1/m, on exactly ``geobox``; NaN where missing.
+        """Read or derive layers (y, x) by name, on exactly ``geobox``.
 
-        A grid at least twice as coarse as the scene's own shows it only: its layers come from a DEM as coarse as half
-        of its pixels, and an eighth of the circle. Slopes are gentler there.
+        Float32 in metres, degrees, 1 or 1/m; NaN where missing. A grid at least twice as coarse as the scene's own is a
+        preview: its layers come from a DEM as coarse as half of its pixels, and an eighth of the circle. Slopes are
+        gentler there.
 
         Raises:
             DataError: If no file lies under the scene, one that is needed cannot be used, or heights cannot be.
-            ConfigError: If a place holds no raster.
+            ConfigError: If a path holds no raster.
         """
-        made: dict[str, Values] = {}
+        values: dict[str, Values] = {}
         for name in layers:
-            before = self.settings.made_before(name)
-            if before is not None:
-                tile_sets = tile_sets_under(
-                    scene.geobox, geobox, scene_id=scene.id, path=before.path, setting=f"{_section(name)}.path"
-                )
-                made[name] = read_mosaic(tile_sets, geobox, _made_before(name, before))[0]
-        made |= self._make(scene, geobox, [name for name in layers if name not in made])
-        return {name: made[name].clip(*_RANGES[name]) if name in _RANGES else made[name] for name in layers}
+            precomputed = self.settings.made_before(name)
+            if precomputed is not None:
+                tile_sets = _precomputed_tiles(scene, geobox, name, precomputed)
+                values[name] = read_mosaic(tile_sets, geobox, _precomputed_content(name, precomputed))[0]
+        values |= self._derive(scene, geobox, [name for name in layers if name not in values])
+        return {name: values[name].clip(*_RANGES[name]) if name in _RANGES else values[name] for name in layers}
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """The rasters that the scene touches.
+        """List the rasters that the scene touches.
 
         Raises:
             DataError: If there is none, or none can be used.
-            ConfigError: If a place holds no raster.
+            ConfigError: If a path holds no raster.
         """
-        return [file for files in self._places(scene) for file in files]
-
-    def _places(self, scene: Scene) -> Iterator[list[Path]]:
-        path = self.settings.path
-        if path is not None:
-            setting = "sources.elevation.path"
-            yield tile_sets_under(
-                scene.geobox, scene.geobox, scene_id=scene.id, path=path, setting=setting, choose=_dems
-            ).files(scene.geobox)
+        files = []
+        if self.settings.path is not None:
+            files += _dem_tiles(scene, scene.geobox, self.settings.path).files(scene.geobox)
         for name in _KEYS:
-            before = self.settings.made_before(name)
-            if before is not None:
-                setting = f"{_section(name)}.path"
-                yield tile_sets_under(
-                    scene.geobox, scene.geobox, scene_id=scene.id, path=before.path, setting=setting
-                ).files(scene.geobox)
+            precomputed = self.settings.made_before(name)
+            if precomputed is not None:
+                files += _precomputed_tiles(scene, scene.geobox, name, precomputed).files(scene.geobox)
+        return files
 
-    def _make(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> dict[str, Values]:
-        """Layers from the DEM, each from one band or, where they are directions, from two."""
+    def _derive(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> dict[str, Values]:
+        """Derive layers (y, x) by name from the DEM.
+
+        Each is warped as one band or, where it is a direction, as two.
+        """
         settings = self.settings
         if not layers or settings.path is None:
             return {}
-        setting = "sources.elevation.path"
         bands = read_mosaic(
-            tile_sets_under(scene.geobox, geobox, scene_id=scene.id, path=settings.path, setting=setting, choose=_dems),
+            _dem_tiles(scene, geobox, settings.path),
             geobox,
-            _heights(settings),
-            make=lambda view, window: _made(view, window, layers, settings),
+            _dem_content(settings),
+            make=lambda view, window: _derive_bands(view, window, layers, settings),
             layers=sum(2 if name == "aspect" else 1 for name in layers),
-            step=lambda grid: _step(grid, geobox, scene.geobox, settings.window_m),
+            step=lambda grid: _preview_step(grid, geobox, scene.geobox, settings.window_m),
         )
-        made, left = {}, list(bands)
+        values, remaining = {}, list(bands)
         for name in layers:
-            made[name] = terrain.bearing(left.pop(0), left.pop(0)) if name == "aspect" else left.pop(0)
-        return made
+            band = remaining.pop(0)
+            values[name] = terrain.bearing(band, remaining.pop(0)) if name == "aspect" else band
+        return values
+
+
+def _dem_tiles(scene: Scene, geobox: GeoBox, path: Path) -> TileSets:
+    """Return the tiles of a DEM for a grid, and refuse a scene under which none lies."""
+    setting = "sources.elevation.path"
+    return tile_sets_under(
+        scene.geobox, geobox, scene_id=scene.id, path=path, setting=setting, choose=_without_companions
+    )
+
+
+def _precomputed_tiles(scene: Scene, geobox: GeoBox, name: str, precomputed: Precomputed) -> TileSets:
+    """Return the tiles of a layer that was computed before, for a grid.
+
+    A scene under which none lies is refused.
+    """
+    setting = f"{_section(name)}.path"
+    return tile_sets_under(scene.geobox, geobox, scene_id=scene.id, path=precomputed.path, setting=setting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """Heights (y, x) of a window of a DEM's grid, and how they lie."""
+class _Heights:
+    """Heights (y, x) in a window of a DEM's grid, with all that recipes take."""
 
     height: terrain.Heights
     grid: GeoBox
@@ -125,74 +136,87 @@ class _Piece:
 
     @property
     def pixel_m(self) -> terrain.Pixel:
+        """Sides of the pixels in metres."""
         return pixel_metres(self.grid, self.window.rows)
 
     @property
     def north(self) -> North:
+        """Direction of north in the window."""
         return north_of(self.grid, self.window)
 
 
-def _rises(piece: _Piece) -> list[Values]:
-    """To the east and to the north: directions cannot be averaged, what they are made from can."""
-    return list(terrain.east_north(*terrain.gradient(piece.height, pixel_m=piece.pixel_m, method="horn"), piece.north))
+def _slopes_east_north(of: _Heights) -> list[Values]:
+    """Return the slopes to the east and to the north, of which the aspect is made.
+
+    They can be warped and averaged, which directions cannot.
+    """
+    return list(terrain.east_north(*terrain.gradient(of.height, pixel_m=of.pixel_m, method="horn"), of.north))
 
 
-_RECIPES: Mapping[str, Callable[[_Piece], list[Values]]] = {
+_RECIPES: Mapping[str, Callable[[_Heights], list[Values]]] = {
     "elevation": lambda of: [of.height],
     "relative_elevation": lambda of: [
         terrain.relative_elevation(of.height, pixel_m=of.pixel_m, diameter_m=of.settings.window_m)
     ],
     "slope": lambda of: [terrain.slope(of.height, pixel_m=of.pixel_m, method=of.settings.slope)],
-    "aspect": _rises,
+    "aspect": _slopes_east_north,
     "hillshade": lambda of: [terrain.hillshade(of.height, pixel_m=of.pixel_m, north=of.north)],
     "curvature": lambda of: [terrain.curvature(of.height, pixel_m=of.pixel_m)],
 }
 
 
-def _made(view: View, window: Window, layers: Sequence[str], settings: ElevationSettings) -> Values:
-    """Layers (band, y, x) of a window of a view's grid."""
+def _derive_bands(view: View, window: Window, layers: Sequence[str], settings: ElevationSettings) -> Values:
+    """Derive the bands (band, y, x) of layers in a window of a view's grid.
+
+    Heights are read with a margin: as wide as the circle of relative elevation, or the pixel that slopes look at.
+    """
     check_metres(view.grid, window, name=str(settings.path))
-    high, wide = _reach(view.grid, window, settings) if "relative_elevation" in layers else (1, 1)
-    around = window.pad(high, wide)
-    piece = _Piece(height=view.read(around)[0], grid=view.grid, window=around, settings=settings)
-    return np.stack([band[window.within(around)] for name in layers for band in _RECIPES[name](piece)])
+    rows, cols = _circle_reach(view.grid, window, settings) if "relative_elevation" in layers else (1, 1)
+    padded = window.pad(rows, cols)
+    heights = _Heights(height=view.read(padded)[0], grid=view.grid, window=padded, settings=settings)
+    return np.stack([band[window.within(padded)] for name in layers for band in _RECIPES[name](heights)])
 
 
-def _reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[int, int]:
-    """Rows and columns that the circle sees beyond a window.
+def _circle_reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[int, int]:
+    """Return rows and columns beyond a window that relative elevation depends on.
+
+    They are the radius of its circle.
 
     Raises:
-        DataError: If it sees none, or so many that memory cannot hold them.
+        DataError: If there are none, or so many that memory cannot hold them.
     """
-    high, _ = terrain.reach(pixel_metres(grid, window.rows), settings.window_m)
-    seen = window.pad(high, 0).rows
-    high, wide = terrain.reach(pixel_metres(grid, seen), settings.window_m)
-    if min(high, wide) < 1:
-        side = longest_side(grid, seen)
+    rows, _ = terrain.reach(pixel_metres(grid, window.rows), settings.window_m)
+    padded_rows = window.pad(rows, 0).rows  # in degrees, a pixel is narrower there, and the circle more of them
+    rows, cols = terrain.reach(pixel_metres(grid, padded_rows), settings.window_m)
+    if min(rows, cols) < 1:
+        side = longest_side(grid, padded_rows)
         msg = (
             f"'sources.elevation.window_m' is {settings.window_m:g} m, no wider than a pixel of {settings.path}, which "
             f"is {side:.3g} m; make it at least {np.ceil(2 * side):.0f}"
         )
         raise DataError(msg)
-    if max(high, wide) > _FARTHEST:
+    if max(rows, cols) > _MAX_RADIUS_PX:
         msg = (
-            f"'sources.elevation.window_m' is {settings.window_m:g} m, {2 * max(high, wide)} pixels of "
+            f"'sources.elevation.window_m' is {settings.window_m:g} m, {2 * max(rows, cols)} pixels of "
             f"{settings.path}; warp it to pixels of {settings.window_m / 100:g} m, or to a CRS in metres"
         )
         raise DataError(msg)
-    return high, wide
+    return rows, cols
 
 
-def _step(grid: GeoBox, geobox: GeoBox, scene: GeoBox, window_m: float) -> int:
-    """Pixels of the DEM that are one for a grid that only shows a scene; 1 for every other grid."""
+def _preview_step(grid: GeoBox, geobox: GeoBox, scene: GeoBox, window_m: float) -> int:
+    """Return how many pixels of the DEM, along an axis, are read as one for a preview.
+
+    1 where ``geobox`` is no preview, but about as fine as the scene.
+    """
     if geobox.crs != scene.crs or abs(geobox.affine.determinant) < _PREVIEW**2 * abs(scene.affine.determinant):
         return 1
     side = longest_side(grid, slice(0, grid.height))
     return max(1, min(int(coarseness(grid, geobox) / 2), int(window_m / _CIRCLE_PX / side)))
 
 
-def _heights(settings: ElevationSettings) -> Content:
-    """What a DEM's files hold, in metres."""
+def _dem_content(settings: ElevationSettings) -> Content:
+    """Return the content of a DEM's files: heights, as metres."""
 
     def encoding(info: RasterInfo) -> tuple[float, float]:
         if info.count - info.alpha != 1:
@@ -212,10 +236,12 @@ def _heights(settings: ElevationSettings) -> Content:
 
 
 def _stated_unit(info: RasterInfo) -> str:
-    """The unit of a file's heights where that is metres, as its band or its vertical CRS says or leaves open.
+    """Return "metre" as the unit of a file's heights, and refuse a stated other one.
+
+    Its band or its vertical CRS may state one; where neither does, heights are taken for metres.
 
     Raises:
-        DataError: If it is another.
+        DataError: If another is stated.
     """
     assert info.geobox.crs is not None
     vertical = [crs.axis_info[0].unit_name for crs in info.geobox.crs.proj.sub_crs_list if crs.is_vertical]
@@ -228,18 +254,23 @@ def _stated_unit(info: RasterInfo) -> str:
     return "metre"
 
 
-def _made_before(name: str, before: Precomputed) -> Content:
-    """What the files of a layer hold that was made before."""
+def _precomputed_content(name: str, precomputed: Precomputed) -> Content:
+    """Return the content of the files of a layer that was computed before.
+
+    The settings' scale and offset count, else the file's own, else those of the published encoding.
+    """
 
     def encoding(info: RasterInfo) -> tuple[float, float]:
-        if before.band > info.count:
-            msg = f"{info.path} has no band {before.band}; it has 1 to {info.count}, correct '{_section(name)}.band'"
+        if precomputed.band > info.count:
+            msg = (
+                f"{info.path} has no band {precomputed.band}; it has 1 to {info.count}, correct '{_section(name)}.band'"
+            )
             raise DataError(msg)
-        own = info.scales[before.band - 1], info.offsets[before.band - 1]
-        if before.scale is None and before.offset is None and own != (1, 0):
+        own = info.scales[precomputed.band - 1], info.offsets[precomputed.band - 1]
+        if precomputed.scale is None and precomputed.offset is None and own != (1, 0):
             return own
         scale, offset = _published(name, info.dtype)
-        scale, offset = before.scale or scale, offset if before.offset is None else before.offset
+        scale, offset = precomputed.scale or scale, offset if precomputed.offset is None else precomputed.offset
         if scale is None:
             msg = (
                 f"{info.path} holds {name} as {info.dtype} without a scale, and no such encoding is published; set "
@@ -250,19 +281,19 @@ def _made_before(name: str, before: Precomputed) -> Content:
 
     return Content(
         quantity=name.replace("_", " "),
-        bands=(before.band,),
+        bands=(precomputed.band,),
         setting=_section(name),
         encoding=encoding,
-        nodata=before.nodata,
+        nodata=precomputed.nodata,
         limits=_POSSIBLE[name],
     )
 
 
 def _published(name: str, dtype: str) -> tuple[float | None, float]:
-    """Scale and offset of the published encodings; no scale where there is none for such numbers.
+    """Return scale and offset of a layer's published encoding in a type of numbers.
 
-    Relative elevation: (m + 50) x 300 in 16 bits (paper, section 2.2.2), or metres; slope: degrees, as bytes or not
-    whole.
+    The scale is None where no such encoding is published. Relative elevation: (m + 50) x 300 in 16 bits (paper, section
+    2.2.2), or metres; slope: degrees, as bytes or not whole.
     """
     if dtype.startswith("float"):
         return 1.0, 0.0
@@ -272,17 +303,20 @@ def _published(name: str, dtype: str) -> tuple[float | None, float]:
 
 
 def _section(name: str) -> str:
-    """The section of the YAML where a layer's files are named."""
+    """Return the section of the YAML that names a layer's files."""
     return f"sources.elevation.{_KEYS[name]}"
 
 
-def _dems(found: Sequence[Path]) -> list[Path]:
-    """The rasters without those that the Polar Geospatial Center delivers beside a DEM: X_dem.tif, X_count.tif ..."""
-    dems = {path for path in found if path.stem.lower().endswith("_dem")}
-    begins = {(path.parent, path.stem[: -len("dem")]) for path in dems}
-    return [path for path in found if path in dems or not _beside(path, begins)]
+def _without_companions(rasters: Sequence[Path]) -> list[Path]:
+    """Return rasters without those that are delivered beside a DEM and are none.
 
+    The Polar Geospatial Center does so, with names that begin as that of the DEM, X_dem.tif: X_count.tif, X_mad.tif ...
+    """
+    dems = {path for path in rasters if path.stem.lower().endswith("_dem")}
+    beginnings = {(path.parent, path.stem[: -len("dem")]) for path in dems}
 
-def _beside(path: Path, begins: set[tuple[Path, str]]) -> bool:
-    ends = [index + 1 for index, letter in enumerate(path.stem) if letter == "_"]
-    return any((path.parent, path.stem[:end]) in begins for end in ends)
+    def is_companion(path: Path) -> bool:
+        ends = [index + 1 for index, letter in enumerate(path.stem) if letter == "_"]
+        return any((path.parent, path.stem[:end]) in beginnings for end in ends)
+
+    return [path for path in rasters if path in dems or not is_companion(path)]

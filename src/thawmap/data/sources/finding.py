@@ -1,4 +1,4 @@
-"""What finding scenes has in common: patterns, folders that are searched, tables, ids, and files half written."""
+"""Finding scenes: searched folders, tables of regions, ids, times, misnamed files."""
 
 import csv
 import glob
@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 _RASTERS = frozenset({".tif", ".tiff", ".jp2"})
 
 
-def copied(file: Path) -> str | None:
-    """Why a file's name is not its own but that of a copy; None where it is its own."""
+def copy_fault(file: Path) -> str | None:
+    """Return a message on a file that is named like a copy; None for other names."""
     match = _COPY.fullmatch(file.stem)
     if match is None:
         return None
@@ -32,77 +32,89 @@ def copied(file: Path) -> str | None:
 _COPY = re.compile(r"(.+?)(?: ?\(\d+\)| - Copy(?: \(\d+\))?| copy(?: \d+)?)")
 
 
-def in_delivery(settings: Delivery, places: Sequence[Path]) -> list[Path]:
-    """The folders, or files, that are searched for scenes: those at ``places``, else the settings' own.
+def searched_paths(settings: Delivery, paths: Sequence[Path]) -> list[Path]:
+    """Return the folders and files to search for scenes: ``paths``, or the settings'.
 
     Raises:
         ConfigError: If the settings' folder does not exist.
     """
-    found = list(places) or matches(str(settings.path))
-    if not found:
+    searched = list(paths) or matches(str(settings.path))
+    if not searched:
         msg = f"{settings.path} does not exist; correct 'scenes.path', the folder with the delivered scenes"
         raise ConfigError(msg)
-    return found
+    return searched
 
 
-def as_delivered(found: Iterable[Candidate], settings: Delivery, *, searched: Sequence[Path]) -> list[Candidate]:
-    """The scenes of a delivery in order of their ids, with their regions; of two with one id, both are at fault.
+def finish_candidates(
+    candidates: Iterable[Candidate], settings: Delivery, *, searched: Sequence[Path]
+) -> list[Candidate]:
+    """Return the candidates of a delivery in order of their ids, with their regions.
+
+    Of several with one id a single one is left, at fault; so is each that the table of regions names and is not there.
+    The table, where there is one, decides which candidates there are.
 
     Raises:
         ConfigError: If there is none, or the table of regions cannot be read or names none of them.
     """
-    by_id = groupby(sorted(found, key=lambda one: (one.id, str(one.place))), key=lambda one: one.id)
-    scenes = [_one_of(list(alike)) for _, alike in by_id]
-    if not scenes:
-        kind, where = getattr(settings, "kind", ""), ", ".join(map(str, searched))
+    in_order = sorted(candidates, key=lambda candidate: (candidate.id, str(candidate.path)))
+    unique = []
+    for id_, same_id in groupby(in_order, key=lambda candidate: candidate.id):
+        first, *others = same_id
+        if others:
+            paths = f"{first.path} and {others[0].path}"
+            first = replace(first, fault=f"two scenes have the id {id_!r}: {paths}; keep one of them")
+        unique.append(first)
+    if not unique:
+        kind, folders = getattr(settings, "kind", ""), ", ".join(map(str, searched))
         raster = next((path for path in files_below(searched) if path.suffix.lower() in _RASTERS), None)
-        there = "" if raster is None else f"{copied(raster) or f'{raster.name} is not named as one'}, or "
-        msg = f"no {kind} scene is in {where}; {there}correct 'scenes.path' or 'scenes.kind' ('rasters' reads any file)"
+        hint = "" if raster is None else f"{copy_fault(raster) or f'{raster.name} is not named as one'}, or "
+        msg = (
+            f"no {kind} scene is in {folders}; {hint}correct 'scenes.path' or 'scenes.kind' ('rasters' reads any file)"
+        )
         raise ConfigError(msg)
     if settings.table is not None:
-        return _of_table(scenes, settings.table)
-    return [replace(one, region=_region(one.place, settings)) for one in scenes]
+        return _candidates_of_table(unique, settings.table)
+    return [replace(candidate, region=_region(candidate.path, settings)) for candidate in unique]
 
 
-def _one_of(alike: Sequence[Candidate]) -> Candidate:
-    """A scene; one at fault where several have its id."""
-    if len(alike) == 1:
-        return alike[0]
-    places = f"{alike[0].place} and {alike[1].place}"
-    return replace(alike[0], fault=f"two scenes have the id {alike[0].id!r}: {places}; keep one of them")
+def _region(path: Path, settings: Delivery) -> str | None:
+    """Return the region that the settings give a candidate's path; None if none.
 
-
-def _region(place: Path, settings: Delivery) -> str | None:
-    """The region that the settings give a place."""
+    `{folder}` stands for the first folder of the path below the settings' own, else for the one that it lies in.
+    """
     if settings.region is None or "{folder}" not in settings.region:
         return settings.region
-    roots = [path.absolute() for path in matches(str(settings.path))]
-    inside = next((place.absolute().relative_to(root) for root in roots if place.absolute().is_relative_to(root)), None)
-    first = inside.parts[0] if inside is not None and len(inside.parts) > 1 else place.absolute().parent.name
-    return settings.region.replace("{folder}", first)
+    path = path.absolute()
+    roots = [root.absolute() for root in matches(str(settings.path))]
+    below = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), None)
+    folder = below.parts[0] if below is not None and len(below.parts) > 1 else path.parent.name
+    return settings.region.replace("{folder}", folder)
 
 
-def _of_table(scenes: Sequence[Candidate], table: Path) -> list[Candidate]:
-    """The scenes that a table names, with its regions; those that are not there are at fault."""
-    regions = {row["id"]: row.get("region") or None for _, row in table_rows(table, ("id", "region"))}
+def _candidates_of_table(candidates: Sequence[Candidate], table: Path) -> list[Candidate]:
+    """Return the candidates that a table names, with its regions.
+
+    In order of their ids. A row without a candidate becomes one at fault.
+    """
+    regions = {row["id"]: row.get("region") or None for _, row in read_table_rows(table, ("id", "region"))}
     if not regions:
         msg = f"{table} lists no scene; give each a row with id and region, or leave out 'scenes.table'"
         raise ConfigError(msg)
-    there = {one.id: one for one in scenes}
-    if there.keys().isdisjoint(regions):
-        msg = f"{table} names none of the {len(scenes)} scenes, such as {scenes[0].id!r}; correct 'scenes.table'"
+    by_id = {candidate.id: candidate for candidate in candidates}
+    if by_id.keys().isdisjoint(regions):
+        msg = f"{table} names none of the {len(by_id)} scenes, such as {candidates[0].id!r}; correct 'scenes.table'"
         raise ConfigError(msg)
     absent = "is in the table, and nowhere in 'scenes.path'; fetch it, or take it out of the table"
     return [
-        replace(there[name], region=region)
-        if name in there
-        else Candidate(name=name, place=table, id=name, region=region, fault=f"{name} {absent}")
+        replace(by_id[name], region=region)
+        if name in by_id
+        else Candidate(name=name, path=table, id=name, region=region, fault=f"{name} {absent}")
         for name, region in sorted(regions.items())
     ]
 
 
-def table_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a CSV with their numbers: column to text without blanks around it.
+def read_table_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read the rows of a CSV: number of the line, and column to text without blanks.
 
     Raises:
         ConfigError: If it cannot be read, or lacks one of ``columns``.
@@ -127,8 +139,11 @@ def table_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[
         raise ConfigError(msg) from error
 
 
-def as_time(text: str) -> datetime | None:
-    """The time of an image in UTC; None where it is not given, makes no sense, or no image can be of it."""
+def parse_time(text: str) -> datetime | None:
+    """Return the time of an image in UTC from ISO 8601; None where it is no such time.
+
+    A time without a zone is UTC. None also for years of which there can be no image.
+    """
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -143,11 +158,14 @@ _FIRST_YEAR, _LAST_YEAR = 1858, 2200
 
 
 def warn_of_times(texts: Mapping[int, str], table: Path) -> None:
-    """Say once which lines of a table have a time that makes no sense: it is taken as unknown, not guessed."""
-    strange = {number: text for number, text in texts.items() if text and as_time(text) is None}
-    if strange:
-        number, text = next(iter(strange.items()))
-        more = f" (and {len(strange) - 1} more lines)" if len(strange) > 1 else ""
+    """Log the lines of a table whose time makes no sense: it is unknown, not guessed.
+
+    ``texts`` are the numbers of the lines to the texts in their column of times.
+    """
+    senseless = {number: text for number, text in texts.items() if text and parse_time(text) is None}
+    if senseless:
+        number, text = next(iter(senseless.items()))
+        more = f" (and {len(senseless) - 1} more lines)" if len(senseless) > 1 else ""
         _log.warning(
             "%s:%d: acquired is %r, which is no date of an image such as 2019-07-14; taken as unknown%s",
             table,
@@ -157,48 +175,57 @@ def warn_of_times(texts: Mapping[int, str], table: Path) -> None:
         )
 
 
-def safe_id(name: str, where: str) -> str:
-    """An id that can name a folder.
+def check_id(name: str, line: str) -> str:
+    """Return an id, and refuse one that cannot name a folder.
+
+    Args:
+        name: The id.
+        line: File and number of the line that it stands in, for the message.
 
     Raises:
-        ConfigError: If it cannot.
+        ConfigError: If the id cannot name a folder.
     """
     if usable_id(name) != name:
-        msg = f"{where}: scene id {name!r} cannot name a folder; use letters, digits, '_', '-', '.', '+' and '@'"
+        msg = f"{line}: scene id {name!r} cannot name a folder; use letters, digits, '_', '-', '.', '+' and '@'"
         raise ConfigError(msg)
     return name
 
 
 def usable_id(name: str) -> str:
-    """A name, changed where it cannot name a folder."""
+    """Return a name as an id, with '_' for what cannot stand in a folder's name."""
     return re.sub(r"[^\w.+@-]|^\.", "_", name) or "_"
 
 
-def misnamed(place: Path, name: str) -> str | None:
-    """Why the id of a scene that is named by its file or folder cannot name a folder of results; None where it can."""
+def name_fault(path: Path, name: str) -> str | None:
+    """Return why a scene's name cannot name a folder of results; None where it can.
+
+    ``path`` is the scene's file or folder, after which it is named.
+    """
     if usable_id(name) == name:
         return None
-    return copied(place) or f"{name!r} cannot name a folder of results; rename it with letters, digits, '_' and '-'"
+    return copy_fault(path) or f"{name!r} cannot name a folder of results; rename it with letters, digits, '_' and '-'"
 
 
 def find_file(candidate: Candidate, key: str) -> Path:
-    """The one file that ``key`` (a name or pattern, with `{name}`) means for a scene.
+    """Return the one file that ``key`` means for a scene.
+
+    A key is a name or pattern, in which `{name}` stands for the scene's.
 
     Raises:
         DataError: If there is none, or more than one.
     """
-    if not candidate.place.exists():
-        msg = f"{candidate.place} does not exist; correct the path in 'scenes.table'"
+    if not candidate.path.exists():
+        msg = f"{candidate.path} does not exist; correct the path in 'scenes.table'"
         raise DataError(msg)
-    folder = candidate.place if candidate.place.is_dir() else candidate.place.parent
-    wanted = key.replace("{name}", glob.escape(candidate.name))
-    found = matches(str(Path(glob.escape(str(folder))) / wanted))
-    if len(found) != 1:
-        copies = {fault for path in folder.iterdir() if (fault := copied(path)) and fault.endswith(f" {wanted}")}
-        if not found and copies:
+    folder = candidate.path if candidate.path.is_dir() else candidate.path.parent
+    pattern = key.replace("{name}", glob.escape(candidate.name))
+    files = matches(str(Path(glob.escape(str(folder))) / pattern))
+    if len(files) != 1:
+        copies = {fault for path in folder.iterdir() if (fault := copy_fault(path)) and fault.endswith(f" {pattern}")}
+        if not files and copies:
             raise DataError(min(copies))
-        got = "is not there" if not found else f"matches {len(found)} files, such as {found[0].name}, {found[1].name}"
-        own = "" if candidate.place.is_dir() else f", and '{{name}}{candidate.place.suffix}' for its own"
-        msg = f"file {wanted!r} {got} in {folder}; name exactly one file a scene in 'scenes.files'{own}"
+        got = "is not there" if not files else f"matches {len(files)} files, such as {files[0].name}, {files[1].name}"
+        own = "" if candidate.path.is_dir() else f", and '{{name}}{candidate.path.suffix}' for its own"
+        msg = f"file {pattern!r} {got} in {folder}; name exactly one file a scene in 'scenes.files'{own}"
         raise DataError(msg)
-    return found[0]
+    return files[0]

@@ -1,4 +1,4 @@
-"""What the XML and JSON files beside an image say of it: time, place, cloud cover, and how its numbers are scaled."""
+"""Metadata beside an image, XML or JSON: time, footprint, cloud cover, scaling."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,19 +15,19 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from thawmap.data.raster.io import RasterInfo
-from thawmap.data.sources.finding import as_time
+from thawmap.data.sources.finding import parse_time
 from thawmap.errors import DataError
 from thawmap.geo.crs import to_pixels
 from thawmap.text import whole_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What a file of metadata says of an image; None or empty where it is silent.
+class PlanetMetadata:
+    """The metadata of a PlanetScope image in one file; None or empty if silent.
 
     Attributes:
         path: The file.
-        identifier: Its name of the image.
+        identifier: Name of the image.
         acquired: UTC time.
         cloud_cover: Share of the image under clouds, 0..1.
         footprint: Corners (n, 2) in degrees: longitude, latitude.
@@ -43,8 +43,10 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Radiometry:
-    """What a file of metadata says of a Sentinel-2 image: reflectance = (stored number + offset) / quantification.
+class SentinelMetadata:
+    """The metadata of a Sentinel-2 image in one file.
+
+    Reflectance is (stored number + offset) / quantification.
 
     Attributes:
         path: The file.
@@ -53,7 +55,7 @@ class Radiometry:
         acquired: UTC time; None where unknown.
         cloud_cover: Share of the image under clouds, 0..1; None where unknown.
         quantification: Stored numbers for a reflectance of 1.
-        offsets: Layer to what is added to its stored numbers; None where it is unknown.
+        offsets: Layer to the offset of its stored numbers; None where unknown.
     """
 
     path: Path
@@ -66,7 +68,7 @@ class Radiometry:
 
 
 def read_xml(path: Path) -> ET.Element:
-    """The root of an XML file.
+    """Read an XML file and return its root.
 
     Raises:
         DataError: If it cannot be read.
@@ -79,10 +81,10 @@ def read_xml(path: Path) -> ET.Element:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object in a JSON file.
 
     Raises:
-        DataError: If it cannot be read, or holds something else.
+        DataError: If it cannot be read, or holds no object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -95,8 +97,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def planet_xml(path: Path) -> Facts:
-    """What the XML beside a PlanetScope image says; its cloud cover counts in percent.
+def read_planet_xml(path: Path) -> PlanetMetadata:
+    """Read the XML beside a PlanetScope image.
 
     Raises:
         DataError: If it cannot be read.
@@ -110,12 +112,12 @@ def planet_xml(path: Path) -> Facts:
     numbers = [(band.findtext("{*}bandNumber"), band) for band in root.findall(".//{*}bandSpecificMetadata")]
     factors = {number: as_number(band.findtext("{*}reflectanceCoefficient")) for number, band in numbers}
     time = root.findtext(".//{*}acquisitionDateTime") or root.findtext(".//{*}beginPosition") or ""
-    return Facts(
+    return PlanetMetadata(
         path=path,
         identifier=(root.findtext(".//{*}identifier") or "").strip() or None,
-        acquired=as_time(time.strip()),
+        acquired=parse_time(time.strip()),
         cloud_cover=as_share(root.findtext(".//{*}cloudCoverPercentage"), percent=True),
-        footprint=_as_corners(corners),
+        footprint=_parse_corners(corners),
         coefficients={
             band: factor
             for number, factor in factors.items()
@@ -124,8 +126,8 @@ def planet_xml(path: Path) -> Facts:
     )
 
 
-def planet_json(path: Path) -> Facts:
-    """What the JSON beside a PlanetScope image says: Planet's own, or a STAC item.
+def read_planet_json(path: Path) -> PlanetMetadata:
+    """Read the JSON beside a PlanetScope image: Planet's own, or a STAC item.
 
     Raises:
         DataError: If it cannot be read.
@@ -136,40 +138,40 @@ def planet_json(path: Path) -> Facts:
     geometry = content.get("geometry")
     shape = shapely.from_geojson(json.dumps(geometry), on_invalid="ignore") if isinstance(geometry, dict) else None
     name = content.get("id")
-    return Facts(
+    return PlanetMetadata(
         path=path,
         identifier=name if isinstance(name, str) else None,
-        acquired=as_time(str(properties.get("acquired") or properties.get("datetime") or "")),
+        acquired=parse_time(str(properties.get("acquired") or properties.get("datetime") or "")),
         cloud_cover=as_share(properties.get("cloud_cover")) if percent is None else percent,
         footprint=None if shape is None or shape.is_empty else shapely.get_coordinates(shape),
     )
 
 
-def sentinel_xml(path: Path) -> Radiometry:
-    """What the XML of a Sentinel-2 product says; offsets are there since processing baseline 04.00.
+def read_sentinel_xml(path: Path) -> SentinelMetadata:
+    """Read the XML of a Sentinel-2 product; offsets are in it since baseline 04.00.
 
     Raises:
         DataError: If it cannot be read.
     """
     root = read_xml(path)
-    stored = {item.get("band_id"): as_number(item.text) for item in root.findall(".//{*}BOA_ADD_OFFSET")}
+    stored = {element.get("band_id"): as_number(element.text) for element in root.findall(".//{*}BOA_ADD_OFFSET")}
     offsets = {layer: stored.get(str(number)) for layer, number in _BAND_IDS.items()} if stored else None
     units = [root.findtext(f".//{{*}}{prefix}BOA_QUANTIFICATION_VALUE") for prefix in ("", "L2A_")]
     baseline = as_number(root.findtext(".//{*}PROCESSING_BASELINE"))
-    known = None if baseline is None or _NEW <= baseline < _OWN else dict.fromkeys(_BAND_IDS, 0.0)
-    return Radiometry(
+    without = None if baseline is None or _NEW <= baseline < _OWN else dict.fromkeys(_BAND_IDS, 0.0)
+    return SentinelMetadata(
         path=path,
         product=(root.findtext(".//{*}PRODUCT_URI") or "").strip() or None,
         level=_level(root.findtext(".//{*}PRODUCT_TYPE")),
-        acquired=as_time((root.findtext(".//{*}PRODUCT_START_TIME") or "").strip()),
+        acquired=parse_time((root.findtext(".//{*}PRODUCT_START_TIME") or "").strip()),
         cloud_cover=as_share(root.findtext(".//{*}Cloud_Coverage_Assessment"), percent=True),
         quantification=next((unit for unit in map(as_number, units) if unit), 10_000),
-        offsets=known if offsets is None else {name: value for name, value in offsets.items() if value is not None},
+        offsets=without if offsets is None else {layer: off for layer, off in offsets.items() if off is not None},
     )
 
 
-def sentinel_item(path: Path) -> Radiometry | None:
-    """What a STAC item says of a Sentinel-2 image; None where the file is no STAC item.
+def read_sentinel_item(path: Path) -> SentinelMetadata | None:
+    """Read the STAC item of a Sentinel-2 image; None where the file is no STAC item.
 
     Where the catalogue has put the offset into the pixels, there is none left: its flag for that is right where the
     offsets of its bands are not (Earth Search, collection sentinel-2-l2a).
@@ -185,26 +187,32 @@ def sentinel_item(path: Path) -> Radiometry | None:
     offsets = baseline_offsets(as_number(baseline)) or _asset_offsets(item.get("assets"))
     if properties.get("earthsearch:boa_offset_applied") is True:
         offsets = dict.fromkeys(_BAND_IDS, 0.0)
-    return Radiometry(
+    return SentinelMetadata(
         path=path,
         product=str(item.get("id", "")) or None,
         level=_level(properties.get("s2:product_type") or properties.get("product:type")),
-        acquired=as_time(str(properties.get("datetime") or "")),
+        acquired=parse_time(str(properties.get("datetime") or "")),
         cloud_cover=as_share(properties.get("eo:cloud_cover"), percent=True),
         offsets=offsets,
     )
 
 
 def baseline_offsets(baseline: float | None) -> dict[str, float] | None:
-    """Layer to what is added to its stored numbers since a processing baseline, such as 5.09; None where unknown."""
+    """Return each layer's offset in a processing baseline, as 5.09; None if unknown.
+
+    The offset is added to stored numbers.
+    """
     if baseline is None or baseline >= _OWN:
         return None
     return dict.fromkeys(_BAND_IDS, -1000.0 if baseline >= _NEW else 0.0)
 
 
 def _asset_offsets(assets: object) -> dict[str, float] | None:
-    """Layer to what is added to its stored numbers, where all assets with a scale and an offset agree on it."""
-    told = set()
+    """Return each layer's offset by the assets of a STAC item; None unless they agree.
+
+    An asset says it as reflectance; divided by the scale, it is in stored numbers.
+    """
+    offsets = set()
     for asset in assets.values() if isinstance(assets, dict) else ():
         fields = asset if isinstance(asset, dict) else {}
         bands = fields.get("raster:bands")
@@ -212,8 +220,8 @@ def _asset_offsets(assets: object) -> dict[str, float] | None:
         scale = as_number(band.get("scale", fields.get("raster:scale")))
         offset = as_number(band.get("offset", fields.get("raster:offset")))
         if scale and offset is not None:
-            told.add(round(offset / scale, 6))
-    return dict.fromkeys(_BAND_IDS, told.pop()) if len(told) == 1 else None
+            offsets.add(round(offset / scale, 6))
+    return dict.fromkeys(_BAND_IDS, offsets.pop()) if len(offsets) == 1 else None
 
 
 _BAND_IDS = {"blue": 1, "green": 2, "red": 3, "nir": 7, "swir1": 11, "swir2": 12}  # B8A is 8, which shifts the rest
@@ -223,18 +231,18 @@ _OWN = 99.0  # of products that users made themselves, with any version
 
 
 def _level(kind: object) -> str | None:
-    """The level in a type of product, such as S2MSI2A."""
+    """Return the level in a type of product, such as 2A in S2MSI2A; None without one."""
     return kind[-2:] if isinstance(kind, str) and kind.startswith("S2MSI") else None
 
 
 def properties_of(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The properties of a GeoJSON feature; none where it has none."""
+    """Return the properties of a GeoJSON feature; empty where it has none."""
     properties = item.get("properties")
     return properties if isinstance(properties, dict) else {}
 
 
 def as_number(stored: object) -> float | None:
-    """A finite number; None where it is not given or is none."""
+    """Return a text or number as a finite float; None where it is no such number."""
     if isinstance(stored, bool) or not isinstance(stored, str | int | float):
         return None
     try:
@@ -245,7 +253,10 @@ def as_number(stored: object) -> float | None:
 
 
 def as_share(stored: object, *, percent: bool = False) -> float | None:
-    """A share, 0..1, of a number that is one or counts in percent; None where it is not given, or can be neither."""
+    """Return a text or number, 0..1 or in percent, as a share 0..1; None if neither.
+
+    Unless it is known to be in ``percent``, numbers up to 1 are taken for shares.
+    """
     number = as_number(stored)
     if number is None or not 0 <= number <= _PERCENT:
         return None
@@ -255,29 +266,29 @@ def as_share(stored: object, *, percent: bool = False) -> float | None:
 _PERCENT = 100
 
 
-def check_facts(facts: Iterable[Facts], scene: str, image: RasterInfo) -> None:
-    """Metadata must be of the image's scene, and of its place.
+def check_metadata(metadata: Iterable[PlanetMetadata], scene: str, image: RasterInfo) -> None:
+    """Refuse metadata of another scene than the image's, or of other ground.
 
     Raises:
-        DataError: If they are not.
+        DataError: If they are.
     """
-    for one in facts:
-        if one.identifier is not None and not f"{one.identifier}_".lower().startswith(f"{scene.lower()}_"):
-            msg = f"{one.path.name} is of another scene, {one.identifier}; fetch the metadata of this one"
+    for record in metadata:
+        if record.identifier is not None and not f"{record.identifier}_".lower().startswith(f"{scene.lower()}_"):
+            msg = f"{record.path.name} is of another scene, {record.identifier}; fetch the metadata of this one"
             raise DataError(msg)
-        if one.footprint is not None and _lies_elsewhere(one.footprint, image.geobox):
-            msg = f"{one.path.name} describes another place than {image.path.name} covers; fetch both from one order"
+        if record.footprint is not None and _lies_elsewhere(record.footprint, image.geobox):
+            msg = f"{record.path.name} describes another place than {image.path.name} covers; fetch both from one order"
             raise DataError(msg)
 
 
-def about_clouds(facts: Iterable[Facts | Radiometry]) -> list[str]:
-    """A sentence on what the metadata say of clouds; none where they are silent."""
-    cover = next((one.cloud_cover for one in facts if one.cloud_cover is not None), None)
+def cloud_notes(metadata: Iterable[PlanetMetadata | SentinelMetadata]) -> list[str]:
+    """Return a list with a note on the cloud cover in the metadata, or none."""
+    cover = next((record.cloud_cover for record in metadata if record.cloud_cover is not None), None)
     return [] if cover is None else [f"its metadata tell {cover:.0%} cloud cover"]
 
 
 def _lies_elsewhere(footprint: npt.NDArray[np.float64], geobox: GeoBox) -> bool:
-    """Whether corners (n, 2) in degrees, longitude before latitude, are of another place than a grid.
+    """Return whether corners (n, 2: longitude, latitude) lie apart from a grid.
 
     The boxes around both are compared in the grid's own pixels, where no place is cut by the antimeridian.
     """
@@ -287,8 +298,11 @@ def _lies_elsewhere(footprint: npt.NDArray[np.float64], geobox: GeoBox) -> bool:
     return not (len(points) and (points.max(axis=0) >= 0).all() and (points.min(axis=0) <= size).all())
 
 
-def _as_corners(pairs: Iterable[list[str]]) -> npt.NDArray[np.float64] | None:
-    """Pairs of texts as corners (n, 2); None where there are none, or one is not a pair of numbers."""
+def _parse_corners(pairs: Iterable[list[str]]) -> npt.NDArray[np.float64] | None:
+    """Return pairs of texts as corners (n, 2).
+
+    None where there are no pairs, or one is not a pair of numbers.
+    """
     corners = [[as_number(text) for text in pair] for pair in pairs]
     if not corners or any(len(pair) != 2 or None in pair for pair in corners):
         return None

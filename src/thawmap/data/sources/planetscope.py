@@ -1,7 +1,8 @@
-"""PlanetScope scenes, as the Orders API and Explorer deliver them: found by Planet's names, in any folders.
+"""PlanetScope scenes as Planet delivers them, found by its names in any folders.
 
-A name is the id of the scene, then words: `20190709_042959_08_1057` `3B_AnalyticMS_SR_8b_harmonized_clip`. Words are
-taken as a set, because their order differs from one tool of Planet's to the next.
+The Orders API and Explorer deliver alike. A name is the id of the scene, then words: `20190709_042959_08_1057`
+`3B_AnalyticMS_SR_8b_harmonized_clip`. Words are taken as a set, because their order differs from one tool of Planet's
+to the next.
 """
 
 import re
@@ -17,9 +18,9 @@ from types import MappingProxyType
 from thawmap.config import PlanetScopeScenes
 from thawmap.data.raster.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Reading, Scene
-from thawmap.data.sources.finding import as_delivered, as_time, copied, in_delivery, usable_id
-from thawmap.data.sources.metadata import Facts, about_clouds, check_facts, planet_json, planet_xml
-from thawmap.data.sources.udm import masks_of
+from thawmap.data.sources.finding import copy_fault, finish_candidates, parse_time, searched_paths, usable_id
+from thawmap.data.sources.metadata import PlanetMetadata, check_metadata, cloud_notes, read_planet_json, read_planet_xml
+from thawmap.data.sources.udm import planet_masks
 from thawmap.errors import DataError
 from thawmap.files.listing import files_below, half_written
 
@@ -52,12 +53,12 @@ _BUNDLE = "order surface reflectance, bundle analytic_sr_udm2 or analytic_8b_sr_
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """A file that Planet delivered.
+    """A file that Planet delivered, by its name.
 
     Attributes:
         path: The file.
-        id: The scene that it is of.
-        words: What its name says besides, in small letters.
+        id: Id of its scene.
+        words: The other words of its name, in small letters.
         kind: image, udm2, udm, xml or json.
     """
 
@@ -68,17 +69,17 @@ class _File:
 
     @cached_property
     def cuts(self) -> frozenset[str]:
-        """What gave the image another grid than Planet's own."""
+        """Words of the tools that gave the image another grid than Planet's own."""
         return frozenset(word for word in self.words if _CUTS.fullmatch(word))
 
     @cached_property
     def product(self) -> frozenset[str]:
-        """What the image is, however it was cut."""
+        """Words of the image's product, without those of tools."""
         return frozenset(word for word in self.words if not _TOOLS.fullmatch(word)) - {"metadata"}
 
     @property
-    def surface(self) -> bool:
-        """Whether the image is surface reflectance."""
+    def is_surface(self) -> bool:
+        """True if the image is surface reflectance."""
         return "sr" in self.words
 
     @property
@@ -87,32 +88,32 @@ class _File:
         return _BANDS[8 if "8b" in self.words else 5 if "bgren" in self.words else 4]
 
     @property
-    def finished(self) -> bool:
-        """Whether its name is one of a file that is complete."""
+    def is_complete(self) -> bool:
+        """True if the name is one of a file that is written to its end."""
         return _NAME.fullmatch(self.path.name) is not None
 
     @property
     def rank(self) -> tuple[bool, bool, bool, int, bool, Path]:
-        """Images sort by what is best to read: see `open_scene`."""
+        """Key by which images sort, the best to read first; `open_scene` says why."""
         by_bands = (4, 8, 5).index(len(self.bands))
         words = self.words
-        return not self.surface, "harmonized" not in words, "toar" not in words, by_bands, bool(self.cuts), self.path
+        return not self.is_surface, "harmonized" not in words, "toar" not in words, by_bands, bool(self.cuts), self.path
 
     @property
     def refusal(self) -> str | None:
-        """Why the image cannot be read at all; None where it can."""
-        strange = sorted(self.product - _IMAGE)
-        fault = copied(self.path)
+        """Message on an image that cannot be read at all; None where it can be."""
+        unknown = sorted(self.product - _IMAGE)
+        fault = copy_fault(self.path)
         if fault is not None:
             return fault
-        if strange:
-            known = {
+        if unknown:
+            reasons = {
                 "1b": "is not orthorectified, and lies on no grid",
                 "dn": "holds raw numbers, which no coefficient makes reflectance",
                 "bandmath": "went through band math, so its bands are unknown",
             }
-            say = known.get(strange[0], f"has {strange[0]!r} in its name, which no image of Planet's has")
-            return f"{self.path.name} {say}; {_BUNDLE}"
+            reason = reasons.get(unknown[0], f"has {unknown[0]!r} in its name, which no image of Planet's has")
+            return f"{self.path.name} {reason}; {_BUNDLE}"
         if not self.product & {"analyticms", "bgrn", "bgren"}:
             return f"{self.path.name} has no near infrared band; {_BUNDLE}"
         return None
@@ -125,51 +126,62 @@ class _Delivery:
     files: tuple[_File, ...]
 
     def of_kind(self, kind: str) -> list[_File]:
-        """Files of a kind, in order of their names."""
+        """Return the files of a kind: image, udm2, udm, xml or json."""
         return [file for file in self.files if file.kind == kind]
 
     def beside(self, image: _File, kind: str) -> _File | None:
-        """The file of a kind that belongs to an image: cut like it, and near to it in the folders."""
+        """Return the file of a kind that belongs to an image; None where there is none.
+
+        Best cut like the image, then nearest to it in the folders.
+        """
         return min(
             self.of_kind(kind),
-            key=lambda file: (file.cuts != image.cuts, -_shared(file.path, image.path), file.path),
+            key=lambda file: (file.cuts != image.cuts, -_shared_folders(file.path, image.path), file.path),
             default=None,
         )
 
 
-def candidates(settings: PlanetScopeScenes, *, places: Sequence[Path] = ()) -> list[Candidate]:
-    """The scenes in the delivery, or at ``places`` instead, in order of their ids; no raster is opened.
+def candidates(settings: PlanetScopeScenes, *, paths: Sequence[Path] = ()) -> list[Candidate]:
+    """Find the scenes in the delivery of the settings, or at ``paths`` instead.
 
-    A place that is a file stands for its scene: of several images, the one that is named is read.
+    In order of their ids; no raster is opened. A path of a file stands for its scene: of several images, the one that
+    is named is read.
 
     Raises:
         ConfigError: If there is none, the folder does not exist, or the table of regions cannot be used.
     """
-    searched = in_delivery(settings, places)
-    folders, files = ([place for place in searched if place.is_file() == kind] for kind in (False, True))
-    return as_delivered([*_in_folders(folders), *_beside_named(files)], settings, searched=searched)
+    searched = searched_paths(settings, paths)
+    folders, files = ([path for path in searched if path.is_file() == is_file] for is_file in (False, True))
+    by_id = _by_id(filter(None, map(_parse, files_below(folders))))
+    below = [_candidate(delivery) for same_id in by_id.values() for delivery in _deliveries(same_id)]
+    return finish_candidates([*below, *_beside_named(files)], settings, searched=searched)
 
 
 def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:
-    """The scene with its bands, masks and metadata; only headers are read.
+    """Return a candidate as a scene with its bands, masks and metadata.
 
-    The best of several images is taken: surface reflectance before top-of-atmosphere, then harmonized, then 4 bands
-    before 8 (the four that are wanted are in both, and every generation of satellites has them), then uncut. Its time
-    is the metadata's, else the id's; the id of an ortho tile tells a date only, for which 00:00 UTC stands: noted.
+    Only headers are read. The best of several images is taken: surface reflectance before top-of-atmosphere, then
+    harmonized, then 4 bands before 8 (the four that are wanted are in both, and every generation of satellites has
+    them), then uncut. Its time is the metadata's, else the id's; the id of an ortho tile tells a date only, for which
+    00:00 UTC stands: noted.
 
     Raises:
         DataError: If no image can be used, the image lies on another grid than its mask, metadata are of another
             scene, or a file is damaged or still being written.
     """
     delivery = _Delivery(files=tuple(filter(None, map(_parse, candidate.files.values()))))
-    image, about_image = _best_image(delivery, settings)
-    files = {"image": image.path, **_beside(image, delivery)}
-    _check_whole([*files.values(), *(file.path for file in delivery.files if not file.finished)])
+    image, image_notes = _best_image(delivery, settings)
+    files = {"image": image.path, **_files_beside(image, delivery)}
+    for path in [*files.values(), *(file.path for file in delivery.files if not file.is_complete)]:
+        fault = half_written(path)
+        if fault is not None:
+            raise DataError(fault)
     info = raster_info(image.path)
-    facts = [read(files[kind]) for kind, read in (("json", planet_json), ("xml", planet_xml)) if kind in files]
-    check_facts(facts, candidate.id, info)
-    masks, about_masks = masks_of(files, info, settings.unusable)
-    acquired, about_time = _acquired(facts, candidate.id)
+    readers = (("json", read_planet_json), ("xml", read_planet_xml))
+    metadata = [read(files[kind]) for kind, read in readers if kind in files]
+    check_metadata(metadata, candidate.id, info)
+    masks, mask_notes = planet_masks(files, info, settings.unusable)
+    acquired, time_notes = _acquired(metadata, candidate.id)
     return Scene(
         id=candidate.id,
         sensor=settings.kind,
@@ -177,14 +189,14 @@ def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:
         files=files,
         acquired=acquired,
         region=candidate.region,
-        readings=_readings(image, info, facts),
+        readings=_readings(image, info, metadata),
         masks=masks,
-        notes=(*about_image, *about_masks, *about_time, *about_clouds(facts)),
+        notes=(*image_notes, *mask_notes, *time_notes, *cloud_notes(metadata)),
     )
 
 
 def _parse(path: Path) -> _File | None:
-    """What a file's name says; None where Planet delivers none like it, or none that is of use here."""
+    """Return a file by what its name says; None for files that are of no use here."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         match = _NAME.fullmatch(path.stem)  # as `.tif.part`
@@ -202,14 +214,8 @@ def _parse(path: Path) -> _File | None:
     return file if kind == "image" or file.product <= _OF_KIND[kind] else None
 
 
-def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
-    """The scenes at or below folders."""
-    for files in _by_id(filter(None, map(_parse, files_below(folders)))).values():
-        yield from map(_candidate, _deliveries(files))
-
-
 def _by_id(files: Iterable[_File]) -> Mapping[str, list[_File]]:
-    """Scene to its files."""
+    """Return a mapping of ids of scenes to their files."""
     scenes = defaultdict[str, list[_File]](list)
     for file in files:
         scenes[file.id].append(file)
@@ -217,7 +223,7 @@ def _by_id(files: Iterable[_File]) -> Mapping[str, list[_File]]:
 
 
 def _beside_named(named: Sequence[Path]) -> Iterator[Candidate]:
-    """The scenes of files that a user named, with what lies in the same folders."""
+    """Yield the candidates of named files, with what else lies in their folders."""
     wanted = defaultdict[Path, dict[str, set[Path]]](lambda: defaultdict(set))
     for path in named:
         file = _parse(path)
@@ -225,22 +231,23 @@ def _beside_named(named: Sequence[Path]) -> Iterator[Candidate]:
             wanted[path.parent][file.id].add(path)
         elif path.suffix.lower() in {".tif", ".tiff"}:
             fault = f"{path.name} is not named as Planet names images, so its scene is unknown; keep Planet's names"
-            yield Candidate(name=path.stem, place=path, id=usable_id(path.stem), fault=fault)
+            yield Candidate(name=path.stem, path=path, id=usable_id(path.stem), fault=fault)
     for folder, scenes in wanted.items():
-        there = _by_id(filter(None, map(_parse, sorted(folder.iterdir()))))
+        in_folder = _by_id(filter(None, map(_parse, sorted(folder.iterdir()))))
         for id_, named_files in scenes.items():
-            files = there[id_]
+            files = in_folder[id_]
             images = {file.path for file in files if file.kind == "image"}
-            aside = images - named_files if images & named_files else frozenset()
-            yield _candidate([file for file in files if file.path not in aside])
+            # a named image is read and not its neighbours; a named mask or XML stands for all images beside it
+            ignored = images - named_files if images & named_files else frozenset()
+            yield _candidate([file for file in files if file.path not in ignored])
 
 
 def _candidate(files: Sequence[_File]) -> Candidate:
-    """A scene, from the files of one delivery."""
+    """Return the candidate of the files of one delivery."""
     first = min(files, key=lambda file: (file.kind != "image", file.path))
     return Candidate(
         name=first.id,
-        place=first.path,
+        path=first.path,
         id=first.id,
         acquired=_time_of_id(first.id),
         files={str(file.path): file.path for file in files},
@@ -248,43 +255,51 @@ def _candidate(files: Sequence[_File]) -> Candidate:
 
 
 def _deliveries(files: Sequence[_File]) -> Iterator[list[_File]]:
-    """The files of one scene, together; apart where folders hold the same image, as after two orders."""
+    """Yield the files of one scene, together or as several deliveries.
+
+    They are apart where folders hold the same image, as after two orders: each file then belongs to the nearest such
+    folder.
+    """
     folders = defaultdict[frozenset[str], set[Path]](set)
     for file in files:
         if file.kind == "image":
             folders[file.product | file.words & {"harmonized", "toar"}].add(file.path.parent)
-    repeated = sorted(set().union(*(places for places in folders.values() if len(places) > 1)))
+    repeated = sorted(set().union(*(parents for parents in folders.values() if len(parents) > 1)))
     if not repeated:
         yield list(files)
         return
-    parts = defaultdict[Path, list[_File]](list)
+    deliveries = defaultdict[Path, list[_File]](list)
     for file in files:
-        parts[max(repeated, key=lambda folder: _shared(folder, file.path))].append(file)
-    yield from parts.values()
+        deliveries[max(repeated, key=lambda folder: _shared_folders(folder, file.path))].append(file)
+    yield from deliveries.values()
 
 
-def _shared(one: Path, other: Path) -> int:
-    """Number of folders that two paths have in common."""
-    pairs = zip(one.parts, other.parts, strict=False)
+def _shared_folders(first: Path, second: Path) -> int:
+    """Count the folders that two paths have in common, from the root on."""
+    pairs = zip(first.parts, second.parts, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _best_image(delivery: _Delivery, settings: PlanetScopeScenes) -> tuple[_File, list[str]]:
-    """The image to read, and what to say of the choice."""
+    """Return the best image to read, and notes on the choice.
+
+    Raises:
+        DataError: If there is no image, or none can be used.
+    """
     images = sorted(delivery.of_kind("image"), key=lambda file: file.rank)
     best = next((image for image in images if image.refusal is None), None)
     if best is None:
-        raise DataError(images[0].refusal if images else _without_image(delivery.files[0].path))
-    if not best.surface and not settings.top_of_atmosphere:
+        raise DataError(images[0].refusal if images else _no_image_fault(delivery.files[0].path))
+    if not best.is_surface and not settings.top_of_atmosphere:
         msg = f"{best.path.name} is top-of-atmosphere; {_BUNDLE}, or allow it with 'scenes.top_of_atmosphere: true'"
         raise DataError(msg)
-    aside = ", ".join(image.path.name for image in images if image is not best)
-    notes = [f"{best.path.name} is read, and left aside: {aside}"] if aside else []
-    return best, notes if best.surface else [*notes, "its reflectance is top-of-atmosphere"]
+    others = ", ".join(image.path.name for image in images if image is not best)
+    notes = [f"{best.path.name} is read, and left aside: {others}"] if others else []
+    return best, notes if best.is_surface else [*notes, "its reflectance is top-of-atmosphere"]
 
 
-def _without_image(path: Path) -> str | None:
-    """What to say of a scene of which only a mask or metadata are there."""
+def _no_image_fault(path: Path) -> str | None:
+    """Return a message on a scene of which only a mask or metadata are there."""
     rasters = [file for file in sorted(path.parent.iterdir()) if file.suffix.lower() in {".tif", ".tiff"}]
     composite = next((file for file in rasters if "composite" in file.stem.lower()), None)
     if composite is not None:
@@ -295,31 +310,30 @@ def _without_image(path: Path) -> str | None:
     return f"there is {path.name}, and no image that belongs to it; fetch it, or {_BUNDLE}"
 
 
-def _beside(image: _File, delivery: _Delivery) -> dict[str, Path]:
-    """The mask and the metadata that belong to an image."""
-    found = {kind: delivery.beside(image, kind) for kind in _OF_KIND}
-    if not image.surface and "toar" not in image.words:
-        alike = [file for file in delivery.of_kind("xml") if file.product == image.product]
-        found["xml"] = _Delivery(files=tuple(alike)).beside(image, "xml")
-        if found["xml"] is None:
+def _files_beside(image: _File, delivery: _Delivery) -> dict[str, Path]:
+    """Return kind to file of the mask and the metadata that belong to an image.
+
+    Raises:
+        DataError: If the image needs an XML and has none.
+    """
+    files = {kind: delivery.beside(image, kind) for kind in _OF_KIND}
+    if not image.is_surface and "toar" not in image.words:
+        # top-of-atmosphere coefficients are those of one product, not of every image of the scene
+        same_product = [file for file in delivery.of_kind("xml") if file.product == image.product]
+        files["xml"] = _Delivery(files=tuple(same_product)).beside(image, "xml")
+        if files["xml"] is None:
             msg = f"{image.path.name} has no XML of its own, whose coefficients make it reflectance; fetch the XML"
             raise DataError(msg)
-    if found["udm2"] is not None:
-        del found["udm"]
-    return {kind: file.path for kind, file in found.items() if file is not None}
+    if files["udm2"] is not None:
+        del files["udm"]
+    return {kind: file.path for kind, file in files.items() if file is not None}
 
 
-def _check_whole(files: Iterable[Path]) -> None:
-    for fault in map(half_written, files):
-        if fault is not None:
-            raise DataError(fault)
-
-
-def _acquired(facts: Iterable[Facts], scene: str) -> tuple[datetime | None, list[str]]:
-    """When the image was taken, and what to say of it."""
-    told = next((one.acquired for one in facts if one.acquired is not None), None)
-    if told is not None:
-        return told, []
+def _acquired(metadata: Iterable[PlanetMetadata], scene: str) -> tuple[datetime | None, list[str]]:
+    """Return the time of an image, UTC, and notes; None where nothing tells it."""
+    acquired = next((record.acquired for record in metadata if record.acquired is not None), None)
+    if acquired is not None:
+        return acquired, []
     time = _time_of_id(scene)
     if time is None:
         return None, ["nothing tells when it was taken"]
@@ -327,17 +341,26 @@ def _acquired(facts: Iterable[Facts], scene: str) -> tuple[datetime | None, list
 
 
 def _time_of_id(scene: str) -> datetime | None:
-    """The time, UTC, that an id tells; midnight where it tells a date; None where that is no date."""
-    return as_time(scene.split("_")[2] if "-" in scene else f"{scene[:8]}T{scene[9:15]}")
+    """Return the time, UTC, in a scene's id; None where that is no date.
+
+    Midnight where the id has a date only.
+    """
+    return parse_time(scene.split("_")[2] if "-" in scene else f"{scene[:8]}T{scene[9:15]}")
 
 
-def _readings(image: _File, info: RasterInfo, facts: Iterable[Facts]) -> dict[str, Reading]:
-    """Where the four bands lie, and how their numbers become reflectance; 0 is missing in all of Planet's products."""
+def _readings(image: _File, info: RasterInfo, metadata: Iterable[PlanetMetadata]) -> dict[str, Reading]:
+    """Return layer to reading of the four bands, as reflectance.
+
+    0 is missing in all of Planet's products.
+
+    Raises:
+        DataError: If the file lacks a band, or its XML a coefficient.
+    """
     numbers = _band_numbers(image, info)
-    if image.surface or "toar" in image.words:
+    if image.is_surface or "toar" in image.words:
         scales: Mapping[int, float] = dict.fromkeys(numbers.values(), _SURFACE_SCALE)
     else:
-        scales = next((one.coefficients for one in facts if one.coefficients), {})
+        scales = next((record.coefficients for record in metadata if record.coefficients), {})
     absent = sorted(name for name, number in numbers.items() if not scales.get(number, 0) > 0)
     if absent:
         msg = f"the XML of {image.path.name} has no reflectance coefficient of {absent[0]}; fetch the XML again"
@@ -348,15 +371,18 @@ def _readings(image: _File, info: RasterInfo, facts: Iterable[Facts]) -> dict[st
 
 
 def _band_numbers(image: _File, info: RasterInfo) -> dict[str, int]:
-    """Name of each wanted band to its number, from 1: as the file describes them, else as the product has them."""
-    told = tuple(name.lower() for name in info.descriptions)
-    if not set(told) & set(_FOUR):
+    """Return layer to number of the four bands, from 1.
+
+    As the file describes its bands, else in the order of the product.
+    """
+    names = tuple(name.lower() for name in info.descriptions)
+    if not set(names) & set(_FOUR):
         if info.count != len(image.bands):
             msg = f"{image.path.name} has {info.count} bands, and its name means {len(image.bands)}; fetch it again"
             raise DataError(msg)
-        told = image.bands
-    absent = [name for name in _FOUR if name not in told]
+        names = image.bands
+    absent = [name for name in _FOUR if name not in names]
     if absent:
-        msg = f"{image.path.name} calls its bands {', '.join(told)}, and none {absent[0]}; fetch it again"
+        msg = f"{image.path.name} calls its bands {', '.join(names)}, and none {absent[0]}; fetch it again"
         raise DataError(msg)
-    return {name: told.index(name) + 1 for name in _FOUR}
+    return {name: names.index(name) + 1 for name in _FOUR}

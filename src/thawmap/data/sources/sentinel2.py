@@ -1,4 +1,4 @@
-"""Sentinel-2 Level-2A scenes: SAFE folders as they are downloaded, and folders with one file for each band."""
+"""Sentinel-2 Level-2A scenes: SAFE folders, and folders with a file for each band."""
 
 import re
 from collections import Counter, defaultdict
@@ -11,8 +11,21 @@ from types import MappingProxyType
 from thawmap.config import Sentinel2Scenes
 from thawmap.data.raster.io import RasterInfo, raster_info
 from thawmap.data.sources.base import Candidate, Mask, Reading, Scene
-from thawmap.data.sources.finding import as_delivered, as_time, copied, in_delivery, misnamed, usable_id
-from thawmap.data.sources.metadata import Radiometry, about_clouds, baseline_offsets, sentinel_item, sentinel_xml
+from thawmap.data.sources.finding import (
+    copy_fault,
+    finish_candidates,
+    name_fault,
+    parse_time,
+    searched_paths,
+    usable_id,
+)
+from thawmap.data.sources.metadata import (
+    SentinelMetadata,
+    baseline_offsets,
+    cloud_notes,
+    read_sentinel_item,
+    read_sentinel_xml,
+)
 from thawmap.errors import DataError
 from thawmap.files.listing import files_below, half_written
 
@@ -25,7 +38,7 @@ _LAYERS = MappingProxyType({
     "b12": "swir2", "swir22": "swir2", "swir2": "swir2",
     "scl": "scl",
 })  # fmt: skip
-"""What files are called, after ESA's bands or STAC's common names, to what they hold."""
+"""Names of files, after ESA's bands or STAC's common names, to layers."""
 
 _NEEDED = MappingProxyType({"blue": "B02", "green": "B03", "red": "B04", "nir": "B08"})
 _BAND = re.compile(rf"(?:(?P<prefix>.+)[_.-])?(?P<band>{'|'.join(_LAYERS)})(?:_(?P<metres>[126]0)m)?", re.IGNORECASE)
@@ -51,10 +64,10 @@ class _Image:
 
     Attributes:
         path: The file.
-        layer: What it holds.
-        metres: Its resolution, where its name or folder tells it; else that of the bands needed.
+        layer: The layer that it holds, or scl.
+        metres: Its resolution, as its name or folder says; else that of ESA's band.
         folder: The folder of its scene: the granule of a SAFE, else the one with the bands.
-        prefix: What its name says before the band.
+        prefix: The name before the band.
     """
 
     path: Path
@@ -65,59 +78,62 @@ class _Image:
 
     @property
     def scene(self) -> tuple[Path, str]:
-        """What it has in common with the other bands of its scene."""
+        """Key that all bands of a scene share: folder and, outside of a SAFE, prefix."""
         return self.folder, "" if _product(self.folder) else self.prefix.lower()
 
 
-def candidates(settings: Sentinel2Scenes, *, places: Sequence[Path] = ()) -> list[Candidate]:
-    """The scenes in the delivery, or at ``places`` instead, in order of their ids; no raster is opened.
+def candidates(settings: Sentinel2Scenes, *, paths: Sequence[Path] = ()) -> list[Candidate]:
+    """Find the scenes in the delivery of the settings, or at ``paths`` instead.
 
-    The id is the name of the SAFE; of other scenes what stands before the band in the names of their files, where
-    that tells a date or where several scenes lie in the folder; else the folder's name.
+    In order of their ids; no raster is opened. The id is the name of the SAFE; of other scenes what stands before the
+    band in the names of their files, where that tells a date or where several scenes lie in the folder; else the
+    folder's name.
 
     Raises:
         ConfigError: If there is none, the folder does not exist, or the table of regions cannot be used.
     """
-    searched = in_delivery(settings, places)
-    folders, files = ([place for place in searched if place.is_file() == kind] for kind in (False, True))
-    found = [*_in_folders(folders), *_of_files(files)]
-    return as_delivered({one.place: one for one in found}.values(), settings, searched=searched)
+    searched = searched_paths(settings, paths)
+    folders, files = ([path for path in searched if path.is_file() == is_file] for is_file in (False, True))
+    by_path = {candidate.path: candidate for candidate in (*_in_folders(folders), *_of_files(files))}
+    return finish_candidates(by_path.values(), settings, searched=searched)
 
 
 def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
-    """The scene on the grid of its blue band, with its bands, classes and metadata; only headers are read.
+    """Return a candidate as a scene on the grid of its blue band.
+
+    It has the bands, masks by the scene classification, and metadata; only headers are read.
 
     Raises:
-        DataError: If a band is missing, damaged, still being written, or covers another place than the others; if
+        DataError: If a band is missing, damaged, still being written, or lies apart from the others; if
             the product is Level-1C, or nothing tells its offset.
     """
-    found = sorted(filter(None, map(_parse, candidate.files.values())), key=lambda one: (-one.metres, one.path))
-    images = {one.layer: one for one in found}  # the finest of each, because it comes last
-    _check_complete(images, found)
-    files = {layer: image.path for layer, image in images.items()}
-    facts = _metadata(candidate)
-    names = [candidate.id, images["blue"].prefix, images["blue"].folder.absolute().name]
-    _check_product(facts, images["blue"])
+    images = sorted(filter(None, map(_parse, candidate.files.values())), key=lambda image: (-image.metres, image.path))
+    finest = {image.layer: image for image in images}  # which comes last
+    _check_complete(finest, images)
+    files = {layer: image.path for layer, image in finest.items()}
+    metadata = _read_metadata(candidate)
+    names = [candidate.id, finest["blue"].prefix, finest["blue"].folder.absolute().name]
+    _check_product(metadata, finest["blue"])
     infos = {layer: raster_info(path) for layer, path in files.items()}
-    _check_places(infos)
-    readings, about_offset = _readings(files, facts, names, settings)
-    acquired, about_time = _acquired(facts, names)
-    masks, about_masks = _masks(files, settings)
+    _check_grids(infos)
+    readings, offset_notes = _readings(files, metadata, names, settings)
+    acquired, time_notes = _acquired(metadata, names)
+    masks, mask_notes = _masks(files, settings)
     return Scene(
         id=candidate.id,
         sensor=settings.kind,
         geobox=infos["blue"].geobox,
-        files={**files, **{one.path.name: one.path for one in facts}},
+        files={**files, **{record.path.name: record.path for record in metadata}},
         acquired=acquired,
         region=candidate.region,
         readings=readings,
         masks=masks,
-        notes=(*about_masks, *about_offset, *about_time, *about_clouds(facts)),
+        notes=(*mask_notes, *offset_notes, *time_notes, *cloud_notes(metadata)),
     )
 
 
 def _parse(path: Path) -> _Image | None:
-    """What a file's name and folder say; None where it is no band that is of use here."""
+    """Return a file as a band by its name and folder; None for files of no use here."""
     name = path
     if path.suffix.lower() not in _RASTERS:
         name = path.with_suffix("")  # as `.jp2.part`
@@ -127,23 +143,26 @@ def _parse(path: Path) -> _Image | None:
     if name is not path and half_written(path) is None:
         return None
     folder = path.parent
-    told = _METRES.fullmatch(folder.name)
-    if told is not None:
+    resolution = _METRES.fullmatch(folder.name)
+    if resolution is not None:
         folder = folder.parent
     if folder.name.upper() == "IMG_DATA":
         folder = folder.parent
     layer = _LAYERS[match["band"].lower()]
-    metres = match["metres"] or (told and told[1]) or (10 if layer in _NEEDED else 20)
+    metres = match["metres"] or (resolution and resolution[1]) or (10 if layer in _NEEDED else 20)
     return _Image(path=path, layer=layer, metres=int(metres), folder=folder, prefix=match["prefix"] or "")
 
 
 def _product(granule: Path) -> Path | None:
-    """The SAFE folder that a granule lies in, whatever its name ends in now; None for other folders."""
+    """Return the SAFE folder of a granule, whatever its name; None for other folders."""
     return granule.parent.parent if granule.parent.name.upper() == "GRANULE" else None
 
 
 def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
-    """The scenes at or below folders, and what was to be one: products without bands, or still packed."""
+    """Yield the candidates in folders and below them.
+
+    At fault are products without bands, and those that are still packed.
+    """
     scenes = defaultdict[tuple[Path, str], list[_Image]](list)
     products = set[Path]()
     for path in files_below(folders):
@@ -153,51 +172,62 @@ def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
         products.update(folder for folder in path.parents if folder.suffix.upper() == ".SAFE")
         if path.suffix.lower() == ".zip" and "_MSIL2A_" in path.name.upper():
             fault = f"{path.name} is packed; unpack it"
-            yield Candidate(name=path.stem, place=path, id=usable_id(path.stem), fault=fault)
-    together = Counter(_product(folder) or folder for folder, _ in scenes)
-    beside = {folder: _side_files(folder) for folder in together}
+            yield Candidate(name=path.stem, path=path, id=usable_id(path.stem), fault=fault)
+    scenes_in = Counter(_product(folder) or folder for folder, _ in scenes)
+    beside = {folder: _metadata_files(folder) for folder in scenes_in}
     for (granule, _), images in scenes.items():
         folder = _product(granule) or granule
-        yield _candidate(images, beside[folder], alone=together[folder] == 1)
-    for product in products.difference(together, *(folder.parents for folder in together)):
+        yield _candidate(images, beside[folder], alone=scenes_in[folder] == 1)
+    for product in products.difference(scenes_in, *(folder.parents for folder in scenes_in)):
         fault = f"{product.name} has no bands in GRANULE/*/IMG_DATA; wait for it, or fetch it again"
-        yield Candidate(name=product.stem, place=product, id=usable_id(product.stem), fault=fault)
+        yield Candidate(name=product.stem, path=product, id=usable_id(product.stem), fault=fault)
 
 
 def _of_files(named: Sequence[Path]) -> Iterator[Candidate]:
-    """The scenes of files that a user named: bands, or metadata in the folder of their scene."""
+    """Yield the candidates of named files: bands, or metadata in a scene's folder."""
     folders = set[Path]()
     for path in named:
         image = _parse(path)
         if image is None and path.suffix.lower() in _RASTERS:
             fault = f"{path.name} is not named after a band, such as B02; read other files with 'scenes.kind: rasters'"
-            yield Candidate(name=path.stem, place=path, id=usable_id(path.stem), fault=fault)
+            yield Candidate(name=path.stem, path=path, id=usable_id(path.stem), fault=fault)
         else:
             folders.add(path.parent if image is None else image.folder)
     wanted = set(named)
-    for one in _in_folders(sorted(folders)):
-        if not wanted.isdisjoint(one.files.values()):
-            yield one
+    for candidate in _in_folders(sorted(folders)):
+        if not wanted.isdisjoint(candidate.files.values()):
+            yield candidate
 
 
 def _candidate(images: Sequence[_Image], beside: Sequence[Path], *, alone: bool) -> Candidate:
-    """A scene from its bands and the metadata beside them; ``alone`` where its folder, or SAFE, has no other."""
+    """Return the candidate of a scene's bands and the metadata beside them.
+
+    ``alone`` is True where its folder, or SAFE, has no other scene.
+    """
     first = min(images, key=lambda image: image.path)
     product = _product(first.folder)
-    own = re.search(r"\d{8}", first.prefix) is not None or (first.prefix and not alone)
+    # a prefix names its scene where it tells a date, or where there are other scenes in the folder
+    named_by_prefix = re.search(r"\d{8}", first.prefix) is not None or (first.prefix and not alone)
     if product is None:
-        name, place = (first.prefix, first.path) if own else (first.folder.absolute().name, first.folder)
+        name, scene_path = (
+            (first.prefix, first.path) if named_by_prefix else (first.folder.absolute().name, first.folder)
+        )
     else:
         name = (product.stem if product.suffix.upper() == ".SAFE" else product.name) if alone else first.folder.name
-        place = product if alone else first.folder
-    beside = [path for path in beside if alone or _alike(path.stem, first.prefix)]
-    named = {name, first.prefix, first.folder.name}
-    fault = misnamed(place, name)
-    if any(map(_LEVEL_1.search, named)) or any(path.name.upper() == "MTD_MSIL1C.XML" for path in beside):
+        scene_path = product if alone else first.folder
+    if not alone:  # of the metadata in the folder, those named like the bands are this scene's
+        begin_alike = (
+            path for path in beside if path.stem.startswith(first.prefix) or first.prefix.startswith(path.stem)
+        )
+        beside = [path for path in begin_alike if first.prefix]
+    fault = name_fault(scene_path, name)
+    if any(map(_LEVEL_1.search, (name, first.prefix, first.folder.name))) or any(
+        path.name.upper() == "MTD_MSIL1C.XML" for path in beside
+    ):
         fault = f"{name} is Level-1C, top-of-atmosphere; fetch its Level-2A, or make it with Sen2Cor"
     return Candidate(
         name=name,
-        place=place,
+        path=scene_path,
         id=usable_id(name),
         acquired=_time_of([name, first.prefix]),
         files={str(path): path for path in (*(image.path for image in images), *beside)},
@@ -205,39 +235,37 @@ def _candidate(images: Sequence[_Image], beside: Sequence[Path], *, alone: bool)
     )
 
 
-def _side_files(folder: Path) -> list[Path]:
-    """The files of metadata in a folder: the product's XML, and JSON."""
+def _metadata_files(folder: Path) -> list[Path]:
+    """List the files of metadata in a folder: the product's XML, and any JSON."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".xml", ".json"})
     return [path for path in paths if path.suffix.lower() == ".json" or re.search("MTD_(MSI|SAF)L", path.name.upper())]
 
 
-def _alike(one: str, other: str) -> bool:
-    """Whether one of two names begins with the other."""
-    return bool(one and other) and (one.startswith(other) or other.startswith(one))
+def _check_complete(finest: Mapping[str, _Image], images: Sequence[_Image]) -> None:
+    """Refuse a scene that lacks a needed band, or of which an image is not whole.
 
-
-def _check_complete(images: Mapping[str, _Image], found: Sequence[_Image]) -> None:
-    """Every band that is needed must be there, and whole."""
-    for image in found:
+    ``finest`` is layer to the image that is read, one of ``images``.
+    """
+    for image in images:
         fault = half_written(image.path) or _cut_short(image.path)
         if fault is not None:
             raise DataError(fault)
-    absent = [f"{layer} ({band})" for layer, band in _NEEDED.items() if layer not in images]
+    absent = [f"{layer} ({band})" for layer, band in _NEEDED.items() if layer not in finest]
     if absent:
-        copies = (copied(path) for image in found for path in sorted(image.path.parent.iterdir()))
+        copies = (copy_fault(path) for image in images for path in sorted(image.path.parent.iterdir()))
         fault = next((fault for fault in copies if fault is not None), None)
         if fault is not None:
             raise DataError(fault)
-        there = ", ".join(sorted(image.path.name for image in images.values()))
-        msg = f"it has no band {absent[0]}, only {there}; wait for it, or fetch it"
+        names = ", ".join(sorted(image.path.name for image in finest.values()))
+        msg = f"it has no band {absent[0]}, only {names}; wait for it, or fetch it"
         raise DataError(msg)
 
 
 def _cut_short(path: Path) -> str | None:
-    """Why a JPEG 2000 file lacks its end, which GDAL fills with noise and reads on; None where it does not.
+    """Return a message on a JPEG 2000 file that lacks its end; None for whole files.
 
-    Source: ISO/IEC 15444-1, annex I: a chain of boxes, each with its length; 0 is the last one's, whose codestream
-    ends in a mark of its own.
+    GDAL would fill the end with noise and read on. Source: ISO/IEC 15444-1, annex I: a chain of boxes, each with its
+    length; 0 is the last one's, whose codestream ends in a mark of its own.
     """
     if path.suffix.lower() != ".jp2":
         return None
@@ -254,8 +282,8 @@ def _cut_short(path: Path) -> str | None:
     return None if start == size and ends else f"{path.name} is cut short; fetch it again"
 
 
-def _metadata(candidate: Candidate) -> list[Radiometry]:
-    """What its files of metadata say, the most certain first.
+def _read_metadata(candidate: Candidate) -> list[SentinelMetadata]:
+    """Read the files of metadata of a candidate, and return the most certain first.
 
     A SAFE has its own numbers, as its XML says. Bands by themselves may have been changed, which only a STAC item of
     the same catalogue knows.
@@ -265,45 +293,54 @@ def _metadata(candidate: Candidate) -> list[Radiometry]:
         fault = half_written(path)
         if fault is not None:
             raise DataError(fault)
-    told = [sentinel_xml(path) if path.suffix.lower() == ".xml" else sentinel_item(path) for path in paths]
-    facts = [one for one in told if one is not None]
+    metadata = [
+        read_sentinel_xml(path) if path.suffix.lower() == ".xml" else read_sentinel_item(path) for path in paths
+    ]
     in_safe = any(_product(image.folder) for image in filter(None, map(_parse, candidate.files.values())))
-    return sorted(facts, key=lambda one: (one.path.suffix.lower() == ".xml") != in_safe)
+    records = [record for record in metadata if record is not None]
+    return sorted(records, key=lambda record: (record.path.suffix.lower() == ".xml") != in_safe)
 
 
-def _check_product(facts: Iterable[Radiometry], image: _Image) -> None:
-    """Metadata must be of Level-2A, and of the tile and time that the names of the bands tell."""
+def _check_product(metadata: Iterable[SentinelMetadata], image: _Image) -> None:
+    """Refuse metadata of another level than 2A, or of another scene than an image.
+
+    Tile and time in the names of bands tell the scene.
+    """
     own = _TILE_AND_TIME.search(image.prefix)
-    for one in facts:
-        if one.level is not None and not one.level.startswith("2"):
-            msg = f"{one.path.name} says Level-{one.level}; fetch Level-2A, or make it with Sen2Cor"
+    for record in metadata:
+        if record.level is not None and not record.level.startswith("2"):
+            msg = f"{record.path.name} says Level-{record.level}; fetch Level-2A, or make it with Sen2Cor"
             raise DataError(msg)
-        product = one.product or ""
-        alike = own is not None and all(part.upper() in product.upper() for part in own.groups())
-        if own is not None and _SENSED.search(product) and not alike:
-            msg = f"{one.path.name} is of another scene, {product}; fetch the metadata of this one"
+        product = record.product or ""
+        is_same = own is not None and all(text.upper() in product.upper() for text in own.groups())
+        if own is not None and _SENSED.search(product) and not is_same:
+            msg = f"{record.path.name} is of another scene, {product}; fetch the metadata of this one"
             raise DataError(msg)
 
 
-def _check_places(infos: Mapping[str, RasterInfo]) -> None:
-    """All files must cover the same place, to a pixel of the coarser one, and hold one band."""
+def _check_grids(infos: Mapping[str, RasterInfo]) -> None:
+    """Refuse files of several bands, or that cover other ground than the blue band.
+
+    They may differ by a pixel of the coarser of both.
+    """
     blue = infos["blue"]
     for info in infos.values():
         if info.count != 1:
             msg = f"{info.path.name} has {info.count} bands, and its name means one; read it with 'kind: rasters'"
             raise DataError(msg)
-        pixel = max(abs(size) for one in (blue, info) for size in (one.geobox.resolution.x, one.geobox.resolution.y))
-        boxes = [one.geobox.extent.boundingbox for one in (blue, info)]
-        apart = max(abs(ours - theirs) for ours, theirs in zip(*boxes, strict=True))
+        geoboxes = (blue.geobox, info.geobox)
+        pixel = max(abs(size) for geobox in geoboxes for size in (geobox.resolution.x, geobox.resolution.y))
+        boxes = [geobox.extent.boundingbox for geobox in geoboxes]
+        apart = max(abs(first - second) for first, second in zip(*boxes, strict=True))
         if info.geobox.crs != blue.geobox.crs or apart > pixel:
             msg = f"{info.path.name} covers another place than {blue.path.name}; fetch all bands of one scene"
             raise DataError(msg)
 
 
 def _readings(
-    files: Mapping[str, Path], facts: Sequence[Radiometry], names: Iterable[str], settings: Sentinel2Scenes
+    files: Mapping[str, Path], metadata: Sequence[SentinelMetadata], names: Iterable[str], settings: Sentinel2Scenes
 ) -> tuple[dict[str, Reading], list[str]]:
-    """How the stored numbers of each band become reflectance, and what to say of it; 0 is missing.
+    """Return layer to reading of each band, as reflectance, and notes; 0 is missing.
 
     The offset is the setting's, else the metadata's, else what the processing baseline in a name means. A date does
     not tell it: older images have been processed again.
@@ -312,12 +349,13 @@ def _readings(
         DataError: If nothing tells the offset.
     """
     layers = [layer for layer in files if layer != "scl"]
-    by_name = [baseline_offsets(float(f"{found[1]}.{found[2]}")) for found in map(_BASELINE.search, names) if found]
-    told = next((one for one in (*(one.offsets for one in facts), *by_name) if one is not None), None)
-    offsets, notes = told, []
+    by_name = [baseline_offsets(float(f"{match[1]}.{match[2]}")) for match in map(_BASELINE.search, names) if match]
+    known_offsets = (*(record.offsets for record in metadata), *by_name)
+    of_metadata = next((offsets for offsets in known_offsets if offsets is not None), None)
+    offsets, notes = of_metadata, []
     if settings.offset is not None:
         offsets = dict.fromkeys(layers, settings.offset)
-        if told is not None and any(told.get(layer) != settings.offset for layer in layers):
+        if of_metadata is not None and any(of_metadata.get(layer) != settings.offset for layer in layers):
             notes = [f"'scenes.offset' is {settings.offset:g}, and its metadata tell another"]
     absent = [layer for layer in layers if offsets is None or layer not in offsets]
     if offsets is None or absent:
@@ -326,7 +364,7 @@ def _readings(
             f"or set 'scenes.offset' to -1000 (processing baseline 04.00 and later) or 0"
         )
         raise DataError(msg)
-    unit = facts[0].quantification if facts else 10_000
+    unit = metadata[0].quantification if metadata else 10_000
     readings = {
         layer: Reading(file=layer, band=1, scale=1 / unit, offset=offsets[layer] / unit, nodata=0) for layer in layers
     }
@@ -334,19 +372,22 @@ def _readings(
 
 
 def _masks(files: Mapping[str, Path], settings: Sentinel2Scenes) -> tuple[tuple[Mask, ...], list[str]]:
-    """What the scene classification leaves usable, and what to say of it; "no data" never is."""
+    """Return the mask by the scene classification, if there is one, and notes.
+
+    Its class "no data" is never usable.
+    """
     if "scl" not in files:
         return (), ["it has no SCL: clouds, shadow and snow are not masked, only missing pixels are"]
     usable = [number for number, name in enumerate(_CLASSES) if number and name not in settings.unusable]
     return (Mask(file="scl", bands=(1,), usable=tuple(usable)),), []
 
 
-def _acquired(facts: Iterable[Radiometry], names: Sequence[str]) -> tuple[datetime | None, list[str]]:
-    """When the image was taken, and what to say of it."""
-    told = next((one.acquired for one in facts if one.acquired is not None), None) or _time_of(names)
-    if told is not None:
-        return told, []
-    date = next((time for found in map(_DATED.search, names) if found and (time := as_time(found[1]))), None)
+def _acquired(metadata: Iterable[SentinelMetadata], names: Sequence[str]) -> tuple[datetime | None, list[str]]:
+    """Return the time of an image, UTC, and notes; None where nothing tells it."""
+    acquired = next((record.acquired for record in metadata if record.acquired is not None), None) or _time_of(names)
+    if acquired is not None:
+        return acquired, []
+    date = next((time for match in map(_DATED.search, names) if match and (time := parse_time(match[1]))), None)
     return date, [
         "nothing tells when it was taken"
         if date is None
@@ -355,5 +396,5 @@ def _acquired(facts: Iterable[Radiometry], names: Sequence[str]) -> tuple[dateti
 
 
 def _time_of(names: Iterable[str]) -> datetime | None:
-    """The time, UTC, that names tell; None where they tell none."""
-    return next((as_time(found[1]) for found in map(_SENSED.search, names) if found), None)
+    """Return the time, UTC, in the first of some names that has one; else None."""
+    return next((parse_time(match[1]) for match in map(_SENSED.search, names) if match), None)

@@ -1,4 +1,4 @@
-"""Landsat trends of the tasseled-cap indices (TCVIS): brightness, greenness and wetness, in three bands of tiles."""
+"""Landsat trends of tasseled-cap brightness, greenness, wetness (TCVIS), in tiles."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,28 +16,30 @@ from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 
 _BANDS = {"tc_brightness": 1, "tc_greenness": 2, "tc_wetness": 3}
-_PLACE = "sources.trends.path"
+_SETTING = "sources.trends.path"
 
 
 @dataclass(frozen=True, slots=True)
 class TrendSource:
-    """Reads what the settings name."""
+    """A source that reads the trends of the settings' path."""
 
     settings: TrendSettings
 
     @property
     def layers(self) -> frozenset[str]:
-        """The three indices."""
+        """Names of the three indices."""
         return frozenset(_BANDS)
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """Trends per decade (y, x), float32, on exactly ``geobox``; NaN where missing.
+        """Read trends per decade (y, x) by name, on exactly ``geobox``.
+
+        Float32, NaN where missing.
 
         Bytes are low + code / 255 x (high - low) (paper, section 2.2.3); files of floats hold the trends themselves.
 
         Raises:
             DataError: If no file lies under the scene, or one that is needed cannot be used.
-            ConfigError: If the place holds no raster.
+            ConfigError: If the path holds no raster.
         """
         settings = self.settings
         content = Content(
@@ -47,25 +49,30 @@ class TrendSource:
             encoding=self._encoding,
             nodata=settings.nodata,
         )
-        tile_sets = tile_sets_under(scene.geobox, geobox, scene_id=scene.id, path=settings.path, setting=_PLACE)
+        tile_sets = tile_sets_under(scene.geobox, geobox, scene_id=scene.id, path=settings.path, setting=_SETTING)
         return dict(zip(layers, read_mosaic(tile_sets, geobox, content), strict=True))
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """The rasters that the scene touches.
+        """List the rasters that the scene touches.
 
         Raises:
             DataError: If there is none, or none can be used.
-            ConfigError: If the place holds no raster.
+            ConfigError: If the path holds no raster.
         """
         return tile_sets_under(
-            scene.geobox, scene.geobox, scene_id=scene.id, path=self.settings.path, setting=_PLACE
+            scene.geobox, scene.geobox, scene_id=scene.id, path=self.settings.path, setting=_SETTING
         ).files(scene.geobox)
 
     def _encoding(self, info: RasterInfo) -> tuple[float, float]:
+        """Return scale and offset of a file's stored numbers.
+
+        Raises:
+            DataError: If the file has other bands, or numbers of another type.
+        """
         if info.count - info.alpha != len(_BANDS):
             msg = (
                 f"{info.path} has {info.count} bands, and trends have three (brightness, greenness, wetness) and "
-                f"perhaps an alpha band; correct '{_PLACE}'"
+                f"perhaps an alpha band; correct '{_SETTING}'"
             )
             raise DataError(msg)
         if info.dtype.startswith("float"):

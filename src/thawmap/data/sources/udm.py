@@ -1,4 +1,4 @@
-"""The masks that Planet delivers beside its images: which pixels the sensor could use."""
+"""Masks of usable pixels that Planet delivers beside its images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +17,12 @@ _CLASSES = MappingProxyType({
 _CLOUD_BIT = 2  # of an old udm; 1 is blackfill, the others are missing or suspect bands
 
 
-def masks_of(
+def planet_masks(
     files: Mapping[str, Path], image: RasterInfo, unusable: Sequence[str]
 ) -> tuple[tuple[Mask, ...], list[str]]:
-    """What the sensor could use, from udm2, else the older udm; and what to say of it.
+    """Return the masks of a PlanetScope image, from udm2 or the older udm, and notes.
+
+    No mask where the scene has neither file; ``unusable`` are the classes of pixels to leave out.
 
     Raises:
         DataError: If the mask lies on another grid than the image, or lacks bands.
@@ -36,7 +38,7 @@ def masks_of(
 
 
 def _check_grid(mask: RasterInfo, image: RasterInfo) -> None:
-    """A mask must lie on its image's grid."""
+    """Refuse a mask that lies on another grid than its image."""
     sizes = [f"{info.geobox.width} x {info.geobox.height} px" for info in (mask, image)]
     if sizes[0] != sizes[1]:
         msg = f"{mask.path.name} has {sizes[0]}, and {image.path.name} {sizes[1]}; fetch both from one order"
@@ -49,13 +51,13 @@ def _check_grid(mask: RasterInfo, image: RasterInfo) -> None:
 
 
 def _udm2_masks(mask: RasterInfo, unusable: Sequence[str]) -> tuple[Mask, ...]:
-    """Pixels that no unwanted class has, and that are neither missing nor suspect.
+    """Return masks of pixels that are in no unusable class, and not suspect.
 
     The classes exclude each other, and `clear` is none of them, nor missing: it stands for all of them at once.
     Source: Planet, Usable Data Mask 2.1; bits of the last band as in Planet's Imagery Product Specification.
     """
-    told = tuple(name.lower() for name in mask.descriptions)
-    names = told if set(_UDM2) <= set(told) else _UDM2
+    described = tuple(name.lower() for name in mask.descriptions)
+    names = described if set(_UDM2) <= set(described) else _UDM2
     if mask.count < len(_UDM2):
         msg = f"{mask.path.name} has {mask.count} bands, and a udm2 has {len(_UDM2)}; fetch it again"
         raise DataError(msg)
