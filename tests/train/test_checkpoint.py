@@ -18,7 +18,8 @@ from toy_training import configuration, make_project, make_store, run
 from thawmap.cli import _run as thawmap
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.bundle_folder import load
-from thawmap.train.checkpoint import UNFINISHED, claimed, differences, progress
+from thawmap.provenance import differences
+from thawmap.train.checkpoint import UNFINISHED, claimed, progress
 
 torch.set_num_threads(1)
 

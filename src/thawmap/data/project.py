@@ -1,13 +1,12 @@
 """Projects: a configuration with its scenes, the sources of their layers, and labels."""
 
-import glob
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes
 from thawmap.data.sources import planetscope, rasters, sentinel2
@@ -19,6 +18,7 @@ from thawmap.data.sources.trends import TrendSource
 from thawmap.errors import ConfigError, DataError, ThawmapError
 from thawmap.files.guard import check_apart
 from thawmap.files.listing import matches
+from thawmap.provenance import stamps
 
 if TYPE_CHECKING:
     from thawmap.data.labels.polygons import Labels
@@ -60,7 +60,7 @@ class Project:
         if self.config.labels is None:
             msg = "the configuration has no 'labels', which this needs; add them, as 'thawmap init' shows"
             raise ConfigError(msg)
-        return _read_labels(self.config.labels, tuple(str(stamp(path)) for path in self.label_files))
+        return _read_labels(self.config.labels, tuple(str(stamps(path)) for path in self.label_files))
 
     @property
     def label_files(self) -> tuple[Path, ...]:
@@ -204,19 +204,6 @@ def _with_checked_id(candidate: Candidate) -> Candidate:
 
 
 _LONGEST = 200  # bytes of an id: names of files have at most 255
-
-
-def stamp(path: Path) -> list[dict[str, Any]]:
-    """Return names, sizes and times of a file and of those that belong to it.
-
-    These have its name but for the suffix (.dbf, .prj, .aux.xml); when one has changed, so has the list.
-    """
-    files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
-    return [
-        {"name": file.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        for file in files
-        if file.is_file() and (status := file.stat())
-    ]
 
 
 def _matches(path: Path, pattern: Path) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawmap.config import Config
-from thawmap.data.project import Project, stamp
+from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
-from thawmap.files.hashes import json_sha256
 from thawmap.geo.crs import crs_of
+from thawmap.provenance import fingerprint, stamps, without
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -22,9 +22,13 @@ def cut(scene: Scene, project: Project, out: Path) -> int:
     from thawmap.train.tiles.cut import write_tiles  # noqa: PLC0415 - zarr loads slowly
 
     config = project.config
-    fingerprint = tiles_from(scene, config)
     return write_tiles(
-        out, scene, config=config, sources=project.sources, labels=project.labels, fingerprint=fingerprint
+        out,
+        scene,
+        config=config,
+        sources=project.sources,
+        labels=project.labels,
+        fingerprint=tiles_from(scene, config),
     )
 
 
@@ -69,29 +73,22 @@ def tiles_from(scene: Scene, config: Config) -> str:
     made_from = {
         "format": FORMAT,
         "scene": identity(scene),
-        "files": [*inputs(scene, config), *(stamp(path) for path in Project(config).label_files)],
+        "files": [*inputs(scene, config), *(stamps(path) for path in Project(config).label_files)],
         **{name: resolved[name] for name in ("layers", "labels", "tiles")},
         **how_read(resolved),
     }
-    return json_sha256(made_from)
+    return fingerprint(made_from)
 
 
 def inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
     """Every file that a scene's layers and labels come from, each with those that belong to it."""
     paths = {path for source in Project(config).sources for path in source.files(scene)} | set(scene.files.values())
-    return [stamp(path) for path in sorted(paths)]
+    return [stamps(path) for path in sorted(paths)]
 
 
 def how_read(resolved: dict[str, Any]) -> dict[str, Any]:
     """What of the scenes' and sources' settings decides the values, not where the files lie: they have their stamps."""
-    return {name: _without(resolved[name], {"path", "table", "region"}) for name in ("scenes", "sources")}
-
-
-def _without(settings: Any, keys: set[str]) -> Any:
-    """Settings without some keys, on every level."""
-    if not isinstance(settings, dict):
-        return settings
-    return {key: _without(value, keys) for key, value in settings.items() if key not in keys}
+    return {name: without(resolved[name], {"path", "table", "region"}) for name in ("scenes", "sources")}
 
 
 def identity(scene: Scene) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from thawmap.maps.read import MapFolder, is_map, maps_in
 from thawmap.maps.replacing import check_replaceable
 from thawmap.maps.write import is_finished
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
+from thawmap.provenance import stamp
 from thawmap.series import fuse as fusing
 from thawmap.series.fuse import Recipe
 from thawmap.series.places import Place, open_map, places
@@ -196,14 +197,12 @@ def _stamp(one: MapFolder) -> dict[str, Any]:
     """What tells that a map has changed."""
     path = one.item.probability_path
     try:
-        status = path.stat()
+        file = stamp(path)
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror}); make its map again with 'thawmap predict'"
         raise DataError(msg) from error
-    return {
+    return file | {
         "name": f"{one.id}/{path.name}",
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
         "fingerprint": one.fingerprint,
         "acquired": None if one.acquired is None else one.acquired.isoformat(),
     }

@@ -14,6 +14,7 @@ from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.provenance import differences
 from thawmap.text import counted
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _trained(out: Path, config: Config, tiles: str) -> "Bundle | None":
         ConfigError: If there is one of another training, which nobody has asked to replace.
     """
     from thawmap.model.bundle_folder import load as load_bundle  # noqa: PLC0415
-    from thawmap.train.checkpoint import DECIDING, UNFINISHED, differences  # noqa: PLC0415
+    from thawmap.train.checkpoint import DECIDING, UNFINISHED  # noqa: PLC0415
 
     if not (out / "bundle.json").exists() or (out / UNFINISHED).exists():
         return None

@@ -30,6 +30,7 @@ from thawmap.files.guard import some_of
 from thawmap.files.hashes import sha256
 from thawmap.files.lock import hold
 from thawmap.model.bundle_folder import files_of, remove
+from thawmap.provenance import differences
 from thawmap.train.learner import Learner, below
 from thawmap.train.log import Result, Row, judge
 from thawmap.train.schedule import epochs_since_best
@@ -113,22 +114,6 @@ def made_from(config: Config, split: Split, tiles: str) -> dict[str, Any]:
     resolved = config.as_json()
     parts = {name: _identify(part) for name, part in split.parts()}
     return {name: resolved[name] for name in DECIDING} | {"tile store": tiles, "folds": parts}
-
-
-def differences(made: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> list[str]:
-    """The keys, such as training.batch_size, whose values are not the same.
-
-    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
-    ['a.c']
-    """
-    found: list[str] = []
-    for key in dict.fromkeys((*wanted, *made)):
-        one, other = made.get(key), wanted.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += differences(one, other, f"{above}{key}.")
-        elif one != other:
-            found.append(f"{above}{key}")
-    return found
 
 
 @contextmanager

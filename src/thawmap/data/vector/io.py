@@ -29,6 +29,7 @@ from thawmap.data.vector.columns import shapefile_fault, with_plain_types, with_
 from thawmap.errors import DataError
 from thawmap.files.atomic import atomic, no_room, unwritable
 from thawmap.geo.crs import crs_name, is_on_earth
+from thawmap.provenance import stamp
 from thawmap.text import printable
 
 _log = logging.getLogger(__name__)
@@ -244,10 +245,10 @@ def _unchanged(path: Path) -> Iterator[Path]:
     files = [path, *beside]
     with TemporaryDirectory() as folder:
         try:
-            before = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            before = [stamp(file) for file in files]
             for file in files:
                 shutil.copyfile(file, Path(folder) / file.name)
-            after = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            after = [stamp(file) for file in files]
         except OSError as error:
             msg = f"{path} cannot be copied to leave it unchanged ({error.strerror}); free some room in {folder}"
             raise DataError(msg) from error

@@ -38,8 +38,9 @@ from thawmap.model.backends.devices import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import remove
 from thawmap.model.metrics.pixels import Histogram, histogram
+from thawmap.provenance import differences
 from thawmap.train.augment import check_augmentation
-from thawmap.train.checkpoint import DECIDING, differences
+from thawmap.train.checkpoint import DECIDING
 from thawmap.train.experiments.grid import Setting, folder_name, settings
 from thawmap.train.fit import fit as train
 from thawmap.train.inference import predict_tiles

@@ -27,9 +27,10 @@ from thawmap.config.plan import read_plan
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.files.atomic import write_json
 from thawmap.model.backends.devices import find_device
+from thawmap.provenance import differences
 from thawmap.text import whole_number
 from thawmap.train.augment import check_augmentation
-from thawmap.train.checkpoint import DECIDING, differences
+from thawmap.train.checkpoint import DECIDING
 from thawmap.train.experiments.trials import ENDED, LOG, Trial, applied, keep, trials
 from thawmap.train.fit import Report, fit
 from thawmap.train.initial import start

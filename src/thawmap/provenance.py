@@ -1,0 +1,59 @@
+"""The record of what a result was made from: settings as JSON values, and stamps of files.
+
+Two records are equal exactly when all that decides the result is; a fingerprint stands for one.
+"""
+
+import glob
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from thawmap.files.hashes import json_sha256
+
+
+def stamp(path: Path) -> dict[str, Any]:
+    """Return name, size and time of the last change of a file: another stamp, another file.
+
+    Raises:
+        OSError: If it cannot be asked.
+    """
+    status = path.stat()
+    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def stamps(path: Path) -> list[dict[str, Any]]:
+    """Return the stamps of a file and of those that share its stem (.dbf, .prj, .aux.xml), by name."""
+    files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [stamp(file) for file in files if file.is_file()]
+
+
+def fingerprint(made_from: Any) -> str:
+    """Return the SHA-256 of a record of JSON values; the order of keys does not count."""
+    return json_sha256(made_from)
+
+
+def without(settings: Any, keys: Collection[str]) -> Any:
+    """Return JSON settings without some keys, on every level of dicts.
+
+    >>> without({"path": "a", "scale": {"path": "b", "factor": 2}}, {"path"})
+    {'scale': {'factor': 2}}
+    """
+    if not isinstance(settings, dict):
+        return settings
+    return {key: without(value, keys) for key, value in settings.items() if key not in keys}
+
+
+def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> list[str]:
+    """Return the dotted keys, such as training.batch_size, whose values differ in two records.
+
+    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
+    ['a.c']
+    """
+    keys: list[str] = []
+    for key in dict.fromkeys((*wanted, *recorded)):
+        old, new = recorded.get(key), wanted.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            keys += differences(old, new, f"{above}{key}.")
+        elif old != new:
+            keys.append(f"{above}{key}")
+    return keys
