@@ -16,12 +16,12 @@ import torch
 from thawmap.config import load as load_config
 from thawmap.model.bundle_folder import load
 from thawmap.model.metrics.pixels import best_threshold, calibration_error, plateau_threshold, scores
-from thawmap.train.calibration import Logits, logits_by_region
+from thawmap.train.calibration import LogitHistogram, logits_by_region
 from thawmap.train.split import split_tiles
 from thawmap.train.tiles.store import TileStore
 
 
-def row(name: str, part: str, counted: Logits, temperature: float, threshold: float) -> None:
+def row(name: str, part: str, counted: LogitHistogram, temperature: float, threshold: float) -> None:
     """Print a line of the table."""
     seen = counted.histogram(temperature)
     share = seen.positive.sum() / seen.total

@@ -47,7 +47,8 @@ from thawmap.data.project import Project
 from thawmap.data.stack import assemble
 from thawmap.layers import Layer
 from thawmap.model.backends.devices import find_device
-from thawmap.train.devices import fabric_of, keep_memory, precision
+from thawmap.system import keep_freed_tensors
+from thawmap.train.devices import fabric_of, precision
 from thawmap.train.learner import Epoch, Learner
 from thawmap.train.tiles.store import TileStore
 
@@ -211,17 +212,17 @@ class Ours:
     def __init__(self, config: Config, tiles: Path) -> None:
         """A learner at the begin of its phase."""
         torch.manual_seed(0)
-        keep_memory()
+        keep_freed_tensors()
         self.store = TileStore.open(tiles)
         self.learner = Learner.of(self.store, config, fabric_of(config.training))
         self.phase = config.training.phases[0]
-        self.learner.begin(self.phase)
+        self.learner.begin_phase(self.phase)
         self.done = 0
 
     def __call__(self, tiles: pd.DataFrame) -> None:
         """One epoch of the tiles."""
         self.done += 1
-        self.learner.train(Epoch(phase=self.phase, place=(0, self.done), tiles=tiles, history=()))
+        self.learner.train(Epoch(phase=self.phase, position=(0, self.done), tiles=tiles, history=()))
 
 
 def compare(config: Config, options: argparse.Namespace) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from thawmap.model.metrics.pixels import calibration_error, histogram
-from thawmap.train.calibration import Logits, best_temperature
-from thawmap.train.inference import Answer
+from thawmap.train.calibration import LogitHistogram, best_temperature
+from thawmap.train.inference import Prediction
 from thawmap.train.tiles.store import Batch
 
 SIDE = 16
@@ -29,8 +29,8 @@ def drawn(seed, *, sureness=1.0, number=8):
 def counted(logits, target, valid=None):
     valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
     batch = Batch(image=torch.zeros(len(logits), 1, SIDE, SIDE), target=target, valid=valid)
-    answer = Answer(rows=pd.DataFrame(index=range(len(logits))), batch=batch, logits=logits)
-    return Logits.of(answer, np.ones(len(logits), bool))
+    prediction = Prediction(rows=pd.DataFrame(index=range(len(logits))), batch=batch, logits=logits)
+    return LogitHistogram.of(prediction, np.ones(len(logits), bool))
 
 
 @given(seed=st.integers(0, 1000), temperature=st.floats(0.3, 10), sureness=st.floats(0.2, 5))

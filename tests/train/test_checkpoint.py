@@ -19,7 +19,7 @@ from thawmap.cli import _run as thawmap
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.model.bundle_folder import load
 from thawmap.provenance import differences
-from thawmap.train.checkpoint import UNFINISHED, claimed, progress
+from thawmap.train.checkpoint import UNFINISHED, claimed, describe_checkpoint
 
 torch.set_num_threads(1)
 
@@ -209,7 +209,7 @@ def test_a_full_disk_is_said_and_leaves_the_epoch_before(store, tmp_path):
     done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1] / "support")
     for (room, what), line in zip(ROOMS.items(), done.stdout.splitlines(), strict=True):
         assert f"{what} cannot be written" in line
-        reached = progress(tmp_path / room)
+        reached = describe_checkpoint(tmp_path / room)
         assert reached == "epoch 1 of phase full" if what == "last" else reached > "epoch 1 of phase full"
         assert load(tmp_path / room)
         run(store, tmp_path / room, TWELVE, resume=True)
@@ -236,7 +236,7 @@ def test_the_command_line_goes_on_after_a_kill(project, tmp_path, capsys):
     process.kill()
     process.communicate()
     assert (out / UNFINISHED).exists()
-    reached = progress(out)
+    reached = describe_checkpoint(out)
     assert thawmap(["train", str(project), "--out", str(out), "--resume"]) == 0
     assert f"goes on after {reached}" in capsys.readouterr().err
     assert same(tmp_path / "unbroken", out)

@@ -25,7 +25,7 @@ from thawmap.model.bundle_folder import load
 from thawmap.model.losses import LOSSES
 from thawmap.model.metrics.pixels import SCORES
 from thawmap.model.network import architectures
-from thawmap.train.checkpoint import Best
+from thawmap.train.checkpoint import BestNetwork
 from thawmap.train.schedule import OPTIMISERS, SCHEDULES
 
 torch.set_num_threads(1)
@@ -205,8 +205,8 @@ def test_the_best_epoch_is_kept_and_the_next_phase_starts_from_it(store, tmp_pat
 
 
 def test_among_equals_the_later_is_better_and_unknown_scores_always_are():
-    network, best = torch.nn.Conv2d(1, 1, 1), Best()
-    assert [best.improves(network, score) for score in (math.nan, math.nan, 0.2, 0.1, 0.2, math.nan)] == [
+    network, best = torch.nn.Conv2d(1, 1, 1), BestNetwork()
+    assert [best.update(network, score) for score in (math.nan, math.nan, 0.2, 0.1, 0.2, math.nan)] == [
         True, True, True, False, True, False,
     ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from toy_training import configuration, make_store, run
 from thawmap.config import parse
 from thawmap.errors import ConfigError
 from thawmap.model.bundle_folder import load
-from thawmap.train.initial import start
+from thawmap.train.initial import initial_network
 
 pytestmark = pytest.mark.slow
 
@@ -71,17 +71,17 @@ def test_without_a_bundle_nothing_is_said_of_one(first):
 def test_a_bundle_that_does_not_suit_is_refused(first, asked, changes, said):
     config = configuration("model.architecture=unet", f"model.weights={first}", *asked, **changes)
     with pytest.raises(ConfigError, match=said):
-        start(config)
+        initial_network(config)
 
 
 def test_a_folder_without_a_bundle_and_one_that_is_damaged_are_refused(first, tmp_path):
     with pytest.raises(ConfigError, match=r"model.weights: .*nowhere holds no bundle"):
-        start(configuration("model.architecture=unet", f"model.weights={tmp_path / 'nowhere'}"))
+        initial_network(configuration("model.architecture=unet", f"model.weights={tmp_path / 'nowhere'}"))
     for name in ("bundle.json", "selftest.safetensors"):
         (tmp_path / name).write_bytes((first / name).read_bytes())
     save_file({"some": torch.zeros(1)}, tmp_path / "weights.safetensors")
     with pytest.raises(ConfigError, match=r"is damaged: weights.safetensors"):
-        start(configuration("model.architecture=unet", f"model.weights={tmp_path}"))
+        initial_network(configuration("model.architecture=unet", f"model.weights={tmp_path}"))
 
 
 def test_names_with_a_slash_count_from_the_yaml(tmp_path):

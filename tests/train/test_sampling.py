@@ -43,10 +43,10 @@ def test_positive_and_all_ask_no_network():
 @given(positive=st.lists(st.integers(0, 1), min_size=1, max_size=20).filter(any), seed=st.integers(0, 99))
 def test_mined_are_all_positives_and_as_many_of_the_worst_others(positive, seed):
     frame = tiles(positive)
-    wrongness = np.random.default_rng(seed).permutation(len(frame)).astype(float)
-    chosen = sampling.choose_tiles(phase("mined"), frame, lambda negative: wrongness[negative["tile"]])
+    hardness = np.random.default_rng(seed).permutation(len(frame)).astype(float)
+    chosen = sampling.choose_tiles(phase("mined"), frame, lambda negative: hardness[negative["tile"]])
     negatives = [number for number in range(len(frame)) if not positive[number]]
-    worst = sorted(negatives, key=lambda number: -wrongness[number])[: sum(positive)]
+    worst = sorted(negatives, key=lambda number: -hardness[number])[: sum(positive)]
     assert chosen == sorted([*worst, *(number for number in range(len(frame)) if positive[number])])
 
 
@@ -58,11 +58,13 @@ def test_a_network_is_most_wrong_where_it_sees_what_is_not_labelled(tmp_path):
         learner.network.weight[:] = torch.tensor([0.0, 0.0, 20.0]).view(1, 3, 1, 1)
         learner.network.bias[:] = -14  # an object where NDVI is above 0.4
     negative = store.index[store.index["positive_pixels"] == 0]
-    found = learner.wrongness(negative)
+    found = learner.hardness(negative)
     silent = negative["number"].to_numpy() == 1
     assert len(found) == len(negative) == 6
     assert found[silent].min() > 50 * found[~silent].max()
-    probability = np.concatenate([torch.sigmoid(one).flatten(1).numpy() for _, one in learner._answers([negative])])
+    probability = np.concatenate(
+        [each.probability.flatten(1).numpy() for each in learner._predict(negative, [slice(None)])]
+    )
     np.testing.assert_allclose(found, (probability.astype(float) ** 2).sum(1), rtol=1e-6)
 
 

@@ -57,11 +57,11 @@ def train(
     from thawmap.train.augment import check_augmentation  # noqa: PLC0415
     from thawmap.train.checkpoint import check_free  # noqa: PLC0415
     from thawmap.train.fit import fit  # noqa: PLC0415
-    from thawmap.train.initial import start  # noqa: PLC0415
+    from thawmap.train.initial import initial_network  # noqa: PLC0415
     from thawmap.train.tiles.store import TileStore  # noqa: PLC0415
 
     progress = progress or Silence()
-    start(config)  # what is wrong should not cost an hour of cutting
+    initial_network(config)  # what is wrong should not cost an hour of cutting
     check_augmentation(config.augment, config.input_layers)
     find_device(config.training.device)
     scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
@@ -119,11 +119,11 @@ def _looked(bundle: "Bundle", tiles: pd.DataFrame, config: Config, store: "TileS
     device, size = find_device(config.training.device), config.training.batch_size
     stored = [code.name for code in store.codes]
     pictured = [stored.index(name) for name in composite(stored)]
-    for answer in predict_tiles(bundle, store, tiles, device=device, batch_size=size):
-        batch = answer.batch
-        probability = answer.probability.masked_fill(~batch.valid, math.nan)
+    for prediction in predict_tiles(bundle, store, tiles, device=device, batch_size=size):
+        batch = prediction.batch
+        probability = prediction.probability.masked_fill(~batch.valid, math.nan)
         colours = batch.image[:, pictured].permute(0, 2, 3, 1)
-        for number, row in enumerate(answer.rows[["scene", "number", "region"]].to_dict("records")):
+        for number, row in enumerate(prediction.rows[["scene", "number", "region"]].to_dict("records")):
             yield Tile(
                 scene=row["scene"],
                 number=row["number"],

@@ -1,4 +1,4 @@
-"""Probabilities that mean something: a temperature, and the threshold that suits it, from the validation regions.
+"""Calibration of a bundle: its temperature and threshold, from the validation regions.
 
 A network that learnt from labels is surer of itself than it is right, above all on regions that it has never seen. One
 number, the temperature that logits are divided by (Guo et al. 2017, arXiv 1706.04599), takes most of that back and
@@ -20,19 +20,19 @@ from scipy.optimize import minimize_scalar
 from thawmap.model.bundle import Bundle
 from thawmap.model.losses import usable
 from thawmap.model.metrics.pixels import BINS, Histogram, mean_scores, plateau_threshold, scores
-from thawmap.train.inference import Answer, predict_tiles
+from thawmap.train.inference import Prediction, predict_tiles
 from thawmap.train.tiles.store import TileStore
 
 LIMITS = (0.2, 20.0)
-"""Between which temperatures are looked for."""
+"""Lowest and highest temperature that calibration may choose."""
 
-_STEPS = 64  # bins of one unit of logits
-_LARGEST = 24  # logits beyond it, of probabilities below a ten-billionth, count as it
+_STEPS = 64  # bins in one unit of logits
+_LARGEST = 24  # larger logits, of probabilities within a ten-billionth of 1, count as this one; smaller likewise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Logits:
-    """Pixels by logit and label, from which probabilities at any temperature follow; they add.
+class LogitHistogram:
+    """Pixels by logit and label, from which probabilities at any temperature follow.
 
     Attributes:
         negative: Pixels labelled as not an object, int64, by logit in steps of 1/64 from -24 to 24.
@@ -43,92 +43,92 @@ class Logits:
     positive: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, answer: Answer, chosen: npt.NDArray[np.bool_]) -> Self:
-        """Count the labelled and usable pixels of the chosen tiles of an answer."""
-        tiles = torch.from_numpy(chosen).to(answer.logits.device)
-        target, valid = answer.batch.target[tiles], answer.batch.valid[tiles]
+    def of(cls, prediction: Prediction, chosen: npt.NDArray[np.bool_]) -> Self:
+        """Count the labelled, valid pixels of the chosen tiles, a bool (N,), of a prediction."""
+        tiles = torch.from_numpy(chosen).to(prediction.logits.device)
+        target, valid = prediction.batch.target[tiles], prediction.batch.valid[tiles]
         counted = usable(target, valid)
-        bins = ((answer.logits[tiles][counted].clamp(-_LARGEST, _LARGEST) + _LARGEST) * _STEPS).round().long()
-        number = len(_values())
+        bins = ((prediction.logits[tiles][counted].clamp(-_LARGEST, _LARGEST) + _LARGEST) * _STEPS).round().long()
+        number = len(_bin_logits())
+        # A pixel of an object counts in the second half: one pass for both labels.
         sums = (bins + number * target[counted].long()).bincount(minlength=2 * number).cpu().numpy()
         return cls(sums[:number], sums[number:])
 
-    def __add__(self, other: "Logits") -> "Logits":
-        """The counts of both together."""
-        return Logits(self.negative + other.negative, self.positive + other.positive)
+    def __add__(self, other: "LogitHistogram") -> "LogitHistogram":
+        """Return the sum of both counts."""
+        return LogitHistogram(self.negative + other.negative, self.positive + other.positive)
 
     def loss(self, temperature: float) -> float:
-        """Mean cross-entropy at a temperature; NaN without a pixel."""
-        values = _values() / temperature
-        wrong = self.negative @ np.logaddexp(0, values) + self.positive @ np.logaddexp(0, -values)
+        """Return the mean cross-entropy at a temperature; NaN without a pixel."""
+        logits = _bin_logits() / temperature
+        cross_entropy = self.negative @ np.logaddexp(0, logits) + self.positive @ np.logaddexp(0, -logits)
         total = int(self.negative.sum() + self.positive.sum())
-        return float(wrong) / total if total else math.nan
+        return float(cross_entropy) / total if total else math.nan
 
     def histogram(self, temperature: float) -> Histogram:
-        """Pixels by probability at a temperature; exact but for steps of logits."""
-        hundredths = np.rint(100 / (1 + np.exp(-_values() / temperature))).astype(np.int64)
+        """Return pixels by probability at a temperature; exact but for the steps of logits."""
+        hundredths = np.rint(100 / (1 + np.exp(-_bin_logits() / temperature))).astype(np.int64)
         negative, positive = (
-            np.bincount(hundredths, weights=part, minlength=BINS).astype(np.int64)
-            for part in (self.negative, self.positive)
+            np.bincount(hundredths, weights=pixels, minlength=BINS).astype(np.int64)
+            for pixels in (self.negative, self.positive)
         )
         return Histogram(negative, positive)
 
 
-def calibrated(
+def calibrate(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Bundle:
-    """Give a bundle its temperature, and the threshold that suits it, by tiles that it was not trained on.
+    """Return a bundle with the temperature and threshold that suit tiles it was not trained on.
 
     The temperature is that of the least cross-entropy, the threshold in the middle of the plateau of IoU; both of the
-    mean over the tiles' regions. A bundle is given back as it is where no object is labelled.
+    mean over the tiles' regions. Where no object is labelled, the bundle is returned unchanged.
 
     Args:
         bundle: The bundle, not calibrated yet.
         store: The tile store.
         tiles: Rows of its index: the validation tiles.
-        device: Where the network runs; it is moved there.
-        batch_size: Tiles at a time.
+        device: Device of the network, which is moved to it.
+        batch_size: Tiles in a batch.
     """
     counted = list(logits_by_region(bundle, store, tiles, device=device, batch_size=batch_size).values())
-    if not any(one.positive.any() for one in counted):
+    if not any(region.positive.any() for region in counted):
         return bundle
     temperature = best_temperature(counted)
-    histograms = [one.histogram(temperature) for one in counted]
+    histograms = [region.histogram(temperature) for region in counted]
     threshold = plateau_threshold(histograms)
-    reached = mean_scores([scores(one.counts(threshold)) for one in histograms if one.positive.any()], ["iou"])["iou"]
-    measured = {"validation_iou_at_threshold": reached}
+    by_region = [scores(region.counts(threshold)) for region in histograms if region.positive.any()]
     return replace(
         bundle,
         temperature=temperature,
         thresholds={**bundle.thresholds, "validation": threshold},
-        metrics={**bundle.metrics, **measured},
+        metrics={**bundle.metrics, "validation_iou_at_threshold": mean_scores(by_region, ["iou"])["iou"]},
     )
 
 
-def best_temperature(regions: Sequence[Logits]) -> float:
-    """The temperature, to three digits, of the least mean over regions of their mean cross-entropy."""
-    counted = [one for one in regions if one.negative.any() or one.positive.any()]
+def best_temperature(regions: Sequence[LogitHistogram]) -> float:
+    """Return the temperature of the least cross-entropy, a mean over regions, to three digits."""
+    counted = [region for region in regions if region.negative.any() or region.positive.any()]
 
     def loss(exponent: float) -> float:
-        return math.fsum(one.loss(math.exp(exponent)) for one in counted)
+        return math.fsum(region.loss(math.exp(exponent)) for region in counted)
 
-    found = minimize_scalar(loss, bounds=tuple(map(math.log, LIMITS)), method="bounded", options={"xatol": 1e-4})
-    return float(f"{math.exp(found.x):.3g}")
+    minimum = minimize_scalar(loss, bounds=tuple(map(math.log, LIMITS)), method="bounded", options={"xatol": 1e-4})
+    return float(f"{math.exp(minimum.x):.3g}")
 
 
 def logits_by_region(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
-) -> Mapping[str, Logits]:
-    """Count logits of the tiles by region; those without one are a region of their own."""
-    counted: dict[str, Logits] = {}
-    for answer in predict_tiles(bundle, store, tiles, device=device, batch_size=batch_size):
-        regions = answer.rows["region"].fillna("").to_numpy(dtype=str)
+) -> Mapping[str, LogitHistogram]:
+    """Count pixels by logit for each region of the tiles; those of no region are under ""."""
+    counted: dict[str, LogitHistogram] = {}
+    for prediction in predict_tiles(bundle, store, tiles, device=device, batch_size=batch_size):
+        regions = prediction.rows["region"].fillna("").to_numpy(dtype=str)
         for region in np.unique(regions):
-            part = Logits.of(answer, regions == region)
-            counted[region] = counted[region] + part if region in counted else part
+            logits = LogitHistogram.of(prediction, regions == region)
+            counted[region] = counted[region] + logits if region in counted else logits
     return counted
 
 
-def _values() -> npt.NDArray[np.float64]:
-    """The logit of each bin."""
+def _bin_logits() -> npt.NDArray[np.float64]:
+    """Return the logit of each bin."""
     return np.arange(2 * _LARGEST * _STEPS + 1) / _STEPS - _LARGEST

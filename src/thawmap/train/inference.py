@@ -1,11 +1,12 @@
-"""A bundle over tiles of a store: what training, cross-validation and reports ask of a network that is trained."""
+"""Predictions for tiles of a store: for validation, cross-validation and reports."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import logits
@@ -14,13 +15,13 @@ from thawmap.train.tiles.store import Batch, TileStore, derive_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a network says of some tiles.
+class Prediction:
+    """A network's logits for a batch of tiles.
 
     Attributes:
-        rows: Their rows of the index, (N,).
+        rows: The tiles' rows of the index, (N,).
         batch: The tiles on the device.
-        logits: (N, H, W) float32, divided by the bundle's temperature.
+        logits: (N, H, W) float32, divided by the temperature.
     """
 
     rows: pd.DataFrame
@@ -29,29 +30,56 @@ class Answer:
 
     @property
     def probability(self) -> Tensor:
-        """Probability (N, H, W) float32, 0..1; meaningless where the batch is not valid."""
+        """The probability (N, H, W) float32, 0..1; meaningless where the batch is not valid."""
         return torch.sigmoid(self.logits)
 
 
 def predict_tiles(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
-) -> Iterator[Answer]:
-    """Run a bundle over the tiles of some rows of the store's index, batch by batch, in their order.
+) -> Iterator[Prediction]:
+    """Run a bundle over tiles of the store, rows of its index, and yield predictions in their order.
 
     The bundle's network is moved to the device.
     """
+    network = bundle.network.to(device)
+    batches = [tiles.iloc[first : first + batch_size] for first in range(0, len(tiles), batch_size)]
+    yield from predict_batches(
+        network, store, batches, reading=bundle.reading, device=device, temperature=bundle.temperature
+    )
+
+
+def predict_batches(
+    network: nn.Module,
+    store: TileStore,
+    batches: Sequence[pd.DataFrame],
+    *,
+    reading: Reading,
+    device: torch.device,
+    temperature: float = 1.0,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[Prediction]:
+    """Run a network, which is on the device, over batches of rows of the store's index.
+
+    Args:
+        network: The network; it is left in evaluation mode.
+        store: The tile store.
+        batches: Rows of its index, batch by batch.
+        reading: Layers and filling of the network's input.
+        device: Device of the network.
+        temperature: Logits are divided by it.
+        autocast: Makes a context of lower precision.
+    """
     stored = [code.name for code in store.codes]
-    network = bundle.network.to(device).eval()
-    parts = [tiles.iloc[first : first + batch_size] for first in range(0, len(tiles), batch_size)]
-    for rows, part in zip(parts, store.stream(parts), strict=True):
-        batch = store.to_device(part, device)
-        with torch.inference_mode():
-            answer = logits(network, shown(batch, stored=stored, reading=bundle.reading), bundle.reading).float()
-        yield Answer(rows=rows, batch=batch, logits=answer / bundle.temperature)
+    network.eval()
+    for rows, tiles in zip(batches, store.stream(batches), strict=True):
+        batch = store.to_device(tiles, device)
+        with autocast(), torch.inference_mode():
+            answer = logits(network, network_input(batch, stored=stored, reading=reading), reading)
+        yield Prediction(rows=rows, batch=batch, logits=answer.float() / temperature)
 
 
-def shown(batch: Batch, *, stored: list[str], reading: Reading) -> Tensor:
-    """Derive the layers (N, C, H, W) that a network is shown, in physical units; NaN = not shown.
+def network_input(batch: Batch, *, stored: Sequence[str], reading: Reading) -> Tensor:
+    """Return the input layers (N, C, H, W) of a batch, in physical units; NaN = missing.
 
     Where gaps are filled from near pixels, those that are not valid are gaps: a cloud is not shown, nor its rim.
     """

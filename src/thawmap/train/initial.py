@@ -1,4 +1,4 @@
-"""What a training begins from: random numbers, pre-trained weights, or all that another bundle has learnt."""
+"""The network that a training begins from: random, pre-trained, or another bundle's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ from thawmap.train.split import Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """A network before its first step.
+class InitialNetwork:
+    """A network before its first step, and the bundle that it comes from.
 
     Attributes:
         network: The network, on the CPU.
         bundle: Id of the bundle that it comes from; empty where it comes from none.
-        regions: All regions that the bundle, and those that it was begun from in turn, were trained on.
+        regions: Regions that the bundle, and those that it was begun from in turn, were trained on.
     """
 
     network: nn.Module = field(repr=False, compare=False)
@@ -30,27 +30,29 @@ class Start:
     regions: tuple[str, ...] = ()
 
     def check(self, split: Split) -> None:
-        """Refuse to test on, or choose by, what the bundle was trained on.
+        """Refuse validation or test tiles of regions that the bundle was trained on.
 
         Raises:
-            ConfigError: If a region is left out that the bundle knows.
+            ConfigError: If there are any.
         """
-        for name, part in (("validation", split.validation), ("test", split.test)):
-            known = sorted(set(part["region"].dropna()) & set(self.regions))
-            if known:
+        for name, tiles in (("validation", split.validation), ("test", split.test)):
+            trained_on = sorted(set(tiles["region"].dropna()) & set(self.regions))
+            if trained_on:
                 msg = (
-                    f"model.weights names bundle {self.bundle}, which was trained on {known[0]}, and that is in {name} "
-                    f"here; begin from a bundle that never saw it, or leave out another region"
+                    f"model.weights names bundle {self.bundle}, which was trained on {trained_on[0]}, and that is in "
+                    f"{name} here; begin from a bundle that never saw it, or leave out another region"
                 )
                 raise ConfigError(msg)
 
     def provenance(self) -> dict[str, Any]:
-        """What a bundle should say of its beginning; empty where there is nothing to say."""
+        """Return the bundle and its regions as a part of a new bundle's provenance; else empty."""
         return {"begun_from": {"bundle": self.bundle, "regions": list(self.regions)}} if self.bundle else {}
 
 
-def start(config: Config) -> Start:
-    """The network that ``config.model`` asks for, its random numbers from torch's global generator.
+def initial_network(config: Config) -> InitialNetwork:
+    """Build the network of a configuration, with its first weights.
+
+    Random weights come from torch's global generator.
 
     Raises:
         ConfigError: If the network does not exist, its weights cannot be had, or the bundle that it is to begin from
@@ -58,45 +60,49 @@ def start(config: Config) -> Start:
     """
     settings, layers = config.model, config.input_layers
     if not settings.begins_from_a_bundle:
-        return Start(network=build(settings, channels=len(layers)))
+        return InitialNetwork(network=build(settings, channels=len(layers)))
     try:
         bundle = load(Path(str(settings.weights)))
     except BundleError as error:
         msg = f"model.weights: {error}"
         raise ConfigError(msg) from error
-    theirs, ours = (bundle.architecture, bundle.encoder), (settings.architecture.lower(), settings.encoder)
-    if theirs != ours:
+    of_bundle, configured = (bundle.architecture, bundle.encoder), (settings.architecture.lower(), settings.encoder)
+    if of_bundle != configured:
         msg = (
-            f"model.weights names a bundle of {' with '.join(theirs)}, and this is {' with '.join(ours)}; name its "
-            f"weights.safetensors for the encoder alone, or ask for the same network"
+            f"model.weights names a bundle of {' with '.join(of_bundle)}, and this is {' with '.join(configured)}; "
+            f"name its weights.safetensors for the encoder alone, or ask for the same network"
         )
         raise ConfigError(msg)
     _check_layers(bundle.layers, layers)
-    return Start(network=bundle.network.train(), bundle=bundle.id, regions=_trained_on(bundle.provenance))
+    return InitialNetwork(network=bundle.network.train(), bundle=bundle.id, regions=_trained_on(bundle.provenance))
 
 
-def _check_layers(theirs: Sequence[Layer], ours: Sequence[Layer]) -> None:
-    """Whether the network would see the same numbers; a recipe that is not known may be any."""
-    if len(theirs) != len(ours):
-        msg = f"model.weights names a bundle of {len(theirs)} layers, and here are {len(ours)}; ask for the same layers"
+def _check_layers(of_bundle: Sequence[Layer], configured: Sequence[Layer]) -> None:
+    """Refuse layers of which the bundle's network would not see the numbers that it learnt."""
+    if len(of_bundle) != len(configured):
+        msg = (
+            f"model.weights names a bundle of {len(of_bundle)} layers, and here are {len(configured)}; ask for the "
+            "same layers"
+        )
         raise ConfigError(msg)
-    for place, (their, our) in enumerate(zip(theirs, ours, strict=True), start=1):
-        alike = (their.name, their.low, their.high, their.clip) == (our.name, our.low, our.high, our.clip)
-        if not alike or (their.recipe and our.recipe and their.recipe != our.recipe):
+    for number, (before, now) in enumerate(zip(of_bundle, configured, strict=True), start=1):
+        same = (before.name, before.low, before.high, before.clip) == (now.name, now.low, now.high, now.clip)
+        # A layer without the name of its recipe may be of any.
+        if not same or (before.recipe and now.recipe and before.recipe != now.recipe):
             msg = (
-                f"model.weights names a bundle whose layer {place} is {_said(their)}, and here it is {_said(our)}; ask "
-                f"for the same layers in the same order"
+                f"model.weights names a bundle whose layer {number} is {_describe(before)}, and here it is "
+                f"{_describe(now)}; ask for the same layers in the same order"
             )
             raise ConfigError(msg)
 
 
-def _said(layer: Layer) -> str:
-    made = f", {layer.recipe}" if layer.recipe else ""
-    return f"{layer.name} of {layer.low:g} to {layer.high:g}{' clipped' if layer.clip else ''}{made}"
+def _describe(layer: Layer) -> str:
+    recipe = f", {layer.recipe}" if layer.recipe else ""
+    return f"{layer.name} of {layer.low:g} to {layer.high:g}{' clipped' if layer.clip else ''}{recipe}"
 
 
 def _trained_on(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Regions of a bundle's training and of all before it; none where it does not say."""
+    """Return the regions of a bundle's training and of all before it; none where it names none."""
     own = dict(provenance.get("regions") or {}).get("train") or []
     before = dict(provenance.get("begun_from") or {}).get("regions") or []
-    return tuple(sorted({str(one) for one in (*own, *before)}))
+    return tuple(sorted({str(region) for region in (*own, *before)}))

@@ -1,4 +1,4 @@
-"""A network in training: one pass over tiles that teaches it, one that only looks, and all that it has become."""
+"""A network in training: passes that train it, passes that evaluate it, and its state."""
 
 import math
 import time
@@ -23,44 +23,44 @@ from thawmap.model.network import Traits, logits, traits
 from thawmap.model.reading import Reading
 from thawmap.train import schedule
 from thawmap.train.augment import augment
-from thawmap.train.inference import shown
-from thawmap.train.initial import Start, start
-from thawmap.train.log import Result, Sums, threshold_of
+from thawmap.train.inference import Prediction, network_input, predict_batches
+from thawmap.train.initial import InitialNetwork, initial_network
+from thawmap.train.log import EpochCounts, EpochResult, best_threshold_of
 from thawmap.train.sampling import draw_order, make_batches, seed_of, seeded_generator
 from thawmap.train.schedule import ScheduleStep
-from thawmap.train.tiles.store import Batch, TileStore
+from thawmap.train.tiles.store import TileStore
 
-_ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # what is random in an epoch
+_ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # purposes of random numbers in an epoch, each with a seed of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One epoch of a phase.
+    """One epoch of a phase: its tiles, and its position, which its randomness follows from.
 
     Attributes:
         phase: The phase.
-        place: Number of the phase and of the epoch in it, which its randomness follows from.
-        tiles: What it trains on.
-        history: How good the finished epochs of the phase were.
+        position: Number of the phase, from 0, and of the epoch in it, from 1.
+        tiles: Rows of the index that it trains on.
+        history: Scores of the finished epochs of the phase.
     """
 
     phase: Phase
-    place: tuple[int, int]
+    position: tuple[int, int]
     tiles: pd.DataFrame
     history: Sequence[float]
 
     def __str__(self) -> str:
-        """Its name in messages."""
-        return f"phase {self.phase.name}, epoch {self.place[1]}"
+        """Return its name in messages."""
+        return f"phase {self.phase.name}, epoch {self.position[1]}"
 
 
 @dataclass(slots=True, kw_only=True)
-class Average:
-    """A network whose weights follow those of another slowly (a moving average), and its running means likewise.
+class WeightAverage:
+    """An exponential moving average of a network's weights and of its norms' running means.
 
     Attributes:
-        network: The slow one.
-        decay: What of it stays at each step, when enough have been made; before that (1 + n) / (10 + n).
+        network: The network with the averages.
+        decay: Share of the average that stays at each step; in the first steps (1 + n) / (10 + n), if that is less.
         steps: Steps made, n.
     """
 
@@ -68,96 +68,99 @@ class Average:
     decay: float
     steps: int = 0
 
-    def begin(self, network: nn.Module) -> None:
-        """Be as ``network`` is."""
+    def reset(self, network: nn.Module) -> None:
+        """Set all averages to the numbers of ``network``."""
         self.network.load_state_dict(network.state_dict())
         self.steps = 0
 
     @torch.no_grad()
-    def follow(self, network: nn.Module) -> None:
-        """One step after ``network``."""
+    def update(self, network: nn.Module) -> None:
+        """Move all averages one step towards the numbers of ``network``."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        pairs = list(zip(_numbers(self.network), _numbers(network), strict=True))
-        slow, fast = zip(*((one, other) for one, other in pairs if one.is_floating_point()), strict=True)
+        pairs = list(zip(_tensors_of(self.network), _tensors_of(network), strict=True))
+        slow, fast = zip(*((mean, now) for mean, now in pairs if mean.is_floating_point()), strict=True)
         torch._foreach_lerp_(slow, fast, share)
-        for one, other in pairs:
-            if not one.is_floating_point():
-                one.copy_(other)
+        for mean, now in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(now)  # counters of norms, which have no mean
 
 
 @dataclass(slots=True, kw_only=True)
 class Learner:
-    """A network in training, and what its epochs need.
+    """A network in training, with the tiles, settings and devices of its epochs.
 
     Attributes:
         store: The tiles.
         config: All settings.
         fabric: Devices and precision.
-        begun: What it begins from.
+        initial: The network before its first step, and the bundle that it comes from.
         network: The network on its device.
         model: The same network, as it is trained: in the chosen precision, compiled, on several devices.
-        about: Stride and whether the network sees its whole tile.
+        traits: Its stride, and whether its answer depends on the whole tile.
         average: The moving average of its weights, where one is asked for.
-        optimiser: The running phase's.
+        optimiser: The optimiser of the running phase.
     """
 
     store: TileStore
     config: Config
     fabric: Fabric
-    begun: Start
+    initial: InitialNetwork
     network: nn.Module
     model: _FabricModule
-    about: Traits
-    average: Average | None = None
+    traits: Traits
+    average: WeightAverage | None = None
     optimiser: torch.optim.Optimizer = field(init=False)
     _stepper: Any = field(init=False)
     _loss: Loss = field(init=False)
 
     @classmethod
     def of(cls, store: TileStore, config: Config, fabric: Fabric) -> Self:
-        """A new network for the tiles of ``store``, its weights from torch's own generator.
+        """Build a new network for the tiles of a store; random weights are of torch's generator.
 
         Raises:
             ConfigError: If network, device and tiles do not suit each other.
         """
-        channels, settings, begun = len(config.input_layers), config.training, start(config)
-        network = begun.network
-        about = traits(network, channels=channels)
+        channels, settings, initial = len(config.input_layers), config.training, initial_network(config)
+        network = initial.network
+        measured = traits(network, channels=channels)
         _check_size(network, config, channels=channels, size=store.size)
         if fabric.world_size > 1:
             _freeze_unused(network, channels=channels, size=store.size)
         network.to(memory_format=torch.channels_last)
         trained = cast("nn.Module", torch.compile(network)) if settings.compile else network
         model = fabric.setup_module(trained)
-        average = None if settings.ema is None else _average(network, settings.ema)
+        average = None
+        if settings.ema is not None:
+            frozen = deepcopy(network).requires_grad_(requires_grad=False)
+            average = WeightAverage(network=frozen, decay=settings.ema)
         return cls(
             store=store,
             config=config,
             fabric=fabric,
-            begun=begun,
+            initial=initial,
             network=network,
             model=model,
-            about=about,
+            traits=measured,
             average=average,
         )
 
     @property
     def reading(self) -> Reading:
-        """How tiles become the network's input; its logits are not calibrated while it learns."""
+        """The layers and filling of the network's input; its logits are not calibrated yet."""
         return Reading(layers=self.config.input_layers, fill=self.config.model.fill)
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept."""
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and saved: the average, where there is one."""
         return self.network if self.average is None else self.average.network
 
-    def begin(self, phase: Phase, state: Mapping[str, Tensor] | None = None) -> None:
-        """A phase, from the network in ``state`` or as it is: a fresh optimiser, average and loss."""
-        if state is not None:
-            self.network.load_state_dict(state)
+    def begin_phase(self, phase: Phase, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Begin a phase with a new optimiser, average and loss, from these weights or its own."""
+        if weights is not None:
+            self.network.load_state_dict(weights)
         if self.average is not None:
-            self.average.begin(self.network)
+            self.average.reset(self.network)
         settings = self.config.training
         self.optimiser = schedule.make_optimiser(
             settings.optimiser, self.network.parameters(), self._highest_rate(phase)
@@ -165,135 +168,132 @@ class Learner:
         self._stepper = self.fabric.setup_optimizers(self.optimiser)
         self._loss = objective(phase.loss or settings.loss)
 
-    def train(self, epoch: Epoch) -> Result:
-        """One pass over the epoch's tiles, augmented.
+    def train(self, epoch: Epoch) -> EpochResult:
+        """Train on an epoch's tiles, augmented, and return losses and counts on the way.
 
         Raises:
             TrainingError: If a loss is not finite.
         """
-        start, settings = time.perf_counter(), self.config.training
-        chance = self._chance(epoch)
-        parts = self._parts(epoch)
+        begin, settings = time.perf_counter(), self.config.training
+        stored = [code.name for code in self.store.codes]
+        generator = self._seed_epoch(epoch)
+        batches = self._draw_batches(epoch)
         self.model.train()
-        with Sums() as sums:
-            for number, plain in enumerate(self._stream(parts)):
-                batch = augment(plain, self._stored, self.config.augment, chance)
+        with EpochCounts() as counts:
+            for number, tiles in enumerate(self.store.stream(batches)):
+                batch = self.store.to_device(tiles, self.fabric.device)
+                batch = augment(batch, stored, self.config.augment, generator)
+                # Gradients of several batches add to one step, of which the last group may have fewer.
                 first = number - number % settings.accumulate
-                together = min(settings.accumulate, len(parts) - first)
-                last = number == first + together - 1
-                with self.fabric.no_backward_sync(self.model, enabled=not last):
-                    answer, loss = self._ask(batch)
-                    self.fabric.backward(loss / together)
-                sums.add(loss.detach(), answer.detach(), batch)
-                if last:
-                    self._step(epoch, share=first / len(parts))
-            found = sums.result("train", str(epoch), together=self._over_processes)
-        self._agree()
-        return replace(found, lr=self.optimiser.param_groups[0]["lr"], seconds=time.perf_counter() - start)
+                accumulated = min(settings.accumulate, len(batches) - first)
+                is_last = number == first + accumulated - 1
+                with self.fabric.no_backward_sync(self.model, enabled=not is_last):
+                    answer = logits(
+                        self.model, network_input(batch, stored=stored, reading=self.reading), self.reading
+                    ).float()
+                    loss = self._loss(answer, batch.target, batch.valid)
+                    self.fabric.backward(loss / accumulated)
+                counts.add(loss.detach(), answer.detach(), batch)
+                if is_last:
+                    self._step(epoch, progress=first / len(batches))
+            result = counts.result("train", str(epoch), sum_processes=self._sum_processes)
+        self._average_buffers()
+        return replace(result, lr=self.optimiser.param_groups[0]["lr"], seconds=time.perf_counter() - begin)
 
-    def look(self, tiles: pd.DataFrame, split: str, epoch: Epoch, *, threshold: float | None = None) -> Result:
-        """One look at tiles as they are, by the network that is kept.
+    def evaluate(self, tiles: pd.DataFrame, split: str, epoch: Epoch, *, threshold: float | None = None) -> EpochResult:
+        """Return losses and counts of the evaluated network on tiles, without augmentation.
 
         Args:
-            tiles: The tiles.
-            split: What they are.
-            epoch: What was trained before.
-            threshold: The chosen one; unset: the best for these tiles.
+            tiles: Rows of the index.
+            split: "validation" or "test".
+            epoch: The epoch that was trained last.
+            threshold: A threshold that was chosen before; unset: the best for these tiles.
 
         Raises:
             TrainingError: If a loss is not finite.
         """
-        start = time.perf_counter()
-        with Sums(seen=True) as sums:
-            for batch, answer in self._answers([tiles.iloc[part] for part in self._mine(tiles)]):
-                sums.add(self._loss(answer, batch.target, batch.valid), answer, batch)
-            found = sums.result(split, f"{split} after {epoch}", together=self._over_processes)
-        chosen = threshold_of(found) if threshold is None else threshold
-        lr, seconds = self.optimiser.param_groups[0]["lr"], time.perf_counter() - start
-        return replace(found, threshold=chosen, lr=lr, seconds=seconds)
+        begin = time.perf_counter()
+        with EpochCounts(with_histogram=True) as counts:
+            for prediction in self._predict(tiles, self._own_slices(tiles)):
+                batch, answer = prediction.batch, prediction.logits
+                counts.add(self._loss(answer, batch.target, batch.valid), answer, batch)
+            result = counts.result(split, f"{split} after {epoch}", sum_processes=self._sum_processes)
+        chosen = best_threshold_of(result) if threshold is None else threshold
+        lr, seconds = self.optimiser.param_groups[0]["lr"], time.perf_counter() - begin
+        return replace(result, threshold=chosen, lr=lr, seconds=seconds)
 
-    def wrongness(self, tiles: pd.DataFrame) -> npt.NDArray[np.float64]:
-        """How wrong the network is about tiles without an object: the sum of squared probabilities, (n,)."""
-        mine = self._mine(tiles)
-        found = torch.zeros(len(tiles), dtype=torch.float64)
-        for part, (batch, answer) in zip(mine, self._answers([tiles.iloc[part] for part in mine]), strict=True):
-            counted = usable(batch.target, batch.valid)
-            found[part] = torch.where(counted, torch.sigmoid(answer) ** 2, 0.0).double().sum((-2, -1)).cpu()
-        return self._over_processes(found).numpy()
+    def hardness(self, tiles: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """Return how wrong the network is about tiles without objects: sums of squared probability.
+
+        One number for each tile, (n,), over the pixels that are labelled and valid.
+        """
+        slices = self._own_slices(tiles)
+        sums = torch.zeros(len(tiles), dtype=torch.float64)
+        for rows, prediction in zip(slices, self._predict(tiles, slices), strict=True):
+            counted = usable(prediction.batch.target, prediction.batch.valid)
+            sums[rows] = torch.where(counted, prediction.probability**2, 0.0).double().sum((-2, -1)).cpu()
+        return self._sum_processes(sums).numpy()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that it has become, on the CPU: network, average and optimiser."""
-        found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        """Return the state of network, average and optimiser, on the CPU, by name."""
+        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         if self.average is not None:
-            found |= {f"average.{name}": value for name, value in self.average.network.state_dict().items()}
-            found["average steps"] = torch.tensor(self.average.steps)
-        for number, numbers in self.optimiser.state_dict()["state"].items():
-            known = {name: value for name, value in numbers.items() if isinstance(value, Tensor)}
-            found |= {f"optimiser.{number}.{name}": value for name, value in known.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+            state |= {f"average.{name}": tensor for name, tensor in self.average.network.state_dict().items()}
+            state["average steps"] = torch.tensor(self.average.steps)
+        for number, moments in self.optimiser.state_dict()["state"].items():
+            tensors = {name: moment for name, moment in moments.items() if isinstance(moment, Tensor)}
+            state |= {f"optimiser.{number}.{name}": tensor for name, tensor in tensors.items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Be again what `tensors` gave; a phase has begun before."""
-        self.network.load_state_dict(below("network.", tensors))
+        """Restore a state that `tensors` returned; to be called after a phase has begun."""
+        self.network.load_state_dict(without_prefix("network.", tensors))
         if self.average is not None:
-            self.average.network.load_state_dict(below("average.", tensors))
+            self.average.network.load_state_dict(without_prefix("average.", tensors))
             self.average.steps = int(tensors["average steps"])
         state: dict[int, dict[str, Tensor]] = {}
         weights = self.optimiser.param_groups[0]["params"]
-        for name, value in below("optimiser.", tensors).items():
+        for name, tensor in without_prefix("optimiser.", tensors).items():
             number, _, key = name.partition(".")
-            alike = torch.empty_like(weights[int(number)]) if value.ndim else torch.empty_like(value)
-            state.setdefault(int(number), {})[key] = alike.copy_(value)
+            # In the memory layout of its weight, which decides in what order numbers add up later.
+            laid_out = torch.empty_like(weights[int(number)]) if tensor.ndim else torch.empty_like(tensor)
+            state.setdefault(int(number), {})[key] = laid_out.copy_(tensor)
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
 
-    def _chance(self, epoch: Epoch) -> Generator:
-        """What an epoch's augmentation draws from; dropout's numbers begin anew as well."""
-        place = (self.config.training.seed, *epoch.place, self.fabric.global_rank)
-        torch.manual_seed(seed_of(*place, _DROPOUT))
-        return seeded_generator(*place, _AUGMENTATION)
+    def _seed_epoch(self, epoch: Epoch) -> Generator:
+        """Seed torch's own generator, for dropout, and return one for the epoch's augmentation."""
+        position = (self.config.training.seed, *epoch.position, self.fabric.global_rank)
+        torch.manual_seed(seed_of(*position, _DROPOUT))
+        return seeded_generator(*position, _AUGMENTATION)
 
-    def _parts(self, epoch: Epoch) -> list[pd.DataFrame]:
-        """The batches of this process."""
-        generator = seeded_generator(self.config.training.seed, *epoch.place, 0, _ORDER)
+    def _draw_batches(self, epoch: Epoch) -> list[pd.DataFrame]:
+        """Draw the order of the epoch's tiles, and return this process's share of every batch."""
+        generator = seeded_generator(self.config.training.seed, *epoch.position, 0, _ORDER)
         order = draw_order(epoch.tiles, epoch.phase.sampler, generator)
         rank, processes = self.fabric.global_rank, self.fabric.world_size
         return make_batches(epoch.tiles, order, self.config.training.batch_size, process=rank, processes=processes)
 
-    def _mine(self, tiles: pd.DataFrame) -> list[slice]:
-        """Which of the tiles this process looks at, in batches."""
+    def _own_slices(self, tiles: pd.DataFrame) -> list[slice]:
+        """Return the batches of the tiles that this process evaluates, as slices of rows."""
         size = math.ceil(self.config.training.batch_size / self.fabric.world_size)
-        parts = [slice(first, first + size) for first in range(0, len(tiles), size)]
-        return parts[self.fabric.global_rank :: self.fabric.world_size]
+        slices = [slice(first, first + size) for first in range(0, len(tiles), size)]
+        return slices[self.fabric.global_rank :: self.fabric.world_size]
 
-    def _stream(self, parts: Sequence[pd.DataFrame]) -> Iterator[Batch]:
-        for tiles in self.store.stream(parts):
-            yield self.store.to_device(tiles, self.fabric.device)
+    def _predict(self, tiles: pd.DataFrame, slices: Sequence[slice]) -> Iterator[Prediction]:
+        """Yield the evaluated network's predictions for batches of tiles."""
+        return predict_batches(
+            self.evaluated,
+            self.store,
+            [tiles.iloc[rows] for rows in slices],
+            reading=self.reading,
+            device=self.fabric.device,
+            autocast=self.fabric.autocast,
+        )
 
-    def _answers(self, parts: Sequence[pd.DataFrame]) -> Iterator[tuple[Batch, Tensor]]:
-        """Batches and their logits (N, H, W) float32 by the network that is kept."""
-        network = self.judged.eval()
-        for batch in self._stream(parts):
-            with self.fabric.autocast(), torch.inference_mode():
-                answer = logits(network, self._image(batch), self.reading)
-            yield batch, answer.float()
-
-    def _ask(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (N, H, W) float32 of a batch by the network that is trained, and their loss."""
-        answer = logits(self.model, self._image(batch), self.reading).float()
-        return answer, self._loss(answer, batch.target, batch.valid)
-
-    def _image(self, batch: Batch) -> Tensor:
-        """The input layers (N, C, H, W) in physical units."""
-        return shown(batch, stored=self._stored, reading=self.reading)
-
-    @property
-    def _stored(self) -> list[str]:
-        return [code.name for code in self.store.codes]
-
-    def _step(self, epoch: Epoch, *, share: float) -> None:
-        """One step of the optimiser when a ``share`` of the epoch is over."""
+    def _step(self, epoch: Epoch, *, progress: float) -> None:
+        """Make a step of the optimiser; ``progress`` is the finished fraction of the epoch."""
         settings, highest = self.config.training, self._highest_rate(epoch.phase)
-        step = ScheduleStep(done=epoch.place[1] - 1 + share, epochs=epoch.phase.epochs, history=epoch.history)
+        step = ScheduleStep(done=epoch.position[1] - 1 + progress, epochs=epoch.phase.epochs, history=epoch.history)
         for group in self.optimiser.param_groups:
             group["lr"] = highest * schedule.lr_factor(settings.schedule, step)
         if settings.clip_norm is not None:
@@ -301,41 +301,37 @@ class Learner:
         self._stepper.step()
         self._stepper.zero_grad()
         if self.average is not None:
-            self.average.follow(self.network)
+            self.average.update(self.network)
 
     def _highest_rate(self, phase: Phase) -> float:
         return phase.lr or self.config.training.optimiser.lr
 
-    def _over_processes(self, values: Tensor) -> Tensor:
-        """The sum of ``values`` over all processes."""
+    def _sum_processes(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, on the CPU."""
         return cast("Tensor", self.fabric.all_reduce(values.to(self.fabric.device), reduce_op="sum")).cpu()
 
     @torch.no_grad()
-    def _agree(self) -> None:
-        """Every process has seen other tiles: the running means of its norms become those of all of them."""
+    def _average_buffers(self) -> None:
+        """Replace the running means of norms, of other tiles in each process, by their average."""
         if self.fabric.world_size == 1:
             return
         networks = [self.network] if self.average is None else [self.network, self.average.network]
-        for numbers in chain.from_iterable(network.buffers() for network in networks):
-            if numbers.is_floating_point():
-                numbers.copy_(self._over_processes(numbers) / self.fabric.world_size)
+        for buffer in chain.from_iterable(network.buffers() for network in networks):
+            if buffer.is_floating_point():
+                buffer.copy_(self._sum_processes(buffer) / self.fabric.world_size)
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix``, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, by their names without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _average(network: nn.Module, decay: float) -> Average:
-    return Average(network=deepcopy(network).requires_grad_(requires_grad=False), decay=decay)
-
-
-def _numbers(network: nn.Module) -> Iterator[Tensor]:
+def _tensors_of(network: nn.Module) -> Iterator[Tensor]:
     return chain(network.parameters(), network.buffers())
 
 
 def _check_size(network: nn.Module, config: Config, *, channels: int, size: int) -> None:
-    """Whether the network takes tiles of ``size`` px."""
+    """Refuse a network that cannot take tiles of ``size`` px."""
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, channels, size, size))
@@ -348,8 +344,11 @@ def _check_size(network: nn.Module, config: Config, *, channels: int, size: int)
 
 
 def _freeze_unused(network: nn.Module, *, channels: int, size: int) -> None:
-    """Leave out weights that no answer depends on, as of stages that a decoder does not use; processes wait for all."""
+    """Freeze weights that no logit depends on, as of stages that a decoder does not use.
+
+    Several processes would wait for their gradients for ever.
+    """
     probe = deepcopy(network).train()
     probe(torch.zeros(2, channels, size, size)).sum().backward()
-    for weight, tried in zip(network.parameters(), probe.parameters(), strict=True):
-        weight.requires_grad = tried.grad is not None
+    for weight, probed in zip(network.parameters(), probe.parameters(), strict=True):
+        weight.requires_grad = probed.grad is not None

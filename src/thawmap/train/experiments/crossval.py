@@ -44,7 +44,7 @@ from thawmap.train.checkpoint import DECIDING
 from thawmap.train.experiments.grid import Setting, folder_name, settings
 from thawmap.train.fit import fit as train
 from thawmap.train.inference import predict_tiles
-from thawmap.train.initial import start
+from thawmap.train.initial import initial_network
 from thawmap.train.split import Fold, deal_folds, split_tiles
 from thawmap.train.tiles.store import TileStore
 
@@ -117,7 +117,7 @@ def check(config: Config) -> None:
     """
     for one in settings(config):
         applied = one.apply(config)
-        start(applied)
+        initial_network(applied)
         check_augmentation(applied.augment, applied.input_layers)
         find_device(applied.training.device)
 

@@ -33,7 +33,7 @@ from thawmap.train.augment import check_augmentation
 from thawmap.train.checkpoint import DECIDING
 from thawmap.train.experiments.trials import ENDED, LOG, Trial, applied, keep, trials
 from thawmap.train.fit import Report, fit
-from thawmap.train.initial import start
+from thawmap.train.initial import initial_network
 from thawmap.train.split import Split
 from thawmap.train.tiles.store import TileStore
 
@@ -73,7 +73,7 @@ def check(config: Config) -> None:
     for place, one in enumerate((config, *_alone(config))):
         check_augmentation(one.augment, one.input_layers)
         if not place or (one.model, one.layers) != (config.model, config.layers):
-            start(one)
+            initial_network(one)
 
 
 def space(config: Config) -> "dict[str, BaseDistribution]":
