@@ -95,6 +95,7 @@ def assemble(
             layer = recipe.function(*(values[need] for need in recipe.needs))
         values[name] = _missing_is_nan(layer.astype(np.float32, copy=False))
     rows, cols = (slice(border, border + side) for side in geobox.shape)
+    # optional layers that no source has are missing everywhere
     values |= {name: np.full(tuple(geobox.pad(border).shape), np.nan, np.float32) for name in absent}
     stack = {name: values[name][rows, cols] for name in layers}
     usable = usable[rows, cols]

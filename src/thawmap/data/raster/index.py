@@ -189,7 +189,7 @@ def _times(folders: Iterable[Path]) -> dict[Path, int]:
 
 
 def _is_outdated(tile_sets: TileSets, geobox: GeoBox) -> bool:
-    """Return whether a tile under a grid, or a faulty file, has changed since."""
+    """Return whether a tile under a grid, or a faulty file, changed since indexing."""
     headers = [tile.info for tile_set in tile_sets.sets for tile in tile_set.under(geobox)]
     return any(not info.path.exists() or _header(info.path) is not info for info in headers) or any(
         _fault(path) is None for path in tile_sets.faults
@@ -204,6 +204,7 @@ def _header(path: Path) -> RasterInfo:
 
 @lru_cache(maxsize=2**16)
 def _header_of(path: Path, _size: int, _mtime_ns: int) -> RasterInfo:
+    """Return a file's header; size and time tell one state of the file from another."""
     return raster_info(path)
 
 

@@ -195,6 +195,7 @@ def read_mosaic(
     tile_sets.check(geobox)
     result = np.full((layers or len(content.bands), *geobox.shape), np.nan, np.float32)
     for tile_set in tile_sets.sets:
+        # of the four pixels that are left, `warp` still makes its own average
         as_one = step(tile_set.grid) if step else max(1, int(coarseness(tile_set.grid, geobox) / 4))
         _fill(result, View(tile_set=tile_set, content=content, step=as_one), geobox, make)
     return result
@@ -212,6 +213,7 @@ def _fill(result: Values, view: View, geobox: GeoBox, make: Make) -> None:
     if window is None or not view.tile_set.under(geobox):
         return
     rows, cols = geobox.shape
+    # half of the result needs about half of the pixels, so halving ends where they fit
     if len(result) * window.size > _MAX_NUMBERS and max(rows, cols) > 1:
         middle, along_rows = max(rows, cols) // 2, rows >= cols
         for half in (slice(None, middle), slice(middle, None)):
@@ -223,7 +225,7 @@ def _fill(result: Values, view: View, geobox: GeoBox, make: Make) -> None:
 
 
 def coarseness(grid: GeoBox, geobox: GeoBox) -> float:
-    """Return how many pixels of ``grid``, along an axis, one of ``geobox`` is.
+    """Return how many times ``geobox`` is coarser than ``grid``, along an axis.
 
     At the centre of ``geobox``; 1 where the CRS of ``grid`` does not know it.
     """

@@ -88,9 +88,9 @@ def read(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values
 
 
 def _times_coarser(grid: GeoBox, geobox: GeoBox) -> int:
-    """Return how many of the file's pixels, along each axis, one of a coarser grid is.
+    """Return how many times a grid is coarser than the file's; 1 unless whole.
 
-    1 where it is no whole number of them: those grids need warping.
+    A grid that is no whole number of the file's pixels needs warping.
     """
     times = round(_pixels_in_one(grid, geobox)[0]) if grid.crs == geobox.crs else 1
     blocks = GeoBox(grid.shape, grid.affine * Affine.scale(times), grid.crs)
@@ -178,6 +178,7 @@ def _as_float(stored: npt.NDArray[Any], missing: Iterable[float | None]) -> _Val
 
 
 def _file_window(window: Window) -> FileWindow:
+    """Return a window as one of rasterio."""
     return FileWindow(window.col, window.row, window.width, window.height)
 
 
@@ -273,7 +274,7 @@ def _block_sums(values: npt.NDArray[Any], tall: int, wide: int) -> _Values:
 
 
 def _footprint(grid: GeoBox, geobox: GeoBox) -> _Footprint | None:
-    """Return the window of ``grid`` under ``geobox``, and its pixels in one of those.
+    """Return the window of ``grid`` under ``geobox``, and the ratio of their pixels.
 
     None where the CRS of ``grid`` does not know the ground.
     """
@@ -290,14 +291,17 @@ def _footprint(grid: GeoBox, geobox: GeoBox) -> _Footprint | None:
 
 
 def _span(positions: _Positions, pixels: float) -> tuple[int, int]:
-    """Return first pixel and number of pixels that resampling at positions looks at."""
+    """Return first pixel and number of the pixels that resampling at positions needs.
+
+    ``pixels`` are those that are resampled to one.
+    """
     margin = int(np.ceil(3 * max(pixels, 1.0))) + 2  # cubic reaches 2 of them; the rest for rows that bend
     first = int(np.floor(positions.min())) - margin
     return first, int(np.ceil(positions.max())) + margin - first
 
 
 def _pixels_in_one(grid: GeoBox, geobox: GeoBox) -> tuple[float, float]:
-    """Return how many rows and columns of ``grid`` one pixel of ``geobox`` is.
+    """Return the rows and columns of ``grid`` that one pixel of ``geobox`` spans.
 
     At the centre of ``geobox``; 1 where the CRS of ``grid`` does not know it. Rounded, so that neighbouring windows
     resample alike.

@@ -78,7 +78,7 @@ class Upright:
 
 def _order(stored: Affine) -> _Order:
     """Return the order of pixels of a file with the transform ``stored``."""
-    swapped = abs(stored.a * stored.e) < abs(stored.b * stored.d)
+    swapped = abs(stored.a * stored.e) < abs(stored.b * stored.d)  # rows run more to the east than to the south
     upright = stored * _SWAP if swapped else stored
     return _Order(swapped=swapped, rows=upright.e > 0, cols=upright.a < 0)
 

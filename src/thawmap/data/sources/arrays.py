@@ -41,9 +41,9 @@ class ArraySource:
                 raise DataError(msg)
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """Read the pixel under each of ``geobox``'s pixel centres; NaN beyond the arrays.
+        """Read layers at ``geobox``'s pixel centres from the arrays; NaN beyond them.
 
-        Layers (y, x), float32, by name, and `valid` where the arrays have it.
+        They are (y, x), float32, by name, with `valid` where the arrays have it.
 
         Raises:
             DataError: If a layer is not there, or ``geobox`` has another CRS or is turned against the arrays'

@@ -73,7 +73,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One image of one place at one time; two scenes are equal when their ids are.
+    """One image of one date, its files and grid; scenes of the same id are equal.
 
     Attributes:
         id: Unique name, safe as a folder name.

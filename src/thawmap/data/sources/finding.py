@@ -48,7 +48,7 @@ def searched_paths(settings: Delivery, paths: Sequence[Path]) -> list[Path]:
 def finish_candidates(
     candidates: Iterable[Candidate], settings: Delivery, *, searched: Sequence[Path]
 ) -> list[Candidate]:
-    """Return the candidates of a delivery in order of their ids, with their regions.
+    """Return a delivery's candidates by id, with regions, and with faults if doubtful.
 
     Of several with one id a single one is left, at fault; so is each that the table of regions names and is not there.
     The table, where there is one, decides which candidates there are.

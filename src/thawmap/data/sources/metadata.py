@@ -158,6 +158,7 @@ def read_sentinel_xml(path: Path) -> SentinelMetadata:
     offsets = {layer: stored.get(str(number)) for layer, number in _BAND_IDS.items()} if stored else None
     units = [root.findtext(f".//{{*}}{prefix}BOA_QUANTIFICATION_VALUE") for prefix in ("", "L2A_")]
     baseline = as_number(root.findtext(".//{*}PROCESSING_BASELINE"))
+    # before baseline 04.00, and in products of users' own, no offset in the XML is an offset of 0
     without = None if baseline is None or _NEW <= baseline < _OWN else dict.fromkeys(_BAND_IDS, 0.0)
     return SentinelMetadata(
         path=path,
@@ -282,7 +283,7 @@ def check_metadata(metadata: Iterable[PlanetMetadata], scene: str, image: Raster
 
 
 def cloud_notes(metadata: Iterable[PlanetMetadata | SentinelMetadata]) -> list[str]:
-    """Return a list with a note on the cloud cover in the metadata, or none."""
+    """Return a list of one note on the metadata's cloud cover; empty if unknown."""
     cover = next((record.cloud_cover for record in metadata if record.cloud_cover is not None), None)
     return [] if cover is None else [f"its metadata tell {cover:.0%} cloud cover"]
 

@@ -274,9 +274,9 @@ def _cut_short(path: Path) -> str | None:
         while start < size:
             file.seek(start)
             head = file.read(16)
-            wide = head[:4] == b"\0\0\0\1"
+            wide = head[:4] == b"\0\0\0\1"  # the length then stands behind the type, in 8 bytes
             length = int.from_bytes(head[8:16] if wide else head[:4])
-            start += max(length, 8) if length else size - start
+            start += max(length, 8) if length else size - start  # no shorter than its own head, lest this never end
         file.seek(max(size - 2, 0))
         ends = length > 0 or file.read() == b"\xff\xd9"
     return None if start == size and ends else f"{path.name} is cut short; fetch it again"
@@ -313,7 +313,7 @@ def _check_product(metadata: Iterable[SentinelMetadata], image: _Image) -> None:
             raise DataError(msg)
         product = record.product or ""
         is_same = own is not None and all(text.upper() in product.upper() for text in own.groups())
-        if own is not None and _SENSED.search(product) and not is_same:
+        if own is not None and _SENSED.search(product) and not is_same:  # other names tell no scene
             msg = f"{record.path.name} is of another scene, {product}; fetch the metadata of this one"
             raise DataError(msg)
 

@@ -62,6 +62,7 @@ def _udm2_masks(mask: RasterInfo, unusable: Sequence[str]) -> tuple[Mask, ...]:
         msg = f"{mask.path.name} has {mask.count} bands, and a udm2 has {len(_UDM2)}; fetch it again"
         raise DataError(msg)
     number = {name: names.index(name) + 1 for name in _UDM2}
+    # the old classes' bit for clouds counts only where clouds are unusable
     bits = Mask(file="udm2", bands=(number["udm1"],), usable=(0,) if "cloud" in unusable else (0, _CLOUD_BIT))
     if set(unusable) == set(_CLASSES):
         return Mask(file="udm2", bands=(number["clear"],), usable=(1,)), bits

@@ -97,13 +97,15 @@ def _head(path: Path) -> bytes:
 
 def _read_frame(path: Path, layer: str | None) -> pd.DataFrame:
     """Read the features, or the bare table, of GeoParquet or of any format of GDAL."""
+    frame: pd.DataFrame
     if not _is_parquet(path):
-        frame: pd.DataFrame = pyogrio.read_dataframe(path, layer=_layer_name(path, layer))
+        frame = pyogrio.read_dataframe(path, layer=_layer_name(path, layer))
         return frame
     if layer is not None:
         msg = f"{path} has no layer {layer!r}, for GeoParquet has no layers; leave the layer out"
         raise DataError(msg)
-    return gpd.read_parquet(path)
+    frame = gpd.read_parquet(path)
+    return frame
 
 
 def _layer_name(path: Path, requested: str | None) -> str | None:
@@ -318,7 +320,7 @@ def _write(
     Raises:
         DataError: If the format cannot hold the features, or the disk is full.
     """
-    kind = "Polygon" if frame.empty else None  # else as the features are
+    kind = "Polygon" if frame.empty else None  # the library takes it from the features, where there are some
     with _collected_warnings() as notes:
         try:
             if driver is None:
