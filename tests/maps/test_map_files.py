@@ -20,13 +20,13 @@ from thawmap.config import OutputSettings, PolygonSettings
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
-from thawmap.maps.job import Provenance
+from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.qgis import OUTLINES, PROBABILITY
+from thawmap.maps.replacing import is_finished
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import export, is_finished
+from thawmap.maps.write import write_map
 
 SHAPE = (60, 40)
-MADE_FROM = Provenance(bundle="b1", threshold=0.5)
 
 
 def scene_of(name="s1", shape=SHAPE):
@@ -43,18 +43,21 @@ def probability_of(shape=SHAPE, seed=0):
     return np.random.default_rng(seed).random(shape)
 
 
+def job_of(scene, **outputs):
+    polygons = PolygonSettings(min_area_m2=0, threshold=0.5)
+    made_from = Provenance(bundle="b1")
+    return MapJob(scene=scene, polygons=polygons, outputs=OutputSettings(**outputs), provenance=made_from)
+
+
 def made(folder, scene=None, rows=None, **outputs):
     scene = scene or scene_of()
     coarse = replace(scene, geobox=scene.geobox.zoom_to((30, 20)))
     image = ArraySource({"red": probability_of((30, 20)).astype(np.float32)}, coarse.geobox)
-    return export(
-        scene,
+    return write_map(
+        job_of(scene, **outputs),
         rows or rows_of(probability_of(scene.geobox.shape)),
         folder,
         picture=preview(coarse, ["red"], [image]),
-        polygons=PolygonSettings(min_area_m2=0),
-        outputs=OutputSettings(**outputs),
-        provenance=MADE_FROM,
     )
 
 
@@ -77,10 +80,10 @@ def test_names_of_darts(darts):
     item = pystac.Item.from_file(darts / "item.json")
     assert item.assets["probability"].href.endswith("probabilities.tif")
     assert all((darts / asset.href).exists() for asset in item.assets.values())
-    assert is_finished(darts.parent, scene_of(), MADE_FROM.fingerprint)
+    assert is_finished(job_of(scene_of()), darts)
     assert len(gpd.list_layers(darts / "prediction_segments.gpkg")) == 1
     (darts / "binarized.tif").rename(darts / "moved.tif")
-    assert not is_finished(darts.parent, scene_of(), MADE_FROM.fingerprint)
+    assert not is_finished(job_of(scene_of()), darts)
     (darts / "moved.tif").rename(darts / "binarized.tif")
 
 
@@ -165,7 +168,7 @@ import os, resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import numpy as np
-from test_map_files import MADE_FROM, Rows, made, rows_of, scene_of
+from test_map_files import Rows, made, rows_of, scene_of
 folder = Path({folder!r})
 """
 
@@ -195,9 +198,9 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, before):
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["s1"] * before
     assert all(path.read_bytes() == content for path, content in files.items())
-    assert is_finished(tmp_path, scene_of(), MADE_FROM.fingerprint) == before
+    assert is_finished(job_of(scene_of()), tmp_path / "s1") == before
     made(tmp_path)
-    assert is_finished(tmp_path, scene_of(), MADE_FROM.fingerprint)
+    assert is_finished(job_of(scene_of()), tmp_path / "s1")
 
 
 FULL = """
@@ -222,7 +225,7 @@ def test_a_full_disk_costs_one_scene_and_leaves_nothing_of_it(tmp_path):
     assert re.search(r"cannot be written \(.*\); (free some room|choose another place)", said[1])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
     for name in ("a", "c"):
-        assert is_finished(tmp_path, scene_of(name), MADE_FROM.fingerprint)
+        assert is_finished(job_of(scene_of(name)), tmp_path / name)
 
 
 MEMORY = """

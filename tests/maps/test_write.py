@@ -22,12 +22,13 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
 from thawmap.maps.caption import STRIP_PX
-from thawmap.maps.job import Provenance
-from thawmap.maps.layout import SHAPEFILE_NAMES, SLUMP_COLUMNS
+from thawmap.maps.job import MapJob, Provenance
+from thawmap.maps.layout import SHAPEFILE_NAMES, SLUMP_COLUMNS, probability_raster
 from thawmap.maps.polygons.threshold import above
 from thawmap.maps.quicklook import quicklook
+from thawmap.maps.replacing import is_finished
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import as_written, export, is_finished
+from thawmap.maps.write import write_map
 
 KINDS = ("gpkg", "shp", "parquet")
 
@@ -47,22 +48,25 @@ def rows_of(probability, height=5):
         yield Rows(first_row=row, probability=probability[row : row + height].astype(np.float32))
 
 
-def made(folder, probability, scene=None, **options):
-    """The folder of an exported scene, and what was said of it."""
-    scene = scene or scene_of(probability.shape)
-    keys = {"threshold": 0.5, "storage": "uint8", "vectors": ("gpkg",), "names": "thawmap", "min_area_m2": 0}
-    keys |= options
-    polygons = {name: value for name, value in keys.items() if name in PolygonSettings.model_fields}
-    done = export(
-        scene,
-        rows_of(probability),
-        folder,
-        picture=picture_of(scene),
-        polygons=PolygonSettings(**polygons),
-        outputs=OutputSettings(probability=keys["storage"], vectors=keys["vectors"], names=keys["names"]),
-        provenance=Provenance(bundle="b1", threshold=keys["threshold"], config={"inference": {"overlap": 2}}),
+def job_of(scene, *, threshold=0.5, storage="uint8", bundle="b1", config=None, inputs=(), **settings):
+    """A job; settings of polygons and outputs by their names."""
+    of_polygons = {name: value for name, value in settings.items() if name in PolygonSettings.model_fields}
+    of_outputs = {name: value for name, value in settings.items() if name in OutputSettings.model_fields}
+    assert of_polygons | of_outputs == settings
+    return MapJob(
+        scene=scene,
+        polygons=PolygonSettings(threshold=threshold, **of_polygons),
+        outputs=OutputSettings(probability=storage, **of_outputs),
+        provenance=Provenance(bundle=bundle, config=config or {"inference": {"overlap": 2}}, inputs=inputs),
     )
-    return done.folder, done
+
+
+def made(folder, probability, scene=None, **settings):
+    """The folder of a scene's map, and what was written there."""
+    scene = scene or scene_of(probability.shape)
+    job = job_of(scene, **{"vectors": ("gpkg",), "min_area_m2": 0} | settings)
+    written = write_map(job, rows_of(probability), folder, picture=picture_of(scene))
+    return written.folder, written
 
 
 def read(path):
@@ -108,11 +112,12 @@ def test_the_files_agree(tmp_path_factory, seed, shape, hundredths, storage):
 
 @pytest.mark.parametrize("hundredths", range(101))
 def test_a_byte_at_the_threshold_is_not_above_it(hundredths):
-    rows = Rows(first_row=0, probability=np.full((1, 1), hundredths / 100, np.float32))
-    known, stored = as_written(rows, "uint8")
+    raster = probability_raster("probability.tif", "uint8")
+    stored = raster.stored(np.full((1, 1), hundredths / 100, np.float32))
+    probability = raster.values(stored)
     assert stored[0, 0] == hundredths
-    assert not above(known.probability, hundredths / 100).any()
-    assert above(known.probability, (hundredths - 1) / 100).all()
+    assert not above(probability, hundredths / 100).any()
+    assert above(probability, (hundredths - 1) / 100).all()
 
 
 def test_rasters_are_cogs_that_say_what_their_numbers_mean(tmp_path):
@@ -198,17 +203,15 @@ def broken_rows(probability, after):
 def test_a_broken_scene_leaves_nothing_and_spares_what_was_there(tmp_path, after):
     probability = np.full((20, 20), 0.75)
     scene = scene_of((20, 20))
-    provenance = Provenance(bundle="b2", threshold=0.5)
+    job = job_of(scene, bundle="b2")
 
     def breaking():
-        rows = broken_rows(probability, after)
-        options = {"picture": picture_of(scene), "polygons": PolygonSettings(), "outputs": OutputSettings()}
-        export(scene, rows, tmp_path, provenance=provenance, **options)
+        write_map(job, broken_rows(probability, after), tmp_path, picture=picture_of(scene))
 
     with pytest.raises(BoomError):
         breaking()
     assert not list(tmp_path.iterdir())
-    assert not is_finished(tmp_path, scene, provenance.fingerprint)
+    assert not is_finished(job, tmp_path / scene.id)
     folder, _ = made(tmp_path, probability, scene)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(BoomError):
@@ -235,18 +238,18 @@ def test_a_rerun_replaces_the_folder(tmp_path):
 def test_finished_is_what_was_made_from_the_same(tmp_path):
     scene = scene_of((10, 10))
     folder, _ = made(tmp_path, np.ones((10, 10)), scene)
-    same = Provenance(bundle="b1", threshold=0.5, config={"inference": {"overlap": 2}})
-    assert is_finished(tmp_path, scene, same.fingerprint)
+    same = job_of(scene)
+    assert is_finished(same, folder)
     others = (
-        Provenance(bundle="b2", threshold=0.5, config={"inference": {"overlap": 2}}),
-        Provenance(bundle="b1", threshold=0.4, config={"inference": {"overlap": 2}}),
-        Provenance(bundle="b1", threshold=0.5, config={"inference": {"overlap": 3}}),
-        Provenance(bundle="b1", threshold=0.5, config={"inference": {"overlap": 2}}, inputs=[{"name": "s2.tif"}]),
+        job_of(scene, bundle="b2"),
+        job_of(scene, threshold=0.4),
+        job_of(scene, config={"inference": {"overlap": 3}}),
+        job_of(scene, inputs=[{"name": "s2.tif"}]),
     )
-    assert len({made_from.fingerprint for made_from in others}) == 4
-    assert not any(is_finished(tmp_path, scene, made_from.fingerprint) for made_from in others)
+    assert len({job.fingerprint for job in others}) == 4
+    assert not any(is_finished(job, folder) for job in others)
     (folder / "item.json").write_text("{", encoding="utf-8")
-    assert not is_finished(tmp_path, scene, same.fingerprint)
+    assert not is_finished(same, folder)
 
 
 def test_small_slumps_lie_in_a_layer_of_their_own_and_in_no_mask(tmp_path):

@@ -29,10 +29,10 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
 from thawmap.maps.item import MapItem
-from thawmap.maps.job import Provenance
+from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.read import MapFolder
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import export
+from thawmap.maps.write import write_map
 from thawmap.series import fuse as fusing
 from thawmap.series.fuse import Recipe, fuse
 from thawmap.series.places import open_map, places
@@ -309,10 +309,13 @@ def made(folder, name, values, grid, acquired=None, **options):
     rows = (Rows(first_row=row, probability=values[row : row + 16]) for row in range(0, len(values), 16))
     polygons = PolygonSettings(min_area_m2=0)
     config = {"polygons": polygons.model_dump(mode="json"), "outputs": outputs.model_dump(mode="json")}
-    export(
-        scene, rows, folder, picture=preview(scene, ("nir", "red", "green"), [image]), polygons=polygons,
-        outputs=outputs, provenance=Provenance(bundle=keys["bundle"], threshold=keys["threshold"], config=config),
-    )  # fmt: skip
+    job = MapJob(
+        scene=scene,
+        polygons=polygons.model_copy(update={"threshold": keys["threshold"]}),
+        outputs=outputs,
+        provenance=Provenance(bundle=keys["bundle"], config=config),
+    )
+    write_map(job, rows, folder, picture=preview(scene, ("nir", "red", "green"), [image]))
     return folder / name
 
 

@@ -1,30 +1,74 @@
-"""What a map is made from, and what it is to be."""
+"""What a map is to be: its scene, its settings, and the record of what it is made from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from thawmap.config import OutputSettings, PolygonSettings
+from thawmap.data.sources.base import Scene
 from thawmap.files.hashes import json_sha256
+from thawmap.maps.layout import FILE_NAMES, MapRaster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a scene's results are made from.
+    """The record of what a map is made from.
 
     Attributes:
-        bundle: Id of the bundle.
-        threshold: Objects are where the probability is above it.
+        bundle: Id of the bundle, several joined by "+".
         config: The settings that decide the result, as JSON values.
         inputs: Each input file, as JSON values: name, size, and sha256 or time of its last change.
     """
 
     bundle: str
-    threshold: float
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Sequence[Mapping[str, Any]] = ()
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapJob:
+    """A map that is to be written.
+
+    Attributes:
+        scene: The scene, or the fused place as one.
+        polygons: How objects become slumps; the threshold is a number.
+        outputs: Which files are written, and how.
+        provenance: What the map is made from.
+        rasters: Further rasters, whose values the rows bring by their names.
+        rasters_only: Whether these are all that is written: no probability, no slumps, no picture.
+        interval: First and last time of the images, where there are several; None: unknown, or the scene's own.
+    """
+
+    scene: Scene
+    polygons: PolygonSettings
+    outputs: OutputSettings
+    provenance: Provenance
+    rasters: tuple[MapRaster, ...] = ()
+    rasters_only: bool = False
+    interval: tuple[datetime, datetime] | None = None
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a pixel is of an object."""
+        threshold = self.polygons.threshold
+        assert threshold != "bundle", "who makes a job knows the bundle, and puts its threshold there"
+        return threshold
+
+    @property
+    def file_names(self) -> Mapping[str, str]:
+        """Names of the files of "probability", "mask" and "slumps", the last without its ending."""
+        return FILE_NAMES[self.outputs.names]
+
+    @property
+    def is_fused(self) -> bool:
+        """True if the map is fused from others."""
+        return "fuse" in self.provenance.config
+
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all of it: equal exactly when everything is."""
-        content = [self.bundle, self.threshold, dict(self.config), [dict(item) for item in self.inputs]]
+        """SHA-256 of what the map is made from: equal exactly when bundle, threshold, settings and inputs are."""
+        made_from = self.provenance
+        inputs = [dict(file) for file in made_from.inputs]
+        content = [made_from.bundle, self.threshold, dict(made_from.config), inputs]
         return json_sha256(content, compact=True)

@@ -1,4 +1,4 @@
-"""What a map may take the place of: a map just as it was made, whose item lists what every file held."""
+"""Whether a map is to be made, and may take the place of what is there: of a map only just as it was made."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from thawmap.files.atomic import write_json
 from thawmap.files.guard import fingerprints, not_as_made, some_of
 from thawmap.files.hashes import json_sha256
 from thawmap.maps.item import MapItem
+from thawmap.maps.job import MapJob
 from thawmap.maps.layout import FILES, ITEM
 
 _NOTES = ".qmd"  # what a user noted on a layer in QGIS, beside its file
@@ -22,13 +23,29 @@ def write_item(folder: Path, item: Mapping[str, Any]) -> None:
     write_json(folder / ITEM, whole)
 
 
-def check_replaceable(folder: Path, scene: str, *, fused: bool = False) -> None:
-    """Refuse to replace what stands where a map is due, unless it is that scene's map just as it was made.
+def is_finished(job: MapJob, folder: Path) -> bool:
+    """Return whether a map's folder has all of its files, made from just what the job says."""
+    try:
+        item = MapItem.read(folder)
+    except DataError:
+        return False
+    return item.fingerprint == job.fingerprint and all(file.exists() for file in item.assets.values())
 
-    Args:
-        folder: The map's folder.
-        scene: Id of the scene, or of the place that is fused.
-        fused: Whether the map is a fused one.
+
+def is_due(job: MapJob, folder: Path) -> bool:
+    """Return whether a map is still to be made in its folder.
+
+    Raises:
+        DataError: As `check_replaceable`.
+    """
+    if is_finished(job, folder):
+        return False
+    check_replaceable(job, folder)
+    return True
+
+
+def check_replaceable(job: MapJob, folder: Path) -> None:
+    """Refuse to replace what stands in a map's folder, unless it is a map of the job's scene just as it was made.
 
     Raises:
         DataError: If it is anything else, holds other files too, or one was changed.
@@ -36,9 +53,11 @@ def check_replaceable(folder: Path, scene: str, *, fused: bool = False) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     item = _item_of_ours(folder)
-    if item is None or item.content.get("id") != scene or item.is_fused != fused:
+    if item is None or item.content.get("id") != job.scene.id or item.is_fused != job.is_fused:
         what = f"holds {some_of(sorted(path.name for path in folder.iterdir()))}" if folder.is_dir() else "is a file"
-        msg = f"{folder} {what}, which is no map of {scene} to be made again; move it away, or name another --out"
+        msg = (
+            f"{folder} {what}, which is no map of {job.scene.id} to be made again; move it away, or name another --out"
+        )
         raise DataError(msg)
     made = item.properties.get(FILES)
     if not isinstance(made, dict):
@@ -54,13 +73,13 @@ def check_replaceable(folder: Path, scene: str, *, fused: bool = False) -> None:
         raise DataError(msg)
 
 
-def replace_map(folder: Path, draft: Path, *, scene: str, fused: bool = False) -> None:
-    """Let a new map take the place of one; what a user noted on its layers in QGIS moves on to the new one.
+def replace_map(folder: Path, draft: Path, *, job: MapJob) -> None:
+    """Let a new map take the place of one; what a user noted on its layers in QGIS is copied to the new one.
 
     Raises:
         DataError: As `check_replaceable`.
     """
-    check_replaceable(folder, scene, fused=fused)
+    check_replaceable(job, folder)
     for path in folder.glob(f"*{_NOTES}"):
         shutil.copy2(path, draft)
 

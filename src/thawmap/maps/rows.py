@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,11 @@ class Rows:
         spread: Of the same shape, the standard deviation between several networks; None of one alone.
         layers: Further layers by name, of the same shape, float32 in physical units, NaN = missing: those that the
             polygons' rules ask for.
+        further: Values of further rasters by name, of the same shape: those that the map's job names.
     """
 
     first_row: int
     probability: npt.NDArray[np.floating]
     spread: npt.NDArray[np.floating] | None = None
     layers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    further: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)

@@ -9,11 +9,24 @@ import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
-from thawmap.config import OutputSettings
 from thawmap.data.sources.base import Scene
 from thawmap.geo.crs import crs_of
-from thawmap.maps.job import Provenance
-from thawmap.maps.layout import NODATA, QUICKLOOK, REASON
+from thawmap.maps.job import MapJob
+from thawmap.maps.layout import (
+    BUNDLE,
+    CONFIG,
+    FINGERPRINT,
+    INPUTS,
+    LEFT_OUT,
+    QUICKLOOK,
+    REASON,
+    REGION,
+    SENSOR,
+    SLUMP_AREA_M2,
+    SLUMPS,
+    THRESHOLD,
+    MapRaster,
+)
 from thawmap.maps.polygons.vectorise import Found
 
 if TYPE_CHECKING:
@@ -32,34 +45,39 @@ _MEDIA = {
 _EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/v2.0.0/schema.json" for name in ("projection", "raster"))
 
 
-def stac_item(
-    scene: Scene, found: Found, assets: Mapping[str, "pystac.Asset"], provenance: Provenance
-) -> "pystac.Item":
-    """The STAC item of the scene's folder.
+def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], found: Found | None) -> "pystac.Item":
+    """Return the STAC item of a map's folder.
 
-    STAC wants a time of every item. Where the scene's is not known, `datetime` is null and the interval is all
-    the time in which it can have been taken: from the first photograph from the air until now.
+    STAC wants a time of every item. Where the scene's is not known, `datetime` is null and the interval is the job's,
+    or all the time in which the image can have been taken: from the first photograph from the air until now.
+
+    Args:
+        job: The map.
+        assets: Its files.
+        found: Its slumps and what was left out; None where only further rasters were written.
     """
     import pystac  # noqa: PLC0415 - only once a scene is mapped
 
+    scene, made_from = job.scene, job.provenance
     footprint = _footprint(scene)
     now = datetime.now(UTC).replace(microsecond=0)
-    since, until = (NO_PHOTOGRAPH_BEFORE, now) if scene.acquired is None else (None, None)
+    since = until = None
+    if scene.acquired is None:
+        since, until = job.interval or (NO_PHOTOGRAPH_BEFORE, now)
+        since, until = since.replace(microsecond=0), until.replace(microsecond=0)
     properties = {
         "created": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         **_crs(scene),
         "proj:shape": list(scene.geobox.shape),
         "proj:transform": list(scene.geobox.transform)[:6],
-        "thawmap:sensor": scene.sensor,
-        "thawmap:region": scene.region,
-        "thawmap:slumps": len(found.slumps),
-        "thawmap:slump_area_m2": float(found.slumps["area_m2"].sum()),
-        "thawmap:left_out": {str(why): int(n) for why, n in found.left_out[REASON].value_counts().sort_index().items()},
-        "thawmap:bundle": provenance.bundle,
-        "thawmap:threshold": provenance.threshold,
-        "thawmap:config": dict(provenance.config),
-        "thawmap:inputs": [dict(item) for item in provenance.inputs],
-        "thawmap:fingerprint": provenance.fingerprint,
+        SENSOR: scene.sensor,
+        REGION: scene.region,
+        **({} if found is None else _slump_counts(found)),
+        BUNDLE: made_from.bundle,
+        THRESHOLD: job.threshold,
+        CONFIG: dict(made_from.config),
+        INPUTS: [dict(file) for file in made_from.inputs],
+        FINGERPRINT: job.fingerprint,
     }
     return pystac.Item(
         id=scene.id,
@@ -72,6 +90,16 @@ def stac_item(
         stac_extensions=list(_EXTENSIONS),
         assets=dict(assets),
     )
+
+
+def _slump_counts(found: Found) -> dict[str, Any]:
+    """Return the properties of an item that count slumps, and what was left out by the reason."""
+    reasons = found.left_out[REASON].value_counts().sort_index()
+    return {
+        SLUMPS: len(found.slumps),
+        SLUMP_AREA_M2: float(found.slumps["area_m2"].sum()),
+        LEFT_OUT: {str(reason): int(count) for reason, count in reasons.items()},
+    }
 
 
 def _crs(scene: Scene) -> dict[str, Any]:
@@ -97,25 +125,29 @@ def _bbox(footprint: BaseGeometry) -> list[float]:
     return [west, south, east, north]
 
 
-def assets(rasters: Mapping[str, str], vectors: Sequence[Path], outputs: OutputSettings) -> dict[str, "pystac.Asset"]:
-    """The files beside the item, with their roles; ``rasters`` are those of probability, mask and, if any, spread."""
-    mask: dict[str, Any] = {"data_type": "uint8", "nodata": NODATA}
-    stored: dict[str, dict[str, Any]] = {
-        "uint8": mask | {"raster:scale": 0.01},
-        "float32": {"data_type": "float32", "nodata": "nan"},
-    }
-    found = {
-        "probability": _asset(rasters["probability"], "Probability of a slump, 0 to 1", stored[outputs.probability]),
-        "mask": _asset(rasters["mask"], "1 slump, 0 not, 255 no data", mask),
-        "quicklook": _asset(QUICKLOOK, "False colour with the slumps' outlines"),
-    }
-    if "spread" in rasters:
-        found["spread"] = _asset(rasters["spread"], "Standard deviation between networks", stored[outputs.probability])
+def assets(job: MapJob, written: Mapping[str, MapRaster], vectors: Sequence[Path]) -> dict[str, "pystac.Asset"]:
+    """Return the files beside a map's item, by their names there, with their roles.
+
+    Args:
+        job: The map.
+        written: Its rasters by name.
+        vectors: Its files of polygons, the slumps first.
+    """
+    further = {raster.name: _raster_asset(raster) for raster in job.rasters}
+    if job.rasters_only:
+        return further
+    files = {name: _raster_asset(written[name]) for name in ("probability", "mask")}
+    files["quicklook"] = _asset(QUICKLOOK, "False colour with the slumps' outlines")
+    files |= {name: _raster_asset(raster) for name, raster in written.items() if name not in files | further}
     for path in vectors:
         is_slumps = path.stem == vectors[0].stem
         name, title = ("slumps", "Outlines of slumps") if is_slumps else ("left_out", "Objects that are none, and why")
-        found[f"{name}_{path.suffix[1:]}"] = _asset(path.name, title)
-    return found
+        files[f"{name}_{path.suffix[1:]}"] = _asset(path.name, title)
+    return files | further
+
+
+def _raster_asset(raster: MapRaster) -> "pystac.Asset":
+    return _asset(raster.file, raster.title, raster.fields)
 
 
 def _asset(name: str, title: str, stored: Mapping[str, Any] | None = None) -> "pystac.Asset":

@@ -6,10 +6,10 @@ so that the files of a folder agree exactly.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,23 +18,23 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
-from thawmap.config import OutputSettings, PolygonSettings
-from thawmap.data.raster.io import Encoding, RasterWriter, raster_writer, write_png
+from thawmap.data.raster.io import RasterWriter, raster_writer, write_png
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
-from thawmap.errors import DataError
 from thawmap.files.atomic import atomic, write_text
 from thawmap.geo.metres import ground_pixel_m
-from thawmap.maps.item import MapItem
-from thawmap.maps.job import Provenance
+from thawmap.maps.job import MapJob
 from thawmap.maps.layout import (
-    FILE_NAMES,
     LEFT_OUT_LAYER,
     MASK_COLOURS,
     MASK_LABELS,
     NODATA,
     QUICKLOOK,
     SHAPEFILE_NAMES,
+    MapRaster,
+    mask_raster,
+    probability_raster,
+    spread_raster,
 )
 from thawmap.maps.polygons.threshold import Disc, masks
 from thawmap.maps.polygons.vectorise import Found, Vectoriser
@@ -46,19 +46,12 @@ from thawmap.maps.stac import assets, stac_item
 if TYPE_CHECKING:
     import geopandas as gpd
 
-_PROBABILITY = {
-    "uint8": Encoding(dtype="uint8", nodata=NODATA, scale=0.01, descriptions=("probability",)),
-    "float32": Encoding(dtype="float32", nodata=float("nan"), descriptions=("probability",)),
-}
-_SPREAD = {name: replace(encoding, descriptions=("spread",)) for name, encoding in _PROBABILITY.items()}
-_MASK = Encoding(dtype="uint8", nodata=NODATA, descriptions=("slump",), colours=MASK_COLOURS, overviews="nearest")
-_HUNDREDTHS = np.where(np.arange(256) == NODATA, np.nan, np.arange(256) / 100)  # what each stored byte is
 _STRIP = 512  # rows of a mask that are corrected at a time: those of its blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """What became of one scene.
+class WrittenMap:
+    """A map that was written.
 
     Attributes:
         folder: Its files.
@@ -66,149 +59,151 @@ class Exported:
         slump_pixels: Pixels of objects, as in the mask.
         slumps: Number of polygons.
         left_out: Number of objects that are left out.
-        slump_area_m2: Their area.
+        slump_area_m2: Area of the slumps.
     """
 
     folder: Path
-    valid_pixels: int
-    slump_pixels: int
-    slumps: int
-    left_out: int
-    slump_area_m2: float
+    valid_pixels: int = 0
+    slump_pixels: int = 0
+    slumps: int = 0
+    left_out: int = 0
+    slump_area_m2: float = 0.0
 
 
-def export(
-    scene: Scene,
-    rows: Iterable[Rows],
-    folder: Path,
-    *,
-    picture: Stack,
-    polygons: PolygonSettings,
-    outputs: OutputSettings,
-    provenance: Provenance,
-) -> Exported:
-    """Write ``folder``/<scene id>/, in place of the one that is there, in one pass over the rows.
+def write_map(job: MapJob, rows: Iterable[Rows], folder: Path, *, picture: Stack) -> WrittenMap:
+    """Write ``folder``/<scene id>/, in place of the map that is there, in one pass over the rows.
 
     Args:
-        scene: What was mapped.
+        job: What the map is to be.
         rows: Its probabilities, from the top.
         folder: Where the scenes' folders are.
         picture: The whole scene on a coarser grid (`thawmap.data.stack.preview`), for the quicklook.
-        polygons: How objects are made; the threshold is that of ``provenance``.
-        outputs: Which files are written.
-        provenance: What the rows are made from.
 
     Raises:
         DataError: If a file cannot be written, or the folder that is there is none of a map as it was made. Whatever
             fails, also in ``rows``: nothing new is left behind.
     """
-    place, names = folder / scene.id, FILE_NAMES[outputs.names]
-    with atomic(place, replacing=partial(replace_map, scene=scene.id)) as draft:
+    place = folder / job.scene.id
+    with atomic(place, replacing=partial(replace_map, job=job)) as draft:
         draft.mkdir()
-        valid, positive, found = _write_rasters(scene, rows, draft, (polygons, outputs, provenance))
-        slumps = found.slumps
+        if job.rasters_only:
+            item = stac_item(job, assets(job, _write_further(job, rows, draft), ()), None)
+            write_item(draft, item.to_dict(include_self_link=False))
+            return WrittenMap(folder=place)
+        rasters = _write_rasters(job, rows, draft)
+        found = rasters.found
         vectors = [
-            file for kind in outputs.vectors for file in _write_vectors(draft / f"{names['slumps']}.{kind}", found)
+            file
+            for kind in job.outputs.vectors
+            for file in _write_vectors(draft / f"{job.file_names['slumps']}.{kind}", found)
         ]
-        _write_styles(draft, names)
-        _write_quicklook(draft / QUICKLOOK, scene, picture, slumps)
-        files = {name: names[name] for name in ("probability", "mask")}
-        if (draft / "spread.tif").exists():
-            files["spread"] = "spread.tif"
-        item = stac_item(scene, found, assets(files, vectors, outputs), provenance)
+        _write_styles(draft, job.file_names)
+        _write_quicklook(draft / QUICKLOOK, job.scene, picture, found.slumps)
+        item = stac_item(job, assets(job, rasters.written, vectors), found)
         write_item(draft, item.to_dict(include_self_link=False))
-    return Exported(
+    return WrittenMap(
         folder=place,
-        valid_pixels=valid,
-        slump_pixels=positive,
-        slumps=len(slumps),
+        valid_pixels=rasters.valid_pixels,
+        slump_pixels=rasters.slump_pixels,
+        slumps=len(found.slumps),
         left_out=len(found.left_out),
-        slump_area_m2=float(slumps["area_m2"].sum()),
+        slump_area_m2=float(found.slumps["area_m2"].sum()),
     )
 
 
-def is_finished(folder: Path, scene: Scene, fingerprint: str) -> bool:
-    """Whether ``folder`` has all of this scene's results, made from what the `Provenance` of this fingerprint says."""
-    try:
-        item = MapItem.read(folder / scene.id)
-    except DataError:
-        return False
-    return item.fingerprint == fingerprint and all(file.exists() for file in item.assets.values())
+@dataclass(slots=True)
+class _RasterFiles:
+    """The rasters of a map while they are written; each is opened when its first rows come.
 
-
-def as_written(rows: Rows, storage: Literal["uint8", "float32"]) -> tuple[Rows, npt.NDArray[Any]]:
-    """The rows as a reader will see them, NaN = missing, and the numbers that are stored.
-
-    A byte holds hundredths; they are compared and counted as float64, where 57 / 100 is the 0.57 of a
-    setting.
+    Attributes:
+        folder: Where they are.
+        grid: Their grid.
+        closing: What closes them.
+        rasters: Those that were opened, by name.
+        writers: Their writers.
     """
-    if storage == "float32":
-        return rows, rows.probability.astype(np.float32)
-    hundredths = np.rint(np.multiply(rows.probability, 100, dtype=np.float64))
-    stored = np.where(np.isnan(rows.probability), NODATA, hundredths).astype(np.uint8)
-    return replace(rows, probability=_HUNDREDTHS[stored]), stored
+
+    folder: Path
+    grid: GeoBox
+    closing: ExitStack
+    rasters: dict[str, MapRaster] = field(default_factory=dict)
+    writers: dict[str, RasterWriter] = field(default_factory=dict)
+
+    def write(self, raster: MapRaster, first_row: int, stored: npt.NDArray[Any]) -> None:
+        """Write rows of stored numbers (y, x)."""
+        if raster.name not in self.writers:
+            opened = raster_writer(self.folder / raster.file, self.grid, raster.encoding)
+            self.writers[raster.name] = self.closing.enter_context(opened)
+            self.rasters[raster.name] = raster
+        self.writers[raster.name].write(first_row, stored)
 
 
-def _write_rasters(
-    scene: Scene,
-    rows: Iterable[Rows],
-    draft: Path,
-    how: tuple[PolygonSettings, OutputSettings, Provenance],
-) -> tuple[int, int, Found]:
-    """Both rasters and the polygons, in one pass; with the number of valid pixels and of those of objects."""
-    polygons, outputs, provenance = how
-    names = FILE_NAMES[outputs.names]
-    vectoriser = Vectoriser(scene, polygons, bundle_id=provenance.bundle)
-    disc = Disc(polygons.opening_m, ground_pixel_m(scene.geobox)) if polygons.opening_m else Disc()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mapped:
+    """What one pass over the rows gave: rasters on the disk, slumps, and how many pixels.
+
+    Attributes:
+        written: The rasters by name.
+        found: Slumps and what was left out.
+        valid_pixels: Pixels with a probability.
+        slump_pixels: Pixels of objects, as in the mask.
+    """
+
+    written: Mapping[str, MapRaster]
+    found: Found
+    valid_pixels: int
+    slump_pixels: int
+
+
+def _write_rasters(job: MapJob, rows: Iterable[Rows], draft: Path) -> _Mapped:
+    """Write all rasters in one pass over the rows; return them with the slumps."""
+    grid = job.scene.geobox
+    mask = mask_raster(job.file_names["mask"])
+    vectoriser = Vectoriser(job.scene, job.polygons, bundle_id=job.provenance.bundle)
+    opening_m = job.polygons.opening_m
+    disc = Disc(opening_m, ground_pixel_m(grid)) if opening_m else Disc()
     valid = positive = 0
-    with ExitStack() as files:
-        encoding = _PROBABILITY[outputs.probability]
-        probability = files.enter_context(raster_writer(draft / names["probability"], scene.geobox, encoding))
-        mask = files.enter_context(raster_writer(draft / names["mask"], scene.geobox, _MASK))
-        spread = _Spread(draft / "spread.tif", scene.geobox, outputs.probability, files)
-        for known, objects in masks(_written(rows, probability, spread), provenance.threshold, disc):
-            missing = np.isnan(known.probability)
-            mask.write(known.first_row, np.where(missing, NODATA, objects).astype(np.uint8))
-            vectoriser.add(known, objects)
+    with ExitStack() as closing:
+        files = _RasterFiles(draft, grid, closing)
+        for part, objects in masks(_written(job, rows, files), job.threshold, disc):
+            missing = np.isnan(part.probability)
+            files.write(mask, part.first_row, np.where(missing, NODATA, objects).astype(np.uint8))
+            vectoriser.add(part, objects)
             valid += int((~missing).sum())
             positive += int(objects.sum())
         found = vectoriser.finish()
-        positive += _correct(mask, found, scene.geobox.height)
-    return valid, positive, found
+        positive += _correct(files.writers["mask"], found, grid.height)
+    return _Mapped(written=files.rasters, found=found, valid_pixels=valid, slump_pixels=positive)
 
 
-def _written(rows: Iterable[Rows], probability: RasterWriter, spread: "_Spread") -> Iterator[Rows]:
-    """The rows as a reader will see them, after they are written."""
-    for part in rows:
-        known, stored = as_written(part, spread.storage)
-        probability.write(part.first_row, stored)
-        spread.write(part)
-        yield replace(known, spread=None)
+def _written(job: MapJob, rows: Iterable[Rows], files: _RasterFiles) -> Iterator[Rows]:
+    """Write probability, spread and further rasters; yield the rows as readers will see them.
 
-
-@dataclass(slots=True)
-class _Spread:
-    """The raster of the spread between networks, which is there when the rows have one.
-
-    Attributes:
-        path: Its file.
-        geobox: Its grid.
-        storage: How it is stored, as the probability.
-        files: What closes it.
+    The mask and the slumps are cut from these, so that they agree with what is stored.
     """
+    storage = job.outputs.probability
+    probability, spread = (
+        probability_raster(job.file_names["probability"], storage),
+        spread_raster("networks", storage),
+    )
+    for part in rows:
+        stored = probability.stored(part.probability)
+        files.write(probability, part.first_row, stored)
+        if part.spread is not None:
+            files.write(spread, part.first_row, spread.stored(part.spread))
+        for raster in job.rasters:
+            files.write(raster, part.first_row, raster.stored(part.further[raster.name]))
+        yield replace(part, probability=probability.values(stored), spread=None, further={})
 
-    path: Path
-    geobox: GeoBox
-    storage: Literal["uint8", "float32"]
-    files: ExitStack
-    _writer: RasterWriter | None = None
 
-    def write(self, rows: Rows) -> None:
-        if rows.spread is None:
-            return
-        if self._writer is None:
-            self._writer = self.files.enter_context(raster_writer(self.path, self.geobox, _SPREAD[self.storage]))
-        self._writer.write(rows.first_row, as_written(replace(rows, probability=rows.spread), self.storage)[1])
+def _write_further(job: MapJob, rows: Iterable[Rows], draft: Path) -> Mapping[str, MapRaster]:
+    """Write nothing but the further rasters; return them by name."""
+    with ExitStack() as closing:
+        files = _RasterFiles(draft, job.scene.geobox, closing)
+        for part in rows:
+            for raster in job.rasters:
+                files.write(raster, part.first_row, raster.stored(part.further[raster.name]))
+    return files.rasters
 
 
 def _correct(mask: RasterWriter, found: Found, height: int) -> int:

@@ -21,9 +21,10 @@ from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
 from thawmap.infer.sample import cut_out, first_cut_out
 from thawmap.maps.colours import FALSE_COLOUR
-from thawmap.maps.job import Provenance
-from thawmap.maps.replacing import check_replaceable
-from thawmap.maps.write import export, is_finished
+from thawmap.maps.job import MapJob, Provenance
+from thawmap.maps.replacing import is_due as map_is_due
+from thawmap.maps.replacing import is_finished
+from thawmap.maps.write import write_map
 from thawmap.model import bundle_folder
 from thawmap.model.backends import prepared
 from thawmap.model.backends.agreement import RealImage, plausible
@@ -41,9 +42,9 @@ _opened: dict[tuple[Path, InferenceSettings, int], Member] = {}
 def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
     """Map one scene with one bundle, or with the mean of several; another process that maps it is waited for."""
     config, bundles = project.config, [load_bundle(model) for model in models]
-    provenance = made_from(scene, config, bundles)
+    job = map_job(scene, config, bundles)
     with alone(out / scene.id):
-        if is_finished(out, scene, provenance.fingerprint):
+        if is_finished(job, out / scene.id):
             return
         _share_processors(config.engine.workers)
         further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
@@ -53,14 +54,11 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
             member_of(model, config.inference, partial(_part, scene, bundle, project, overview))
             for model, bundle in zip(models, bundles, strict=True)
         ]
-        export(
-            scene,
+        write_map(
+            job,
             stream(scene, members, project.sources, config.inference, further=further, overview=overview),
             out,
             picture=Stack(overview.geobox, {name: overview[name] for name in (*picture, "valid")}),
-            polygons=config.polygons,
-            outputs=config.outputs,
-            provenance=provenance,
         )
 
 
@@ -70,10 +68,7 @@ def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -
     Raises:
         DataError: If its inputs cannot be found, or what stands at its place must stay.
     """
-    if is_finished(out, scene, made_from(scene, config, bundles).fingerprint):
-        return False
-    check_replaceable(out / scene.id, scene.id)
-    return True
+    return map_is_due(map_job(scene, config, bundles), out / scene.id)
 
 
 def check_answers(models: Sequence[Path], config: Config) -> None:
@@ -187,20 +182,26 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     )
 
 
-def made_from(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> Provenance:
-    """All that a scene's map is made from."""
+def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
+    """Return what a scene's map is to be; a threshold that is left to the bundles is their mean.
+
+    Raises:
+        DataError: If an input of the scene cannot be found.
+    """
     resolved = config.as_json()
     settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
     settings["project"], settings["version"] = config.project, __version__
     settings["scene"] = identity(scene)
     settings |= how_read(resolved)
     chosen = config.polygons.threshold
-    return Provenance(
+    threshold = fmean(bundle.threshold for bundle in bundles) if chosen == "bundle" else chosen
+    provenance = Provenance(
         bundle="+".join(bundle.id for bundle in bundles),
-        threshold=fmean(bundle.threshold for bundle in bundles) if chosen == "bundle" else chosen,
         config=settings,
         inputs=[file for files in inputs(scene, config) for file in files],
     )
+    polygons = config.polygons.model_copy(update={"threshold": threshold})
+    return MapJob(scene=scene, polygons=polygons, outputs=config.outputs, provenance=provenance)
 
 
 def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:

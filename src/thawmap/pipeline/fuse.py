@@ -1,6 +1,7 @@
 """The recipe of fusing: which maps there are, whether they go together, and what is made of each place."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +21,10 @@ from thawmap.files.guard import check_apart
 from thawmap.geo.crs import crs_of
 from thawmap.maps.colours import FALSE_COLOUR
 from thawmap.maps.item import Maker
-from thawmap.maps.job import Provenance
+from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.layout import BUNDLE, THRESHOLD
 from thawmap.maps.read import MapFolder, is_map, maps_in
-from thawmap.maps.replacing import check_replaceable
-from thawmap.maps.write import is_finished
+from thawmap.maps.replacing import is_due, is_finished
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.provenance import stamp
 from thawmap.series import fuse as fusing
@@ -78,28 +78,15 @@ def fuse(
         check_apart([out], read, replaced=written)
     else:
         project.check_outputs([out], inputs=read, replaced=written)
-    provenance = partial(
-        _made_from,
-        recipe=recipe,
-        settings=(polygons, outputs),
-        bundle=made.bundle,
-        threshold=threshold,
-    )
-    todo, stuck = still_due(partial(_is_due, provenance=provenance, out=out), grounds, config)
+    job = partial(_job, recipe=recipe, settings=(polygons, outputs), maker=replace(made, threshold=threshold))
+    todo, stuck = still_due(lambda place: is_due(job(place), out / place.id), grounds, config)
     kept, failed = len(grounds) - len(todo) - len(stuck), {**failed, **stuck}
     what = f"{counted(len(found), 'map')} on {counted(len(grounds), recipe.by)}"
     if dry_run:
         pixels = sum(place.geobox.height * place.geobox.width for place in todo)
         line = f"would fuse {what} into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
         return Summary(lines=(line,), skipped=kept, failed=failed, rows=_rows(todo))
-    work = partial(
-        _write,
-        out=out,
-        recipe=recipe,
-        settings=(polygons, outputs),
-        provenance=provenance,
-        project=project,
-    )
+    work = partial(_write, out=out, recipe=recipe, job=job, project=project)
     _, broken = run_all(work, todo, config, progress, "fusing")
     lines = (f"{what}: {recipe.how} of dates in {out}{before(kept)}", *_notes(grounds, out, recipe))
     return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
@@ -169,27 +156,26 @@ def _section(name: str, kind: type[Section], maps: Sequence[MapFolder]) -> Secti
         raise DataError(msg) from error
 
 
-def _made_from(
-    place: Place,
-    recipe: Recipe,
-    settings: tuple[PolygonSettings, OutputSettings],
-    *,
-    bundle: str,
-    threshold: float,
-) -> Provenance:
-    """All that a place's fused map is made from."""
-    polygons, outputs = (section.model_dump(mode="json") for section in settings)
+def _job(place: Place, recipe: Recipe, settings: tuple[PolygonSettings, OutputSettings], *, maker: Maker) -> MapJob:
+    """Return what a place's fused map is to be, with all that it is made from."""
+    polygons, outputs = settings
     own = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
     ground = {
         "shape": list(place.geobox.shape),
         "transform": list(place.geobox.affine)[:6],
         "crs": crs_of(place.geobox),
     }
-    return Provenance(
-        bundle=bundle,
-        threshold=threshold,
-        config={"fuse": own, "grid": ground, "polygons": polygons, "outputs": outputs, "version": __version__},
-        inputs=[_stamp(one) for one in place.maps],
+    asked = {"polygons": polygons.model_dump(mode="json"), "outputs": outputs.model_dump(mode="json")}
+    return fusing.fusing_job(
+        place,
+        recipe,
+        polygons=polygons.model_copy(update={"threshold": maker.threshold}),
+        outputs=outputs,
+        provenance=Provenance(
+            bundle=maker.bundle,
+            config={"fuse": own, "grid": ground, **asked, "version": __version__},
+            inputs=[_stamp(scene_map) for scene_map in place.maps],
+        ),
     )
 
 
@@ -208,41 +194,14 @@ def _stamp(one: MapFolder) -> dict[str, Any]:
     }
 
 
-def _is_due(place: Place, *, provenance: Callable[[Place], Provenance], out: Path) -> bool:
-    """Whether a place is still to be fused.
-
-    Raises:
-        DataError: If a map of it is gone, or what stands where it is written must stay.
-    """
-    if is_finished(out, place.scene, provenance(place).fingerprint):
-        return False
-    check_replaceable(out / place.id, place.id, fused=True)
-    return True
-
-
-def _write(
-    place: Place,
-    *,
-    out: Path,
-    recipe: Recipe,
-    settings: tuple[PolygonSettings, OutputSettings],
-    provenance: Callable[[Place], Provenance],
-    project: Project | None,
-) -> None:
+def _write(place: Place, *, out: Path, recipe: Recipe, job: Callable[[Place], MapJob], project: Project | None) -> None:
     """Fuse one place: an item of the engine; another process that fuses it is waited for."""
-    made_from = provenance(place)
+    asked = job(place)
     with alone(out / place.id):
-        if is_finished(out, place.scene, made_from.fingerprint):
+        if is_finished(asked, out / place.id):
             return
-        fusing.write(
-            place,
-            out,
-            recipe,
-            picture=fusing.preview(place) if project is None else _picture(place, project),
-            polygons=settings[0],
-            outputs=settings[1],
-            provenance=made_from,
-        )
+        picture = fusing.preview(place) if project is None else _picture(place, project)
+        fusing.write(place, out, recipe, asked, picture=picture)
 
 
 def _picture(place: Place, project: Project) -> Stack:

@@ -1,39 +1,31 @@
 """Several maps of one ground made into one: mean, median or maximum of all dates, with how many there were.
 
-    maps --overlap--> places --dates on one grid, window by window--> rows --export--> rasters, polygons, STAC item
+    maps --overlap--> places --dates on one grid, window by window--> rows --write--> rasters, polygons, STAC item
 
 The paper shows the mean of all dates beside single ones (figures 6 to 8): what is found on one date only, such as
 the shadow of a cloud, fades. A date is a solar day: maps of one day, such as neighbours of one swath, are averaged
 first, so that no day counts twice. Memory depends on the width of a place, not on its height or its number of maps.
 """
 
-import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pystac
 from odc.geo.geobox import GeoBox
 
 from thawmap.config import OutputSettings, PolygonSettings
-from thawmap.data.raster.io import Encoding, RasterWriter, raster_writer
 from thawmap.data.stack import Stack
 from thawmap.errors import ConfigError
-from thawmap.files.atomic import atomic
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
-from thawmap.maps.job import Provenance
-from thawmap.maps.layout import NODATA
+from thawmap.maps.job import MapJob, Provenance
+from thawmap.maps.layout import COUNT, spread_raster
 from thawmap.maps.read import MapFolder
-from thawmap.maps.replacing import replace_map, write_item
 from thawmap.maps.rows import Rows
-from thawmap.maps.write import Exported, as_written, export
+from thawmap.maps.write import WrittenMap, write_map
 from thawmap.series.places import Place
 
 _Values = npt.NDArray[np.float32]
@@ -42,12 +34,6 @@ _STRIP_PX = 2**22  # pixels of a place that are handed on at once, where its row
 _STRIP_ROWS = (64, 512)  # fewest, lest blocks of files are read too often, and most: the blocks of files
 _BLOCK_PX = 2048  # columns that are fused at once
 _MOST = 2**22  # numbers of all dates that are held at once
-
-_COUNT = Encoding(dtype="uint16", descriptions=("clear dates",), overviews="nearest")
-_SPREAD = {
-    "uint8": Encoding(dtype="uint8", nodata=NODATA, scale=0.01, descriptions=("spread",)),
-    "float32": Encoding(dtype="float32", nodata=float("nan"), descriptions=("spread",)),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,58 +107,48 @@ def preview(place: Place, *, size: int = 1024) -> Stack:
     return Stack(geobox, {"probability": probability, "valid": np.isfinite(probability)})
 
 
-def write(
-    place: Place,
-    folder: Path,
-    recipe: Recipe,
-    *,
-    picture: Stack,
-    polygons: PolygonSettings,
-    outputs: OutputSettings,
-    provenance: Provenance,
-) -> Exported:
-    """Write ``folder``/<place's id>/: what `thawmap.maps.write` writes, with count.tif and, if asked for, spread.tif.
+def fusing_job(
+    place: Place, recipe: Recipe, *, polygons: PolygonSettings, outputs: OutputSettings, provenance: Provenance
+) -> MapJob:
+    """Return what the map of a place is to be: a map with count.tif and, if asked for, spread.tif.
+
+    Its time is that of its date, or the interval from the first date to the last where all are known.
+
+    Args:
+        place: The place.
+        recipe: How its maps are fused.
+        polygons: How objects become slumps; the threshold is a number.
+        outputs: Which files are written.
+        provenance: What the map is made from.
+    """
+    times = [scene_map.acquired for scene_map in place.maps]
+    known = [time for time in times if time is not None]
+    return MapJob(
+        scene=place.scene,
+        polygons=polygons,
+        outputs=outputs,
+        provenance=provenance,
+        rasters=(COUNT, *([spread_raster("dates", outputs.probability)] if recipe.spread else [])),
+        rasters_only=recipe.how == "count",
+        interval=(min(known), max(known)) if len(known) == len(times) else None,
+    )
+
+
+def write(place: Place, folder: Path, recipe: Recipe, job: MapJob, *, picture: Stack) -> WrittenMap:
+    """Fuse the maps of a place, and write ``folder``/<place's id>/.
 
     Raises:
         DataError: If a file cannot be read or written; nothing new is then left behind.
     """
-    with atomic(folder / place.id, replacing=partial(replace_map, scene=place.id, fused=True)) as draft:
-        with tempfile.TemporaryDirectory(dir=draft.parent) as aside, ExitStack() as files:
-            count = files.enter_context(raster_writer(Path(aside) / "count.tif", place.geobox, _COUNT))
-            spread = None
-            if recipe.spread:
-                encoding = _SPREAD[outputs.probability]
-                spread = files.enter_context(raster_writer(Path(aside) / "spread.tif", place.geobox, encoding))
-            done = export(
-                place.scene,
-                _rows(place, recipe, count, spread, outputs),
-                draft.parent,
-                picture=picture,
-                polygons=polygons,
-                outputs=outputs,
-                provenance=provenance,
-            )
-            files.close()
-            if recipe.how == "count":
-                _keep_item(draft)
-            for path in Path(aside).iterdir():
-                path.replace(draft / path.name)
-        _complete(draft / "item.json", place, recipe, outputs)
-    return replace(done, folder=folder / place.id)
-
-
-def _rows(
-    place: Place, recipe: Recipe, count: RasterWriter, spread: RasterWriter | None, outputs: OutputSettings
-) -> Iterator[Rows]:
-    """The probabilities, while what stands beside them is written; all missing where only dates are counted."""
-    for part in fuse(place, recipe):
-        count.write(part.first_row, part.dates)
-        if spread is not None:
-            rows = Rows(first_row=part.first_row, probability=part.spread)
-            spread.write(part.first_row, as_written(rows, outputs.probability)[1])
-        if recipe.how == "count":
-            part.probability[:] = np.nan
-        yield Rows(first_row=part.first_row, probability=part.probability)
+    rows = (
+        Rows(
+            first_row=part.first_row,
+            probability=part.probability,
+            further={"count": part.dates, "spread": part.spread},
+        )
+        for part in fuse(place, recipe)
+    )
+    return write_map(job, rows, folder, picture=picture)
 
 
 def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
@@ -250,40 +226,3 @@ def _mean(maps: Iterator[_Values]) -> _Values:
     assert total is not None
     assert count is not None
     return _over(total, count).astype(np.float32)
-
-
-def _keep_item(draft: Path) -> None:
-    """Leave nothing but the item, which then tells of the count."""
-    for path in draft.iterdir():
-        if path.name != "item.json":
-            path.unlink()
-
-
-def _complete(path: Path, place: Place, recipe: Recipe, outputs: OutputSettings) -> None:
-    """Tell the item of the rasters beside the probability, and of the time from the first date to the last."""
-    item = json.loads(path.read_text(encoding="utf-8"))
-    if recipe.how == "count":
-        item["assets"] = {}
-        item["properties"] = {
-            name: value
-            for name, value in item["properties"].items()
-            if not name.startswith(("thawmap:slump", "thawmap:left_out"))
-        }
-    item["assets"]["count"] = _asset("count.tif", "Number of clear dates", {"data_type": "uint16"})
-    if recipe.spread:
-        stored = {"data_type": outputs.probability, "nodata": NODATA if outputs.probability == "uint8" else "nan"}
-        scale = {"raster:scale": 0.01} if outputs.probability == "uint8" else {}
-        item["assets"]["spread"] = _asset("spread.tif", "Standard deviation between dates", stored | scale)
-    times = [one.acquired for one in place.maps]
-    known = [time for time in times if time is not None]
-    if place.scene.acquired is None and len(known) == len(times):
-        ends = {"start_datetime": min(known), "end_datetime": max(known)}
-        item["properties"] |= {name: f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in ends.items()}
-    write_item(path.parent, item)
-
-
-def _asset(name: str, title: str, stored: Mapping[str, Any]) -> dict[str, Any]:
-    asset = pystac.Asset(
-        href=f"./{name}", media_type=pystac.MediaType.COG, roles=["data"], title=title, extra_fields=dict(stored)
-    )
-    return asset.to_dict()

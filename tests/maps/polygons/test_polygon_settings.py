@@ -21,7 +21,7 @@ from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.geo.metres import ground_pixel_m
 from thawmap.maps import write
-from thawmap.maps.job import Provenance
+from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.layout import REASON
 from thawmap.maps.polygons import left_out, vectorise
 from thawmap.maps.polygons.measure import measured
@@ -64,11 +64,11 @@ def found_in(probability, cuts=(), layers=None, geobox=None, **options):
 def written(folder, probability, **options):
     """Mask, number of its pixels in objects, and polygons, when a scene is written with these settings."""
     polygons = PolygonSettings(threshold=THRESHOLD, **{"min_area_m2": 0} | options)
-    how = (polygons, OutputSettings(), Provenance(bundle="b1", threshold=THRESHOLD))
-    rows = parts_of(probability, range(0, len(probability), 5))
-    _, positive, found = write._write_rasters(scene_on(grid(probability.shape)), rows, folder, how)
+    scene, made_from = scene_on(grid(probability.shape)), Provenance(bundle="b1")
+    job = MapJob(scene=scene, polygons=polygons, outputs=OutputSettings(), provenance=made_from)
+    mapped = write._write_rasters(job, parts_of(probability, range(0, len(probability), 5)), folder)
     with rasterio.open(folder / "mask.tif") as file:
-        return file.read(1), positive, found.slumps
+        return file.read(1), mapped.slump_pixels, mapped.found.slumps
 
 
 def burnt(frame, shape):

@@ -351,7 +351,7 @@ def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str)
         "reviewer": None,
         "reviewed_at": None,
     }
-    table = {}
+    table: dict[str, Any] = {}
     for name, dtype in SLUMP_COLUMNS.items():
         values: Any = [same[name]] * len(order) if name in same else column(name)[order]
         table[name] = pd.array(values, dtype=dtype)
