@@ -18,7 +18,6 @@ from thawmap.errors import BundleError, ConfigError, DataError, LabelError, Thaw
 
 if TYPE_CHECKING:
     from thawmap.config import Config, load
-    from thawmap.pipeline._label_files import check_labels, convert_labels, label_stats
     from thawmap.pipeline.bench import bench
     from thawmap.pipeline.crossval import crossval
     from thawmap.pipeline.demo import demo
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from thawmap.pipeline.evaluate import evaluate
     from thawmap.pipeline.fuse import fuse
     from thawmap.pipeline.init import init
-    from thawmap.pipeline.labels import labels
+    from thawmap.pipeline.labels import check_labels, convert_labels, label_stats, labels
     from thawmap.pipeline.model import export_model, import_model, model_info
     from thawmap.pipeline.predict import predict
     from thawmap.pipeline.progress import Summary
@@ -75,8 +74,8 @@ _MODULES = {
     "Config": "thawmap.config",
     "Summary": "thawmap.pipeline.progress",
     "bench": "thawmap.pipeline.bench",
-    "check_labels": "thawmap.pipeline._label_files",
-    "convert_labels": "thawmap.pipeline._label_files",
+    "check_labels": "thawmap.pipeline.labels",
+    "convert_labels": "thawmap.pipeline.labels",
     "crossval": "thawmap.pipeline.crossval",
     "demo": "thawmap.pipeline.demo",
     "doctor": "thawmap.pipeline.doctor",
@@ -85,7 +84,7 @@ _MODULES = {
     "fuse": "thawmap.pipeline.fuse",
     "import_model": "thawmap.pipeline.model",
     "init": "thawmap.pipeline.init",
-    "label_stats": "thawmap.pipeline._label_files",
+    "label_stats": "thawmap.pipeline.labels",
     "labels": "thawmap.pipeline.labels",
     "load": "thawmap.config",
     "model_info": "thawmap.pipeline.model",

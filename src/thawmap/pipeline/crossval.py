@@ -1,25 +1,26 @@
-"""Cross-validation as a recipe: tiles are cut once, every training is an item of the engine, then the report."""
+"""The verb crossval: tiles are cut once, every training is an item of the engine, then the report."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from thawmap.config import Config
 from thawmap.data.project import Project
+from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 from thawmap.files.lock import hold
 from thawmap.files.results import check_result
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
+from thawmap.pipeline.tiles import cut_tiles, footprints, labelled_scenes
+from thawmap.report.crossval import analysis, page
 from thawmap.text import before, counted
-
-if TYPE_CHECKING:
-    from thawmap.train.experiments.crossval import Fit
-    from thawmap.train.split import Fold
+from thawmap.train.experiments import crossval as trainings
+from thawmap.train.split import Fold, fold_notes
+from thawmap.train.tiles.store import TileStore
 
 
 def crossval(
@@ -48,113 +49,98 @@ def crossval(
         DataError: If the report in ``out`` was changed since it was made.
         LabelError: If the labels cannot be used.
     """
-    from thawmap.pipeline import _tiles  # noqa: PLC0415
-    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
-    from thawmap.train.experiments import crossval as search  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.train.split import fold_notes  # noqa: PLC0415
-    from thawmap.train.tiles.store import TileStore  # noqa: PLC0415
-
-    progress, place = progress or Silence(), store or out / "tiles"
-    search.check_begun(out, config, resume=resume or report_only or dry_run)
-    Project(config).check_outputs([out, place])
+    project, progress, tile_folder = Project(config), progress or Silence(), store or out / "tiles"
+    trainings.check_begun(out, config, resume=resume or report_only or dry_run)
+    project.check_outputs([out, tile_folder])
     check_result(out / "report", ("index.html", "scores.parquet"))
     if report_only:
-        return _report(config, out, place)
-    search.check(config)
+        return _report_so_far(config, out, tile_folder)
+    trainings.check(config)
     if dry_run:
-        return _plan(config, out, place, progress)
+        return _plan(project, out, tile_folder, progress)
     with alone(out, "cross-validation"):
-        made = tiles(search.to_cut(config), place, progress=progress)
-        opened = TileStore.open(place)
-        search.check_begun(out, config, tiles=opened.identity, resume=resume)
-        planned = search.fits(config, opened.index)
-        search.begin(out, config, opened.identity)
-        todo = [fit for fit in planned if not search.is_finished(out, fit)]
-        scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
-        for line in fold_notes(_distinct_folds(planned), opened.index, [scene.region for scene in scenes]):
+        scenes, unusable = labelled_scenes(project, progress)
+        all_layers = Project(trainings.to_cut(config))
+        cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=False, progress=progress)
+        tile_store = TileStore.open(tile_folder)
+        trainings.check_begun(out, config, tiles=tile_store.identity, resume=resume)
+        fits = trainings.fits(config, tile_store.index)
+        trainings.begin(out, config, tile_store.identity)
+        todo = [fit for fit in fits if not trainings.is_finished(out, fit)]
+        for line in fold_notes(_folds(fits), tile_store.index, [scene.region for scene in scenes]):
             progress.say(line)
-        work = partial(search.run, config=config, store=place, scenes=_tiles.footprints(scenes), out=out)
+        work = partial(trainings.run, config=config, store=tile_folder, scenes=footprints(scenes), out=out)
         _, failed = run_all(work, todo, config, progress, "trainings")
-        search.gather(out, planned)
-    kept, done = len(planned) - len(todo), len(todo) - len(failed)
-    line = f"{done + kept} of {counted(len(planned), 'training')} are finished{before(kept)}: {out}"
-    told = crossval_report(out).lines if done + kept else ()
-    return Summary(lines=(*made.lines, line, *told), done=done, skipped=kept, failed={**made.failed, **failed})
+        trainings.gather(out, fits)
+    finished, done = len(fits) - len(todo), len(todo) - len(failed)
+    line = f"{done + finished} of {counted(len(fits), 'training')} are finished{before(finished)}: {out}"
+    report_lines = crossval_report(out).lines if done + finished else ()
+    lines = (*cut.lines, line, *report_lines)
+    return Summary(lines=lines, done=done, skipped=finished, failed={**cut.failed, **failed})
 
 
 def crossval_report(out: Path) -> Summary:
-    """Tables, figures and the page of a cross-validation, from what is finished, into its folder 'report'.
+    """Write tables, figures and page of a cross-validation into its folder 'report', from what is finished.
 
     Raises:
         DataError: If there is none, or nothing of it is finished.
     """
-    from thawmap.report.crossval import analysis, page  # noqa: PLC0415 - figures load slowly
-
-    found = analysis.read(out)
-    lines = page.write(found, out / "report", made=datetime.now(UTC))
-    return Summary(lines=(*lines, f"page: {out / 'report' / 'index.html'}"), done=len(found.fits))
+    experiment = analysis.read(out)
+    lines = page.write(experiment, out / "report", made=datetime.now(UTC))
+    return Summary(lines=(*lines, f"page: {out / 'report' / 'index.html'}"), done=len(experiment.fits))
 
 
-def _report(config: Config, out: Path, store: Path) -> Summary:
-    """The report of what is finished by now; others may be training meanwhile."""
-    from thawmap.train.experiments import crossval as search  # noqa: PLC0415
-    from thawmap.train.tiles.store import TileStore  # noqa: PLC0415
-
-    if not search.is_begun(out):
+def _report_so_far(config: Config, out: Path, tile_folder: Path) -> Summary:
+    """Report on the trainings that are finished by now; others may be running meanwhile."""
+    if not trainings.is_begun(out):
         msg = f"{out} holds no cross-validation to report on; begin one without --report-only"
         raise ConfigError(msg)
-    opened = TileStore.open(store)
-    search.check_begun(out, config, tiles=opened.identity, resume=True)
-    search.gather(out, search.fits(config, opened.index))
+    tile_store = TileStore.open(tile_folder)
+    trainings.check_begun(out, config, tiles=tile_store.identity, resume=True)
+    trainings.gather(out, trainings.fits(config, tile_store.index))
     return crossval_report(out)
 
 
-def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary:
-    """What would be cut and trained; until tiles are cut, scenes stand for them."""
-    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
-    from thawmap.train.experiments import crossval as search  # noqa: PLC0415
-    from thawmap.train.split import fold_notes  # noqa: PLC0415
-
-    cut = tiles(search.to_cut(config), store, dry_run=True, progress=progress)
-    index = _known(config, store)
-    planned = search.fits(config, index)
-    finished = sum(search.is_finished(out, fit) for fit in planned)
+def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) -> Summary:
+    """Say what would be cut and trained; until tiles are cut, scenes stand for them."""
+    config = project.config
+    scenes, unusable = labelled_scenes(project, progress)
+    all_layers = Project(trainings.to_cut(config))
+    cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=True, progress=progress)
+    index = _tiles_or_scenes(tile_folder, scenes)
+    fits = trainings.fits(config, index)
+    finished = sum(trainings.is_finished(out, fit) for fit in fits)
     epochs = sum(phase.epochs for phase in config.training.phases)
-    settings = {fit.setting.name for fit in planned}
+    settings, seeds = {fit.setting.name for fit in fits}, len(config.crossval.seeds)
     line = (
-        f"would train {counted(len(planned) - finished, 'time')}, {counted(epochs, 'epoch')} each, into {out}: "
-        f"{counted(len(planned) // len(settings) // len(config.crossval.seeds), 'fold')}, "
-        f"{counted(len(settings), 'setting')}, {counted(len(config.crossval.seeds), 'seed')}; {finished} are finished"
+        f"would train {counted(len(fits) - finished, 'time')}, {counted(epochs, 'epoch')} each, into {out}: "
+        f"{counted(len(fits) // len(settings) // seeds, 'fold')}, "
+        f"{counted(len(settings), 'setting')}, {counted(seeds, 'seed')}; {finished} are finished"
     )
-    told = fold_notes(_distinct_folds(planned), index)
-    return Summary(lines=(*cut.lines, *told, line), skipped=finished, failed=cut.failed, rows=_folds(planned))
+    columns = ("fold", "holds out", "chooses epoch and threshold")
+    rows = [(fold.name, ", ".join(fold.test), ", ".join(fold.validation) or "nobody") for fold in _folds(fits)]
+    return Summary(
+        lines=(*cut.lines, *fold_notes(_folds(fits), index), line),
+        skipped=finished,
+        failed=cut.failed,
+        rows=[dict(zip(columns, row, strict=True)) for row in rows],
+    )
 
 
-def _known(config: Config, store: Path) -> pd.DataFrame:
-    """The index of the tile store, or one row per scene where there is none; each then is a place of its own."""
-    from thawmap.train.tiles.store import TileStore  # noqa: PLC0415
-
+def _tiles_or_scenes(tile_folder: Path, scenes: Sequence[Scene]) -> pd.DataFrame:
+    """Return the tile store's index; where there is none a row per scene, each a place of its own."""
     try:
-        return pd.DataFrame(TileStore.open(store).index)
+        return pd.DataFrame(TileStore.open(tile_folder).index)
     except DataError:
-        project = Project(config)
-        scenes, _ = run_all(project.open, project.labelled_candidates(), config, None, "scenes", here=True)
-        rows = [{"scene": one.id, "place": one.id, "region": one.region, "positive_pixels": 1} for one in scenes]
+        rows = [
+            {"scene": scene.id, "place": scene.id, "region": scene.region, "positive_pixels": 1} for scene in scenes
+        ]
         return pd.DataFrame(rows)
 
 
-def _folds(planned: Sequence["Fit"]) -> list[dict[str, str]]:
-    """What each fold holds out, and what chooses meanwhile."""
-    columns = ("fold", "holds out", "chooses epoch and threshold")
-    rows = [
-        (fold.name, ", ".join(fold.test), ", ".join(fold.validation) or "nobody") for fold in _distinct_folds(planned)
-    ]
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def _distinct_folds(planned: Sequence["Fit"]) -> tuple["Fold", ...]:
-    """The folds of trainings, each once."""
-    return tuple(dict.fromkeys(fit.fold for fit in planned))
+def _folds(fits: Sequence[trainings.Fit]) -> tuple[Fold, ...]:
+    """Return the folds of trainings, each once, in order."""
+    return tuple(dict.fromkeys(fit.fold for fit in fits))
 
 
 @contextmanager

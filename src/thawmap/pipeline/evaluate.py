@@ -8,7 +8,8 @@ from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.files.results import check_result, result
-from thawmap.pipeline import _origin, _scenes
+from thawmap.pipeline import _origin
+from thawmap.pipeline.labels import lost_labels
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.report.evaluation import examples, page
 from thawmap.report.evaluation import result as scoring
@@ -38,7 +39,7 @@ def evaluate(
     read = [*(maps / one.id for one in mapped), *([] if model is None else [model])]
     project.check_outputs([out], opened, inputs=read)
     check_result(out, [*scoring.FILES, "index.html"])
-    lost = _scenes.lost_labels(project, opened, needed=False)
+    lost = lost_labels(project, opened, needed=False)
     described, strange = run_all(partial(_origin.described, maps=maps), opened, config, None, "", here=True)
     failed, opened = {**failed, **strange}, [scene for scene in opened if scene.id not in strange]
     made = _origin.maker(maps, described)

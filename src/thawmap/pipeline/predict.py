@@ -10,8 +10,8 @@ from thawmap.data.derive import RECIPES, obtainable
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import BundleError, ConfigError
-from thawmap.pipeline import _scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all, still_due
+from thawmap.pipeline.scenes import notes as scene_notes
 from thawmap.text import before, counted
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def predict(
     if not chosen and not failed:
         msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
         raise ConfigError(msg)
-    for line in _scenes.notes({scene.id: scene.notes for scene in chosen}):
+    for line in scene_notes({scene.id: scene.notes for scene in chosen}):
         (progress or Silence()).say(line)
     project.check_outputs([out], chosen, inputs=models, replaced=[out / scene.id for scene in chosen])
     todo, stuck = still_due(partial(_predict_scene.is_due, config=config, bundles=bundles, out=out), chosen, config)

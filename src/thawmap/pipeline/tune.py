@@ -1,18 +1,21 @@
-"""Tuning as a recipe: tiles are cut once, then one trial after the other, each from what was learnt before."""
+"""The verb tune: tiles are cut once, then one trial after the other, each from what was learnt before."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.files.results import check_result, result
 from thawmap.pipeline.crossval import alone
-from thawmap.pipeline.progress import Progress, Silence, Summary, records, run_all
+from thawmap.pipeline.progress import Progress, Silence, Summary, records
+from thawmap.pipeline.tiles import cut_tiles, footprints, labelled_scenes
+from thawmap.report.style import write_figure
+from thawmap.report.tuning import trials_figure
 from thawmap.text import counted
-
-if TYPE_CHECKING:
-    from thawmap.train.experiments.trials import Trial
+from thawmap.train.experiments import trials
+from thawmap.train.experiments import tune as tuning
+from thawmap.train.experiments.trials import Trial
+from thawmap.train.split import split_tiles
+from thawmap.train.tiles.store import TileStore
 
 _SHOWN = 10  # trials in the table that the terminal shows; trials.csv has all
 
@@ -42,61 +45,51 @@ def tune(
         DataError: If a result of the tuning in ``out`` was changed since it was made.
         LabelError: If the labels cannot be used.
     """
-    from thawmap.pipeline import _tiles  # noqa: PLC0415
-    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
-    from thawmap.train.experiments import trials  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.train.experiments import tune as tuning  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.train.split import split_tiles  # noqa: PLC0415
-    from thawmap.train.tiles.store import TileStore  # noqa: PLC0415
-
-    progress, place = progress or Silence(), store or out / "tiles"
+    project, progress, tile_folder = Project(config), progress or Silence(), store or out / "tiles"
     tuning.check(config)
     tuning.check_begun(out, config, resume=resume)
-    Project(config).check_outputs([out, place])
+    project.check_outputs([out, tile_folder])
     check_result(out, trials.RESULTS)
     if dry_run:
-        return _plan(config, out, place, progress)
+        return _plan(project, out, tile_folder, progress)
     with alone(out, "tuning"):
-        made = tiles(tuning.to_cut(config), place, progress=progress)
-        opened = TileStore.open(place)
-        tuning.check_begun(out, config, tiles=opened.identity, resume=resume)
-        scenes, _ = run_all(Project(config).open, Project(config).candidates(), config, None, "scenes", here=True)
-        split = split_tiles(opened.index, config.split, scenes=_tiles.footprints(scenes))
+        scenes, unusable = labelled_scenes(project, progress)
+        all_layers = Project(tuning.to_cut(config))
+        cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=False, progress=progress)
+        tile_store = TileStore.open(tile_folder)
+        tuning.check_begun(out, config, tiles=tile_store.identity, resume=resume)
+        split = split_tiles(tile_store.index, config.split, scenes=footprints(scenes))
         tuning.check_validation(split)
-        tuning.begin(out, config, opened.identity)
+        tuning.begin(out, config, tile_store.identity)
         todo = trials.missing(out, config)
-        run = partial(tuning.run, config=config, store=opened, split=split, out=out)
         for line in split.lines():
             progress.say(line)
         ended: list[Trial] = []
         for number in todo:
-            ended.append(run(number, report=progress.say))
+            trial = tuning.run(number, config=config, store=tile_store, split=split, out=out, report=progress.say)
+            ended.append(trial)
             trials.gather(out, config)
-            progress.say(_sentence(ended[-1], trials.best(trials.trials(out))))
+            progress.say(_sentence(trial, trials.best(trials.trials(out))))
             progress.step("trials", len(ended), len(todo))
-    failed = {**made.failed, **{one.id: one.reason for one in ended if one.state == "failed"}}
-    told = _report(out)
+    failed = {trial.id: trial.reason for trial in ended if trial.state == "failed"}
+    report = _report(out)
     return Summary(
-        lines=(*made.lines, *told.lines),
-        done=sum(one.state != "failed" for one in ended),
+        lines=(*cut.lines, *report.lines),
+        done=len(ended) - len(failed),
         skipped=config.tune.trials - len(todo),
-        failed=failed,
-        rows=told.rows,
+        failed={**cut.failed, **failed},
+        rows=report.rows,
     )
 
 
 def _report(out: Path) -> Summary:
-    """Figure and sentences of a tuning, from what is finished.
+    """Draw the figure of a tuning's finished trials; return sentences and a table of the best.
 
     Raises:
         DataError: If a trial's file is damaged.
     """
-    from thawmap.report.style import write_figure  # noqa: PLC0415 - figures load slowly
-    from thawmap.report.tuning import trials_figure  # noqa: PLC0415
-    from thawmap.train.experiments import trials  # noqa: PLC0415
-
-    known = trials.trials(out)
-    table, chosen = trials.table(known), trials.best(known)
+    finished = trials.trials(out)
+    table, chosen = trials.table(finished), trials.best(finished)
     if chosen is None:
         return Summary(lines=(f"no trial is finished: {out / 'trials.csv'}",))
     keys = list(chosen.values)
@@ -106,35 +99,34 @@ def _report(out: Path) -> Summary:
     states = " and ".join(f"{number} {state}" for state, number in table["state"].value_counts().items())
     reached = f"validation IoU {chosen.score:.3f} after epoch {chosen.epoch}, with {chosen.said()}"
     lines = (
-        f"best of {counted(len(known), 'trial')} ({states}): trial {chosen.number}, {reached}",
+        f"best of {counted(len(finished), 'trial')} ({states}): trial {chosen.number}, {reached}",
         f"table: {out / 'trials.csv'}; figure: {out / 'trials.png'}; its bundle: {out / chosen.folder}",
         f"configuration: {out / 'best.yaml'}; next: thawmap train {out / 'best.yaml'} --out model",
     )
-    shown = first[["trial", "state", "validation_iou", "epoch", "epochs", *keys]]
-    return Summary(lines=lines, done=len(known), rows=records(shown.round({"validation_iou": 4})))
+    columns = ["trial", "state", "validation_iou", "epoch", "epochs", *keys]
+    return Summary(lines=lines, done=len(finished), rows=records(first[columns].round({"validation_iou": 4})))
 
 
-def _plan(config: Config, out: Path, store: Path, progress: Progress) -> Summary:
-    """What would be cut and trained."""
-    from thawmap.pipeline.tiles import tiles  # noqa: PLC0415
-    from thawmap.train.experiments import trials  # noqa: PLC0415
-    from thawmap.train.experiments import tune as tuning  # noqa: PLC0415
-
-    cut = tiles(tuning.to_cut(config), store, dry_run=True, progress=progress)
+def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) -> Summary:
+    """Say what would be cut and trained."""
+    config = project.config
+    scenes, unusable = labelled_scenes(project, progress)
+    all_layers = Project(tuning.to_cut(config))
+    cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=True, progress=progress)
     todo, epochs = len(trials.missing(out, config)), sum(phase.epochs for phase in config.training.phases)
+    finished = config.tune.trials - todo
     line = (
         f"would train {counted(todo, 'time')}, up to {counted(epochs, 'epoch')} each, into {out}: "
-        f"trials of {', '.join(config.tune.keys)}; "
-        f"{config.tune.trials - todo} are finished"
+        f"trials of {', '.join(config.tune.keys)}; {finished} are finished"
     )
-    return Summary(lines=(*cut.lines, line), skipped=config.tune.trials - todo, failed=cut.failed)
+    return Summary(lines=(*cut.lines, line), skipped=finished, failed=cut.failed)
 
 
-def _sentence(trial: "Trial", best: "Trial | None") -> str:
-    """What became of a trial."""
+def _sentence(trial: Trial, best: Trial | None) -> str:
+    """Return a sentence on how a trial ended, beside the best so far."""
     reached = f"validation IoU {trial.score:.3f} after epoch {trial.epoch}" if trial.scores else "nothing reached"
-    what = {"pruned": f"given up after {counted(len(trial.scores), 'epoch')}", "failed": f"failed: {trial.reason}"}
-    said = f"{trial.id} {what.get(trial.state, 'is finished')}, {reached}"
+    endings = {"pruned": f"given up after {counted(len(trial.scores), 'epoch')}", "failed": f"failed: {trial.reason}"}
+    sentence = f"{trial.id} {endings.get(trial.state, 'is finished')}, {reached}"
     if best is not None and trial.number != best.number:
-        return f"{said}; the best is {best.id} with {best.score:.3f}"
-    return said if best is None else f"{said}, the best so far"
+        return f"{sentence}; the best is {best.id} with {best.score:.3f}"
+    return sentence if best is None else f"{sentence}, the best so far"

@@ -21,7 +21,7 @@ from thawmap.data.stack import preview
 from thawmap.errors import ConfigError, DataError
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
-from thawmap.pipeline._scenes import notes
+from thawmap.pipeline.scenes import notes
 
 GRID = GeoBox((12, 10), Affine(3, 0, 570_000, 0, -3, 7_720_000), "EPSG:32608")
 
