@@ -162,7 +162,7 @@ def test_help_says_what_is_measured(capsys):
 )
 def test_more_than_the_limit_is_explained(precision, of_limit, busy):
     speed = Speed(model="m", backend="eager", precision=precision, seconds_per_mpx=1.0, of_limit=of_limit)
-    notes = benching._notes([speed], real=True, settings=InferenceSettings())
+    notes = benching._notes([speed], on_scene=True, settings=InferenceSettings())
     assert sum("folding saves products" in note for note in notes) == busy
 
 

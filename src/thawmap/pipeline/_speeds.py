@@ -1,4 +1,4 @@
-"""What a machine does with a bundle: what `thawmap bench` measures."""
+"""Speed and agreement of every backend with a bundle, as `thawmap bench` measures them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ _FEW = -3.0  # bias of random weights: masks are small then, as those of slumps,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What computes.
+    """The device that computes, and its speed in matrix products.
 
     Attributes:
         device: Name of the processor or the GPU.
@@ -50,7 +50,7 @@ class Machine:
 
     @classmethod
     def of(cls, device: torch.device) -> "Machine":
-        """This one, its matrix products measured now."""
+        """Describe this machine, and measure its matrix products now."""
         return cls(
             device=device_name(str(device)),
             threads=torch.get_num_threads(),
@@ -60,7 +60,7 @@ class Machine:
 
     @property
     def line(self) -> str:
-        """For a person."""
+        """A line for the terminal."""
         libraries = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         rate = f"{self.operations_per_s / 1e9:.0f} GFLOP/s in float32 matrix products"
@@ -69,7 +69,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A bundle, and what it is timed and compared on.
+    """A bundle, and the image that it is timed and compared on.
 
     Attributes:
         name: Its folder.
@@ -87,19 +87,19 @@ class Subject:
 
     @property
     def line(self) -> str:
-        """For a person."""
-        one, (height, width) = self.bundle, self.image.shape[2:]
-        network = f"{one.architecture} with {one.encoder}, {counted(len(one.layers), 'layer')}"
-        seen = "a made-up image" if self.scene is None else f"the middle of {self.scene}"
+        """A line for the terminal."""
+        bundle, (height, width) = self.bundle, self.image.shape[2:]
+        network = f"{bundle.architecture} with {bundle.encoder}, {counted(len(bundle.layers), 'layer')}"
+        image = "a made-up image" if self.scene is None else f"the middle of {self.scene}"
         return (
             f"{self.name}: {network}, {self.operations / 1e3:.0f} thousand operations for a pixel; "
-            f"measured on {seen}, {height} x {width} px"
+            f"measured on {image}, {height} x {width} px"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """What a backend does with a bundle; None where it gave no answer.
+    """Speed and agreement of one backend with a bundle; None where it gave no answer.
 
     Attributes:
         model: Folder of the bundle.
@@ -128,31 +128,32 @@ class Speed:
     refused: str | None = None
 
     def row(self) -> dict[str, str]:
-        """What a person reads of it."""
+        """Return the row of the table: column to text."""
         seconds = self.seconds_per_mpx
         return {
             "model": self.model,
             "backend": self.backend,
             "precision": self.precision,
-            "s/Mpx": _said(seconds, "#.3g"),
-            "Mpx/s": _said(seconds and 1 / seconds, "#.3g"),
-            "times faster": _said(self.times_faster, ".2f"),
-            "of limit": _said(self.of_limit, ".0%"),
-            "site, min": _said(self.site_minutes, ".1f"),
-            "differs by": _said(self.largest_difference, ".1g"),
-            "within 0.02": _said(self.within, ".2%"),
-            "mask IoU": _said(self.mask_iou, ".3f"),
+            "s/Mpx": _text(seconds, "#.3g"),
+            "Mpx/s": _text(seconds and 1 / seconds, "#.3g"),
+            "times faster": _text(self.times_faster, ".2f"),
+            "of limit": _text(self.of_limit, ".0%"),
+            "site, min": _text(self.site_minutes, ".1f"),
+            "differs by": _text(self.largest_difference, ".1g"),
+            "within 0.02": _text(self.within, ".2%"),
+            "mask IoU": _text(self.mask_iou, ".3f"),
             "agrees": "yes" if self.refused is None else "no",
         }
 
 
 def random_bundle(architecture: str = "unet", encoder: str = "resnet34") -> Bundle:
-    """A network that sees the paper's layers, with random weights, always the same; it finds few slumps."""
+    """Make a bundle of random weights for the paper's layers, always the same; it finds few slumps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         settings = ModelSettings(architecture=architecture, encoder=encoder)
         network = build(settings, channels=len(PAPER_LAYERS)).eval()
-    heads = [one for name, one in network.named_parameters() if name.startswith("segmentation_head") and one.ndim == 1]
+    parameters = network.named_parameters()
+    heads = [bias for name, bias in parameters if name.startswith("segmentation_head") and bias.ndim == 1]
     torch.nn.init.constant_(heads[-1], _FEW)
     about = traits(network, channels=len(PAPER_LAYERS))
     return Bundle(
@@ -167,7 +168,7 @@ def random_bundle(architecture: str = "unet", encoder: str = "resnet34") -> Bund
 
 
 def subject(model: Path | None, config: Config | None) -> Subject:
-    """A bundle, or U-Net with ResNet-34 and random weights, and an image for it.
+    """Load a bundle, or make U-Net with ResNet-34 and random weights, with an image to time it on.
 
     Raises:
         BundleError: If the bundle is damaged.
@@ -181,37 +182,42 @@ def subject(model: Path | None, config: Config | None) -> Subject:
         made_up = plausible(bundle.layers, side)
         return Subject(name=name, bundle=bundle, image=made_up, scene=None, operations=operations)
     project = Project(config)
-    found = first_cut_out(_opened(project), bundle, project.sources, side)
-    if found is None:
+    first = first_cut_out(_openable(project), bundle, project.sources, side)
+    if first is None:
         msg = f"no scene of {config.project} can be read and has a usable pixel; see 'thawmap scenes'"
         raise DataError(msg)
-    scene, image = found
+    scene, image = first
     return Subject(name=name, bundle=bundle, image=middle(image, side), scene=scene.id, operations=operations)
 
 
 def number_of_trials(device: torch.device, precisions: Sequence[Precision]) -> int:
-    """How many `speeds` there are of a bundle."""
-    return len({("eager", "float32"), *((name, one) for name in candidates(str(device)) for one in precisions)})
+    """Count the pairs of backend and precision that `speeds` measures for a bundle."""
+    pairs = {(backend, precision) for backend in candidates(str(device)) for precision in precisions}
+    return len({("eager", "float32"), *pairs})
 
 
 def speeds(
-    of: Subject, machine: Machine, device: torch.device, precisions: Sequence[Precision], settings: InferenceSettings
+    subject: Subject,
+    machine: Machine,
+    device: torch.device,
+    precisions: Sequence[Precision],
+    settings: InferenceSettings,
 ) -> Iterator[Speed]:
-    """What every backend does, PyTorch in float32 first; where that fails there are no others.
+    """Measure every backend with a bundle, PyTorch in float32 first; where that fails, nothing else.
 
     Raises:
         ConfigError: If the cache folder cannot be written.
         BundleError: If the network's answers are not numbers.
     """
-    limit_s = of.operations * 1e6 / machine.operations_per_s
+    limit_s = subject.operations * 1e6 / machine.operations_per_s
     eager_s: float | None = None
-    for trial in trials(of.bundle, of.image, device=str(device), precisions=precisions):
+    for trial in trials(subject.bundle, subject.image, device=str(device), precisions=precisions):
         if trial.seconds is None or trial.agreement is None:
-            yield Speed(model=of.name, backend=trial.backend, precision=trial.precision, refused=trial.refused)
+            yield Speed(model=subject.name, backend=trial.backend, precision=trial.precision, refused=trial.refused)
             continue
         eager_s = eager_s or trial.seconds
         yield Speed(
-            model=of.name,
+            model=subject.name,
             backend=trial.backend,
             precision=trial.precision,
             seconds_per_mpx=trial.seconds,
@@ -220,40 +226,41 @@ def speeds(
             within=trial.agreement.near,
             mask_iou=trial.agreement.overlap,
             of_limit=limit_s / trial.seconds,
-            site_minutes=_site_minutes(of.bundle, trial, settings),
+            site_minutes=_site_minutes(subject.bundle, trial, settings),
             refused=trial.refused,
         )
 
 
-def as_json(machine: Machine, subjects: Sequence[Subject], found: Sequence[Speed]) -> dict[str, Any]:
-    """All of it, for programs."""
+def as_json(machine: Machine, subjects: Sequence[Subject], speeds: Sequence[Speed]) -> dict[str, Any]:
+    """Return machine, models and speeds as JSON values."""
     models = {
-        one.name: {
-            "bundle": one.bundle.id,
-            "architecture": one.bundle.architecture,
-            "encoder": one.bundle.encoder,
-            "layers": [each.name for each in one.bundle.layers],
-            "operations_per_px": one.operations,
-            "scene": one.scene,
-            "image_px": list(one.image.shape[2:]),
+        subject.name: {
+            "bundle": subject.bundle.id,
+            "architecture": subject.bundle.architecture,
+            "encoder": subject.bundle.encoder,
+            "layers": [layer.name for layer in subject.bundle.layers],
+            "operations_per_px": subject.operations,
+            "scene": subject.scene,
+            "image_px": list(subject.image.shape[2:]),
         }
-        for one in subjects
+        for subject in subjects
     }
-    return {"machine": asdict(machine), "models": models, "site_px": SITE_PX, "speeds": [asdict(one) for one in found]}
+    rows = [asdict(speed) for speed in speeds]
+    return {"machine": asdict(machine), "models": models, "site_px": SITE_PX, "speeds": rows}
 
 
 def _site_minutes(bundle: Bundle, trial: Trial, settings: InferenceSettings) -> float | None:
-    """What a site takes, its windows' overlaps included; None where these settings cannot cut one."""
-    here = settings.model_copy(update={"device": "cpu", "backend": trial.backend, "precision": trial.precision})
+    """Return the minutes that a site takes, overlaps included; None where these settings cannot tile it."""
+    on_cpu = settings.model_copy(update={"device": "cpu", "backend": trial.backend, "precision": trial.precision})
     try:
-        cut = plan((SITE_PX, SITE_PX), [unready_member(bundle, here)], here)
+        tiling = plan((SITE_PX, SITE_PX), [unready_member(bundle, on_cpu)], on_cpu)
     except ConfigError:
         return None
-    return None if trial.seconds is None else cut.pixels / 1e6 * settings.symmetries * trial.seconds / 60
+    return None if trial.seconds is None else tiling.pixels / 1e6 * settings.symmetries * trial.seconds / 60
 
 
-def _opened(project: Project) -> Iterator[Scene]:
-    """The scenes that can be opened."""
+def _openable(project: Project) -> Iterator[Scene]:
+    """Yield the scenes of a project that can be opened."""
     for candidate in project.candidates():
         try:
             yield project.open(candidate, labelled=False)
@@ -262,12 +269,12 @@ def _opened(project: Project) -> Iterator[Scene]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"torch": str(torch.__version__)}
+    versions = {"torch": str(torch.__version__)}
     try:
-        return found | {"openvino": version("openvino")}
+        return versions | {"openvino": version("openvino")}
     except PackageNotFoundError:
-        return found
+        return versions
 
 
-def _said(value: float | None, form: str) -> str:
+def _text(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)

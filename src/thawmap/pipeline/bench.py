@@ -1,16 +1,16 @@
-"""The verb bench: what this machine does with a bundle, backend by backend."""
+"""The verb bench: the speed and the answers of every backend on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from thawmap.config import Config, InferenceSettings
 from thawmap.files.atomic import write_json
 from thawmap.files.guard import check_new
+from thawmap.model.backends.devices import find_device
+from thawmap.pipeline import _speeds as measuring
+from thawmap.pipeline._speeds import SITE_PX, Speed
 from thawmap.pipeline.progress import Progress, Silence, Summary
-
-if TYPE_CHECKING:
-    from thawmap.pipeline._speeds import Speed
 
 
 def bench(
@@ -40,54 +40,53 @@ def bench(
         BundleError: If a bundle is damaged.
         DataError: If no scene is usable.
     """
-    from thawmap.model.backends.devices import find_device  # noqa: PLC0415 - torch loads slowly, here and below
-    from thawmap.pipeline import _speeds as measuring  # noqa: PLC0415
-
     if json is not None:
         check_new(json)
     models = (model,) if isinstance(model, Path) else (tuple(model) or (None,))
-    place, progress = find_device(device), progress or Silence()
-    subjects = [measuring.subject(one, config) for one in models]
-    machine = measuring.Machine.of(place)
+    torch_device, progress = find_device(device), progress or Silence()
+    subjects = [measuring.subject(folder, config) for folder in models]
+    machine = measuring.Machine.of(torch_device)
     settings = InferenceSettings() if config is None else config.inference
-    total = len(subjects) * measuring.number_of_trials(place, precisions)
-    found: list[Speed] = []
+    total = len(subjects) * measuring.number_of_trials(torch_device, precisions)
+    speeds: list[Speed] = []
     for subject in subjects:
-        for speed in measuring.speeds(subject, machine, place, precisions, settings):
-            found.append(speed)
-            progress.step("backends", len(found), total)
+        for speed in measuring.speeds(subject, machine, torch_device, precisions, settings):
+            speeds.append(speed)
+            progress.step("backends", len(speeds), total)
     if json is not None:
-        write_json(json, measuring.as_json(machine, subjects, found))
-    lines = [*(one.line for one in subjects), machine.line, *_notes(found, real=config is not None, settings=settings)]
-    broken = {one.model: one.refused for one in found if one.refused and _is_reference(one)}
-    rows = [speed.row() for speed in found]
+        write_json(json, measuring.as_json(machine, subjects, speeds))
+    lines = [
+        *(subject.line for subject in subjects),
+        machine.line,
+        *_notes(speeds, on_scene=config is not None, settings=settings),
+    ]
+    broken = {speed.model: speed.refused for speed in speeds if speed.refused and _is_reference(speed)}
+    rows = [speed.row() for speed in speeds]
     if len(subjects) == 1:
         rows = [{name: value for name, value in row.items() if name != "model"} for row in rows]
     return Summary(lines=tuple(lines), done=len(subjects) - len(broken), failed=broken, rows=rows)
 
 
-def _is_reference(speed: "Speed") -> bool:
+def _is_reference(speed: Speed) -> bool:
     return (speed.backend, speed.precision) == ("eager", "float32")
 
 
-def _notes(found: Sequence["Speed"], *, real: bool, settings: InferenceSettings) -> list[str]:
-    """What the columns are, and why a backend is not usable."""
-    from thawmap.pipeline._speeds import SITE_PX  # noqa: PLC0415
-
-    cut = f"at overlap {settings.overlap}, within {settings.memory_gb:g} GB"
+def _notes(speeds: Sequence[Speed], *, on_scene: bool, settings: InferenceSettings) -> list[str]:
+    """Explain the columns of the table, and why a backend is not usable."""
+    tiling = f"at overlap {settings.overlap}, within {settings.memory_gb:g} GB"
     notes = [
         "times faster, differs by, within 0.02, mask IoU: beside eager (PyTorch) in float32",
         "of limit: what the same operations take as float32 matrix products, over what they take here",
-        f"site, min: minutes of the network for a PlanetScope site of {SITE_PX} x {SITE_PX} px, {cut}",
+        f"site, min: minutes of the network for a PlanetScope site of {SITE_PX} x {SITE_PX} px, {tiling}",
     ]
-    if not real and any(one.precision == "bfloat16" for one in found):
+    if not on_scene and any(speed.precision == "bfloat16" for speed in speeds):
         notes.append("what bfloat16 loses depends on the image: name your scenes with --config")
-    if any(one.precision == "float32" and (one.of_limit or 0) > 1 for one in found):
+    if any(speed.precision == "float32" and (speed.of_limit or 0) > 1 for speed in speeds):
         notes.append("above 100 % in float32: folding saves products; far above, other work slowed the limit")
-    several = len({one.model for one in found}) > 1
-    for one in found:
-        if one.refused and not _is_reference(one):
-            model = f"{one.model}: " * several
-            fault = "disagrees with PyTorch on this image" if one.seconds_per_mpx else "gives no answer"
-            notes.append(f"{model}{one.backend} in {one.precision} {fault}: {one.refused}")
+    several = len({speed.model for speed in speeds}) > 1
+    for speed in speeds:
+        if speed.refused and not _is_reference(speed):
+            model = f"{speed.model}: " * several
+            fault = "disagrees with PyTorch on this image" if speed.seconds_per_mpx else "gives no answer"
+            notes.append(f"{model}{speed.backend} in {speed.precision} {fault}: {speed.refused}")
     return notes
