@@ -28,7 +28,7 @@ from thawmap.data.stack import assemble
 from thawmap.simulate.landscape import visible
 from thawmap.simulate.noise import PIXEL_M, Lattice
 from thawmap.simulate.project import Simulation, simulate
-from thawmap.simulate.reflectance import REGIONS, Region
+from thawmap.simulate.regions import REGIONS, Region
 from thawmap.simulate.slumps import REFERENCE_YEAR, slumps_within
 
 PAPER = {  # Table 2: sites, median areas in m2, slumps on one date
@@ -64,8 +64,8 @@ def sizes(region: Region) -> tuple[float, list[float]]:
     areas, numbers = [], []
     for seed in range(ARCTICS):
         site = Lattice(row=-SITE_PX // 2, col=-SITE_PX // 2, height=SITE_PX, width=SITE_PX)
-        active = visible(slumps_within(region.country(seed), region.slumps, site), year=REFERENCE_YEAR)
-        areas += [scar.outline(REFERENCE_YEAR).area * PIXEL_M**2 for scar in active]
+        active = visible(slumps_within(region.country(seed), site), year=REFERENCE_YEAR)
+        areas += [slump.outline(REFERENCE_YEAR).area * PIXEL_M**2 for slump in active]
         numbers.append(len(active) / (SITE_PX * PIXEL_M / 1000) ** 2 * 100)
     return float(np.median(areas)), numbers
 

@@ -23,13 +23,14 @@ from thawmap.data.sources.base import Scene
 from thawmap.data.stack import assemble, check_ranges
 from thawmap.data.vector.io import read_vector
 from thawmap.errors import ConfigError
-from thawmap.simulate import products, sites, slumps
+from thawmap.simulate import coordinates, products, sites, slumps
 from thawmap.simulate import project as simulating
 from thawmap.simulate.imaging import draw_sky, photograph
 from thawmap.simulate.landscape import heights, land, visible
 from thawmap.simulate.noise import Lattice
 from thawmap.simulate.project import Simulation, simulate
-from thawmap.simulate.reflectance import REGIONS, trends
+from thawmap.simulate.reflectance import trends
+from thawmap.simulate.regions import REGIONS
 from thawmap.simulate.terrain import shores
 
 UDM2 = ("clear", "snow", "shadow", "haze_light", "haze_heavy", "cloud", "confidence", "udm1")
@@ -44,7 +45,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dated(tmp_path_factory):
-    """Two regions, one place each, seen in four years; by the command line."""
+    """Two regions, one site each, seen in four years; by the command line."""
     folder = tmp_path_factory.mktemp("dated") / "project"
     words = f"simulate {folder} --regions 2 --scenes 1 --dates 4 --size 192 --seed 2"
     assert cli._run(words.split()) == 0
@@ -82,14 +83,14 @@ def covers(shape: shapely.Polygon, lattice: Lattice) -> np.ndarray:
 def slumps_of(region, seed=0, side=6000):
     """The slumps of a square piece of country."""
     lattice = Lattice(row=-side // 2, col=-side // 2, height=side, width=side)
-    return slumps.slumps_within(region.country(seed), region.slumps, lattice)
+    return slumps.slumps_within(region.country(seed), lattice)
 
 
 @pytest.fixture(scope="module")
 def crowd():
     """A piece of the moraine, 300 px a side, with slumps across its middle."""
     found = slumps_of(MORAINE, side=4000)
-    middle = max(visible(found, year=2019), key=lambda scar: scar.length_px)
+    middle = max(visible(found, year=2019), key=lambda slump: slump.length_px)
     return MORAINE.country(0), Lattice(row=middle.row - 150, col=middle.col - 140, height=300, width=300)
 
 
@@ -103,35 +104,33 @@ def test_a_window_of_an_image_is_the_image_bit_for_bit(crowd, top, left, height,
     country, whole = crowd
     height, width = min(height, 300 - top), min(width, 300 - left)
     part = Lattice(row=whole.row + top, col=whole.col + left, height=height, width=width)
-    sky = draw_sky(MORAINE, country, 0, 0, whole)
+    sky = draw_sky(country, 0, 0, whole)
     assert sky.cloud_from < 1e8
     view = (slice(top, top + height), slice(left, left + width))
-    for one, other in zip(
-        photograph(MORAINE, country, sky, part), photograph(MORAINE, country, sky, whole), strict=True
-    ):
+    for one, other in zip(photograph(country, sky, part), photograph(country, sky, whole), strict=True):
         assert np.array_equal(one, other[(..., *view)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("region", REGIONS, ids=lambda region: region.name)
 def test_a_window_of_elevation_and_trends_is_the_wholes_bit_for_bit(region):
-    place = sites.find_place(region, region.country(0), 0, 96)
-    whole = sites.polar_cells(region, place.footprint, metres=2.0, margin_m=20)
+    site = sites.find_site(region.country(0), 0, 96)
+    whole = coordinates.polar_cells(region, site.footprint, metres=2.0, margin_m=20)
     part = Lattice(row=whole.row + 31, col=whole.col + 57, height=70, width=60)
-    expected = products._elevation(place, whole)[31:101, 57:117]
-    assert np.array_equal(products._elevation(place, part), expected)
-    coarse = sites.polar_cells(region, place.footprint, metres=30.0, margin_m=300)
+    expected = products._elevation(site, whole)[31:101, 57:117]
+    assert np.array_equal(products._elevation(site, part), expected)
+    coarse = coordinates.polar_cells(region, site.footprint, metres=30.0, margin_m=300)
     part = Lattice(row=coarse.row + 5, col=coarse.col + 9, height=8, width=7)
-    expected = products._trend_codes(place, coarse)[:, 5:13, 9:16]
-    assert np.array_equal(products._trend_codes(place, part), expected)
+    expected = products._trend_codes(site, coarse)[:, 5:13, 9:16]
+    assert np.array_equal(products._trend_codes(site, part), expected)
 
 
 @pytest.mark.slow
 def test_elevation_is_the_lands_height(crowd):
     country, lattice = crowd
     for year in (2017.5, 2024.0):
-        ground = land(country, MORAINE.slumps, lattice, year=year)
-        assert np.array_equal(heights(country, MORAINE.slumps, lattice, year=year), ground.height)
+        ground = land(country, lattice, year=year)
+        assert np.array_equal(heights(country, lattice, year=year), ground.height)
 
 
 @pytest.mark.slow
@@ -140,10 +139,10 @@ def test_elevation_is_the_lands_height(crowd):
 def test_no_slump_that_touches_a_window_is_forgotten(top, left, side):
     everything = slumps_of(MORAINE, side=4600)
     window = Lattice(row=top, col=left, height=side, width=side)
-    near = {(scar.row, scar.col) for scar in slumps.slumps_near(MORAINE.country(0), MORAINE.slumps, window)}
-    for scar in everything:
-        if any(slumps.on_ground(scar, window, year) for year in (2019.0, 2030.0)):
-            assert (scar.row, scar.col) in near
+    near = {(slump.row, slump.col) for slump in slumps.slumps_near(MORAINE.country(0), window)}
+    for slump in everything:
+        if any(slumps.imprint(slump, window, year) for year in (2019.0, 2030.0)):
+            assert (slump.row, slump.col) in near
 
 
 # Slumps
@@ -164,20 +163,20 @@ PAPER = {  # Table 2: median areas of the sites in m2, and slumps per date in 10
 def test_sizes_and_numbers_follow_the_papers_regions(region):
     found = slumps_of(region, side=3400)
     active = visible(found, year=2019.0)
-    areas = [scar.outline(2019.0).area * 9 for scar in active]
+    areas = [slump.outline(2019.0).area * 9 for slump in active]
     sizes, numbers = PAPER[region.name]
     assert 0.65 * sizes[0] < np.median(areas) < 1.5 * sizes[1]
     per_site = len(active) / (3400 * 0.003) ** 2 * 100
     assert 0.5 * numbers[0] < per_site < 2.5 * numbers[1]
-    assert 0.2 < 1 - len(active) / len(found) < 0.75  # and scars that do not thaw
+    assert 0.2 < 1 - len(active) / len(found) < 0.75  # and slumps that do not thaw
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("region", [MORAINE, COAST], ids=lambda region: region.name)
 def test_slumps_do_not_lie_on_each_other(region):
     found = slumps_of(region, side=3400)
-    middles = np.array([(scar.row, scar.col) for scar in found])
-    lengths = np.array([scar.length_px for scar in found])
+    middles = np.array([(slump.row, slump.col) for slump in found])
+    lengths = np.array([slump.length_px for slump in found])
     apart = np.hypot(*(middles[:, None] - middles[None]).transpose(2, 0, 1))
     np.fill_diagonal(apart, np.inf)
     assert (apart >= 0.5 * (lengths[:, None] + lengths[None])).all()
@@ -187,10 +186,10 @@ def test_slumps_do_not_lie_on_each_other(region):
 @pytest.mark.slow
 @pytest.mark.parametrize(("region", "seed"), [(LAKE_PLAIN, 0), (RIVER_TERRACE, 3)])
 def test_slumps_lie_on_land(region, seed):
-    begun = [scar for scar in slumps_of(region, seed, side=3400) if scar.size(2019.0)]
-    for scar in begun:
-        around = Lattice(row=scar.row - 124, col=scar.col - 124, height=125, width=125, step=2)
-        inside = covers(scar.outline(2019.0), around)
+    begun = [slump for slump in slumps_of(region, seed, side=3400) if slump.size(2019.0)]
+    for slump in begun:
+        around = Lattice(row=slump.row - 124, col=slump.col - 124, height=125, width=125, step=2)
+        inside = covers(slump.outline(2019.0), around)
         assert (shores(region.country(seed), around)[0][inside] > 0).mean() > 0.7
 
 
@@ -198,13 +197,13 @@ def test_slumps_lie_on_land(region, seed):
 @pytest.mark.parametrize("year", [2016.0, 2019.0, 2024.0])
 def test_an_outline_has_the_pixels_that_the_ground_has(year):
     found = slumps_of(MORAINE, side=4000)
-    there = [scar for scar in found if scar.size(year)][:6]
-    for scar in there:
-        around = Lattice(row=scar.row - 249, col=scar.col - 249, height=166, width=166, step=3)
-        shape = slumps.on_ground(scar, around, year)
+    there = [slump for slump in found if slump.size(year)][:6]
+    for slump in there:
+        around = Lattice(row=slump.row - 249, col=slump.col - 249, height=166, width=166, step=3)
+        shape = slumps.imprint(slump, around, year)
         mine = np.zeros(around.shape, bool)
         mine[shape.view] = shape.edge_m > 0
-        exact = scar.outline(year)
+        exact = slump.outline(year)
         sure = ~covers(exact.exterior.buffer(0.1), around)
         assert np.array_equal(mine[sure], covers(exact, around)[sure])
         assert mine.sum() * 9 == pytest.approx(exact.area, rel=0.1)
@@ -215,19 +214,19 @@ def test_slumps_grow_upslope_begin_and_stabilise():
     found = slumps_of(MORAINE, side=5000)
     early, late = visible(found, year=2018.5), visible(found, year=2025.5)
     assert set(late) - set(early)  # new ones
-    assert {scar for scar in early if scar not in late}  # stabilised ones
-    assert any(scar.ended < 2010 for scar in found)
-    growing = [scar for scar in early if scar in late and scar.ended > 2025.5]
+    assert {slump for slump in early if slump not in late}  # stabilised ones
+    assert any(slump.ended < 2010 for slump in found)
+    growing = [slump for slump in early if slump in late and slump.ended > 2025.5]
     assert len(growing) > 10
-    for scar in growing:
-        before, after = scar.outline(2018.5), scar.outline(2025.5)
+    for slump in growing:
+        before, after = slump.outline(2018.5), slump.outline(2025.5)
         along = [
-            (np.array(shape.exterior.coords) - (scar.col, scar.row)) @ np.array(scar.downslope)
+            (np.array(shape.exterior.coords) - (slump.col, slump.row)) @ np.array(slump.downslope)
             for shape in (before, after)
         ]
         assert after.area > before.area
         assert along[1].min() < along[0].min() - 1  # the headwall went upslope by metres
-        toe = float(scar.radius_px[0])
+        toe = float(slump.radius_px[0])
         assert [axis[0] for axis in along] == [pytest.approx(toe), pytest.approx(toe)]  # the toe stays
 
 
@@ -340,8 +339,8 @@ def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
         corners = np.array(scene.boundingbox.points)
         x, y = scene.crs.transformer_to_crs(CRS("EPSG:3413"))(*corners.T)
         assert ground.contains(shapely.MultiPoint(np.column_stack([x, y])).convex_hull.buffer(100))
-        place = sites.find_place(region, region.country(0), 0, 256)
-        exact = heights(place.country, region.slumps, place.footprint, year=2017.5)
+        site = sites.find_site(region.country(0), 0, 256)
+        exact = heights(site.country, site.footprint, year=2017.5)
         error = {
             shift: np.nanstd(mosaic(project, region.name, scene.translate_pix(shift, shift)) - exact)
             for shift in (-0.5, 0.0, 0.5)
@@ -364,8 +363,8 @@ def test_trends_cover_the_scenes_in_another_projection(project):
 
 
 def test_elevation_comes_in_tiles_that_meet(tmp_path):
-    place = sites.find_place(MORAINE, MORAINE.country(0), 0, 96)
-    cells = sites.polar_cells(MORAINE, place.footprint, metres=2.0, margin_m=150)
+    site = sites.find_site(MORAINE.country(0), 0, 96)
+    cells = coordinates.polar_cells(MORAINE, site.footprint, metres=2.0, margin_m=150)
     side = products._DEM_TILE_PX
     row, col = cells.row // side * side + side, cells.col // side * side + side
     straddling = Lattice(row=row - 50, col=col - 30, height=120, width=90)
@@ -384,9 +383,9 @@ def test_elevation_comes_in_tiles_that_meet(tmp_path):
 def test_positions_equal_the_exact_projection(metres):
     for region in REGIONS:
         footprint = Lattice(row=-3000, col=500, height=200, width=200)
-        cells = sites.polar_cells(region, footprint, metres=metres, margin_m=50)
-        row, col = sites.on_ground_of(region, cells, metres)
-        polar, ground = sites.polar_grid(cells, metres), sites.grid(region, footprint)
+        cells = coordinates.polar_cells(region, footprint, metres=metres, margin_m=50)
+        row, col = coordinates.cells_on_ground(region, cells, metres)
+        polar, ground = coordinates.polar_grid(cells, metres), coordinates.utm_grid(region, footprint)
         x, y = polar.affine * tuple(np.meshgrid(np.arange(cells.width) + 0.5, np.arange(cells.height) + 0.5))
         exact = ~ground.affine * polar.crs.transformer_to_crs(ground.crs)(x, y)
         assert np.abs(col - footprint.col + 0.5 - exact[0]).max() < (1e-3 if metres == 2 else 0.05)
@@ -521,8 +520,8 @@ def test_snow_lies_in_early_summer_only(crowd):
     country, lattice = crowd
     snowy = {}
     for number in range(12):
-        sky = draw_sky(MORAINE, country, number, 0, lattice)
-        shown = photograph(MORAINE, country, sky, lattice)[1]
+        sky = draw_sky(country, number, 0, lattice)
+        shown = photograph(country, sky, lattice)[1]
         snowy.setdefault((sky.acquired.month, sky.acquired.day < 24), []).append(float((shown == 1).mean()))
     assert max(snowy[6, True]) > 0
     assert all(not any(shares) for (month, _), shares in snowy.items() if month > 7)
@@ -530,16 +529,16 @@ def test_snow_lies_in_early_summer_only(crowd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [96, 320])
-def test_every_place_has_a_slump_and_none_overlaps_another(size):
+def test_every_site_has_a_slump_and_none_overlaps_another(size):
     for region in REGIONS:
-        found = [sites.find_place(region, region.country(1), number, size) for number in range(2)]
-        assert not sites.edge(found[0].footprint).intersects(sites.edge(found[1].footprint))
-        for place in found:
-            box = sites.edge(place.footprint)
-            near = visible(slumps.slumps_near(place.country, region.slumps, place.footprint), year=2019.0)
-            share = sum(scar.outline(2019.0).intersection(box).area for scar in near) / box.area
+        found = [sites.find_site(region.country(1), number, size) for number in range(2)]
+        assert not coordinates.outer_edge(found[0].footprint).intersects(coordinates.outer_edge(found[1].footprint))
+        for site in found:
+            box = coordinates.outer_edge(site.footprint)
+            near = visible(slumps.slumps_near(site.country, site.footprint), year=2019.0)
+            share = sum(slump.outline(2019.0).intersection(box).area for slump in near) / box.area
             assert 0.002 < share < 0.6
-            assert land(place.country, region.slumps, place.footprint, year=2019.0).shore_m.max() > 50
+            assert land(site.country, site.footprint, year=2019.0).shore_m.max() > 50
 
 
 @pytest.mark.parametrize(
@@ -570,7 +569,7 @@ def test_a_folder_with_something_in_it_is_refused_and_kept(tmp_path):
 
 
 def test_a_simulation_that_ends_early_leaves_no_folder(tmp_path, monkeypatch):
-    def stop(folder: Path, place: sites.Place) -> None:
+    def stop(folder: Path, site: sites.Site) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(simulating, "write_trends", stop)
@@ -582,7 +581,7 @@ def test_a_simulation_that_ends_early_leaves_no_folder(tmp_path, monkeypatch):
 def test_trends_fall_where_the_ground_is_bare(crowd):
     country, lattice = crowd
     coarse = Lattice(row=lattice.row, col=lattice.col, height=100, width=100, step=3)
-    bare = land(country, MORAINE.slumps, coarse, year=2019.0).floor
-    _, greenness, wetness = trends(MORAINE, country, coarse)
+    bare = land(country, coarse, year=2019.0).floor
+    _, greenness, wetness = trends(country, coarse)
     assert greenness[bare > 0.6].mean() < greenness[bare == 0].mean() - 0.02
     assert wetness[bare > 0.6].mean() > wetness[bare == 0].mean() + 0.01

@@ -48,11 +48,13 @@ def relative_elevation(
     pixel_h, width = _sides(pixel_m)
     widths = np.broadcast_to(np.asarray(width, np.float64), (height.shape[0],))
     result = np.empty(height.shape, np.float32)
-    half_widths = _half_widths(pixel_h, widths, diameter_m)
+    high = int(diameter_m / 2 / pixel_h + 1e-6)
+    chord_m = np.sqrt(np.maximum((diameter_m / 2) ** 2 - (np.arange(high + 1) * pixel_h) ** 2, 0))
+    half_widths = (chord_m / widths[:, None] + 1e-6).astype(np.int64)  # (row, row of its circle from the middle on)
     # Where pixels narrow from row to row, neighbouring rows share a circle as long as it holds the same pixels.
     changes = np.flatnonzero((half_widths[1:] != half_widths[:-1]).any(axis=1)) + 1
     for first, last in pairwise([0, *changes.tolist(), len(widths)]):
-        circle = _circle(half_widths[first].tolist())
+        circle = _Circle.of(half_widths[first].tolist())
         for top in range(first, last, block[0]):
             for left in range(0, height.shape[1], block[1]):
                 rows, cols = slice(top, min(top + block[0], last)), slice(left, min(left + block[1], height.shape[1]))
@@ -192,6 +194,19 @@ class _Circle:
     wide: int
     pixels: int
 
+    @classmethod
+    def of(cls, half_widths: list[int]) -> "_Circle":
+        """Return the circle whose rows have some half widths, from the middle on."""
+        return cls(
+            rows={
+                wide: tuple(row for row, other in enumerate(half_widths) if other == wide)
+                for wide in dict.fromkeys(half_widths)
+            },
+            high=len(half_widths) - 1,
+            wide=half_widths[0],
+            pixels=2 * sum(2 * wide + 1 for wide in half_widths) - (2 * half_widths[0] + 1),
+        )
+
     def pixels_of(self, half_width: int) -> int:
         """Return the number of pixels in all rows of one half width."""
         return (2 * half_width + 1) * sum(2 if row else 1 for row in self.rows[half_width])
@@ -200,30 +215,6 @@ class _Circle:
     def largest(self) -> int:
         """The number of pixels in the rows of the half width that has most."""
         return max(map(self.pixels_of, self.rows))
-
-
-def _half_widths(pixel_h: float, pixel_w: npt.NDArray[np.float64], diameter_m: float) -> _Integers:
-    """Return the half widths of circles in pixels, for each width of a pixel.
-
-    An array (width of a pixel, row of the circle from its middle row on).
-    """
-    high = int(diameter_m / 2 / pixel_h + 1e-6)
-    chord_m = np.sqrt(np.maximum((diameter_m / 2) ** 2 - (np.arange(high + 1) * pixel_h) ** 2, 0))
-    half_widths: _Integers = (chord_m / pixel_w[:, None] + 1e-6).astype(np.int64)
-    return half_widths
-
-
-def _circle(half_widths: list[int]) -> _Circle:
-    """Return the circle whose rows have some half widths, from the middle row on."""
-    return _Circle(
-        rows={
-            wide: tuple(row for row, other in enumerate(half_widths) if other == wide)
-            for wide in dict.fromkeys(half_widths)
-        },
-        high=len(half_widths) - 1,
-        wide=half_widths[0],
-        pixels=2 * sum(2 * wide + 1 for wide in half_widths) - (2 * half_widths[0] + 1),
-    )
 
 
 def _with_halo(height: Heights, rows: slice, cols: slice, circle: _Circle) -> Heights:

@@ -131,19 +131,14 @@ def north_of(grid: GeoBox, window: Window) -> North:
     row, col = (np.arange(axis.start, axis.stop) for axis in (window.rows, window.cols))
     # Nodes count from the grid's corner, so that a pixel has one north whatever window is read.
     node_rows, node_cols = (np.arange(axis[0] // _NODE_PX, axis[-1] // _NODE_PX + 2) * _NODE_PX for axis in (row, col))
-    right, down = _north_at(grid, *np.meshgrid(node_rows, node_cols, indexing="ij"))
-    return _interpolate(right, row, col), _interpolate(down, row, col)
-
-
-def _north_at(grid: GeoBox, row: _Positions, col: _Positions) -> tuple[_Positions, _Positions]:
-    """Return the direction of north, along columns and rows, in pixels of a grid."""
-    lon, lat = _lonlat(grid, col + 0.5, row + 0.5)
+    node_row, node_col = np.meshgrid(node_rows, node_cols, indexing="ij")
+    lon, lat = _lonlat(grid, node_col + 0.5, node_row + 0.5)
     x, y = _LONLAT.transformer_to_crs(_crs(grid))(lon, lat + _STEP_DEGREES)
     north_col, north_row = ~grid.affine * (np.asarray(x), np.asarray(y))
     height, width = _sides(grid)
-    right, down = (north_col - col - 0.5) * width, (north_row - row - 0.5) * height
+    right, down = (north_col - node_col - 0.5) * width, (north_row - node_row - 0.5) * height
     length = np.hypot(right, down)
-    return right / length, down / length
+    return _interpolate(right / length, row, col), _interpolate(down / length, row, col)
 
 
 def _interpolate(nodes: _Positions, row: npt.NDArray[np.intp], col: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

@@ -33,4 +33,4 @@ def simulate(
         ConfigError: If the folder is not empty, or a number is out of bounds.
     """
     settings = Simulation(regions=regions, scenes_per_region=scenes, dates=dates, size=size, seed=seed)
-    return make_project(folder, settings, made=partial((progress or Silence()).step, "places"))
+    return make_project(folder, settings, progress=partial((progress or Silence()).step, "places"))

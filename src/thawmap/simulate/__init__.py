@@ -1,1 +1,1 @@
-"""The synthetic Arctic: terrain, slumps, weather and sensors of an endless country."""
+"""The synthetic Arctic: relief, slumps, weather and sensors."""

@@ -1,11 +1,11 @@
-"""Random fields over an endless plane: the same numbers at the same place, however the plane is cut.
+"""Random fields over an endless plane, whose numbers depend on the position alone.
 
 A field is a sum of octaves; an octave is a lattice of independent normal numbers, drawn cell by cell from a
 counter-based generator, between which cubic B-splines run. Every value follows from its position by a fixed order
 of operations, so that a window's values equal those of the whole, bit for bit, and nothing needs a scene's memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from zlib import crc32
@@ -20,21 +20,23 @@ Mask = npt.NDArray[np.bool_]
 PIXEL_M = 3.0
 """Side of a pixel of the ground, in metres: PlanetScope's."""
 
-_CELL = 64  # random numbers on a side of what is drawn at once
-_SPLINE_STD = 151 / 315  # standard deviation of a surface of cubic B-splines over normal numbers: its mean over places
+_CELL = 64  # side of the squares of random numbers that are drawn at once
+_SPLINE_STD = (
+    151 / 315
+)  # standard deviation of a surface of cubic B-splines over normal numbers: its mean over positions
 _NODES_PER_WAVE = 3.0  # nodes of an octave on the wavelength that it is named after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lattice:
-    """Places of the plane: every ``step``-th pixel from a first one; any of its numbers may be negative.
+    """Points of the plane: every ``step``-th pixel of every ``step``-th row.
 
     Attributes:
-        row: Row of the first place, in pixels.
-        col: Column of the first place, in pixels.
-        height: Number of rows of places.
-        width: Number of columns of places.
-        step: Pixels from place to place.
+        row: Row of the first point, in pixels; it may be negative, as may the column.
+        col: Column of the first point, in pixels.
+        height: Number of rows of points.
+        width: Number of columns of points.
+        step: Pixels from point to point.
     """
 
     row: int
@@ -45,36 +47,42 @@ class Lattice:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of places."""
+        """Rows and columns of points."""
         return self.height, self.width
 
     @property
     def y(self) -> npt.NDArray[np.int64]:
-        """Row of each row of places, in pixels."""
+        """Row of each row of points, in pixels."""
         return self.row + self.step * np.arange(self.height)
 
     @property
     def x(self) -> npt.NDArray[np.int64]:
-        """Column of each column of places, in pixels."""
+        """Column of each column of points, in pixels."""
         return self.col + self.step * np.arange(self.width)
 
-    def pad(self, places: int) -> "Lattice":
-        """The lattice with so many places more on every side."""
-        shift = self.step * places
+    def pad(self, points: int) -> "Lattice":
+        """Return the lattice with so many points more on every side."""
+        shift = self.step * points
         return Lattice(
             row=self.row - shift,
             col=self.col - shift,
-            height=self.height + 2 * places,
-            width=self.width + 2 * places,
+            height=self.height + 2 * points,
+            width=self.width + 2 * points,
             step=self.step,
         )
 
     def coarse(self, step: int) -> "Lattice":
-        """The places at multiples of ``step`` pixels from which splines reach every place of this lattice."""
+        """Return the lattice of another step whose splines reach all of this one.
+
+        Its points lie at multiples of ``step`` pixels; a cubic spline needs one before and two after a position.
+        """
         row, col = self.row // step - 1, self.col // step - 1
         last_row = (self.row + self.step * (self.height - 1)) // step + 2
         last_col = (self.col + self.step * (self.width - 1)) // step + 2
         return Lattice(row=row * step, col=col * step, height=last_row - row + 1, width=last_col - col + 1, step=step)
+
+
+_Key = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,49 +98,50 @@ class Plane:
     def noise(
         self, name: str, lattice: Lattice, *, longest_m: float, shortest_m: float = 9.0, roughness: float = 2.0
     ) -> Field:
-        """A field (row, column) of mean 0 and standard deviation 1 over the whole plane.
+        """Return a field (row, column) of mean 0 and standard deviation 1.
 
         The spectrum's amplitude is level above the wavelength ``longest_m``, falls below it with the power
         ``roughness`` of the wavelength, and ends at ``shortest_m``.
         """
-        key = _key(self.seed, name)
-        total = np.zeros(lattice.shape, np.float32)
-        for number, (spacing, amplitude) in enumerate(_octaves(longest_m, shortest_m, roughness)):
-            total += np.float32(amplitude) * _octave(key, number, lattice, spacing)
-        return total
+        return _sum_octaves(_octave, _key(self.seed, name), lattice, _octaves(longest_m, shortest_m, roughness))
 
     def forms(
         self, name: str, lattice: Lattice, *, longest_m: float, shortest_m: float = 9.0, roughness: float = 2.0
     ) -> Field:
-        """As `noise`, slower, with every octave turned by another angle, so that no form follows rows or columns."""
-        key = _key(self.seed, name)
-        total = np.zeros(lattice.shape, np.float32)
-        for number, (spacing, amplitude) in enumerate(_octaves(longest_m, shortest_m, roughness)):
-            total += np.float32(amplitude) * _turned_octave(key, number, lattice, spacing)
-        return total
+        """Return a field as `noise` does, slower, whose forms follow no row or column.
+
+        Every octave is turned by another angle.
+        """
+        return _sum_octaves(_turned_octave, _key(self.seed, name), lattice, _octaves(longest_m, shortest_m, roughness))
 
     def white(self, name: str, lattice: Lattice) -> Field:
-        """Independent normal numbers (row, column), one for each pixel of a lattice of step 1."""
+        """Return independent normal numbers (row, column) at a lattice of step 1."""
         return _normals(_key(self.seed, name), 0, lattice.row, lattice.col, lattice.shape)
 
     def rng(self, name: str, *numbers: int) -> np.random.Generator:
-        """A generator of its own for a name and some whole numbers, such as those of a cell."""
+        """Return a generator that belongs to a name and some whole numbers."""
         return np.random.default_rng([*_key(self.seed, name), *(number & _WORD for number in numbers)])
 
 
-_WORD = 2**64 - 1
+_WORD = 2**64 - 1  # brings negative numbers into the 64 bits of a generator's seed
 
 
 @lru_cache(maxsize=4096)
-def _key(seed: tuple[int, ...], name: str) -> tuple[int, int]:
-    """Two words of 64 bits for a field."""
+def _key(seed: tuple[int, ...], name: str) -> _Key:
+    """Return two words of 64 bits that stand for a field in its generators.
+
+    A name is a seed: with another name a field has other numbers, and a simulation other pixels.
+    """
     first, second = np.random.SeedSequence([*seed, crc32(name.encode())]).generate_state(2, np.uint64)
     return int(first), int(second)
 
 
 @lru_cache(maxsize=256)
 def _octaves(longest_m: float, shortest_m: float, roughness: float) -> tuple[tuple[float, float], ...]:
-    """Distance of the nodes in pixels, and amplitude, of each octave; the variances add to one."""
+    """Return each octave's distance of nodes in pixels, and its amplitude.
+
+    The variances of all octaves add to one.
+    """
     waves = [longest_m]
     while waves[-1] / 2 >= shortest_m * 0.999:
         waves.append(waves[-1] / 2)
@@ -143,17 +152,31 @@ def _octaves(longest_m: float, shortest_m: float, roughness: float) -> tuple[tup
     return tuple(zip(spacing, (amplitude / _SPLINE_STD).tolist(), strict=True))
 
 
-def _octave(key: tuple[int, int], number: int, lattice: Lattice, spacing: float) -> Field:
-    """A surface of splines over normal numbers, ``spacing`` pixels apart."""
-    row, rows = _taps(lattice.y / spacing + 0.37 * number)
-    col, cols = _taps(lattice.x / spacing + 0.61 * number)
+def _sum_octaves(
+    octave: Callable[[_Key, int, Lattice, float], Field],
+    key: _Key,
+    lattice: Lattice,
+    octaves: tuple[tuple[float, float], ...],
+) -> Field:
+    """Return the sum (row, column) of octaves, given by node spacing and amplitude."""
+    total = np.zeros(lattice.shape, np.float32)
+    for number, (spacing, amplitude) in enumerate(octaves):
+        total += np.float32(amplitude) * octave(key, number, lattice, spacing)
+    return total
+
+
+def _octave(key: _Key, number: int, lattice: Lattice, spacing: float) -> Field:
+    """Return a surface of splines over normal numbers, ``spacing`` pixels apart."""
+    # Each octave is shifted by another share of its spacing, so that nodes of several do not coincide.
+    row, row_weights = _taps(lattice.y / spacing + 0.37 * number)
+    col, col_weights = _taps(lattice.x / spacing + 0.61 * number)
     shape = (int(row[-1] - row[0]) + 4, int(col[-1] - col[0]) + 4)
     nodes = _normals(key, number, int(row[0]), int(col[0]), shape)
-    return _spline(nodes, (row - row[0], rows), (col - col[0], cols))
+    return _spline(nodes, (row - row[0], row_weights), (col - col[0], col_weights))
 
 
-def _turned_octave(key: tuple[int, int], number: int, lattice: Lattice, spacing: float) -> Field:
-    """A surface of splines over normal numbers whose rows and columns run askew."""
+def _turned_octave(key: _Key, number: int, lattice: Lattice, spacing: float) -> Field:
+    """Return a surface of splines over normal numbers whose rows run askew."""
     angle = 0.6 + 1.1 * number
     down, right = lattice.y[:, None] / spacing, lattice.x[None, :] / spacing
     row = down * np.cos(angle) + right * np.sin(angle) + 0.37 * number
@@ -161,23 +184,26 @@ def _turned_octave(key: tuple[int, int], number: int, lattice: Lattice, spacing:
     first = (int(np.floor(row.min())) - 1, int(np.floor(col.min())) - 1)
     shape = (int(row.max()) - first[0] + 4, int(col.max()) - first[1] + 4)
     nodes = _normals(key, number, *first, shape)
-    at = np.stack([row - first[0], col - first[1]])
-    surface: Field = ndimage.map_coordinates(nodes, at, order=3, prefilter=False, output=np.float32)
+    positions = np.stack([row - first[0], col - first[1]])
+    surface: Field = ndimage.map_coordinates(nodes, positions, order=3, prefilter=False, output=np.float32)
     return surface
 
 
 def upsample(values: Field, coarse: Lattice, fine: Lattice) -> Field:
-    """A smooth surface (row, column) over values at ``coarse``, at each place of ``fine``."""
-    row, rows = _taps((fine.y - coarse.row) / coarse.step)
-    col, cols = _taps((fine.x - coarse.col) / coarse.step)
-    return _spline(values, (row, rows), (col, cols))
+    """Return a smooth surface at a fine lattice over values at a coarse one."""
+    rows = _taps((fine.y - coarse.row) / coarse.step)
+    cols = _taps((fine.x - coarse.col) / coarse.step)
+    return _spline(values, rows, cols)
 
 
 _Taps = tuple[npt.NDArray[np.int64], Field]
 
 
 def _taps(position: npt.NDArray[np.float64]) -> _Taps:
-    """First of the four nodes about each position along an axis, and the weights (4, places) of the cubic B-spline."""
+    """Return the first of the four nodes about each position, and their weights.
+
+    The weights (4, position) are those of the cubic B-spline.
+    """
     whole = np.floor(position)
     t = position - whole
     weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
@@ -185,7 +211,8 @@ def _taps(position: npt.NDArray[np.float64]) -> _Taps:
 
 
 def _spline(nodes: Field, rows: _Taps, cols: _Taps) -> Field:
-    """The surface at every pair of a row's and a column's place."""
+    """Return the spline surface (row, column) over nodes."""
+    # Tap by tap in a fixed order: the same sums in every window, which a matrix product would not promise.
     first, weights = rows
     across = weights[0][:, None] * nodes[first]
     for tap in range(1, 4):
@@ -197,25 +224,28 @@ def _spline(nodes: Field, rows: _Taps, cols: _Taps) -> Field:
     return surface
 
 
-def _normals(key: tuple[int, int], number: int, row: int, col: int, shape: tuple[int, int]) -> Field:
-    """The normal numbers of a window of an octave's nodes."""
+def _normals(key: _Key, number: int, row: int, col: int, shape: tuple[int, int]) -> Field:
+    """Return the normal numbers of a window of an octave's nodes."""
     window = np.empty(shape, np.float32)
-    for cell_row, mine_row, rows in _cells(row, shape[0]):
-        for cell_col, mine_col, cols in _cells(col, shape[1]):
-            window[mine_row, mine_col] = _cell(key, number, cell_row, cell_col)[rows, cols]
+    for cell_row, window_rows, cell_rows in _cells(row, shape[0]):
+        for cell_col, window_cols, cell_cols in _cells(col, shape[1]):
+            window[window_rows, window_cols] = _cell(key, number, cell_row, cell_col)[cell_rows, cell_cols]
     return window
 
 
 def _cells(first: int, length: int) -> Iterator[tuple[int, slice, slice]]:
-    """The cells along an axis that a window touches: number, and the shared part in the window and in the cell."""
+    """Yield the cells along an axis that a window touches.
+
+    Number of the cell, and what both share as a slice of the window and as one of the cell.
+    """
     for cell in range(first // _CELL, (first + length - 1) // _CELL + 1):
         start, stop = max(first, cell * _CELL), min(first + length, (cell + 1) * _CELL)
         yield cell, slice(start - first, stop - first), slice(start - cell * _CELL, stop - cell * _CELL)
 
 
 @lru_cache(maxsize=2048)
-def _cell(key: tuple[int, int], number: int, row: int, col: int) -> Field:
-    """The normal numbers of one cell."""
+def _cell(key: _Key, number: int, row: int, col: int) -> Field:
+    """Return the normal numbers of one cell of an octave."""
     counter = np.array([0, number, col & _WORD, row & _WORD], np.uint64)
     generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=counter))
     numbers = generator.standard_normal((_CELL, _CELL), dtype=np.float32)

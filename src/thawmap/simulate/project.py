@@ -1,11 +1,11 @@
-"""A synthetic Arctic as a whole project: PlanetScope deliveries, ArcticDEM, Landsat trends and digitised slumps.
+"""A synthetic Arctic as a whole project that runs as it is.
 
-For tests, demos and benchmarks: what is written runs as it is. Every region is endless ground of its own; its places
-lie along its shore, do not overlap, and are seen once or on several dates, a year apart, in the season of 2018
-or 2019 and after, while slumps grow, begin and stabilise. The elevation is that of 2017.
+PlanetScope deliveries, ArcticDEM, Landsat trends and digitised slumps, for tests, demos and benchmarks. Every region is
+endless ground of its own; its sites lie along its shore, do not overlap, and are seen once or on several dates, a year
+apart, in the season of 2018 or 2019 and after, while slumps grow, begin and stabilise. The elevation is that of 2017.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import pandas as pd
 from thawmap.data.vector.io import write_vector
 from thawmap.errors import ConfigError
 from thawmap.files.atomic import atomic, write_text
-from thawmap.simulate.products import digitise, take, write_elevation, write_image, write_trends
-from thawmap.simulate.reflectance import REGIONS, Region
-from thawmap.simulate.sites import find_place
+from thawmap.simulate.products import digitise, image_of, write_elevation, write_image, write_trends
+from thawmap.simulate.regions import REGIONS, Region
+from thawmap.simulate.sites import find_site
 
 _FIRST_SATELLITE = 0x1001
 
@@ -45,13 +45,13 @@ polygons: {{seed: 0.9}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """What to invent.
+    """Settings of a simulated project.
 
     Attributes:
         seed: Seed of everything random; the ground depends on it, its region and its position alone.
         regions: Number of regions, 2..6; of the first four the last is for test, the one before for validation.
-        scenes_per_region: Places in each region, 1..20.
-        dates: Images of each place, 1..10, a year apart.
+        scenes_per_region: Sites in each region, 1..20.
+        dates: Images of each site, 1..10, a year apart.
         size: Side of the square scenes in pixels of 3 m, 96..20000.
 
     Raises:
@@ -74,22 +74,22 @@ class Simulation:
             "size": (96, 20000),
         }
         for name, (low, high) in allowed.items():
-            got = getattr(self, name)
-            if not low <= got <= high:
-                msg = f"the simulation's {name} is {got}; choose a number from {low} to {high}"
+            number = getattr(self, name)
+            if not low <= number <= high:
+                msg = f"the simulation's {name} is {number}; choose a number from {low} to {high}"
                 raise ConfigError(msg)
 
 
-def simulate(folder: Path, settings: Simulation, *, made: Callable[[int, int], None] | None = None) -> Path:
-    """Write a project of simulated scenes that runs as it is; the path of its ``thawmap.yaml``.
+def simulate(folder: Path, settings: Simulation, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write a project of simulated scenes; return the path of its ``thawmap.yaml``.
 
     The folder appears whole or not at all: ``scenes/<region>/PSScene/`` with the images, ``aux/arcticdem/`` and
     ``aux/tcvis/``, ``labels.gpkg`` and ``thawmap.yaml``. The same settings give the same pixels.
 
     Args:
-        folder: Where to write.
-        settings: What to invent.
-        made: Is told, place by place, how many are written, and of how many.
+        folder: A new or empty folder.
+        settings: Numbers of regions, sites, dates and pixels, and the seed.
+        progress: Is called after each site with the number of those that are written, and of all.
 
     Raises:
         ConfigError: If the folder exists and is not empty.
@@ -101,41 +101,30 @@ def simulate(folder: Path, settings: Simulation, *, made: Callable[[int, int], N
         msg = f"{folder} is the folder that you are in, and would be replaced; name a new one in it"
         raise ConfigError(msg)
     regions = REGIONS[: settings.regions]
-    numbered = [(region, number) for region in regions for number in range(settings.scenes_per_region)]
-    drawn: list[gpd.GeoDataFrame] = []
-    with atomic(folder) as partial:
-        partial.mkdir(parents=True)
-        for done, (region, number) in enumerate(numbered, start=1):
-            drawn += _write_place(partial, region, number, settings)
-            if made is not None:
-                made(done, len(numbered))
-        write_vector(partial / "labels.gpkg", _one_table(drawn))
-        write_text(partial / "thawmap.yaml", _yaml([region.name for region in regions]))
+    sites = [(region, number) for region in regions for number in range(settings.scenes_per_region)]
+    labels: list[gpd.GeoDataFrame] = []
+    with atomic(folder) as draft:
+        draft.mkdir(parents=True)
+        for written, (region, number) in enumerate(sites, start=1):
+            labels += _write_site(draft, region, number, settings)
+            if progress is not None:
+                progress(written, len(sites))
+        table = pd.concat([frame for frame in labels if len(frame)], ignore_index=True)
+        columns = ["image_id", "image_date", "region", "site", "label", "geometry"]  # those of the paper's labels
+        write_vector(draft / "labels.gpkg", table[columns])
+        # Of the first four regions the last tests; the one before validates if another one is left to train.
+        *others, test = [region.name for region in regions[:4]]
+        write_text(draft / "thawmap.yaml", _YAML.format(validation=others[-1] if len(others) > 1 else "", test=test))
     return folder / "thawmap.yaml"
 
 
-def _write_place(folder: Path, region: Region, number: int, settings: Simulation) -> list[gpd.GeoDataFrame]:
-    """Invent one place and write its images, elevation and trends; its labels, image by image."""
-    place = find_place(region, region.country(settings.seed), number, settings.size)
+def _write_site(folder: Path, region: Region, number: int, settings: Simulation) -> list[gpd.GeoDataFrame]:
+    """Write the images, elevation and trends of a site; return its labels by image."""
+    site = find_site(region.country(settings.seed), number, settings.size)
     satellite = _FIRST_SATELLITE + REGIONS.index(region) * 20 + number
-    images = [take(place, date, satellite) for date in range(settings.dates)]
+    images = [image_of(site, date, satellite) for date in range(settings.dates)]
     for image in images:
         write_image(folder / "scenes" / region.name / "PSScene", image)
-    write_elevation(folder / "aux" / "arcticdem", place)
-    write_trends(folder / "aux" / "tcvis", place)
+    write_elevation(folder / "aux" / "arcticdem", site)
+    write_trends(folder / "aux" / "tcvis", site)
     return [digitise(image) for image in images]
-
-
-def _one_table(drawn: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    """All labels; the columns of the paper's."""
-    table = pd.concat([labels for labels in drawn if len(labels)], ignore_index=True)
-    return table[["image_id", "image_date", "region", "site", "label", "geometry"]]
-
-
-def _yaml(regions: Sequence[str]) -> str:
-    """The text of ``thawmap.yaml``: of the first four regions the last tests, the one before validates if one is left.
-
-    More regions train.
-    """
-    *others, test = regions[:4]
-    return _YAML.format(validation=others[-1] if len(others) > 1 else "", test=test)

@@ -1,4 +1,4 @@
-"""Thaw slumps of an endless country: where they lie, how they grow, and what they do to the ground.
+"""Thaw slumps of an endless country: their positions, their growth, their depth.
 
 How they look follows Nitze et al. 2021 (doi 10.3390/rs13214294), sections 1 and 2.1: a steep headwall in a
 horseshoe that retreats upslope, a bare floor that slopes gently to the outlet, a debris tongue below. They lie in
@@ -17,7 +17,8 @@ from scipy.interpolate import PchipInterpolator
 from shapely.geometry import Polygon
 
 from thawmap.simulate.noise import PIXEL_M, Field, Lattice
-from thawmap.simulate.terrain import WIDE_PX, Country, rise, shores
+from thawmap.simulate.regions import Country
+from thawmap.simulate.terrain import WIDE_PX, rise, shores
 
 REFERENCE_YEAR = 2019.0
 """The year in which slumps have the sizes of the paper's Table 2."""
@@ -29,38 +30,18 @@ _NEVER = 9999.0
 _FILLED = 0.68  # area of a slump over the square of its length, times its elongation
 _SPREAD = 0.8  # of the logarithm of areas: 0.7 to 1.3 in the paper's sites
 _DIRECTIONS = 256
-_HEAD = 0.42  # the part of a slump's length above its middle
+_HEAD = 0.42  # share of a slump's length above its middle
 _NARROWER = 0.7  # a slump that is longer by a factor is wider by this power of it
-_ON_LAND = 7  # of nine places in the middle of a slump
+_ON_LAND = 7  # of nine points in the middle of a slump
 _WALL_SLOPE = np.tan(np.radians(50.0))
 _OLD_SLOPE = np.tan(np.radians(18.0))
 
-_Places = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slumps:
-    """The slumps of a region.
-
-    Attributes:
-        area_m2: Median area in square metres of those that are tried; the ground takes more of some sizes.
-        per_km2: Sites on a square kilometre at which one is tried; it begins where the ground suits it.
-        elongation: Length (downslope) over width.
-        at_shore: Whether they open to the water; else they lie on any slope.
-        crowded: Share of the country that has any, 0..1.
-        old: Share that has stabilised long ago, 0..1.
-    """
-
-    area_m2: float
-    per_km2: float
-    elongation: float
-    at_shore: bool
-    crowded: float
-    old: float
+_Floats = npt.NDArray[np.float64]
+_Points = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scar:
+class Slump:
     """One slump; its middle stays, its toe stays, its head retreats.
 
     Attributes:
@@ -90,31 +71,31 @@ class Scar:
     retreat: float
 
     def size(self, year: float) -> float:
-        """Its length as a share of that in the reference year; 0 before it began."""
+        """Return its length over that in the reference year; 0 before it began."""
         if year < self.born:
             return 0.0
         return float(np.clip(1 + self.retreat * (min(year, self.ended) - REFERENCE_YEAR), 0.2, 1.5))
 
     def activity(self, year: float) -> float:
-        """1 while it thaws, then fading as plants cover it."""
+        """Return 1 while it thaws, then less from year to year as plants cover it."""
         return float(np.exp(-max(year - self.ended, 0) / 4))
 
     def outline(self, year: float) -> Polygon:
-        """Its edge in pixels of the ground, (column, row)."""
+        """Return its edge in a year, in pixels of the ground (column, row)."""
         size, toe = self.size(year), float(self.radius_px[0])
-        turn = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
-        along = toe + size * (self.radius_px * np.cos(turn) - toe)
-        across = size**_NARROWER * self.radius_px * np.sin(turn)
+        angle = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
+        along = toe + size * (self.radius_px * np.cos(angle) - toe)  # grows from the toe, which stays
+        across = size**_NARROWER * self.radius_px * np.sin(angle)
         x, y = self.downslope
         return Polygon(np.column_stack([self.col + along * x - across * y, self.row + along * y + across * x]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """A slump on a piece of ground; fields are (row, column) of the piece.
+class Imprint:
+    """A slump in a year at the points of a lattice that its bounds hold.
 
     Attributes:
-        view: Rows and columns of the piece in its lattice.
+        view: Rows and columns of these points in the lattice; the fields are (row, column) of them.
         edge_m: Distance to the slump's edge in metres; 0 outside.
         fall: 0 at its head, 1 at its toe.
     """
@@ -124,87 +105,102 @@ class Shape:
     fall: Field
 
 
-def slumps_within(country: Country, slumps: Slumps, lattice: Lattice) -> list[Scar]:
-    """The slumps with their middle on a lattice, in an order that does not depend on it."""
+def slumps_within(country: Country, lattice: Lattice) -> list[Slump]:
+    """Return the slumps whose middles lie on a lattice.
+
+    Their order does not depend on the lattice.
+    """
     south, east = int(lattice.y[-1]), int(lattice.x[-1])
-    cells = [
-        (row, col)
-        for row in range(lattice.row // _CELL_PX, south // _CELL_PX + 1)
-        for col in range(lattice.col // _CELL_PX, east // _CELL_PX + 1)
+    return [
+        slump
+        for cell_row in range(lattice.row // _CELL_PX, south // _CELL_PX + 1)
+        for cell_col in range(lattice.col // _CELL_PX, east // _CELL_PX + 1)
+        for slump in _cell_slumps(country, cell_row, cell_col)
+        if lattice.row <= slump.row <= south and lattice.col <= slump.col <= east
     ]
-    found = [scar for row, col in cells for scar in _settled(country, slumps, row, col)]
-    return [scar for scar in found if lattice.row <= scar.row <= south and lattice.col <= scar.col <= east]
 
 
-def slumps_near(country: Country, slumps: Slumps, lattice: Lattice) -> list[Scar]:
-    """Every slump that can touch a lattice, in an order that does not depend on it."""
-    return slumps_within(country, slumps, lattice.pad(-(-_REACH_PX // lattice.step)))
+def slumps_near(country: Country, lattice: Lattice) -> list[Slump]:
+    """Return every slump that can touch a lattice.
+
+    Their order does not depend on the lattice.
+    """
+    return slumps_within(country, lattice.pad(-(-_REACH_PX // lattice.step)))
 
 
-def on_ground(scar: Scar, lattice: Lattice, year: float) -> Shape | None:
-    """The slump at the places of a lattice in a year; None where it touches none of them."""
-    size = scar.size(year)
+def imprint(slump: Slump, lattice: Lattice, year: float) -> Imprint | None:
+    """Return a slump at the points of a lattice; None if its bounds hold no point."""
+    size = slump.size(year)
     if size == 0:
         return None
-    west, north, east, south = scar.outline(year).bounds
-    rows, cols = _between(lattice.y, north, south), _between(lattice.x, west, east)
+    west, north, east, south = slump.outline(year).bounds
+    rows, cols = _slice_between(lattice.y, north, south), _slice_between(lattice.x, west, east)
     if rows.start >= rows.stop or cols.start >= cols.stop:
         return None
-    x, y = scar.downslope
-    down, right = (lattice.y[rows] - scar.row)[:, None], (lattice.x[cols] - scar.col)[None, :]
-    toe = float(scar.radius_px[0])
+    # Every point goes back into the slump of the reference year, where its angle tells how far the edge is.
+    x, y = slump.downslope
+    down, right = (lattice.y[rows] - slump.row)[:, None], (lattice.x[cols] - slump.col)[None, :]
+    toe = float(slump.radius_px[0])
     along = toe + (right * x + down * y - toe) / size
     across = (down * x - right * y) / size**_NARROWER
-    turn = np.arctan2(across, along) * (_DIRECTIONS / (2 * np.pi))
-    radius, lean = _at(scar.radius_px, turn), _at(_lean(scar.radius_px), turn)
-    inside = np.maximum(radius - np.hypot(along, across), 0) * lean
-    return Shape(
+    angle = np.arctan2(across, along) * (_DIRECTIONS / (2 * np.pi))
+    radius = slump.radius_px
+    change = (np.roll(radius, -1) - np.roll(radius, 1)) / (2 * (2 * np.pi / _DIRECTIONS))
+    # Where the edge runs askew to the radius, it is nearer than along the radius.
+    nearer = (1 / np.sqrt(1 + (change / radius) ** 2)).astype(np.float32)
+    inside = np.maximum(_look_up(radius, angle) - np.hypot(along, across), 0) * _look_up(nearer, angle)
+    return Imprint(
         view=(rows, cols),
         edge_m=(inside * size * PIXEL_M).astype(np.float32),
-        fall=(along / scar.length_px + _HEAD).astype(np.float32),
+        fall=(along / slump.length_px + _HEAD).astype(np.float32),
     )
 
 
-def _between(places: npt.NDArray[np.int64], low: float, high: float) -> slice:
-    """Which of ascending places lie between two numbers."""
-    return slice(int(np.searchsorted(places, low)), int(np.searchsorted(places, high, side="right")))
+def _slice_between(positions: _Points, low: float, high: float) -> slice:
+    """Return the slice of ascending positions that lie between two numbers."""
+    return slice(int(np.searchsorted(positions, low)), int(np.searchsorted(positions, high, side="right")))
 
 
-def _at(table: Field, turn: _Places) -> _Places:
-    """Values of a table around the circle, linear between its entries."""
-    whole = np.floor(turn)
-    part = turn - whole
+def _look_up(table: Field, angle: _Floats) -> _Floats:
+    """Return values of a table around the circle, linear between its entries."""
+    whole = np.floor(angle)
+    weight = angle - whole
     first = whole.astype(np.int64) % _DIRECTIONS
-    values: _Places = table[first] * (1 - part) + table[(first + 1) % _DIRECTIONS] * part
+    values: _Floats = table[first] * (1 - weight) + table[(first + 1) % _DIRECTIONS] * weight
     return values
 
 
-def _lean(radius: Field) -> Field:
-    """Distance to the edge over distance along the radius, about, in every direction."""
-    step = 2 * np.pi / _DIRECTIONS
-    change = (np.roll(radius, -1) - np.roll(radius, 1)) / (2 * step)
-    lean: Field = (1 / np.sqrt(1 + (change / radius) ** 2)).astype(np.float32)
-    return lean
+def depth_m(slump: Slump, shape: Imprint, height: Field, mounds: Field, year: float) -> Field:
+    """Return the depth in metres that a slump takes from the height of the ground.
 
-
-def depth_m(scar: Scar, shape: Shape, ground: Field, mounds: Field, year: float) -> Field:
-    """What a slump has taken from the ground of a piece, in metres: a wall at the head, a floor that falls."""
-    length_m, fall = scar.length_px * PIXEL_M, shape.fall
-    softened = float(np.clip((year - scar.ended) / 12, 0, 1))
+    A wall at the head, a floor that falls to the toe and is uneven by ``mounds``; 0 outside. Height and mounds are at
+    the points of the imprint.
+    """
+    length_m, fall = slump.length_px * PIXEL_M, shape.fall
+    softened = float(np.clip((year - slump.ended) / 12, 0, 1))
     wall = _WALL_SLOPE + softened * (_OLD_SLOPE - _WALL_SLOPE)
-    floor = scar.toe_m + scar.floor_slope * length_m * np.clip(1 - fall, 0, 1)
-    least = 0.75 * scar.deepest_m * np.clip(0.95 - fall, -0.05, 1)
-    depth = np.clip(np.maximum(ground - floor, least), -0.6, scar.deepest_m)
-    depth = np.minimum(depth, 1.2 * scar.deepest_m * np.clip(1 - fall, 0.02, 1))
+    floor = slump.toe_m + slump.floor_slope * length_m * np.clip(1 - fall, 0, 1)
+    least = 0.75 * slump.deepest_m * np.clip(0.95 - fall, -0.05, 1)
+    depth = np.clip(np.maximum(height - floor, least), -0.6, slump.deepest_m)
+    depth = np.minimum(depth, 1.2 * slump.deepest_m * np.clip(1 - fall, 0.02, 1))
     depth = np.minimum(depth, shape.edge_m * wall) * (1 - 0.3 * softened)
-    depth = np.minimum(depth + 0.35 * mounds * np.clip(shape.edge_m / 9, 0, 1), 0.8 * ground)
-    taken: Field = np.where((shape.edge_m > 0) & (ground > 0), depth, 0).astype(np.float32)
-    return taken
+    depth = np.minimum(depth + 0.35 * mounds * np.clip(shape.edge_m / 9, 0, 1), 0.8 * height)
+    inside: Field = np.where((shape.edge_m > 0) & (height > 0), depth, 0).astype(np.float32)
+    return inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Trial:
-    """A slump that may be there: its middle, length and downslope direction; the lowest rank of a crowd has room."""
+class _Proposal:
+    """A slump that lies there unless another one takes its room.
+
+    Attributes:
+        row: Row of its middle, in pixels of the ground.
+        col: Column of its middle.
+        length_px: From the headwall to the toe.
+        elongation: Length over width.
+        downslope: Direction (column, row) in which it opens, as an angle in radians.
+        rank: The lower one of two has the room.
+    """
 
     row: int
     col: int
@@ -213,142 +209,160 @@ class _Trial:
     downslope: float
     rank: float
 
-    def yields(self, other: "_Trial") -> bool:
-        """Whether the other one has the room."""
-        apart = np.hypot(self.row - other.row, self.col - other.col)
-        return bool(other.rank < self.rank and apart < 0.5 * (self.length_px + other.length_px))
+    def yields_to(self, other: "_Proposal") -> bool:
+        """Return whether another proposal takes the room of this one."""
+        distance = np.hypot(self.row - other.row, self.col - other.col)
+        return bool(other.rank < self.rank and distance < 0.5 * (self.length_px + other.length_px))
 
 
 @lru_cache(maxsize=4096)
-def _settled(country: Country, slumps: Slumps, row: int, col: int) -> tuple[Scar, ...]:
-    """The slumps with their middle in a cell: its trials less those whose room another one has."""
-    mine = _trials(country, slumps, row, col)
-    if not mine:
+def _cell_slumps(country: Country, row: int, col: int) -> tuple[Slump, ...]:
+    """Return the slumps whose middles lie in a cell."""
+    proposals = _proposals(country, row, col)
+    if not proposals:
         return ()
-    around = [
-        other
-        for near_row in (row - 1, row, row + 1)
-        for near_col in (col - 1, col, col + 1)
-        for other in _trials(country, slumps, near_row, near_col)
+    # Rivals in the eight neighbours too, by rank alone: no cell needs to know how another one was decided.
+    rivals = [
+        rival
+        for rival_row in (row - 1, row, row + 1)
+        for rival_col in (col - 1, col, col + 1)
+        for rival in _proposals(country, rival_row, rival_col)
     ]
-    return tuple(_begin(country, slumps, one) for one in mine if not any(one.yields(other) for other in around))
-
-
-@lru_cache(maxsize=4096)
-def _trials(country: Country, slumps: Slumps, row: int, col: int) -> tuple[_Trial, ...]:
-    """Slumps that could begin in a cell."""
-    rng = country.plane.rng("slumps", row, col)
-    side = _CELL_PX // WIDE_PX
-    lattice = Lattice(row=row * _CELL_PX, col=col * _CELL_PX, height=side, width=side, step=WIDE_PX)
-    hot = crowds(country, slumps, lattice)
-    tries = rng.poisson(slumps.per_km2 * (_CELL_PX * PIXEL_M / 1000) ** 2)
-    if not hot.any() or not tries:
-        return ()
-    area_m2 = slumps.area_m2 * rng.lognormal(0, _SPREAD, tries)
-    elongation = slumps.elongation * rng.uniform(0.75, 1.35, tries)
-    length_m = np.minimum(np.sqrt(area_m2 * elongation / _FILLED), _LONGEST_M)
-    at = rng.integers(0, side, (2, tries))
-    typical_m = np.sqrt(slumps.area_m2 * slumps.elongation / _FILLED)
-    ranks, chance = rng.uniform(size=tries) * (typical_m / length_m) ** 2, rng.uniform(size=tries)
-    if slumps.at_shore:  # the strip where one can lie is as wide as it is long
-        chance *= np.maximum(length_m / (0.75 * typical_m), 1)
-    hopeful = np.flatnonzero(chance < hot[at[0], at[1]])
-    suits, downslope = _suits(country, slumps, lattice, at[:, hopeful], length_m[hopeful])
-    chosen = chance[hopeful] < suits * hot[at[0], at[1]][hopeful]
     return tuple(
-        _Trial(
-            row=lattice.row + WIDE_PX * int(at[0, number]),
-            col=lattice.col + WIDE_PX * int(at[1, number]),
-            length_px=float(length_m[number] / PIXEL_M),
-            elongation=float(elongation[number]),
-            downslope=float(turn),
-            rank=float(ranks[number]),
-        )
-        for number, turn in zip(hopeful[chosen], downslope[chosen], strict=True)
-        if _ashore(country, lattice, at[:, number], length_m[number])
+        _draw_slump(country, proposal)
+        for proposal in proposals
+        if not any(proposal.yields_to(rival) for rival in rivals)
     )
 
 
-def _ashore(country: Country, lattice: Lattice, at: npt.NDArray[np.int64], length_m: float) -> bool:
-    """Whether the ground around a place is land: an islet, where the shore seems far, has no room for a slump."""
+@lru_cache(maxsize=4096)
+def _proposals(country: Country, row: int, col: int) -> tuple[_Proposal, ...]:
+    """Return the slumps that could lie in a cell, where crowds and ground suit."""
+    traits, rng = country.region.slumps, country.plane.rng("slumps", row, col)
+    side = _CELL_PX // WIDE_PX
+    lattice = Lattice(row=row * _CELL_PX, col=col * _CELL_PX, height=side, width=side, step=WIDE_PX)
+    crowd = crowding(country, lattice)
+    count = rng.poisson(traits.per_km2 * (_CELL_PX * PIXEL_M / 1000) ** 2)
+    if not crowd.any() or not count:
+        return ()
+    area_m2 = traits.area_m2 * rng.lognormal(0, _SPREAD, count)
+    elongation = traits.elongation * rng.uniform(0.75, 1.35, count)
+    length_m = np.minimum(np.sqrt(area_m2 * elongation / _FILLED), _LONGEST_M)
+    points = rng.integers(0, side, (2, count))
+    typical_m = np.sqrt(traits.area_m2 * traits.elongation / _FILLED)
+    ranks, chance = rng.uniform(size=count) * (typical_m / length_m) ** 2, rng.uniform(size=count)
+    if traits.at_shore:  # the strip where one can lie is as wide as it is long
+        chance *= np.maximum(length_m / (0.75 * typical_m), 1)
+    # The cheap test first: relief is computed for those alone that their crowd allows.
+    hopeful = np.flatnonzero(chance < crowd[points[0], points[1]])
+    suitability, downslope = _suitability(country, lattice, points[:, hopeful], length_m[hopeful])
+    chosen = chance[hopeful] < suitability * crowd[points[0], points[1]][hopeful]
+    return tuple(
+        _Proposal(
+            row=lattice.row + WIDE_PX * int(points[0, number]),
+            col=lattice.col + WIDE_PX * int(points[1, number]),
+            length_px=float(length_m[number] / PIXEL_M),
+            elongation=float(elongation[number]),
+            downslope=float(angle),
+            rank=float(ranks[number]),
+        )
+        for number, angle in zip(hopeful[chosen], downslope[chosen], strict=True)
+        if _is_on_land(country, lattice, points[:, number], length_m[number])
+    )
+
+
+def _is_on_land(country: Country, lattice: Lattice, point: _Points, length_m: float) -> bool:
+    """Return whether a slump of a length would lie on land.
+
+    An islet, where the shore seems far, has no room for it.
+    """
     step = max(1, round(0.3 * length_m / PIXEL_M))
-    row, col = int(lattice.y[at[0]]), int(lattice.x[at[1]])
-    around = Lattice(row=row - step, col=col - step, height=3, width=3, step=step)
-    return int((shores(country, around)[0] > 0).sum()) >= _ON_LAND
+    row, col = int(lattice.y[point[0]]), int(lattice.x[point[1]])
+    middle = Lattice(row=row - step, col=col - step, height=3, width=3, step=step)
+    return int((shores(country, middle)[0] > 0).sum()) >= _ON_LAND
 
 
-def crowds(country: Country, slumps: Slumps, lattice: Lattice) -> Field:
-    """0..1, how much the places belong to the parts of the country that have slumps."""
+def crowding(country: Country, lattice: Lattice) -> Field:
+    """Return 0 where a country has no slumps, up to 1 where they crowd."""
     level = country.plane.noise("crowds", lattice, longest_m=2600, shortest_m=1300)
-    crowd: Field = np.clip((level - NormalDist().inv_cdf(1 - slumps.crowded)) / 0.5, 0, 1)
+    crowd: Field = np.clip((level - NormalDist().inv_cdf(1 - country.region.slumps.crowded)) / 0.5, 0, 1)
     return crowd
 
 
-def _suits(
-    country: Country, slumps: Slumps, lattice: Lattice, at: npt.NDArray[np.int64], length_m: _Places
-) -> tuple[_Places, _Places]:
-    """How well each place suits a slump of its length, 0..1; and the direction (column, row) in which it opens."""
-    margin = 4
-    around, spot = lattice.pad(margin), (at[0] + margin, at[1] + margin)
-    shore_m, bank_m = shores(country, around)
-    from_shore = shore_m[spot] / length_m
-    fits = (from_shore > 0.36) & (from_shore < 0.66) if slumps.at_shore else from_shore > 0.45
+def _suitability(country: Country, lattice: Lattice, points: _Points, length_m: _Floats) -> tuple[_Floats, _Floats]:
+    """Return how well points suit slumps of their lengths, and downslope there.
+
+    Suitability is 0..1; downslope is the angle of the direction (column, row) in which a slump opens, in radians.
+
+    Args:
+        country: The ground.
+        lattice: The points of a cell.
+        points: Rows and columns (2, point) in the lattice.
+        length_m: Length of the slump at each point.
+    """
+    traits, margin = country.region.slumps, 4
+    padded, spots = lattice.pad(margin), (points[0] + margin, points[1] + margin)
+    shore_m, bank_m = shores(country, padded)
+    from_shore = shore_m[spots] / length_m
+    fits = (from_shore > 0.36) & (from_shore < 0.66) if traits.at_shore else from_shore > 0.45
     if not fits.any():
         return fits.astype(np.float64), np.zeros(len(fits))
-    height = ndimage.gaussian_filter(rise(country, around, shore_m, bank_m), 1.5, truncate=2)
-    form = ndimage.gaussian_filter(shore_m, 2, truncate=2) if slumps.at_shore else height
-    steep = np.degrees(np.arctan(np.hypot(*(axis[spot] for axis in np.gradient(height, WIDE_PX * PIXEL_M)))))
-    down, right = (axis[spot] for axis in np.gradient(form))
+    height = ndimage.gaussian_filter(rise(country, padded, shore_m, bank_m), 1.5, truncate=2)
+    form = ndimage.gaussian_filter(shore_m, 2, truncate=2) if traits.at_shore else height
+    steep = np.degrees(np.arctan(np.hypot(*(axis[spots] for axis in np.gradient(height, WIDE_PX * PIXEL_M)))))
+    down, right = (axis[spots] for axis in np.gradient(form))
     return fits * np.clip(steep / 4, 0.02, 1) ** 2, np.arctan2(-down, -right)
 
 
-def _begin(country: Country, slumps: Slumps, trial: _Trial) -> Scar:
-    """A slump with its shape and its history."""
-    rng = country.plane.rng("slump", trial.row, trial.col)
-    turned = trial.downslope + rng.normal(0, 0.12)
-    x, y = float(np.cos(turned)), float(np.sin(turned))
-    length_m = trial.length_px * PIXEL_M
+def _draw_slump(country: Country, proposal: _Proposal) -> Slump:
+    """Return a slump with its shape and its history, drawn by chance."""
+    traits, rng = country.region.slumps, country.plane.rng("slump", proposal.row, proposal.col)
+    angle = proposal.downslope + rng.normal(0, 0.12)
+    x, y = float(np.cos(angle)), float(np.sin(angle))
+    length_m = proposal.length_px * PIXEL_M
     retreat = float(np.clip(rng.lognormal(np.log(6), 0.5) / length_m, 0.01, 0.12))
-    long_ago = rng.uniform() < slumps.old
-    ended = rng.uniform(1960, 2004) if long_ago else rng.choice([_NEVER, rng.uniform(2018, 2030)])
-    return Scar(
-        row=trial.row,
-        col=trial.col,
+    is_old = rng.uniform() < traits.old
+    ended = rng.uniform(1960, 2004) if is_old else rng.choice([_NEVER, rng.uniform(2018, 2030)])
+    radius_px = _draw_outline(proposal.length_px, proposal.elongation, rng)
+    toe_m = 0.3
+    if not traits.at_shore:
+        steps = 0.55 * proposal.length_px / WIDE_PX
+        toe = Lattice(
+            row=proposal.row + WIDE_PX * round(steps * y), col=proposal.col + WIDE_PX * round(steps * x),
+            height=1, width=1, step=WIDE_PX,
+        )  # fmt: skip
+        toe_m = float(rise(country, toe, *shores(country, toe))[0, 0])
+    return Slump(
+        row=proposal.row,
+        col=proposal.col,
         downslope=(x, y),
-        length_px=trial.length_px,
-        radius_px=_outline(trial.length_px, trial.elongation, rng),
-        toe_m=0.3 if slumps.at_shore else _height(country, trial, x, y),
+        length_px=proposal.length_px,
+        radius_px=radius_px,
+        toe_m=toe_m,
         floor_slope=float(np.tan(np.radians(rng.uniform(2.5, 6)))),
         deepest_m=float(np.clip(0.012 * length_m * rng.uniform(0.5, 1.6), 1.0, 5.0)),
-        born=0.0 if long_ago else REFERENCE_YEAR - float(rng.uniform(-0.02, 0.8)) / retreat,
+        born=0.0 if is_old else REFERENCE_YEAR - float(rng.uniform(-0.02, 0.8)) / retreat,
         ended=float(ended),
-        retreat=0.0 if long_ago else retreat,
+        retreat=0.0 if is_old else retreat,
     )
 
 
-def _height(country: Country, trial: _Trial, x: float, y: float) -> float:
-    """Height of the ground in metres at the toe of a slump that opens in the direction (x, y)."""
-    places = 0.55 * trial.length_px / WIDE_PX
-    toe = Lattice(
-        row=trial.row + WIDE_PX * round(places * y), col=trial.col + WIDE_PX * round(places * x),
-        height=1, width=1, step=WIDE_PX,
-    )  # fmt: skip
-    return float(rise(country, toe, *shores(country, toe))[0, 0])
+def _draw_outline(length_px: float, elongation: float, rng: np.random.Generator) -> Field:
+    """Return the outline of a horseshoe with a tongue, drawn by chance.
 
-
-def _outline(length_px: float, elongation: float, rng: np.random.Generator) -> Field:
-    """A horseshoe with a tongue: distance in pixels from its middle to its edge, from downslope around."""
+    Distance in pixels from its middle to its edge, in equal steps of angle from downslope on.
+    """
     along = np.array([0, 0.02, 0.08, 0.28, 0.52, 0.7, 0.88, 0.97, 1.0])
     outlet = rng.uniform(0.4, 0.85)
     half = np.array([0, 0.38, 0.7, 1.0, 0.5 + 0.5 * outlet, outlet, outlet * rng.uniform(0.85, 1.15), 0.3, 0])
     steps = (1 - np.cos(np.linspace(0, np.pi, 60))) / 2
     width = PchipInterpolator(along, half)(steps) / (2 * elongation)
-    turn, distance = np.arctan2(width, steps - _HEAD)[::-1], np.hypot(width, steps - _HEAD)[::-1]
-    around = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
-    radius = np.interp(np.abs(around - 2 * np.pi * (around > np.pi)), turn, distance)
+    edge_angle, distance = np.arctan2(width, steps - _HEAD)[::-1], np.hypot(width, steps - _HEAD)[::-1]
+    angle = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
+    radius = np.interp(np.abs(angle - 2 * np.pi * (angle > np.pi)), edge_angle, distance)
     waves = np.arange(2, 16)
-    size = rng.normal(0, 0.15, (2, len(waves))) / waves**1.15
-    swell = 1 + size[0] @ np.cos(waves[:, None] * around) + size[1] @ np.sin(waves[:, None] * around)
+    amplitude = rng.normal(0, 0.15, (2, len(waves))) / waves**1.15
+    swell = 1 + amplitude[0] @ np.cos(waves[:, None] * angle) + amplitude[1] @ np.sin(waves[:, None] * angle)
     radius = radius * np.maximum(swell, 0.3)
     area = 0.5 * np.sin(2 * np.pi / _DIRECTIONS) * np.sum(radius * np.roll(radius, -1))
     wanted = _FILLED / elongation * length_px**2

@@ -1,7 +1,7 @@
-"""Invented permafrost country without edges: water, banks, hills and valleys, from positions alone.
+"""Relief of an endless country before any slump: water, banks, hills and valleys.
 
 Everything here is numbers on the pixels of an endless ground, rows running south and columns east; no files, no
-coordinate systems. Wide forms are made at every fourth pixel and drawn out smoothly between.
+coordinate systems. Wide forms are computed at every fourth pixel and drawn out smoothly between.
 """
 
 from dataclasses import dataclass
@@ -10,66 +10,29 @@ from statistics import NormalDist
 import numpy as np
 from scipy import ndimage
 
-from thawmap.simulate.noise import PIXEL_M, Field, Lattice, Plane, upsample
+from thawmap.simulate.noise import PIXEL_M, Field, Lattice, upsample
+from thawmap.simulate.regions import Country
 
 WIDE_PX = 4
-"""Pixels from place to place where wide forms are made."""
+"""Pixels from point to point where wide forms are computed."""
 
-_HOLLOW_PLACES = 3.5  # standard deviation of the mean that hollows lie below, in places of the wide lattice
+_HOLLOW_POINTS = 3.5  # standard deviation of the mean that hollows lie below, in points of the wide lattice
 _FLAT_SHORE = 0.08  # the lowest bank, as a share of the typical one
 _LAKE_STEEPNESS = 0.006  # of the level that makes lakes, per metre, about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relief:
-    """The shape of a region's ground.
+class WideForms:
+    """The wide forms of the ground at the points of a coarse lattice.
+
+    Every field is (row, column).
 
     Attributes:
-        hills_m: Standard deviation of the hills' height, in metres.
-        wavelength_m: Longest distance from hill to hill, in metres.
-        gully_m: Depth of the valleys that drain the hills, in metres.
-        sea: Whether a sea lies on one side.
-        river_m: Width of a river in metres; 0 where there is none.
-        lakes: Share of the ground under lakes, 0..1.
-        bank_m: Typical height of the banks at the water, in metres.
-        bank_width_m: Distance over which the banks rise, in metres.
-        heading: Where the shore of the sea, or the river, runs, in degrees from north, clockwise.
-    """
-
-    hills_m: float
-    wavelength_m: float
-    gully_m: float
-    sea: bool = False
-    river_m: float = 0.0
-    lakes: float = 0.0
-    bank_m: float
-    bank_width_m: float
-    heading: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Country:
-    """The ground of a region, before any slump.
-
-    Attributes:
-        relief: Its shape.
-        plane: Its random fields.
-    """
-
-    relief: Relief
-    plane: Plane
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wide:
-    """The wide forms of the ground at the places of a coarse lattice; every field is (row, column).
-
-    Attributes:
-        lattice: The places.
+        lattice: The points.
         shore_m: About the distance to the water's edge in metres: positive on land, negative in the water.
         bank_m: Height of the nearest bank in metres; low where the shore is flat.
         rise_m: Height of the ground in metres, without its bumps.
-        hollow_m: How far it lies above (or, negative, below) its surroundings, in metres.
+        hollow_m: Height of the ground over its surroundings in metres; negative in a hollow.
     """
 
     lattice: Lattice
@@ -79,27 +42,32 @@ class Wide:
     hollow_m: Field
 
 
-def wide_forms(country: Country, lattice: Lattice) -> Wide:
-    """The wide forms from which every place of a lattice can be drawn."""
-    reach = round(2.5 * _HOLLOW_PLACES)
+def wide_forms(country: Country, lattice: Lattice) -> WideForms:
+    """Return the wide forms that reach every point of a lattice."""
+    margin = round(2.5 * _HOLLOW_POINTS)
     inner = lattice.coarse(WIDE_PX)
-    around = inner.pad(reach)
-    shore_m, bank_m = shores(country, around)
-    rise_m = rise(country, around, shore_m, bank_m)
-    hollow_m = rise_m - ndimage.gaussian_filter(rise_m, _HOLLOW_PLACES, truncate=2.5)
-    view = (slice(reach, -reach),) * 2
-    return Wide(lattice=inner, shore_m=shore_m[view], bank_m=bank_m[view], rise_m=rise_m[view], hollow_m=hollow_m[view])
+    padded = inner.pad(margin)
+    shore_m, bank_m = shores(country, padded)
+    rise_m = rise(country, padded, shore_m, bank_m)
+    hollow_m = rise_m - ndimage.gaussian_filter(rise_m, _HOLLOW_POINTS, truncate=2.5)
+    view = (slice(margin, -margin),) * 2
+    return WideForms(
+        lattice=inner, shore_m=shore_m[view], bank_m=bank_m[view], rise_m=rise_m[view], hollow_m=hollow_m[view]
+    )
 
 
-def draw_shore(country: Country, wide: Wide, lattice: Lattice) -> Field:
-    """Distance to the water's edge in metres at each place of a lattice, with the edge's small teeth."""
+def draw_shore(country: Country, wide: WideForms, lattice: Lattice) -> Field:
+    """Return the distance to the water's edge in metres at a lattice.
+
+    Positive on land; unlike that of the wide forms it has the edge's small teeth.
+    """
     teeth = country.plane.noise("teeth", lattice, longest_m=45, shortest_m=11, roughness=1.5)
     distance: Field = upsample(wide.shore_m, wide.lattice, lattice) + np.float32(1.5) * teeth
     return distance
 
 
-def draw_height(country: Country, wide: Wide, lattice: Lattice, shore_m: Field) -> Field:
-    """Height in metres at each place of a lattice, with small bumps; 0 on water."""
+def draw_height(country: Country, wide: WideForms, lattice: Lattice, shore_m: Field) -> Field:
+    """Return the height in metres at a lattice, with small bumps; 0 on water."""
     bumps = country.plane.noise("bumps", lattice, longest_m=24, shortest_m=12, roughness=1.5)
     height = np.maximum(upsample(wide.rise_m, wide.lattice, lattice) + np.float32(0.07) * bumps, 0.05)
     dry: Field = height * np.clip(shore_m / 6, 0, 1)
@@ -107,35 +75,42 @@ def draw_height(country: Country, wide: Wide, lattice: Lattice, shore_m: Field) 
 
 
 def shores(country: Country, lattice: Lattice) -> tuple[Field, Field]:
-    """About the distance to the nearest water's edge in metres, positive on land, and the height of its bank."""
-    relief, plane = country.relief, country.plane
-    around = lattice.pad(1)
+    """Return the distance to the nearest water and the height of its bank.
+
+    Both in metres. The distance is about right near the water, positive on land and negative in the water.
+    """
+    relief, plane = country.region.relief, country.plane
+    padded = lattice.pad(1)
     bank = 0.9 + 0.45 * plane.noise("banks", lattice, longest_m=1000, shortest_m=250)
     bank_m = np.float32(relief.bank_m) * np.clip(bank, _FLAT_SHORE, 1.7)
     shore_m = np.full(lattice.shape, 1e4, np.float32)
     if relief.sea:
-        shore_m = np.minimum(shore_m, _distance(_coast(country, around), around, flat=0.05))
+        shore_m = np.minimum(shore_m, _distance(_coast(country, padded), padded, flat=0.05))
     if relief.river_m:
-        river = np.abs(_distance(_river(country, around), around, flat=0.05)) - _half_width(country, lattice)
+        swell = 1 + 0.3 * plane.noise("width", lattice, longest_m=1200, shortest_m=300)
+        half_m = np.float32(relief.river_m / 2) * np.clip(swell, 0.4, 2)
+        river = np.abs(_distance(_river(country, padded), padded, flat=0.05)) - half_m
         bars = np.minimum(
             30 * (plane.forms("bars", lattice, longest_m=420, shortest_m=100, roughness=2.4) - 1), -river - 12
         )
         bank_m = np.where(bars > river, np.float32(_FLAT_SHORE * relief.bank_m), bank_m)
         shore_m = np.minimum(shore_m, np.maximum(river, bars))
     if relief.lakes:
-        level = _lakes(country, around)
-        lakes = _distance(level, around, flat=0.12 * _LAKE_STEEPNESS)
+        level = _lakes(country, padded)
+        lakes = _distance(level, padded, flat=0.12 * _LAKE_STEEPNESS)
         lakes *= 1 + (np.maximum(level[1:-1, 1:-1], 0) / 0.8) ** 2  # no lake is near where the level is high
         shore_m = np.minimum(shore_m, lakes)
     return shore_m.astype(np.float32), bank_m.astype(np.float32)
 
 
 def _distance(level: Field, lattice: Lattice, *, flat: float) -> Field:
-    """About the distance in metres to where a level is zero, one place less on every side: it over its steepness.
+    """Return about the distance in metres to the line where a level is zero.
+
+    The level over its steepness; one point less on every side.
 
     Args:
         level: Positive on one side.
-        lattice: The places of ``level``.
+        lattice: The points of ``level``.
         flat: Steepness of the level, per metre, that keeps the distance finite where the level has none.
     """
     step_m = lattice.step * PIXEL_M
@@ -144,19 +119,20 @@ def _distance(level: Field, lattice: Lattice, *, flat: float) -> Field:
     return (level[1:-1, 1:-1] / np.sqrt(down**2 + right**2 + np.float32(flat**2))).astype(np.float32)
 
 
-def frame(country: Country, lattice: Lattice) -> tuple[Field, Field]:
-    """Metres across and along the region's shore from the ground's origin; across is positive on its dry side."""
-    angle = np.radians(country.relief.heading)
+def _across(country: Country, lattice: Lattice) -> Field:
+    """Return metres from the line through the ground's origin along the shore.
+
+    Positive on the dry side of a sea.
+    """
+    angle = np.radians(country.region.relief.heading)
     east, south = PIXEL_M * lattice.x[None, :], PIXEL_M * lattice.y[:, None]
-    across = east * np.cos(angle) + south * np.sin(angle)
-    along = east * np.sin(angle) - south * np.cos(angle)
-    return across.astype(np.float32), along.astype(np.float32)
+    across: Field = (east * np.cos(angle) + south * np.sin(angle)).astype(np.float32)
+    return across
 
 
 def _coast(country: Country, lattice: Lattice) -> Field:
-    """Metres from a coast with capes and bays, positive on land."""
-    plane = country.plane
-    across, _ = frame(country, lattice)
+    """Return metres from a coast with capes and bays, positive on land."""
+    plane, across = country.plane, _across(country, lattice)
     bays = 250 * plane.noise("bays", lattice, longest_m=5000, shortest_m=1000)
     gulfs = 1200 * plane.noise("gulfs", lattice, longest_m=30000, shortest_m=8000)
     coast: Field = across + bays + gulfs + 40 * plane.forms("capes", lattice, longest_m=350, shortest_m=36)
@@ -164,42 +140,37 @@ def _coast(country: Country, lattice: Lattice) -> Field:
 
 
 def _river(country: Country, lattice: Lattice) -> Field:
-    """Metres from the middle of a river that winds, positive on one side."""
-    plane = country.plane
-    across, _ = frame(country, lattice)
+    """Return metres from the middle of a river that winds, positive on one side."""
+    plane, across = country.plane, _across(country, lattice)
     bends = 150 * plane.forms("bends", lattice, longest_m=1600, shortest_m=800)
     turns = 900 * plane.noise("gulfs", lattice, longest_m=20000, shortest_m=6000)
     river: Field = across + bends + turns + 14 * plane.forms("capes", lattice, longest_m=350, shortest_m=36)
     return river
 
 
-def _half_width(country: Country, lattice: Lattice) -> Field:
-    """Half of the river's width in metres."""
-    swell = 1 + 0.3 * country.plane.noise("width", lattice, longest_m=1200, shortest_m=300)
-    half: Field = np.float32(country.relief.river_m / 2) * np.clip(swell, 0.4, 2)
-    return half
-
-
 def _lakes(country: Country, lattice: Lattice) -> Field:
-    """A level that is below zero in lakes: more of them in some parts than in others."""
+    """Return a level that is below zero in lakes, which lie in districts."""
     plane = country.plane
-    near = plane.forms("lakes", lattice, longest_m=620, shortest_m=77, roughness=2.6)
-    level = 0.9 * near + np.sqrt(1 - 0.9**2) * plane.noise("lake districts", lattice, longest_m=4000, shortest_m=2000)
-    lakes: Field = (level - NormalDist().inv_cdf(country.relief.lakes)).astype(np.float32)
+    basins = plane.forms("lakes", lattice, longest_m=620, shortest_m=77, roughness=2.6)
+    level = 0.9 * basins + np.sqrt(1 - 0.9**2) * plane.noise("lake districts", lattice, longest_m=4000, shortest_m=2000)
+    lakes: Field = (level - NormalDist().inv_cdf(country.region.relief.lakes)).astype(np.float32)
     return lakes
 
 
 def rise(country: Country, lattice: Lattice, shore_m: Field, bank_m: Field) -> Field:
-    """Height in metres over the water: banks, then hills and valleys that fade towards the shore."""
-    relief, plane = country.relief, country.plane
+    """Return the height in metres over the water, from that of the banks.
+
+    Banks at the water, then hills and valleys that fade towards it.
+    """
+    relief, plane = country.region.relief, country.plane
     wave = relief.wavelength_m
     hills = plane.forms("hills", lattice, longest_m=wave, shortest_m=0.12 * wave, roughness=2.7)
     uplands = plane.noise("uplands", lattice, longest_m=12 * wave, shortest_m=3 * wave)
     main = plane.forms("main valleys", lattice, longest_m=5 * wave, shortest_m=0.3 * wave, roughness=2.5)
     side = plane.forms("side valleys", lattice, longest_m=2 * wave, shortest_m=0.25 * wave, roughness=2.6)
     wobble = 1 + 0.25 * plane.noise("wobble", lattice, longest_m=200, shortest_m=50)
-    part = np.clip((shore_m - 6) / (relief.bank_width_m * np.clip(wobble, 0.4, 2)), 0, 1)
-    banks = bank_m * part * part * (3 - 2 * part) + 3 * (1 - np.exp(-np.clip(shore_m, 0, 4000) / 300))
+    up = np.clip((shore_m - 6) / (relief.bank_width_m * np.clip(wobble, 0.4, 2)), 0, 1)
+    banks = bank_m * up * up * (3 - 2 * up) + 3 * (1 - np.exp(-np.clip(shore_m, 0, 4000) / 300))
     inland = 1 - np.exp(-np.clip(shore_m, 0, 4000) / 120)
     far = 1 - np.exp(-np.clip(shore_m, 0, 4000) / 900)
     valleys = relief.gully_m * (1.6 * far * np.exp(-((main / 0.11) ** 2)) + np.exp(-((side / 0.15) ** 2)))
