@@ -1,4 +1,4 @@
-"""Other people's models: what their networks saw is what ours see, files of code are refused, and back again."""
+"""Other people's models: same inputs as there, no code, and back again."""
 
 import json
 import logging
@@ -35,19 +35,19 @@ PAPER_WINDOW = Facts(window_m=100)
 
 
 def stored_and_physical(seed=0, shape=(2, 32, 32)):
-    """Numbers as thaw-slump-segmentation stores them, beyond the usual too, and what they mean."""
+    """Return numbers as thaw-slump-segmentation stores them, and physical values."""
     rng = np.random.default_rng(seed)
     optical = rng.integers(1, 12000, (4, *shape)).astype(np.uint16)
     ndvi = rng.integers(0, 20001, shape).astype(np.uint16)
     relative = rng.integers(-3000, 32767, shape).astype(np.int16)
     slope = rng.uniform(0, 90, shape).astype(np.float32)
     trends = rng.integers(0, 256, (3, *shape)).astype(np.uint8)
-    stored = np.stack([part.astype(np.float32) for part in (ndvi, *optical, relative, slope, *trends)], axis=1)
-    meant = (
+    stored = np.stack([values.astype(np.float32) for values in (ndvi, *optical, relative, slope, *trends)], axis=1)
+    physical = (
         ndvi / 1e4 - 1, *(optical / 1e4), relative / 300 - 50, slope,
         *(trends / 255 * 0.24 - 0.12),
     )  # fmt: skip
-    return torch.from_numpy(stored), torch.from_numpy(np.stack(meant, axis=1).astype(np.float32))
+    return torch.from_numpy(stored), torch.from_numpy(np.stack(physical, axis=1).astype(np.float32))
 
 
 # what the network sees
@@ -58,13 +58,13 @@ def stored_and_physical(seed=0, shape=(2, 32, 32)):
 def test_a_run_of_thaw_slump_segmentation_sees_and_answers_what_it_did(tmp_path, prefix):
     net = write_run(tmp_path / "run", prefix=prefix)
     bundle, _ = import_bundle(tmp_path / "run", PAPER_WINDOW)
-    assert tuple(one.name for one in bundle.layers) == CHANNELS
+    assert tuple(used.name for used in bundle.layers) == CHANNELS
     stored, physical = stored_and_physical()
-    theirs = stored * (1 / torch.tensor(DIVIDED_BY, dtype=torch.float32).reshape(-1, 1, 1))
-    assert theirs[:, 1:5].max() > 3.9, "reflectances far beyond 0.3 are seen as they are"
-    torch.testing.assert_close(scale(physical, bundle.reading), theirs, rtol=1e-6, atol=2e-7)
+    network_input = stored * (1 / torch.tensor(DIVIDED_BY, dtype=torch.float32).reshape(-1, 1, 1))
+    assert network_input[:, 1:5].max() > 3.9, "reflectances far beyond 0.3 are seen as they are"
+    torch.testing.assert_close(scale(physical, bundle.reading), network_input, rtol=1e-6, atol=2e-7)
     with torch.inference_mode():
-        answer = torch.sigmoid(net(theirs)).squeeze(1)
+        answer = torch.sigmoid(net(network_input)).squeeze(1)
         torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=2e-6)
 
 
@@ -78,7 +78,7 @@ def test_missing_is_zero_for_them_and_for_us(tmp_path):
 def test_a_run_of_some_sources_has_their_channels_in_alphabetical_order(tmp_path):
     write_run(tmp_path / "run", net=network(5), sources=("planet", "ndvi"), input_channels=5)
     bundle, _ = import_bundle(tmp_path / "run")
-    assert [one.name for one in bundle.layers] == ["ndvi", "blue", "green", "red", "nir"]
+    assert [used.name for used in bundle.layers] == ["ndvi", "blue", "green", "red", "nir"]
 
 
 @pytest.mark.slow
@@ -97,11 +97,11 @@ def test_the_norm_factors_of_old_darts_models_are_honoured(tmp_path):
     factors = NORM | {"red": 1 / 5000}
     torch.save(legacy(net, order, factors), tmp_path / "model.pt")
     bundle, notes = import_bundle(tmp_path / "model.pt", PAPER_WINDOW)
-    stored, physical = (part[:, [*range(1, 10), 0]] for part in stored_and_physical(1))
-    theirs = torch.stack([stored[:, at] * factors[name] for at, name in enumerate(order)], dim=1)
-    torch.testing.assert_close(scale(physical, bundle.reading), theirs, rtol=1e-6, atol=2e-7)
+    stored, physical = (images[:, [*range(1, 10), 0]] for images in stored_and_physical(1))
+    network_input = torch.stack([stored[:, at] * factors[name] for at, name in enumerate(order)], dim=1)
+    torch.testing.assert_close(scale(physical, bundle.reading), network_input, rtol=1e-6, atol=2e-7)
     with torch.inference_mode():
-        answer = torch.sigmoid(net(theirs)).squeeze(1)
+        answer = torch.sigmoid(net(network_input)).squeeze(1)
         torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=2e-6)
     assert bundle.tile == 1024
     assert any("norm factors are honoured" in note for note in notes)
@@ -118,16 +118,18 @@ def test_a_lightning_checkpoint_of_darts_sees_their_ranges_clipped(tmp_path):
     low, high = (end.reshape(-1, 1, 1) for end in valid_range.T)
     memory = low + (high - low) * rng.uniform(-0.5, 1.5, (len(bands), 32, 32))
     memory[rng.random(memory.shape) < 0.05] = np.nan
-    theirs = torch.from_numpy(np.nan_to_num(np.clip((memory - low) / (high - low), 0, 1)).astype(np.float32))[None]
-    ours = memory.copy()
-    ours[6] /= 100  # their curvature is per 100 m
-    ours[7] = ours[7] / 255 * 0.24 - 0.12
-    physical = torch.from_numpy(ours.astype(np.float32))[None]
-    torch.testing.assert_close(scale(physical, bundle.reading), theirs, rtol=1e-6, atol=5e-7)
+    network_input = torch.from_numpy(np.nan_to_num(np.clip((memory - low) / (high - low), 0, 1)).astype(np.float32))[
+        None
+    ]
+    converted = memory.copy()
+    converted[6] /= 100  # their curvature is per 100 m
+    converted[7] = converted[7] / 255 * 0.24 - 0.12
+    physical = torch.from_numpy(converted.astype(np.float32))[None]
+    torch.testing.assert_close(scale(physical, bundle.reading), network_input, rtol=1e-6, atol=5e-7)
     with torch.inference_mode():
-        answer = torch.sigmoid(net(theirs)).squeeze(1)
+        answer = torch.sigmoid(net(network_input)).squeeze(1)
         torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=5e-6)
-    assert {one.name: one.recipe for one in bundle.layers if one.recipe} == {
+    assert {used.name: used.recipe for used in bundle.layers if used.recipe} == {
         "relative_elevation": "circle of 2000 m", "slope": "horn",
     }  # fmt: skip
     assert any("values beyond are clipped" in note for note in notes)
@@ -141,17 +143,17 @@ def test_a_lightning_checkpoint_of_darts_sees_their_ranges_clipped(tmp_path):
 def test_any_plausible_factor_gives_the_range_that_it_means(band, times, stored):
     factor = NORM[band] * times
     low, high = seen_range(band, factor)
-    one = layer(band, low=low, high=high, clip=False)
+    used = layer(band, low=low, high=high, clip=False)
     physical = torch.full((1, 1, 1, 1), stored * STORED[band].scale + STORED[band].offset)
-    assert scale(physical, Reading(layers=(one,), fill="zero")).item() == pytest.approx(
+    assert scale(physical, Reading(layers=(used,), fill="zero")).item() == pytest.approx(
         stored * factor, rel=2e-6, abs=2e-6
     )
 
 
 def test_their_ranges_are_our_own_where_the_units_are():
-    for ours, ends in DARTS.values():
-        if ours != "curvature":
-            assert ends == (LAYERS[ours].low, LAYERS[ours].high), ours
+    for name, ends in DARTS.values():
+        if name != "curvature":
+            assert ends == (LAYERS[name].low, LAYERS[name].high), name
 
 
 # facts that the file does not hold
@@ -161,13 +163,13 @@ def test_the_recipe_is_the_one_that_a_configuration_makes(tmp_path):
     write_run(tmp_path / "run")
     bundle, _ = import_bundle(tmp_path / "run", Facts(window_m=200))
     elevation = ElevationSettings(path=Path("dem"), window_m=200)
-    assert next(one.recipe for one in bundle.layers if one.name == "relative_elevation") == (
+    assert next(used.recipe for used in bundle.layers if used.name == "relative_elevation") == (
         f"circle of {elevation.window_m:g} m"
     )
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "message"),
     [
         (Facts(), "--window-m 100"),
         (Facts(window_m=0), "above 0"),
@@ -176,9 +178,9 @@ def test_the_recipe_is_the_one_that_a_configuration_makes(tmp_path):
         (Facts(window_m=100, ranges={"ndvi": (1, -1)}), "'low' must be below 'high'"),
     ],
 )
-def test_facts_that_are_missing_or_wrong_are_asked_for(tmp_path, facts, said):
+def test_facts_that_are_missing_or_wrong_are_asked_for(tmp_path, facts, message):
     write_run(tmp_path / "run", net=STUB if facts.tile is None else network())
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         import_bundle(tmp_path / "run", facts)
 
 
@@ -202,8 +204,10 @@ def test_a_range_that_is_given_goes_before_what_the_file_says(tmp_path):
     facts = Facts(window_m=300, ranges={"relative_elevation": (-30, 70)})
     bundle, notes = import_bundle(tmp_path / "run", facts)
     metres = torch.tensor([-30.0, 0.0, 12.5]).reshape(1, 1, 1, 3)
-    seen = scale(metres, Reading(layers=(bundle.layers[CHANNELS.index("relative_elevation")],), fill="zero")).flatten()
-    torch.testing.assert_close(seen, (metres.flatten() + 30) * 300 / 30000)
+    network_input = scale(
+        metres, Reading(layers=(bundle.layers[CHANNELS.index("relative_elevation")],), fill="zero")
+    ).flatten()
+    torch.testing.assert_close(network_input, (metres.flatten() + 30) * 300 / 30000)
     assert not any("(metres + 50)" in note for note in notes)
 
 
@@ -271,7 +275,7 @@ def test_the_paths_and_numpy_numbers_of_lightning_are_plain_values(tmp_path):
     content["datamodule_hyper_parameters"] = {"data_dir": tmp_path, "fold": np.int64(2), "augment": np.bool_(True)}
     torch.save(content, tmp_path / "model.ckpt")
     bundle, _ = import_bundle(tmp_path / "model.ckpt")
-    assert [one.name for one in bundle.layers] == ["red"]
+    assert [used.name for used in bundle.layers] == ["red"]
     assert np.dtype not in torch.serialization.get_safe_globals(), "they are allowed while a model is imported, only"
 
 
@@ -293,7 +297,7 @@ def with_model(content, **settings):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (without_factors, "no 'norm_factors'"),
         (lambda _: legacy(STUB, norm={"red": 1 / 3000}), "no norm factor for 'ndvi'"),
@@ -312,9 +316,9 @@ def with_model(content, **settings):
         (lambda _: {"state_dict": {}, "hyper_parameters": {}}, "does not name its network and its bands"),
     ],
 )
-def test_files_that_cannot_be_meant_are_refused_in_one_sentence(tmp_path, change, said):
+def test_files_that_cannot_be_meant_are_refused_in_one_sentence(tmp_path, change, message):
     torch.save(change(legacy(STUB)), tmp_path / "model.pt")
-    with pytest.raises(BundleError, match=said) as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         import_bundle(tmp_path / "model.pt", PAPER_WINDOW)
     assert "\n" not in str(caught.value)
 
@@ -324,8 +328,8 @@ STRANGE = (None, True, -1, 0, float("nan"), 10**400, "a", [], [None], [[]], {}, 
 
 @pytest.mark.parametrize("kind", ["legacy", "lightning", "run"])
 def test_whatever_stands_in_a_strangers_file_ends_in_a_sentence(tmp_path, kind):
-    """Every setting with values of every other kind: it is read, or refused in one sentence."""
-    whole = {
+    """Values of every kind in every setting are read, or refused in one sentence."""
+    written = {
         "legacy": legacy(STUB)["config"],
         "lightning": lightning(network(2), ("red", "nir"))["hyper_parameters"]["config"],
         "run": {
@@ -333,21 +337,21 @@ def test_whatever_stands_in_a_strangers_file_ends_in_a_sentence(tmp_path, kind):
             "data_sources": ["ndvi"],
         },
     }[kind]
-    ways = [(key,) for key in whole] + [("model", key) for key in (*whole["model"], 7)]
+    paths = [(key,) for key in written] + [("model", key) for key in (*written["model"], 7)]
     refused = 0
-    for way in ways:
+    for path in paths:
         for value in STRANGE:
-            config = {**whole, "model": dict(whole["model"])}
-            (config if len(way) == 1 else config["model"])[way[-1]] = value
+            config = {**written, "model": dict(written["model"])}
+            (config if len(path) == 1 else config["model"])[path[-1]] = value
             try:
                 read_foreign(tmp_path / "file", config, kind)
             except (BundleError, ConfigError) as error:
                 refused += "\n" not in str(error)
-    assert refused > 0.6 * len(ways) * len(STRANGE)
+    assert refused > 0.6 * len(paths) * len(STRANGE)
 
 
 def read_foreign(file, config, kind):
-    """What the reader of a layout makes of settings that a file may hold."""
+    """Read a file of a layout with these settings."""
     file.write_bytes(b"")
     if kind == "legacy":
         read = foreign._darts_legacy(file, {"config": config, "statedict": {"a": torch.ones(1)}})
@@ -373,7 +377,7 @@ def test_a_yaml_that_is_none_is_refused_in_one_sentence(tmp_path, text):
 
 
 def test_a_yaml_whose_lists_stand_in_each_other_is_refused_at_once(tmp_path):
-    """Nine levels of nine aliases each are 387 million texts to whoever walks through all of them."""
+    """Nine levels of nine aliases are 387 million texts to a reader of all."""
     lists = "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9))
     (tmp_path / "config.yml").write_text(f"a: &a [x,x,x,x,x,x,x,x,x]\n{lists}model: {{}}\ndata_sources: *j\n")
     with pytest.raises(BundleError, match="cannot have more than 50000 values"):
@@ -415,8 +419,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def make(names=PAPER_LAYERS, **changes):
     layers = tuple(layer(name) for name in names)
-    made = build(ModelSettings(architecture="unet", encoder="resnet18"), channels=len(layers))
-    about = traits(made, channels=len(layers))
+    example = build(ModelSettings(architecture="unet", encoder="resnet18"), channels=len(layers))
+    needs = traits(example, channels=len(layers))
     values = {
         "layers": layers,
         "architecture": "unet",
@@ -424,7 +428,7 @@ def make(names=PAPER_LAYERS, **changes):
         "tile": 64,
         "network": network(len(names)),
     }
-    return Bundle(**(values | {"stride": about.stride, "fixed_tile": about.fixed_tile} | changes))
+    return Bundle(**(values | {"stride": needs.stride, "fixed_tile": needs.fixed_tile} | changes))
 
 
 @pytest.mark.slow
@@ -435,11 +439,11 @@ def test_an_import_is_a_bundle_that_loads_and_says_where_it_is_from(tmp_path):
     assert any(bundle.id in line for line in summary.lines)
     assert bundle.provenance["from"] == "thaw-slump-segmentation, 10.pt"
     assert bundle.threshold == 0.5
-    told = model.model_info(tmp_path / "bundle")
-    text = "\n".join(told.lines)
-    assert all(part in text for part in (bundle.id, "unet with resnet18", "256 px", "paper 0.5", "10.pt", "torch"))
-    assert list(told.table["layer"]) == list(CHANNELS)
-    row = told.table.set_index("layer").loc["relative_elevation"]
+    info = model.model_info(tmp_path / "bundle")
+    text = "\n".join(info.lines)
+    assert all(phrase in text for phrase in (bundle.id, "unet with resnet18", "256 px", "paper 0.5", "10.pt", "torch"))
+    assert list(info.table["layer"]) == list(CHANNELS)
+    row = info.table.set_index("layer").loc["relative_elevation"]
     assert (row["seen as 0"], row["seen as 1"], row["beyond"], row["made as"]) == (
         "-50",
         "50",
@@ -464,8 +468,8 @@ def test_an_export_to_darts_is_one_that_darts_builds_and_that_comes_back(tmp_pat
     content = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
     config = content["config"]
     assert (config["model_framework"], config["bands"], config["patch_size"]) == ("smp", list(PAPER_LAYERS), 64)
-    theirs = smp.create_model(**config["model"], encoder_weights=None)
-    theirs.load_state_dict(content["statedict"])
+    darts_network = smp.create_model(**config["model"], encoder_weights=None)
+    darts_network.load_state_dict(content["statedict"])
     _, physical = stored_and_physical(3)
     physical = physical[:, [1, 2, 3, 4, 0, 5, 6, 7, 8, 9]]
     low, high = (
@@ -473,18 +477,18 @@ def test_an_export_to_darts_is_one_that_darts_builds_and_that_comes_back(tmp_pat
         for at in (0, 1)
     )
     with torch.inference_mode():
-        answer = torch.sigmoid(theirs.eval()(((physical - low) / (high - low)).clip(0, 1))).squeeze(1)
+        answer = torch.sigmoid(darts_network.eval()(((physical - low) / (high - low)).clip(0, 1))).squeeze(1)
         torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=2e-6)
     again, _ = import_bundle(tmp_path / "out" / "model.pt", PAPER_WINDOW)
-    assert [(one.name, one.low, one.high, one.clip) for one in again.layers] == [
-        (one.name, one.low, one.high, one.clip) for one in bundle.layers
+    assert [(used.name, used.low, used.high, used.clip) for used in again.layers] == [
+        (used.name, used.low, used.high, used.clip) for used in bundle.layers
     ]
     state = again.network.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in bundle.network.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"layers": (layer("red", low=0, high=0.3, clip=False),)}, "whatever the file says"),
         ({"layers": (layer("red", clip=False),)}, "not clipped, and DARTS"),
@@ -494,8 +498,8 @@ def test_an_export_to_darts_is_one_that_darts_builds_and_that_comes_back(tmp_pat
         ({"architecture": "pixel"}, "'pixel' network, which DARTS does not build"),
     ],
 )
-def test_what_darts_would_scale_otherwise_is_not_exported(tmp_path, changes, said):
-    with pytest.raises(BundleError, match=said):
+def test_what_darts_would_scale_otherwise_is_not_exported(tmp_path, changes, message):
+    with pytest.raises(BundleError, match=message):
         darts_checkpoint(make(("red",), **changes), tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
 
@@ -546,11 +550,11 @@ def test_an_onnx_file_maps_physical_units_to_probabilities(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "model.onnx"], "one file and no other"
     session = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     images = physical_images(saved, batch=3)
-    for part in (images, images[:1]):
-        (answer,) = session.run(None, {session.get_inputs()[0].name: part.numpy()})
-        assert answer.shape == (len(part), 1, 64, 64)
+    for batch in (images, images[:1]):
+        (answer,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+        assert answer.shape == (len(batch), 1, 64, 64)
         with torch.inference_mode():
-            expected = probability(saved.network, part, saved.reading).numpy()
+            expected = probability(saved.network, batch, saved.reading).numpy()
         np.testing.assert_allclose(answer[:, 0], expected, rtol=0, atol=2e-5)
     check_deepness(session, saved, images)
 
@@ -558,14 +562,17 @@ def test_an_onnx_file_maps_physical_units_to_probabilities(tmp_path):
 def physical_images(bundle, batch):
     """Values across and beyond the ranges, some missing."""
     rng = np.random.default_rng(4)
-    low, high = (np.array([getattr(one, end) for one in bundle.layers]).reshape(-1, 1, 1) for end in ("low", "high"))
+    low, high = (np.array([getattr(used, end) for used in bundle.layers]).reshape(-1, 1, 1) for end in ("low", "high"))
     values = low + (high - low) * rng.uniform(-0.3, 1.3, (batch, len(bundle.layers), 64, 64))
     values[rng.random(values.shape) < 0.1] = np.nan
     return torch.from_numpy(values.astype(np.float32))
 
 
 def check_deepness(session, bundle, images):
-    """The metadata as the plugin reads them: JSON by key; pixels / 255, less the mean, by the standard deviation."""
+    """Read the metadata as the plugin does.
+
+    JSON by key; pixels / 255, less the mean, by the standard deviation.
+    """
     meta = SimpleNamespace(
         **{key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     )
@@ -577,7 +584,7 @@ def check_deepness(session, bundle, images):
     )
     assert list(meta.class_names.items()) == [("0", "slump")]
     assert 0 <= meta.tiles_overlap < 100
-    assert [one["name"] for one in meta.thawmap["layers"]] == [one.name for one in bundle.layers]
+    assert [described["name"] for described in meta.thawmap["layers"]] == [used.name for used in bundle.layers]
     assert session.get_outputs()[0].shape[1:] == [1, 64, 64]
     pixels = images.numpy().transpose(0, 2, 3, 1)
     prepared = (np.float32(pixels * 1.0 / 255.0) - meta.standardization_mean) / meta.standardization_std

@@ -1,1 +1,1 @@
-"""Models of others, in and out."""
+"""Import and export of models in other programs' formats."""

@@ -1,7 +1,7 @@
-"""Other people's models, in both directions (DESIGN, section 9).
+"""Conversion of other people's models to bundles, and of bundles to theirs.
 
 An import is done once: the file becomes a bundle whose ranges give the network exactly the numbers that it saw
-before. What the file does not say is asked for, and what is taken as known is said.
+before. Facts that the file lacks are asked for, and assumptions are listed in notes.
 """
 
 from collections.abc import Mapping
@@ -19,21 +19,21 @@ from thawmap.layers import Layer, layer
 from thawmap.model.bundle import Bundle, library_versions
 from thawmap.model.interop.encodings import DARTS, Range, seen_range
 from thawmap.model.interop.read import Foreign, read
-from thawmap.model.network import PIXEL, architectures, build, traits
+from thawmap.model.network import PIXEL, Traits, architectures, build, traits
 
 _USUAL_TILE = {"thaw-slump-segmentation": 256, "DARTS legacy": 1024, "DARTS": 1024}
-_OURS = {theirs: ours for theirs, (ours, _) in DARTS.items()}
-_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+_LAYER_OF_BAND = {band: name for band, (name, _) in DARTS.items()}
+_BAND_OF_LAYER = {name: band for band, name in _LAYER_OF_BAND.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a model's file may not say.
+    """Facts that a model's file may lack, as its user gives them.
 
     Attributes:
         window_m: Diameter in metres of the circle that relative elevation is measured against.
-        ranges: Band, as the file calls it, to the physical values that the network sees as 0 and as 1; they go before
-            what the file says.
+        ranges: Band, as the file calls it, to the physical values that the network sees as 0 and as 1; they take
+            precedence over the file's.
         tile: Side in pixels of the tiles that the network was trained with.
     """
 
@@ -43,16 +43,22 @@ class Facts:
 
 
 def import_bundle(path: Path, facts: Facts | None = None) -> tuple[Bundle, tuple[str, ...]]:
-    """A bundle, not yet saved, of the model in ``path``, and what its user should know of the conversion.
+    """Convert another program's model to an unsaved bundle, with notes for its user.
 
     Raises:
-        BundleError: If the file is no model that is known, holds code, or its weights do not fit its network.
-        ConfigError: If a fact is missing or meaningless, or the network does not exist here.
+        BundleError: If the file's layout is none that can be read, it holds code, or its weights do not fit its
+        network. ConfigError: If a fact is missing or meaningless, or the network does not exist here.
     """
     facts = facts or Facts()
     foreign = read(path)
     layers = _layers(foreign, facts)
-    settings = ModelSettings(architecture=_known(foreign), encoder=foreign.encoder)
+    if foreign.architecture == PIXEL or foreign.architecture not in architectures():
+        msg = (
+            f"{foreign.file} is a {foreign.architecture!r}, which segmentation_models.pytorch does not have; allowed "
+            f"are {', '.join(name for name in architectures() if name != PIXEL)}"
+        )
+        raise BundleError(msg)
+    settings = ModelSettings(architecture=foreign.architecture, encoder=foreign.encoder)
     network = build(settings, channels=len(layers))
     try:
         network.load_state_dict(dict(foreign.state))
@@ -63,16 +69,16 @@ def import_bundle(path: Path, facts: Facts | None = None) -> tuple[Bundle, tuple
             "was made with another network, or another version of segmentation_models.pytorch"
         )
         raise BundleError(msg) from error
-    about = traits(network.eval(), channels=len(layers))
-    tile = _tile(foreign, facts, fixed=about.fixed_tile, stride=about.stride)
+    needs = traits(network.eval(), channels=len(layers))
+    tile = _tile(foreign, facts, needs)
     notes = _notes(foreign, layers, facts, tile)
     bundle = Bundle(
         layers=layers,
         architecture=foreign.architecture,
         encoder=foreign.encoder,
         tile=tile,
-        stride=about.stride,
-        fixed_tile=about.fixed_tile,
+        stride=needs.stride,
+        fixed_tile=needs.fixed_tile,
         fill="zero",  # as these programs train
         provenance={
             "made_by": "thawmap model import",
@@ -87,7 +93,7 @@ def import_bundle(path: Path, facts: Facts | None = None) -> tuple[Bundle, tuple
 
 
 def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
-    """Write the bundle as a `.pt` that DARTS loads; what its user should know.
+    """Write a bundle as a `.pt` that DARTS loads, and return notes for its user.
 
     DARTS scales every band by a range of its own, so only bundles with these very ranges mean the same there.
 
@@ -97,15 +103,15 @@ def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
     if bundle.architecture in {PIXEL, "dpt"}:
         msg = f"bundle {bundle.id} is a {bundle.architecture!r} network, which DARTS does not build; export it as onnx"
         raise BundleError(msg)
-    bands = [_darts_band(bundle, one) for one in bundle.layers]
+    bands = [_darts_band(bundle, used) for used in bundle.layers]
     model = {"arch": bundle.architecture, "encoder_name": bundle.encoder, "in_channels": len(bands), "classes": 1}
     config = {"model_framework": "smp", "model": model, "bands": bands, "patch_size": bundle.tile}
     state = {name: value.detach().cpu().clone() for name, value in bundle.network.state_dict().items()}
     content = BytesIO()  # torch would say of a full disk that its own file is damaged
     torch.save({"config": config, "statedict": state}, content)
     path.write_bytes(content.getbuffer())
-    made = [f"{one.name} ({one.recipe})" for one in bundle.layers if one.recipe]
-    notes = [f"DARTS makes these layers itself; set it to make them alike: {', '.join(made)}"] if made else []
+    recipes = [f"{used.name} ({used.recipe})" for used in bundle.layers if used.recipe]
+    notes = [f"DARTS makes these layers itself; set it to make them alike: {', '.join(recipes)}"] if recipes else []
     if bundle.fill != "zero":
         notes.append("DARTS shows networks 0 where pixels are missing, and this one learnt with gaps filled from near")
     if bundle.temperature != 1:
@@ -115,18 +121,8 @@ def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _known(foreign: Foreign) -> str:
-    if foreign.architecture in architectures() and foreign.architecture != PIXEL:
-        return foreign.architecture
-    msg = (
-        f"{foreign.file} is a {foreign.architecture!r}, which segmentation_models.pytorch does not have; allowed are "
-        f"{', '.join(name for name in architectures() if name != PIXEL)}"
-    )
-    raise BundleError(msg)
-
-
 def _layers(foreign: Foreign, facts: Facts) -> tuple[Layer, ...]:
-    """The inputs with the ranges and recipes that give the network what it saw.
+    """Return the inputs with the ranges and recipes that the network was trained on.
 
     Raises:
         ConfigError: If a fact is missing, or has no meaning for this model.
@@ -139,9 +135,9 @@ def _layers(foreign: Foreign, facts: Facts) -> tuple[Layer, ...]:
         raise ConfigError(msg)
     relative = "relative_elevation" in foreign.bands
     if relative != (facts.window_m is not None):
-        what = "does not say against which surroundings its relative elevation is measured; give the circle's diameter"
         msg = (
-            f"{foreign.file} {what} in metres: --window-m 100 as in the paper's text, 200 as in its notebooks"
+            f"{foreign.file} does not say against which surroundings its relative elevation is measured; give the "
+            "circle's diameter in metres: --window-m 100 as in the paper's text, 200 as in its notebooks"
             if relative
             else f"{foreign.file} has no relative elevation, so that --window-m has no meaning; leave it out"
         )
@@ -153,15 +149,21 @@ def _layers(foreign: Foreign, facts: Facts) -> tuple[Layer, ...]:
 
 
 def _layer(band: str, foreign: Foreign, facts: Facts) -> Layer:
+    """Return the layer of a file's band, with its range and recipe."""
     low, high = facts.ranges.get(band) or _range(band, foreign)
-    one = layer(_OURS.get(band, band), low=low, high=high, clip=foreign.factors is None)
+    used = layer(_LAYER_OF_BAND.get(band, band), low=low, high=high, clip=foreign.factors is None)
     recipes = {"relative_elevation": f"circle of {facts.window_m:g} m" if facts.window_m is not None else ""}
     if foreign.kind == "DARTS":
         recipes["slope"] = "horn"
-    return replace(one, recipe=recipes.get(one.name, ""))
+    return replace(used, recipe=recipes.get(used.name, ""))
 
 
 def _range(band: str, foreign: Foreign) -> Range:
+    """Return the range of a band by its factor, or else that of DARTS.
+
+    Raises:
+        ConfigError: If no encoding goes with its factor, or DARTS has no such band.
+    """
     if foreign.factors is not None:
         return seen_range(band, foreign.factors[band])
     if band not in DARTS:
@@ -173,26 +175,33 @@ def _range(band: str, foreign: Foreign) -> Range:
     return DARTS[band][1]
 
 
-def _tile(foreign: Foreign, facts: Facts, *, fixed: bool, stride: int) -> int:
-    """Side of the tiles, as told, as the file says, or as usual where the answer hardly depends on it."""
+def _tile(foreign: Foreign, facts: Facts, needs: Traits) -> int:
+    """Return the side of the tiles in pixels.
+
+    From the facts, the file, or the program's usual where the answer hardly depends on it.
+
+    Raises:
+        ConfigError: If it has to be given, or does not suit the network.
+    """
     tile = facts.tile or foreign.tile
-    if tile is None and fixed:
+    if tile is None and needs.fixed_tile:
         msg = (
             f"{foreign.file} does not say on tiles of which size it was trained, and the answers of its network depend "
             f"on that; give it in pixels: --tile {_USUAL_TILE[foreign.kind]}"
         )
         raise ConfigError(msg)
     tile = tile or _USUAL_TILE[foreign.kind]
-    if tile <= 0 or tile % stride:
-        msg = f"a tile of {tile} px does not suit the network of {foreign.file}; give a multiple of {stride}: --tile"
+    if tile <= 0 or tile % needs.stride:
+        advice = f"give a multiple of {needs.stride}: --tile"
+        msg = f"a tile of {tile} px does not suit the network of {foreign.file}; {advice}"
         raise ConfigError(msg)
     return tile
 
 
 def _notes(foreign: Foreign, layers: tuple[Layer, ...], facts: Facts, tile: int) -> tuple[str, ...]:
-    """What was kept, converted or taken as known, for people to read."""
-    alike = groupby(layers, key=lambda one: f"{one.low:g} .. {one.high:g}")
-    ranges = "; ".join(f"{', '.join(one.name for one in members)} {ends}" for ends, members in alike)
+    """Return notes for people on the conversion and its assumptions."""
+    by_range = groupby(layers, key=lambda used: f"{used.low:g} .. {used.high:g}")
+    ranges = "; ".join(f"{', '.join(used.name for used in members)} {ends}" for ends, members in by_range)
     converted = "converted from factors of stored numbers, so that the network sees what it saw there"
     done, clipped = ("kept", "clipped") if foreign.factors is None else (converted, "not clipped")
     notes = [
@@ -201,34 +210,34 @@ def _notes(foreign: Foreign, layers: tuple[Layer, ...], facts: Facts, tile: int)
     ]
     if foreign.kind == "DARTS legacy" and foreign.factors is not None:
         notes.append("its norm factors are honoured; newer versions of DARTS ignore them and give other answers")
-    names = {one.name: one for one in layers}
-    if foreign.factors is not None and "relative_elevation" in set(names) - set(facts.ranges):
+    by_name = {used.name: used for used in layers}
+    if foreign.factors is not None and "relative_elevation" in set(by_name) - set(facts.ranges):
         notes.append(
             "relative elevation is taken as stored (metres + 50) x 300; where it was (metres + 30) x 300, import again "
             "with --range relative_elevation=-30:70"
         )
-    if "slope" in names and not names["slope"].recipe:
+    if "slope" in by_name and not by_name["slope"].recipe:
         notes.append("the file does not say how slope was measured (the paper: from the four neighbours)")
     if facts.tile is None and foreign.tile is None:
         notes.append(f"the file does not say on tiles of which size it was trained; {tile} px are taken, as is usual")
     return tuple(notes)
 
 
-def _darts_band(bundle: Bundle, one: Layer) -> str:
-    """What DARTS calls the layer.
+def _darts_band(bundle: Bundle, used: Layer) -> str:
+    """Return the band of DARTS that a layer is.
 
     Raises:
         BundleError: If it has no such band, or scales it in another way.
     """
-    band = _THEIRS.get(one.name)
+    band = _BAND_OF_LAYER.get(used.name)
     if band is None:
-        msg = f"bundle {bundle.id} sees {one.name!r}, which DARTS does not have; export it as onnx"
+        msg = f"bundle {bundle.id} sees {used.name!r}, which DARTS does not have; export it as onnx"
         raise BundleError(msg)
     low, high = DARTS[band][1]
-    if (one.low, one.high, one.clip) != (low, high, True):
-        clipped = "clipped" if one.clip else "not clipped"
+    if (used.low, used.high, used.clip) != (low, high, True):
+        clipped = "clipped" if used.clip else "not clipped"
         msg = (
-            f"bundle {bundle.id} sees {one.name} {one.low:g} .. {one.high:g}, {clipped}, and DARTS would give it "
+            f"bundle {bundle.id} sees {used.name} {used.low:g} .. {used.high:g}, {clipped}, and DARTS would give it "
             f"{low:g} .. {high:g}, clipped, whatever the file says; train with that range, or export it as onnx"
         )
         raise BundleError(msg)

@@ -1,4 +1,4 @@
-"""How other people's models scale their inputs, as ranges of physical values.
+"""Scaling of inputs in other people's models, as ranges of physical values.
 
 A network sees x = (v - low) / (high - low) of a physical value v. Programs that divide stored numbers by a factor
 are that too, once the numbers' encoding is known; nothing about a range is guessed.
@@ -17,13 +17,13 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Physical value = stored number x scale + offset."""
+    """Linear encoding: physical value = stored number x scale + offset."""
 
     scale: float
     offset: float
 
     def seen(self, factor: float) -> Range:
-        """The range of a network that sees ``factor`` x stored number."""
+        """Return the range of a network that sees ``factor`` x stored number."""
         return self.offset, float(f"{self.offset + self.scale / factor:.12g}")
 
 
@@ -44,8 +44,11 @@ STORED: Mapping[str, Encoding] = MappingProxyType(
         "tc_wetness": _TREND,
     }
 )
-"""The numbers that thaw-slump-segmentation and the first DARTS keep in memory: surface reflectance x 10000,
-(NDVI + 1) x 10000, (metres + 50) x 300, degrees, and TCVIS bytes over -0.12 .. 0.12 per decade."""
+"""Encodings of thaw-slump-segmentation and the first DARTS, by band.
+
+The numbers that they keep in memory: surface reflectance x 10000, (NDVI + 1) x 10000, (metres + 50) x 300, degrees,
+and TCVIS bytes over -0.12 .. 0.12 per decade.
+"""
 
 DIVISORS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
@@ -56,8 +59,10 @@ DIVISORS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "tcvis": {"tc_brightness": 255, "tc_greenness": 255, "tc_wetness": 255},
     }
 )
-"""Data sources of thaw-slump-segmentation in the order of its channels, and what their stored numbers are divided
-by."""
+"""Divisors of stored numbers in thaw-slump-segmentation, by source and band.
+
+Sources are in the order of its channels.
+"""
 
 DARTS: Mapping[str, tuple[str, Range]] = MappingProxyType(
     {
@@ -71,14 +76,16 @@ DARTS: Mapping[str, tuple[str, Range]] = MappingProxyType(
         "curvature": ("curvature", (-0.01, 0.01)),
     }
 )
-"""Bands of DARTS: our name and the range, clipped to 0..1. Its curvature is in 1/(100 m). Its hillshade is lit from
+"""Bands of DARTS: our name of the layer, and its range.
+
+Values are clipped to the range. Its curvature is in 1/(100 m). Its hillshade is lit from
 another side than ours and is left out, and so are its other indices."""
 
-_LEAST, _MOST = 0.1, 10.0  # what a network may see of a layer's usual highest value
+_LEAST, _MOST = 0.1, 10.0  # that a network may see where a layer has its usual highest value
 
 
 def seen_range(band: str, factor: float) -> Range:
-    """The range of a network that sees ``factor`` x the stored numbers of ``band``.
+    """Return the range of a network that sees ``factor`` x a band's stored numbers.
 
     Raises:
         ConfigError: If the encoding of the band is not known, or does not go with such a factor.

@@ -1,6 +1,6 @@
-"""Reading the files of other people's models: tensors, numbers and texts, never code.
+"""Reading of other people's model files: tensors, numbers and texts, never code.
 
-Three layouts are known (DESIGN, section 9). Reading tells what a file says, and interprets nothing.
+Three layouts can be read. Nothing is interpreted here: `thawmap.model.interop.convert` does that.
 """
 
 import pickle
@@ -34,28 +34,29 @@ _PLAIN: list[Any] = [
         for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
     ),
 ]
-"""Values beside tensors, numbers and texts that hold no code: numbers of numpy, and paths, which become names only.
-Lightning writes both into its checkpoints."""
+"""Types beside tensors, numbers and texts that hold no code.
+
+They are numbers of numpy, and paths, which become names only. Lightning writes both into its checkpoints."""
 
 _REFUSALS = (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error)
 
 _LARGEST, _LARGEST_TILE = 1e300, 65536
 
-_KNOWN = {"arch", "encoder_name", "encoder_weights", "in_channels", "classes", "activation"}
+_SETTINGS = {"arch", "encoder_name", "encoder_weights", "in_channels", "classes", "activation"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
-    """A model as its file tells it.
+    """A model as its file describes it.
 
     Attributes:
-        kind: Whose layout it is.
+        kind: Name of the layout.
         file: The file with the weights.
         sha256: Of that file.
         architecture: Name of the network, in segmentation_models_pytorch's words.
         encoder: Name of its encoder.
         bands: Names of the inputs in the network's order.
-        factors: What the stored numbers of each band are multiplied with; None: the ranges of DARTS hold.
+        factors: Factors by which the stored numbers of each band are multiplied; None: the ranges of DARTS hold.
         tile: Side of its tiles in pixels; None where the file does not say.
         state: The network's numbers by name.
     """
@@ -72,9 +73,10 @@ class Foreign:
 
 
 def read(path: Path) -> Foreign:
-    """The model in ``path``: a run folder of thaw-slump-segmentation, one of its checkpoints, or a file of DARTS.
+    """Read a model of thaw-slump-segmentation or DARTS.
 
-    Of a run folder it is the last checkpoint; name one of them for another.
+    ``path`` is a run folder of thaw-slump-segmentation, of which the last checkpoint is read, one of its checkpoints,
+    or a file of DARTS.
 
     Raises:
         BundleError: If nothing can be read, the layout is none of the three, or the file holds code.
@@ -93,18 +95,19 @@ def read(path: Path) -> Foreign:
 
 
 def _last_checkpoint(folder: Path) -> Path:
-    found = [file for file in (folder / "checkpoints").glob("*.pt") if whole_number(file.stem) is not None]
-    if not found or not (folder / "config.yml").is_file():
+    """Return the file of the last epoch in a run folder of thaw-slump-segmentation."""
+    checkpoints = [file for file in (folder / "checkpoints").glob("*.pt") if whole_number(file.stem) is not None]
+    if not checkpoints or not (folder / "config.yml").is_file():
         msg = (
             f"{folder} is no run of thaw-slump-segmentation, which has config.yml and checkpoints/NN.pt; name such a "
             "folder, or the file of a model"
         )
         raise BundleError(msg)
-    return max(found, key=lambda file: whole_number(file.stem) or 0)
+    return max(checkpoints, key=lambda file: whole_number(file.stem) or 0)
 
 
 def _load(path: Path) -> Any:
-    """What the file holds, if it is plain values: tensors, numbers, texts, paths, lists and dicts."""
+    """Load a file of plain values: tensors, numbers, texts, paths, lists, dicts."""
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN):
             warnings.simplefilter("ignore")  # on pickles of a protocol that torch does not write
@@ -128,7 +131,10 @@ def _load(path: Path) -> Any:
 
 
 def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
-    """A run of thaw-slump-segmentation: a bare state_dict, and config.yml two folders above it."""
+    """Read a run of thaw-slump-segmentation.
+
+    Its checkpoint is a bare state_dict, which ``content`` is if it was loaded already; config.yml lies in ``folder``.
+    """
     config = _read_yaml(folder / "config.yml", file)
     model, sources = config.get("model"), config.get("data_sources")
     if not isinstance(model, dict) or not _are_texts(sources) or not set(sources) <= set(DIVISORS):
@@ -153,6 +159,7 @@ def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
 
 
 def _read_yaml(path: Path, file: Path) -> dict[str, Any]:
+    """Read the YAML that describes a checkpoint; empty if it is no mapping."""
     try:
         with path.open(encoding="utf-8") as opened:
             config = read_yaml(opened.read(LARGEST_BYTES), path.name).value
@@ -169,7 +176,10 @@ def _read_yaml(path: Path, file: Path) -> dict[str, Any]:
 
 
 def _darts_legacy(file: Path, content: dict[str, Any]) -> Foreign:
-    """A `.pt` of DARTS: the older with factors, the newer (which `thawmap model export` writes) with bands."""
+    """Read a `.pt` of DARTS.
+
+    The older layout has factors, the newer, which `thawmap model export` writes, has bands.
+    """
     config = content.get("config")
     config = config if isinstance(config, dict) else {}
     if config.get("model_framework", "smp") != "smp":
@@ -186,16 +196,20 @@ def _darts_legacy(file: Path, content: dict[str, Any]) -> Foreign:
 
 
 def _darts_lightning(file: Path, content: dict[str, Any]) -> Foreign:
-    """A Lightning `.ckpt` of DARTS: the network's names begin with `model.`; what else was trained is left."""
+    """Read a Lightning `.ckpt` of DARTS.
+
+    The names of the network's weights begin with `model.`; other weights that were trained with it are left out.
+    """
     parameters = content.get("hyper_parameters")
     config = parameters.get("config") if isinstance(parameters, dict) else None
     config = config if isinstance(config, dict) else {}
-    whole = content["state_dict"] if isinstance(content["state_dict"], dict) else {}
-    state = {str(name)[6:]: value for name, value in whole.items() if str(name).startswith("model.")}
+    weights = content["state_dict"] if isinstance(content["state_dict"], dict) else {}
+    state = {str(name)[6:]: value for name, value in weights.items() if str(name).startswith("model.")}
     return _darts(file, config, config.get("bands"), factors=None, state=state, kind="DARTS")
 
 
 def _darts(file: Path, config: dict[str, Any], bands: Any, *, factors: Any, state: Any, kind: str) -> Foreign:
+    """Check what either layout of DARTS holds, and return the model."""
     model, tile = config.get("model"), config.get("patch_size")
     if not isinstance(model, dict) or not _are_texts(bands):
         msg = f"{file} does not name its network and its bands as the models of {kind} do; ask its makers for them"
@@ -221,10 +235,10 @@ def _darts(file: Path, config: dict[str, Any], bands: Any, *, factors: Any, stat
 
 
 def _check_settings(file: Path, model: dict[str, Any]) -> None:
-    """Whether the network is one that `thawmap.model.network.build` makes."""
-    other = [key for key in model if key not in _KNOWN]
-    if other or model.get("activation") is not None:
-        key = other[0] if other else "activation"
+    """Refuse settings of a network that thawmap's networks do not have."""
+    strange = [key for key in model if key not in _SETTINGS]
+    if strange or model.get("activation") is not None:
+        key = strange[0] if strange else "activation"
         msg = (
             f"{file} sets {key} of its network to {short(model[key])}, which thawmap's networks do not have; retrain it"
         )
@@ -236,6 +250,7 @@ def _check_settings(file: Path, model: dict[str, Any]) -> None:
 
 
 def _check_count(file: Path, channels: Any, bands: tuple[str, ...]) -> None:
+    """Refuse a network with another number of channels than bands."""
     if not _is_number(channels) or channels != len(bands):
         many = f"{len(bands)} bands ({', '.join(bands)})"
         msg = f"{file} has a network of {short(channels)} channels for {many}; correct it"
@@ -243,6 +258,7 @@ def _check_count(file: Path, channels: Any, bands: tuple[str, ...]) -> None:
 
 
 def _text(file: Path, model: dict[str, Any], key: str) -> str:
+    """Return a text among the model's settings, or refuse the file."""
     value = model.get(key)
     if not isinstance(value, str):
         msg = f"{file} does not name the network's {key!r}, such as 'unet'; restore it, or ask its makers"
@@ -251,24 +267,19 @@ def _text(file: Path, model: dict[str, Any], key: str) -> str:
 
 
 def _are_texts(value: Any) -> TypeGuard[Sequence[str]]:
-    """Whether a value of a file is a list of texts, and not empty."""
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
+    """Return whether a value of a file is a list of texts, and not empty."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value)
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value of a file is a number that can be computed with: no tensor, neither infinite nor missing."""
+    """Return whether a value of a file is a finite number, and no tensor."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _state(file: Path, state: Any) -> dict[str, Tensor]:
-    """The network's numbers, without what compiling and parallel training put before their names."""
+    """Return weights by name, without prefixes of compiling and parallel training."""
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         msg = f"{file} holds no weights by name, so that it is no model that is known; name another file"
         raise BundleError(msg)
-    return {_stripped(str(name)): value for name, value in state.items()}
-
-
-def _stripped(name: str) -> str:
-    while name.startswith(_PREFIXES):
-        name = name.split(".", maxsplit=1)[1]
-    return name
+    prefixes = "|".join(map(re.escape, _PREFIXES))
+    return {re.sub(f"^(?:{prefixes})+", "", str(name)): weights for name, weights in state.items()}
