@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from thawmap.layers import PAPER_LAYERS, layer
-from thawmap.model.backends.agreement import plausible
+from thawmap.model.backends.agreement import synthetic_image
 from thawmap.model.backends.memory import bytes_per_pixel
 from thawmap.model.backends.open import open_backend
 from thawmap.model.backends.openvino import convert, import_openvino
@@ -63,7 +63,7 @@ def products() -> dict[str, Callable[[], Any]]:
 
 def times(architecture: str, side: int, ways: list[str], repeats: int) -> dict[str, Any]:
     """Median seconds and processor seconds of every way, in turns."""
-    bundle, image = random_bundle(architecture), plausible(LAYERS, side)
+    bundle, image = random_bundle(architecture), synthetic_image(LAYERS, side)
     backends = {way: opened(bundle, way) for way in ways}
     tasks = {way: lambda one=one: one(image) for way, one in backends.items()} | products()
     truth = open_backend(bundle, device="cpu")(image)
@@ -83,7 +83,7 @@ def times(architecture: str, side: int, ways: list[str], repeats: int) -> dict[s
 def peak(architecture: str, side: int, way: str) -> dict[str, float]:
     """Bytes per pixel and MB of this process."""
     backend = opened(random_bundle(architecture), way)
-    backend(plausible(LAYERS, 128))
+    backend(synthetic_image(LAYERS, 128))
     image = np.random.default_rng(0).random((1, len(LAYERS), side, side), np.float32)  # and nothing beside it
     before = memory("VmRSS") - image.nbytes
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten

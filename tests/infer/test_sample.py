@@ -214,7 +214,7 @@ def test_plans_leave_room_for_what_a_backend_takes_in_any_case(steep, backend):
 
 
 def test_a_dry_run_tells_the_minutes_of_the_backend_that_will_map(project, steep, monkeypatch):
-    remembered = select.Choice(chosen="openvino", seconds={"eager": 60.0, "openvino": 6.0})
+    remembered = select.Choice(backend="openvino", seconds={"eager": 60.0, "openvino": 6.0})
     monkeypatch.setattr(_predict_scene, "choose", lambda *_, **__: remembered)
 
     def seconds(backend):

@@ -124,6 +124,25 @@ def probability(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
     return torch.sigmoid(logits(network, images, reading).float() / reading.temperature)
 
 
+class ProbabilityNetwork(nn.Module):
+    """Scaling, network and sigmoid in one module, for conversion to other formats.
+
+    Args:
+        network: From scaled layers to logits.
+        reading: Scaling of the layers, and temperature of the logits.
+        keep_channel: Whether the answer keeps the network's axis of channels.
+    """
+
+    def __init__(self, network: nn.Module, reading: Reading, *, keep_channel: bool = False) -> None:
+        super().__init__()
+        self.network, self.reading, self.keep_channel = network, reading, keep_channel
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute probability (N, H, W), or (N, 1, H, W), of images (N, C, H, W)."""
+        answer = probability(self.network, images, self.reading)
+        return answer.unsqueeze(1) if self.keep_channel else answer
+
+
 class _GlobalOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees whether an operation mixes all pixels of an image.
 

@@ -27,8 +27,8 @@ from thawmap.maps.replacing import is_finished
 from thawmap.maps.write import write_map
 from thawmap.model import bundle_folder
 from thawmap.model.backends import prepared
-from thawmap.model.backends.agreement import RealImage, plausible
-from thawmap.model.backends.devices import kind, named, set_threads
+from thawmap.model.backends.agreement import RealImage, synthetic_image
+from thawmap.model.backends.devices import device_type, resolve_device, set_threads
 from thawmap.model.backends.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.model.backends.select import choose
 from thawmap.model.bundle import Bundle
@@ -99,20 +99,20 @@ def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[S
     lines = []
     for bundle in map(load_bundle, models):
         image = partial(_first_part, scenes, bundle, project)
-        lines.append(choose(bundle, device=device, precision=precision, pixels=pixels, image=image).line)
+        lines.append(choose(bundle, device=device, precision=precision, pixels=pixels, image=image).message)
     return [line for line in lines if line]
 
 
 def _first_part(scenes: Sequence[Scene], bundle: Bundle, project: Project, side: int) -> npt.NDArray[np.float32]:
     """What backends are timed and compared on: of the first scene that has something valid, else made up."""
     found = first_cut_out(scenes, bundle, project.sources, side)
-    return plausible(bundle.layers, side)[0] if found is None else found[1]
+    return synthetic_image(bundle.layers, side)[0] if found is None else found[1]
 
 
 def _part(scene: Scene, bundle: Bundle, project: Project, overview: Stack, side: int) -> npt.NDArray[np.float32]:
     """What a backend is compared on before it maps: of this scene, else made up."""
     found = cut_out(scene, bundle, project.sources, side, overview=overview)
-    return plausible(bundle.layers, side)[0] if found is None else found
+    return synthetic_image(bundle.layers, side)[0] if found is None else found
 
 
 def _share_processors(workers: int) -> None:
@@ -167,7 +167,7 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     cut = plan_scene(scene, members, config.inference, overview, further=len(further))
     asked = config.inference
     known = [choose(load_bundle(one), device=asked.device, precision=asked.precision, pixels=0) for one in models]
-    rates = [one.seconds.get(one.chosen if asked.backend == "auto" else asked.backend) for one in known]
+    rates = [one.seconds.get(one.backend if asked.backend == "auto" else asked.backend) for one in known]
     number = 4 if config.outputs.probability == "float32" else 1
     pixel = number + 1 if len(models) == 1 else 2 * number + 1  # probability, of several bundles their spread, mask
     return Cost(
@@ -257,7 +257,7 @@ def _member(
         Member.of(bundle, opened),
         bytes_per_pixel=size,
         base_bytes=BASE_BYTES[chosen],
-        readers=2 if kind(named(device)) == "cpu" else min(max(2, os.cpu_count() or 2), _MOST_READERS),
+        readers=2 if device_type(resolve_device(device)) == "cpu" else min(max(2, os.cpu_count() or 2), _MOST_READERS),
     )
 
 
@@ -265,7 +265,7 @@ def _backend(bundle: Bundle, settings: InferenceSettings) -> str:
     """The name of the backend that is asked for, or that was measured to be the fastest."""
     if settings.backend != "auto":
         return str(settings.backend)
-    return choose(bundle, device=settings.device, precision=settings.precision, pixels=0).chosen
+    return choose(bundle, device=settings.device, precision=settings.precision, pixels=0).backend
 
 
 def _unready(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

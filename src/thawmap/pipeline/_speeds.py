@@ -18,8 +18,8 @@ from thawmap.errors import ConfigError, DataError
 from thawmap.infer.plan import plan
 from thawmap.infer.sample import first_cut_out
 from thawmap.layers import PAPER_LAYERS, layer
-from thawmap.model.backends.agreement import Precision, middle, plausible
-from thawmap.model.backends.select import TILE_PX, Trial, candidates, device_name, timed_side, trials
+from thawmap.model.backends.agreement import Precision, central_square, synthetic_image
+from thawmap.model.backends.select import TILE_PX, Trial, candidates, hardware_name, timed_side, trials
 from thawmap.model.backends.speed import operations_per_pixel, product_rate
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import build, traits
@@ -52,7 +52,7 @@ class Machine:
     def of(cls, device: torch.device) -> "Machine":
         """Describe this machine, and measure its matrix products now."""
         return cls(
-            device=device_name(str(device)),
+            device=hardware_name(str(device)),
             threads=torch.get_num_threads(),
             versions=_versions(),
             operations_per_s=product_rate(device),
@@ -179,7 +179,7 @@ def subject(model: Path | None, config: Config | None) -> Subject:
     name = "random weights" if model is None else str(model)
     side, operations = timed_side(bundle), operations_per_pixel(bundle)
     if config is None:
-        made_up = plausible(bundle.layers, side)
+        made_up = synthetic_image(bundle.layers, side)
         return Subject(name=name, bundle=bundle, image=made_up, scene=None, operations=operations)
     project = Project(config)
     first = first_cut_out(_openable(project), bundle, project.sources, side)
@@ -187,7 +187,7 @@ def subject(model: Path | None, config: Config | None) -> Subject:
         msg = f"no scene of {config.project} can be read and has a usable pixel; see 'thawmap scenes'"
         raise DataError(msg)
     scene, image = first
-    return Subject(name=name, bundle=bundle, image=middle(image, side), scene=scene.id, operations=operations)
+    return Subject(name=name, bundle=bundle, image=central_square(image, side), scene=scene.id, operations=operations)
 
 
 def number_of_trials(device: torch.device, precisions: Sequence[Precision]) -> int:
@@ -222,9 +222,9 @@ def speeds(
             precision=trial.precision,
             seconds_per_mpx=trial.seconds,
             times_faster=eager_s / trial.seconds,
-            largest_difference=trial.agreement.worst if math.isfinite(trial.agreement.worst) else None,
-            within=trial.agreement.near,
-            mask_iou=trial.agreement.overlap,
+            largest_difference=largest if math.isfinite(largest := trial.agreement.largest_difference) else None,
+            within=trial.agreement.close_share,
+            mask_iou=trial.agreement.mask_iou,
             of_limit=limit_s / trial.seconds,
             site_minutes=_site_minutes(subject.bundle, trial, settings),
             refused=trial.refused,

@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 
 from thawmap.config import Config, TrainingSettings
 from thawmap.errors import TrainingError
-from thawmap.model.backends.devices import find_device
+from thawmap.model.backends.devices import find_device, is_out_of_memory
 from thawmap.model.bundle import Bundle, library_versions
 from thawmap.model.bundle_folder import load, save
 from thawmap.model.metrics.pixels import SCORES
@@ -38,8 +38,6 @@ from thawmap.train.learner import Epoch, Learner
 from thawmap.train.log import EpochResult, describe_epoch, tensorboard_curves, validation_result, write_log
 from thawmap.train.split import Split
 from thawmap.train.tiles.store import TileStore
-
-_MEMORY_IS_FULL = ("out of memory", "allocate memory", "bad_alloc", "could not create a memory object")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +192,7 @@ def _prepared(settings: TrainingSettings) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # a GPU's is a RuntimeError too
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _MEMORY_IS_FULL):
+        if not is_out_of_memory(error):
             raise
         msg = (
             f"memory does not hold a batch of {settings.batch_size} tiles; lower training.batch_size, and "

@@ -1,4 +1,4 @@
-"""Backends: a bundle answers for arrays as its network does, whatever else is in the batch."""
+"""Backends: a bundle answers as its network does, in any batch."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_logistic_regression_by_hand_is_the_oracle():
     bundle = random_bundle("pixel", fill="zero", temperature=1.7)
     images = random_images(2)
     weight, bias = (value.detach().numpy() for value in bundle.network.parameters())
-    low, high = (np.array([getattr(item, end) for item in LAYERS])[:, None, None] for end in ("low", "high"))
+    low, high = (np.array([getattr(layer, end) for layer in LAYERS])[:, None, None] for end in ("low", "high"))
     scaled = np.nan_to_num(np.clip((images - low) / (high - low), 0, 1), nan=0.0)
     expected = 1 / (1 + np.exp(-(np.einsum("nchw,c->nhw", scaled, weight[0, :, 0, 0]) + bias[0]) / 1.7))
     answer = open_backend(bundle, device="cpu")(images)

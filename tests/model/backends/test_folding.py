@@ -18,17 +18,17 @@ def make(architecture="unet", encoder="resnet18", **options):
     """A network with norms as after a training; without that they do next to nothing."""
     torch.manual_seed(0)
     network = smp.create_model(architecture, encoder, encoder_weights=None, in_channels=4, classes=1, **options)
-    for part in network.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            for values in (part.running_mean, part.bias):
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.running_mean, module.bias):
                 torch.nn.init.uniform_(values, -0.2, 0.2)
-            for values in (part.running_var, part.weight):
+            for values in (module.running_var, module.weight):
                 torch.nn.init.uniform_(values, 0.5, 1.5)
     return network.eval()
 
 
 def number_folded(network):
-    return sum(type(part).__name__ == "_FoldedBlock" for part in network.modules())
+    return sum(type(module).__name__ == "_FoldedBlock" for module in network.modules())
 
 
 def check_same(network, copy, shape=(2, 4, 96, 160)):
@@ -112,13 +112,13 @@ def test_large_answers_round_more_and_are_folded_all_the_same():
 @pytest.mark.slow
 def test_five_of_nine_products_are_saved_wherever_channels_are_doubled():
     network = make(encoder="resnet34")
-    found = {}
-    for name, one in (("plain", network), ("folded", folded(network, channels=4))):
+    products = {}
+    for name, variant in (("plain", network), ("folded", folded(network, channels=4))):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            one(torch.zeros(1, 4, 64, 64))
-        found[name] = counter.get_total_flops() / 64**2 / 2
+            variant(torch.zeros(1, 4, 64, 64))
+        products[name] = counter.get_total_flops() / 64**2 / 2
     # in each of the five blocks, for each pixel of the image
-    assert found["plain"] - found["folded"] == pytest.approx(5 * 5 * 512)
+    assert products["plain"] - products["folded"] == pytest.approx(5 * 5 * 512)
 
 
 def test_the_network_itself_stays_and_is_shared():
@@ -140,10 +140,13 @@ def test_what_is_not_folded_is_not_copied():
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet18", "efficientnet-b0", "tu-convnext_atto", "mobilenet_v2", "densenet121"])
 def test_no_batch_norm_is_left_after_a_convolution(encoder):
-    """Of DenseNet, which has them before convolutions, some are; and one of EfficientNet that is never asked."""
+    """Norms that follow a convolution are folded.
+
+    DenseNet keeps some that precede one, EfficientNet one that is never asked.
+    """
     network = make(encoder=encoder)
     copy = folded(network, channels=4)
-    left = sum(isinstance(part, torch.nn.BatchNorm2d) for part in copy.modules())
+    left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in copy.modules())
     assert left == {"densenet121": 62, "efficientnet-b0": 1}.get(encoder, 0)
     check_same(network, copy)
 
@@ -160,12 +163,12 @@ class Odd(torch.nn.Module):
         torch.nn.init.uniform_(self.norm.running_mean, -0.2, 0.2)
 
     def forward(self, images):
-        found = self.conv(images)
+        answer = self.conv(images)
         if self.kind == "relu between":
-            found = self.relu(found)
+            answer = self.relu(answer)
         if self.kind == "used twice":
-            return found + self.norm(found)
-        return self.norm(found + 1 if self.kind == "function between" else found)
+            return answer + self.norm(answer)
+        return self.norm(answer + 1 if self.kind == "function between" else answer)
 
 
 @pytest.mark.parametrize("kind", ["relu between", "used twice", "function between", "nothing between"])
@@ -190,9 +193,9 @@ def test_networks_without_numbers_are_folded_too():
 
 
 def test_weights_of_one_axis_are_those_of_repeating_and_convolving():
-    """The definition, in one dimension: repeated pixels, three weights, zeros beyond the ends."""
+    """In one dimension: repeated pixels, three weights, zeros beyond the ends."""
     pixels, weights = torch.rand(1, 1, 7), torch.rand(1, 1, 3)
     due = torch.nn.functional.conv1d(pixels.repeat_interleave(2, -1), weights, padding=1)
     four = torch.einsum("ka,oia->iok", torch.tensor(folding._SUMS), weights)
-    found = torch.nn.functional.conv_transpose1d(pixels, four, stride=2, padding=1)
-    torch.testing.assert_close(found, due)
+    answer = torch.nn.functional.conv_transpose1d(pixels, four, stride=2, padding=1)
+    torch.testing.assert_close(answer, due)

@@ -1,4 +1,4 @@
-"""Backends beside PyTorch's own: they agree or are not used, the fastest is remembered, and who fails is said."""
+"""Backends beside PyTorch: they agree or are refused; the fastest is remembered."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from thawmap.errors import ConfigError
 from thawmap.model.backends import select
-from thawmap.model.backends.agreement import disagreement, middle, plausible
+from thawmap.model.backends.agreement import central_square, disagreement, synthetic_image
 from thawmap.model.backends.memory import bytes_per_pixel
 from thawmap.model.backends.open import TorchBackend, open_backend
-from thawmap.model.backends.openvino import convert, import_openvino, place
+from thawmap.model.backends.openvino import convert, converted_path, import_openvino
 from thawmap.model.backends.prepared import PreparedBackend, recall, remember
-from thawmap.model.backends.sandbox import AsideError, cache_folder, identity, run_aside
+from thawmap.model.backends.sandbox import SandboxError, cache_folder, identity, run_in_sandbox
 from thawmap.model.backends.select import Choice, choose
 from thawmap.model.bundle_folder import read, save
 
@@ -50,13 +50,13 @@ def seeded(architecture, seed):
 def poisoned():
     """A bundle whose converted network, kept from an earlier time, is another one's."""
     bundle = seeded("pixel", 1)
-    shutil.copytree(convert(seeded("pixel", 3)).parent, place(bundle).parent)
+    shutil.copytree(convert(seeded("pixel", 3)).parent, converted_path(bundle).parent)
     return bundle
 
 
 @pytest.fixture(scope="module")
 def chosen(poisoned, tmp_path_factory):
-    """What is measured where OpenVINO is wrong and no compiler is to be found."""
+    """The choice where OpenVINO is wrong and no compiler is installed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", "/no/compiler")
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
@@ -117,40 +117,40 @@ def test_bfloat16_is_refused_where_it_shows():
 def test_a_backend_that_disagrees_is_not_used(poisoned, chosen):
     with pytest.raises(ConfigError, match=r"backend openvino in float32 disagrees .* allowed 0.001; set inference.b"):
         open_backend(poisoned, backend="openvino")
-    assert "openvino is not used: probabilities that differ by up to" in chosen.line
+    assert "openvino is not used: probabilities that differ by up to" in chosen.message
 
 
 @pytest.mark.slow
 def test_a_network_that_agreed_once_is_asked_the_self_test_before_it_answers(poisoned, tmp_path):
     save(poisoned, tmp_path)
-    found, way = read(tmp_path), {"backend": "openvino", "precision": "float32"}
-    assert recall(found, device="cpu", **way) is None
-    remember(found, **way, bytes_per_pixel=7)
-    record = place(found).parent / "agreed.json"
-    assert recall(found, device="cpu", **way) == 7
-    assert recall(found, device="cpu", **way | {"precision": "bfloat16"}) is None
+    saved, run = read(tmp_path), {"backend": "openvino", "precision": "float32"}
+    assert recall(saved, device="cpu", **run) is None
+    remember(saved, **run, bytes_per_pixel=7)
+    record = converted_path(saved).parent / "agreed.json"
+    assert recall(saved, device="cpu", **run) == 7
+    assert recall(saved, device="cpu", **run | {"precision": "bfloat16"}) is None
     with pytest.raises(ConfigError, match=r"is not that of its bundle .*fails its self-test: probabilities differ"):
-        PreparedBackend(found)(random_images(1))
+        PreparedBackend(saved)(random_images(1))
     record.write_text(record.read_text().replace('"processor": ["', '"processor": ["another '))
-    assert recall(found, device="cpu", **way) is None
+    assert recall(saved, device="cpu", **run) is None
     record.unlink()
 
 
 @pytest.mark.slow
 def test_a_candidate_that_fails_is_not_used_and_what_works_is(chosen):
-    assert "compile is not used: backend compile does not work here" in chosen.line
-    assert chosen.chosen == "eager"
+    assert "compile is not used: backend compile does not work here" in chosen.message
+    assert chosen.backend == "eager"
     assert list(chosen.seconds) == ["eager"]
-    assert chosen.line.startswith(f"backend eager: {chosen.seconds['eager']:.3g} s per million pixels")
+    assert chosen.message.startswith(f"backend eager: {chosen.seconds['eager']:.3g} s per million pixels")
 
 
 @pytest.mark.slow
 def test_the_choice_is_remembered_without_measuring(poisoned, chosen):
     assert choose(poisoned, pixels=0) == chosen
-    kept = answers().read_text()
-    answers().write_text(kept.replace('"chosen": "eager"', '"chosen": "openvino"'))
-    assert choose(poisoned).chosen == "openvino"  # measured again, it would be eager
-    answers().write_text(kept)
+    record = answers().read_text()
+    answers().write_text(record.replace('"chosen": "eager"', '"chosen": "openvino"'))
+    assert choose(poisoned).backend == "openvino"  # measured again, it would be eager
+    answers().write_text(record)
 
 
 @pytest.mark.slow
@@ -159,12 +159,12 @@ def test_another_bundle_another_precision_and_other_threads_are_another_question
     assert choose(with_bias, pixels=0) == chosen  # the same numbers
     with torch.no_grad():
         with_bias.network.bias += 0.1
-    assert choose(with_bias, pixels=0) == Choice(chosen="eager")
-    assert choose(replace(poisoned, layers=poisoned.layers[::-1]), pixels=0) == Choice(chosen="eager")
-    assert choose(poisoned, precision="bfloat16", pixels=0) == Choice(chosen="eager")
+    assert choose(with_bias, pixels=0) == Choice(backend="eager")
+    assert choose(replace(poisoned, layers=poisoned.layers[::-1]), pixels=0) == Choice(backend="eager")
+    assert choose(poisoned, precision="bfloat16", pixels=0) == Choice(backend="eager")
     torch.set_num_threads(2)
     try:
-        assert choose(poisoned, pixels=0) == Choice(chosen="eager")
+        assert choose(poisoned, pixels=0) == Choice(backend="eager")
     finally:
         torch.set_num_threads(1)
 
@@ -172,32 +172,32 @@ def test_another_bundle_another_precision_and_other_threads_are_another_question
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"question": 1, "seconds": {}, "refused": {}}'])
 def test_a_broken_memory_is_no_memory(poisoned, chosen, damage):
-    kept = answers().read_text()
+    record = answers().read_text()
     answers().write_text(damage)
-    assert choose(poisoned, pixels=0) == Choice(chosen="eager")
-    answers().write_text(kept)
+    assert choose(poisoned, pixels=0) == Choice(backend="eager")
+    answers().write_text(record)
     assert choose(poisoned, pixels=0) == chosen
 
 
 @pytest.mark.slow
 def test_an_answer_of_another_name_or_to_another_question_is_no_memory(poisoned, chosen):
-    kept = json.loads(answers().read_text())
+    record = json.loads(answers().read_text())
     for wrong in ({"chosen": "abacus"}, {"question": {}}):
-        answers().write_text(json.dumps(kept | wrong))
-        assert choose(poisoned, pixels=0) == Choice(chosen="eager")
-    answers().write_text(json.dumps(kept))
+        answers().write_text(json.dumps(record | wrong))
+        assert choose(poisoned, pixels=0) == Choice(backend="eager")
+    answers().write_text(json.dumps(record))
 
 
-def test_who_takes_too_long_is_ended_and_said():
+def test_a_candidate_that_takes_too_long_is_ended_and_named():
     choice = choose(seeded("pixel", 6), limit_s=0.05)
-    assert choice.chosen == "eager"
-    assert "eager is not used: no answer within 0.05 s" in choice.line
+    assert choice.backend == "eager"
+    assert "eager is not used: no answer within 0.05 s" in choice.message
 
 
 def test_little_work_is_not_measured():
     choice = choose(seeded("pixel", 7), pixels=1e6)
-    assert choice == Choice(chosen="eager")
-    assert not choice.line
+    assert choice == Choice(backend="eager")
+    assert not choice.message
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_candidates_that_agree_are_all_timed_on_the_image_that_is_given():
     bundle = seeded("pixel", 3)
     choice = choose(bundle, image=lambda _: random_images(1, side=80)[0])
     assert set(choice.seconds) == {"eager", "compile", "openvino"}
-    assert choice.seconds[choice.chosen] == min(choice.seconds.values()) > 0
+    assert choice.seconds[choice.backend] == min(choice.seconds.values()) > 0
     assert not choice.refused
 
 
@@ -221,13 +221,13 @@ def module(tmp_path, monkeypatch):
     return write
 
 
-def test_a_crash_is_survived_and_said(module):
-    with pytest.raises(AsideError, match="ended by signal 11"):
-        run_aside(*module("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"), {})
-    with pytest.raises(AsideError, match=r"^ValueError: three$"):
-        run_aside(*module("raise ValueError('three')"), {})
-    with pytest.raises(AsideError, match="exit status 7"):
-        run_aside(*module("raise SystemExit(7)"), {})
+def test_a_crash_is_survived_and_named(module):
+    with pytest.raises(SandboxError, match="ended by signal 11"):
+        run_in_sandbox(*module("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"), {})
+    with pytest.raises(SandboxError, match=r"^ValueError: three$"):
+        run_in_sandbox(*module("raise ValueError('three')"), {})
+    with pytest.raises(SandboxError, match="exit status 7"):
+        run_in_sandbox(*module("raise SystemExit(7)"), {})
 
 
 @pytest.mark.slow
@@ -242,8 +242,8 @@ def test_what_hangs_is_ended_with_all_that_it_started(module):
     limit_s = 1  # enough for it to start; more where this machine has much else to do
     while not (folder / "pid").exists():
         limit_s *= 2
-        with pytest.raises(AsideError, match=f"no answer within {limit_s} s"):
-            run_aside(name, folder, {}, limit_s=limit_s)
+        with pytest.raises(SandboxError, match=f"no answer within {limit_s} s"):
+            run_in_sandbox(name, folder, {}, limit_s=limit_s)
     status, patience = Path("/proc", (folder / "pid").read_text(), "stat"), time.monotonic() + 300
     while status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
         assert time.monotonic() < patience, "what the process started lives on"
@@ -257,8 +257,8 @@ def test_a_cache_that_cannot_be_written_stops_only_who_needs_it(tmp_path, monkey
     with pytest.raises(ConfigError, match=r"cannot be written .*; set the environment variable XDG_CACHE_HOME"):
         open_backend(bundle, backend="openvino")
     choice = choose(bundle)
-    assert choice.chosen == "eager"
-    assert "XDG_CACHE_HOME" in choice.line
+    assert choice.backend == "eager"
+    assert "XDG_CACHE_HOME" in choice.message
 
 
 def test_a_missing_library_is_named_with_the_command_that_brings_it(monkeypatch):
@@ -275,7 +275,7 @@ def test_unknown_backends_and_devices_that_do_not_suit_are_refused():
 @pytest.mark.slow
 def test_a_damaged_conversion_is_named():
     bundle = seeded("pixel", 10)
-    path = place(bundle)
+    path = converted_path(bundle)
     shutil.copytree(convert(seeded("pixel", 3)).parent, path.parent)
     path.write_text(path.read_text()[:500])
     with pytest.raises(ConfigError, match=f"remove the folder {path.parent}"):
@@ -358,8 +358,8 @@ def test_masks_in_bfloat16_overlap():
 
 def test_made_up_images_cross_the_ranges_and_lack_something():
     layers = random_bundle("pixel").layers
-    image = plausible(layers, 128)
-    np.testing.assert_array_equal(image, plausible(layers, 128))
+    image = synthetic_image(layers, 128)
+    np.testing.assert_array_equal(image, synthetic_image(layers, 128))
     assert image.dtype == np.float32
     assert np.isnan(image[0, :, :16, :16]).all()
     assert 0.01 < np.isnan(image).mean() < 0.05
@@ -373,12 +373,12 @@ def test_made_up_images_cross_the_ranges_and_lack_something():
 @given(st.integers(1, 90), st.integers(1, 90))
 def test_the_middle_of_an_image_has_the_side_that_is_asked_for(height, width):
     image = np.random.default_rng(0).random((2, height, width), np.float32)
-    found = middle(image, 32)
-    assert found.shape == (1, 2, 32, 32)
-    assert np.isin(found, image).all()
+    square = central_square(image, 32)
+    assert square.shape == (1, 2, 32, 32)
+    assert np.isin(square, image).all()
     if height >= 32 and width >= 32:
         row, col = (height - 32) // 2, (width - 32) // 2
-        np.testing.assert_array_equal(found[0], image[:, row : row + 32, col : col + 32])
+        np.testing.assert_array_equal(square[0], image[:, row : row + 32, col : col + 32])
 
 
 @pytest.mark.gpu
@@ -400,7 +400,7 @@ def test_a_gpu_that_is_full_is_a_memory_error():
 
 @pytest.mark.slow
 def test_processes_side_by_side_keep_their_own_threads():
-    """OpenVINO takes PyTorch's number of threads, which the engine's workers share out."""
+    """OpenVINO takes PyTorch's number of threads, which engine's workers share."""
     backend = open_backend(seeded("pixel", 3), backend="openvino")
     backend(random_images(1))
     assert backend._compiled.get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads() == 1

@@ -1,4 +1,4 @@
-"""Whether a backend's answers are PyTorch's, within stated bounds, and on what that is seen."""
+"""Comparison of a backend's answers with PyTorch's, and images for it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,60 +13,73 @@ from thawmap.layers import Layer
 Precision = Literal["float32", "bfloat16"]
 
 RealImage = Callable[[int], npt.NDArray[np.float32]]
-"""Gives a real image (C, H, W) in physical units, NaN = missing, of about so many pixels a side; asked when needed."""
+"""Function that reads a real image of about so many pixels a side when needed.
+
+The image is (C, H, W) in physical units, NaN = missing.
+"""
 
 TOLERANCE = 1e-3
-"""Largest difference in probability from PyTorch in float32 that a float32 backend may have."""
+"""Largest difference in probability that a float32 backend may have.
+
+From PyTorch in float32.
+"""
 
 BFLOAT16_TOLERANCE, BFLOAT16_SHARE, BFLOAT16_IOU = 0.02, 0.999, 0.99
-"""In bfloat16: so large a difference for all but so few pixels, and masks of at least this intersection over union."""
+"""Bounds for bfloat16: a difference, the share of pixels within it, masks' IoU.
+
+At least so many pixels differ by at most so much, and the masks have at least this intersection over union.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How near a backend's answer is to PyTorch's in float32.
+    """Measures of how a backend's answer differs from PyTorch's in float32.
 
     Attributes:
-        worst: Largest difference in probability; NaN where an answer is no number.
-        near: Share of the pixels that differ by at most `BFLOAT16_TOLERANCE`.
-        overlap: Intersection over union of the two masks; 1 where both are empty.
+        largest_difference: Largest difference in probability; NaN where an answer is no number.
+        close_share: Share of the pixels that differ by at most `BFLOAT16_TOLERANCE`.
+        mask_iou: Intersection over union of the two masks; 1 where both are empty.
     """
 
-    worst: float
-    near: float
-    overlap: float
+    largest_difference: float
+    close_share: float
+    mask_iou: float
 
     @classmethod
     def of(cls, answer: npt.NDArray[np.float32], truth: npt.NDArray[np.float32], *, threshold: float) -> Self:
-        """Of an answer (N, H, W) and PyTorch's in float32, with the probability above which a pixel is an object."""
+        """Compare a backend's probability (N, H, W) with PyTorch's in float32.
+
+        Pixels above ``threshold`` are objects.
+        """
         difference = np.abs(answer - truth)
-        ours, theirs = answer > threshold, truth > threshold
-        union = int((ours | theirs).sum())
+        mask, true_mask = answer > threshold, truth > threshold
+        union = int((mask | true_mask).sum())
         return cls(
-            worst=float(difference.max()),
-            near=float((difference <= BFLOAT16_TOLERANCE).mean()),
-            overlap=int((ours & theirs).sum()) / union if union else 1.0,
+            largest_difference=float(difference.max()),
+            close_share=float((difference <= BFLOAT16_TOLERANCE).mean()),
+            mask_iou=int((mask & true_mask).sum()) / union if union else 1.0,
         )
 
     def fault(self, precision: Precision) -> str | None:
-        """By what it differs more than a backend of this precision may, in words; None where it does not."""
-        if not math.isfinite(self.worst):
+        """Return in words which bound of a precision is broken; None if none is."""
+        if not math.isfinite(self.largest_difference):
             return "answers that are not numbers"
         if precision == "float32":
-            if self.worst <= TOLERANCE:
+            if self.largest_difference <= TOLERANCE:
                 return None
-            return f"probabilities that differ by up to {self.worst:.2g}, allowed {TOLERANCE:g}"
-        if self.near < BFLOAT16_SHARE:
-            return (
-                f"{self.near:.2%} of pixels within {BFLOAT16_TOLERANCE:g} of its probability, due {BFLOAT16_SHARE:.1%}"
-            )
-        return None if self.overlap >= BFLOAT16_IOU else f"masks of IoU {self.overlap:.3f}, due {BFLOAT16_IOU:g}"
+            return f"probabilities that differ by up to {self.largest_difference:.2g}, allowed {TOLERANCE:g}"
+        if self.close_share < BFLOAT16_SHARE:
+            share, due = f"{self.close_share:.2%}", f"{BFLOAT16_SHARE:.1%}"
+            return f"{share} of pixels within {BFLOAT16_TOLERANCE:g} of its probability, due {due}"
+        return None if self.mask_iou >= BFLOAT16_IOU else f"masks of IoU {self.mask_iou:.3f}, due {BFLOAT16_IOU:g}"
 
 
 def disagreement(
     answer: npt.NDArray[np.float32], truth: npt.NDArray[np.float32], *, precision: Precision, threshold: float
 ) -> str | None:
-    """How an answer differs from PyTorch's in float32 by more than is allowed, in words; None where it does not.
+    """Return in words how an answer differs too much from PyTorch's, or None.
+
+    PyTorch's in float32; None where the answer is within the bounds.
 
     Args:
         answer: Probability (N, H, W) of a backend.
@@ -77,15 +90,19 @@ def disagreement(
     return Agreement.of(answer, truth, threshold=threshold).fault(precision)
 
 
-def seen(layers: Sequence[Layer], side: int, image: RealImage | None) -> npt.NDArray[np.float32]:
-    """What backends are compared on (1, C, side, side): the middle of a real image, or one made up."""
-    return plausible(layers, side) if image is None else middle(image(side), side)
+def comparison_image(layers: Sequence[Layer], side: int, image: RealImage | None) -> npt.NDArray[np.float32]:
+    """Return the image (1, C, side, side) that backends are compared on.
+
+    The middle of a real image, or a synthetic one where ``image`` is None.
+    """
+    return synthetic_image(layers, side) if image is None else central_square(image(side), side)
 
 
-def plausible(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float32]:
-    """An image (1, C, side, side) in physical units, NaN = missing, as a scene might be; always the same.
+def synthetic_image(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float32]:
+    """Draw an image (1, C, side, side) as a scene might be, always the same.
 
-    Every layer is a sum of random fields from coarse to fine across its range; one corner and some pixels are missing.
+    In physical units, NaN = missing. Every layer is a sum of random fields from coarse to fine across its range; one
+    corner and some pixels are missing.
     """
     import torch  # noqa: PLC0415 - it loads slowly, and what is compared with it needs it
     from torch.nn.functional import interpolate  # noqa: PLC0415
@@ -99,16 +116,18 @@ def plausible(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float32]:
     width = torch.tensor([layer.high - layer.low for layer in layers]).view(1, -1, 1, 1)
     images = low + width * (0.5 + fields)
     images[..., : side // 8, : side // 8] = torch.nan
-    found: npt.NDArray[np.float32] = images.masked_fill(
-        torch.rand((1, 1, side, side), generator=generator) < 0.01, torch.nan
-    ).numpy()
-    return found
+    is_missing = torch.rand((1, 1, side, side), generator=generator) < 0.01
+    drawn: npt.NDArray[np.float32] = images.masked_fill(is_missing, torch.nan).numpy()
+    return drawn
 
 
-def middle(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
-    """The middle of an image (C, H, W), as (1, C, side, side); what it lacks is mirrored."""
+def central_square(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+    """Cut the middle (1, C, side, side) out of an image (C, H, W).
+
+    An image that is smaller is mirrored at its ends.
+    """
     _, height, width = image.shape
     row, col = max(height - side, 0) // 2, max(width - side, 0) // 2
-    part = image[:, row : row + side, col : col + side]
-    missing = [(0, 0), (0, side - part.shape[1]), (0, side - part.shape[2])]
-    return np.pad(part, missing, mode="symmetric")[None].astype(np.float32)
+    square = image[:, row : row + side, col : col + side]
+    padding = [(0, 0), (0, side - square.shape[1]), (0, side - square.shape[2])]
+    return np.pad(square, padding, mode="symmetric")[None].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What this machine computes with, told without PyTorch where that can be."""
+"""Devices, threads and processor of this machine, mostly without PyTorch."""
 
 import os
 import platform
@@ -16,19 +16,31 @@ if TYPE_CHECKING:
     import torch
 
 BACKENDS = ("eager", "compile", "openvino")
-"""PyTorch operation by operation, PyTorch compiled for the machine, OpenVINO on a processor."""
+"""Names of the backends.
+
+PyTorch operation by operation, PyTorch compiled for the machine, OpenVINO on a processor.
+"""
 
 _DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")  # NVIDIA's, its boards', WSL's, AMD's
 _THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _CORES = Path("/sys/devices/system/cpu")
 
-_MEMORY_SIGNS = ("allocate memory", "out of memory", "bad_alloc", "bad allocation", "alloc_failed", "out_of_memory")
+_MEMORY_PHRASES = (
+    "allocate memory",
+    "out of memory",
+    "out_of_memory",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+    "could not create a memory object",
+)
 
 
-def named(name: str) -> str:
-    """The device called ``name``, as PyTorch writes it: "cpu", "cuda" or "cuda:1".
+def resolve_device(name: str) -> str:
+    """Return the device of a name as PyTorch writes it: "cpu", "cuda" or "cuda:1".
 
-    PyTorch is asked, but for a processor on a machine that has no driver of a GPU.
+    "auto" is a GPU where there is one, else "cpu". PyTorch is asked, but for a processor on a machine that has no
+    driver of a GPU.
 
     Raises:
         ConfigError: If there is no such device.
@@ -40,7 +52,7 @@ def named(name: str) -> str:
 
 
 def find_device(name: str) -> "torch.device":
-    """The device called ``name``; "auto" is a GPU where there is one, else the CPU.
+    """Return the torch device of a name; "auto" is a GPU if there is one.
 
     Raises:
         ConfigError: If there is no such device.
@@ -63,13 +75,16 @@ def find_device(name: str) -> "torch.device":
     return device
 
 
-def kind(device: str) -> str:
-    """The kind of a device, "cpu" or "cuda"."""
+def device_type(device: str) -> str:
+    """Return a device's type without its number, "cpu" or "cuda"."""
     return device.partition(":")[0]
 
 
 def threads() -> int:
-    """Threads that a network computes with: PyTorch's, or where it is not loaded those that it would have."""
+    """Return the number of threads that a network computes with.
+
+    PyTorch's, or where it is not loaded the number that it would have.
+    """
     torch = sys.modules.get("torch")
     if torch is not None:
         return int(torch.get_num_threads())
@@ -78,7 +93,7 @@ def threads() -> int:
 
 
 def set_threads(number: int) -> None:
-    """Let networks compute with so many threads in this process, whether PyTorch is loaded already or later."""
+    """Set the number of threads of networks, for PyTorch loaded now or later."""
     torch = sys.modules.get("torch")
     if torch is None:
         os.environ.update(dict.fromkeys(_THREADS, str(number)))
@@ -88,18 +103,18 @@ def set_threads(number: int) -> None:
 
 @lru_cache(maxsize=1)
 def _cores() -> int:
-    """Processors that this process may use, those that share a core counted once."""
+    """Count the processor cores that this process may use."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    mine = os.sched_getaffinity(0)
-    try:
-        return len({(_CORES / f"cpu{one}/topology/thread_siblings_list").read_text() for one in mine})
+    numbers = os.sched_getaffinity(0)
+    try:  # processors that share a core have the same list of siblings, and count once
+        return len({(_CORES / f"cpu{number}/topology/thread_siblings_list").read_text() for number in numbers})
     except OSError:
-        return len(mine)
+        return len(numbers)
 
 
 def processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
-    """The processor's name, and a hash of what it can do."""
+    """Return the processor's name, and a hash of its instruction sets."""
     try:
         lines = dict(
             line.split(":", 1) for line in description.read_text().split("\n\n")[0].splitlines() if ":" in line
@@ -111,14 +126,19 @@ def processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
     return values.get("model name", platform.machine()), flags
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error, of a GPU's library too, means that memory is full."""
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in message for phrase in _MEMORY_PHRASES)
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turns what libraries raise for want of memory into MemoryError."""
+    """Raise MemoryError in place of libraries' errors for want of memory."""
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).lower()
-        if not any(sign in reason for sign in _MEMORY_SIGNS):
+        if not is_out_of_memory(error):
             raise
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Networks that compute less and answer the same, for mapping.
+"""Rewriting of networks so that they compute less and answer the same.
 
 Batch norm is folded into the weights of the convolution before it. And upsampling becomes part of the convolution after
 it: U-Net and UNet++ double an image by repeating its pixels, put what the encoder saw beside it, and convolve both with
@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from thawmap.model.network import PROBE_PX
 
 _SUMS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-"""Along one axis: which of three weights each of the four is the sum of."""
+"""Matrix (4, 3) from three weights of an axis to the four of the doubled image."""
 
 _GOLDEN = 0.6180340  # its multiples, without their integers, fill 0..1 evenly
 
@@ -29,10 +29,10 @@ _ROUNDING = 5e-5  # of the largest logit; five times what float32 without AVX-51
 
 
 def folded(network: nn.Module, *, channels: int) -> nn.Module:
-    """The same answers, but for rounding, from fewer operations; a network that has nothing to fold as it is.
+    """Return a network that answers the same, but for rounding, in fewer operations.
 
-    What is not folded is shared with ``network``, which stays as it is. Both are asked once, and where they disagree
-    nothing is folded.
+    A network that has nothing to fold is given back as it is. What is not folded is shared with ``network``, which
+    stays as it is. Both are asked once, and where they disagree nothing is folded.
 
     Args:
         network: In eval mode, on any device; squares of `PROBE_PX` are the smallest that it needs to take.
@@ -41,6 +41,7 @@ def folded(network: nn.Module, *, channels: int) -> nn.Module:
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     copy = deepcopy(network, shared)
     like = next(network.parameters())
+    # numbers that look random, without a draw from the generator that a training may be using
     probe = torch.ones(channels * PROBE_PX**2, dtype=like.dtype).cumsum(0).mul(_GOLDEN).frac()
     probe = probe.view(1, channels, PROBE_PX, PROBE_PX).to(like.device)  # "meta" would load PyTorch's compiler for this
     with torch.no_grad():
@@ -59,18 +60,15 @@ def folded(network: nn.Module, *, channels: int) -> nn.Module:
             block = copy.get_submodule(name)
             if _can_fold(block):
                 copy.set_submodule(name, _FoldedBlock(block, number))
-        same = probe.is_meta or _same(copy(probe), truth)
-    return copy if same else network
-
-
-def _same(answer: Tensor, truth: Tensor) -> bool:
-    """Whether two answers are one but for rounding, which grows with the largest number and with older processors."""
-    atol = max(_TOLERANCE, _ROUNDING * truth.abs().max().item())
-    return torch.allclose(answer, truth, rtol=_TOLERANCE, atol=atol)
+        if probe.is_meta:
+            return copy
+        # rounding grows with the largest number and with older processors
+        atol = max(_TOLERANCE, _ROUNDING * truth.abs().max().item())
+        return copy if torch.allclose(copy(probe), truth, rtol=_TOLERANCE, atol=atol) else network
 
 
 class _Watch:
-    """Sees what a network does with one image.
+    """Record of the modules through which one image passes in a network.
 
     Attributes:
         norms: Names of convolutions, and of the norms that take their answers next.
@@ -80,32 +78,33 @@ class _Watch:
     def __init__(self, network: nn.Module) -> None:
         self.norms: dict[str, str] = {}
         self.doubled: dict[str, int] = {}
-        self._names = {part: name for name, part in network.named_modules()}
-        self._made: dict[int, tuple[str, Tensor]] = {}
-        self._hooks = [part.register_forward_hook(self._see) for part in self._names if part is not network]
+        self._names = {module: name for name, module in network.named_modules()}
+        self._convolved: dict[int, tuple[str, Tensor]] = {}
+        self._hooks = [module.register_forward_hook(self._see) for module in self._names if module is not network]
 
     def end(self) -> None:
-        """See no more."""
+        """Stop recording, and let go of the answers of convolutions."""
         for hook in self._hooks:
             hook.remove()
-        self._made.clear()
+        self._convolved.clear()
 
-    def _see(self, part: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
-        name = self._names[part]
+    def _see(self, module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+        """Record one module's call, as PyTorch's hooks are called."""
+        name = self._names[module]
         if not given or not isinstance(answer, Tensor):  # called by keywords alone, or answering with several
             return
-        if isinstance(part, nn.Conv2d):
-            self._made[id(answer)] = name, answer  # which is kept, so that no other tensor is taken for it
-        elif type(part) is nn.BatchNorm2d and part.running_mean is not None and id(given[0]) in self._made:
-            self.norms[self._made[id(given[0])][0]] = name
-        elif hasattr(part, "interpolation_mode") and given[0].shape[2] * 2 == answer.shape[2]:
+        if isinstance(module, nn.Conv2d):
+            self._convolved[id(answer)] = name, answer  # which is kept, so that no other tensor is taken for it
+        elif type(module) is nn.BatchNorm2d and module.running_mean is not None and id(given[0]) in self._convolved:
+            self.norms[self._convolved[id(given[0])][0]] = name
+        elif hasattr(module, "interpolation_mode") and given[0].shape[2] * 2 == answer.shape[2]:
             self.doubled[name] = given[0].shape[1]
-        elif not list(part.children()):
-            self._made.pop(id(answer), None)  # it was changed in its place
+        elif not list(module.children()):
+            self._convolved.pop(id(answer), None)  # it was changed in its place
 
 
 class _FoldedBlock(nn.Module):
-    """A decoder's block.
+    """A decoder's block whose upsampling is part of its first convolution.
 
     Args:
         block: Of segmentation-models-pytorch, for which `_can_fold`.
@@ -125,21 +124,24 @@ class _FoldedBlock(nn.Module):
         self._rest = nn.Sequential(cast("nn.Module", block.conv2), cast("nn.Module", block.attention2))
 
     def forward(self, image: Tensor, *others: Tensor | int, **named: Tensor | None) -> Tensor:
-        """The block's answer; besides the image that is doubled it takes sizes, and what the encoder saw."""
+        """Return the block's answer for a small image and the encoder's features.
+
+        Sizes among the arguments are passed by: the transposed convolution doubles without them.
+        """
         answer = conv_transpose2d(image, self._doubling, self._bias, stride=2, padding=1)
         if self._beside is not None:
-            beside = next(one for one in (*others, *named.values()) if isinstance(one, Tensor))
+            beside = next(argument for argument in (*others, *named.values()) if isinstance(argument, Tensor))
             answer = answer + conv2d(beside, self._beside, padding=1)
         return cast("Tensor", self._rest(self._activation(answer)))
 
 
 def _fixed(weights: Tensor) -> nn.Parameter:
-    """Weights that stay as they are."""
+    """Return weights as a parameter that is not trained."""
     return nn.Parameter(weights.detach().contiguous(), requires_grad=False)
 
 
 def _can_fold(block: nn.Module) -> bool:
-    """Whether this repeats pixels, puts others beside them and convolves both, and does nothing else before that."""
+    """Return whether a block only repeats pixels, adds channels and convolves them."""
     first, attention = getattr(block, "conv1", None), getattr(block, "attention1", None)
     if not isinstance(first, nn.Sequential) or len(first) != 3 or attention is None:
         return False
@@ -150,5 +152,5 @@ def _can_fold(block: nn.Module) -> bool:
         and (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         and (conv.groups, conv.padding_mode) == (1, "zeros")
         and isinstance(norm, nn.Identity)
-        and all(isinstance(part, nn.Identity) for part in attention.children())
+        and all(isinstance(module, nn.Identity) for module in attention.children())
     )

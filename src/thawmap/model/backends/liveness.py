@@ -1,4 +1,4 @@
-"""How much memory tensors take while they live."""
+"""Memory of the tensors that are alive at the same time."""
 
 import weakref
 from typing import Any
@@ -9,10 +9,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that are alive at the same time.
+    """Counter of the bytes of tensors that are alive at the same time.
 
     Attributes:
-        peak: The most that there were.
+        peak: The most bytes at any time.
     """
 
     def __init__(self) -> None:
@@ -23,19 +23,19 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Say no: PyTorch would load its compiler only to tell it to pass this class by."""
+        """Return False, or PyTorch would load its compiler for this class."""
         return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation, and count what it made."""
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        """Run the operation, and count the tensors that it answers with."""
+        answer = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(answer):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor.untyped_storage())
         self.peak = max(self.peak, self._now)
-        return made
+        return answer
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = id(storage)  # several tensors may share one

@@ -1,4 +1,4 @@
-"""How much memory a network takes for each pixel of an image, before it is run."""
+"""Estimate of the memory that a network takes for each pixel of an image."""
 
 from copy import deepcopy
 
@@ -16,18 +16,22 @@ FACTORS = {
 """Peak of a process over that of its tensors, by backend and precision.
 
 Measured at 1024 to 2048 px (docs/performance.md). PyTorch copies what it multiplies, and what it frees is kept
-in pieces that do not always fit; OpenVINO merges operations and lets what is never alive together share memory.
+in blocks that do not always fit; OpenVINO merges operations and lets what is never alive together share memory.
 """
 
 BASE_BYTES = {"eager": 0, "compile": 400_000_000, "openvino": 200_000_000}
-"""What a process holds for each network beside PyTorch and that, whatever the size of the images, by backend."""
+"""Bytes that a process holds for each network at any size of images, by backend.
+
+Beside PyTorch itself and the tensors.
+"""
 
 
 def bytes_per_pixel(bundle: Bundle, backend: str, precision: Precision = "float32") -> int:
-    """Memory that a backend takes for each pixel of an image, the image itself not counted.
+    """Estimate the bytes that a backend takes for each pixel of an image.
 
-    Of a batch, PyTorch holds all images at once, OpenVINO one. The tensors that live at the same time are counted in a
-    run that computes nothing, so that every architecture and encoder has its own number.
+    The image itself is not counted. Of a batch, PyTorch holds all images at once, OpenVINO one. The tensors that live
+    at the same time are counted in a run that computes nothing, so that every architecture and encoder has its own
+    number.
     """
     import torch  # noqa: PLC0415 - it loads slowly, here and below
 

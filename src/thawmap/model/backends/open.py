@@ -1,4 +1,4 @@
-"""What runs a bundle: from images in physical units to probabilities.
+"""Backends that run a bundle: from images in physical units to probabilities.
 
 Every backend gives what PyTorch gives in float32, within bounds (`thawmap.model.backends.agreement`); one that does
 not is not used. Which of them is the fastest depends on the network and the machine: `thawmap.model.backends.select`
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from thawmap.errors import ConfigError
-from thawmap.model.backends.agreement import Precision, RealImage, disagreement, seen
+from thawmap.model.backends.agreement import Precision, RealImage, comparison_image, disagreement
 from thawmap.model.backends.devices import BACKENDS, find_device, memory_errors
 from thawmap.model.backends.folding import folded
 from thawmap.model.bundle import Bundle
@@ -26,13 +26,14 @@ from thawmap.model.network import PROBE_PX, probability
 
 
 class Backend(Protocol):
-    """Answers for a batch of images."""
+    """Function from a batch of images to their probabilities."""
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probability (N, H, W) float32, 0..1, of images (N, C, H, W) float32, physical units, NaN = missing.
+        """Compute probability (N, H, W) of images (N, C, H, W).
 
-        Layers are in the bundle's order; H and W are multiples of the bundle's stride. Every pixel gets an answer: what
-        is not valid is the caller's to leave out.
+        Probability is float32, 0..1; images are float32 in physical units, NaN = missing. Layers are in the bundle's
+        order; H and W are multiples of the bundle's stride. Every pixel gets an answer: what is not valid is the
+        caller's to leave out.
 
         Raises:
             MemoryError: If the device's memory does not hold the batch; a smaller one may fit.
@@ -42,7 +43,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TorchBackend:
-    """PyTorch on one device.
+    """Backend of PyTorch on one device.
 
     Attributes:
         answer: Probability (N, H, W) of a tensor of images, on the device.
@@ -55,11 +56,11 @@ class TorchBackend:
     precision: Precision = "float32"
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probability (N, H, W) of images (N, C, H, W), as `Backend` says."""
+        """Compute probability (N, H, W) of images (N, C, H, W), as in `Backend`."""
         with memory_errors(), torch.inference_mode(), _arithmetic(self.device, self.precision):
             batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(self.device)
-            found: npt.NDArray[np.float32] = self.answer(batch).cpu().numpy()
-        return found
+            probabilities: npt.NDArray[np.float32] = self.answer(batch).cpu().numpy()
+        return probabilities
 
 
 def open_backend(
@@ -70,7 +71,7 @@ def open_backend(
     precision: Precision = "float32",
     image: RealImage | None = None,
 ) -> Backend:
-    """The bundle, ready to run; every backend but PyTorch's own in float32 has shown that it agrees with that.
+    """Return a bundle's backend, ready to run and compared with PyTorch in float32.
 
     The bundle's own network is moved to the device.
 
@@ -79,29 +80,32 @@ def open_backend(
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         backend: One of `BACKENDS`.
         precision: Of multiplications.
-        image: Gives a real one, on a tile of which answers are compared; it is asked only where there is something to
+        image: Reads a real image, on a tile of which answers are compared; it is asked only where there is something to
             compare. None: a small one, made up. What bfloat16 loses depends on the image.
 
     Raises:
         ConfigError: If there is no such device or backend, its library is missing, it does not work here, or it
             disagrees with PyTorch.
     """
-    where = find_device(device)
-    opened = open_unchecked(bundle, where, backend, precision)
+    torch_device = find_device(device)
+    opened = open_unchecked(bundle, torch_device, backend, precision)
     if (backend, precision) == ("eager", "float32"):
         return opened
-    sample = seen(bundle.layers, PROBE_PX if image is None else bundle.tile, image)
-    answer, truth = first_answer(opened, sample, backend), open_unchecked(bundle, where, "eager", "float32")(sample)
-    wrong = disagreement(answer, truth, precision=precision, threshold=bundle.threshold)
-    if wrong is not None:
+    sample = comparison_image(bundle.layers, PROBE_PX if image is None else bundle.tile, image)
+    answer = first_answer(opened, sample, backend)
+    truth = open_unchecked(bundle, torch_device, "eager", "float32")(sample)
+    fault = disagreement(answer, truth, precision=precision, threshold=bundle.threshold)
+    if fault is not None:
         advice = "inference.backend to eager" if precision == "float32" else "inference.precision to float32"
-        msg = f"backend {backend} in {precision} disagrees with PyTorch in float32: {wrong}; set {advice}"
+        msg = f"backend {backend} in {precision} disagrees with PyTorch in float32: {fault}; set {advice}"
         raise ConfigError(msg)
     return opened
 
 
 def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision: Precision) -> Backend:
-    """The bundle, ready to run on a device that it is moved to; whether it agrees with PyTorch is not known.
+    """Return a bundle's backend without comparing it with PyTorch.
+
+    The bundle's network is moved to the device.
 
     Raises:
         ConfigError: If there is no such backend, or its library is missing.
@@ -115,7 +119,10 @@ def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision
     if backend == "eager":
         return TorchBackend(answer, device, precision)
     if backend == "compile":
-        return _compiled(answer, device, precision)
+        # any size on a processor; on a GPU one CUDA graph per size, which takes no time between operations
+        on_gpu = device.type == "cuda"
+        compiled = torch.compile(answer, dynamic=not on_gpu, mode="reduce-overhead" if on_gpu else None)
+        return TorchBackend(compiled, device, precision)
     if backend == "openvino":
         from thawmap.model.backends.openvino import open_openvino  # noqa: PLC0415 - an optional library, and a slow one
 
@@ -125,10 +132,10 @@ def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision
 
 
 def first_answer(opened: Backend, images: npt.NDArray[np.float32], backend: str) -> npt.NDArray[np.float32]:
-    """A backend's first answer, at which compilers work, and may fail.
+    """Compute a backend's first answer (N, H, W), during which compilers may fail.
 
     Raises:
-        ConfigError: If it does.
+        ConfigError: If the backend fails.
     """
     try:
         with warnings.catch_warnings():
@@ -142,17 +149,13 @@ def first_answer(opened: Backend, images: npt.NDArray[np.float32], backend: str)
 
 @contextmanager
 def _arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """How a device multiplies: GPUs would else cut the factors of float32 convolutions to 10 bits."""
+    """Set a device's precision of multiplications for a while.
+
+    GPUs would else cut the factors of float32 convolutions to 10 bits.
+    """
     with ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False))
         if precision == "bfloat16":
             stack.enter_context(torch.autocast(device.type, torch.bfloat16))
         yield
-
-
-def _compiled(answer: Callable[[Tensor], Tensor], device: torch.device, precision: Precision) -> TorchBackend:
-    """Compiled when it is first asked: for any size on a processor, as one CUDA graph per size on a GPU."""
-    on_gpu = device.type == "cuda"
-    compiled = torch.compile(answer, dynamic=not on_gpu, mode="reduce-overhead" if on_gpu else None)
-    return TorchBackend(compiled, device, precision)

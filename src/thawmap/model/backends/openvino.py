@@ -1,6 +1,6 @@
-"""OpenVINO on a processor: a network converted once, run without PyTorch's operations.
+"""Backend of OpenVINO: a network converted once, run without PyTorch.
 
-The conversion takes more memory than the running, so it is done aside, and kept by bundle
+The conversion takes more memory than the running, so it is done in a sandbox, and kept by bundle
 (`thawmap.model.backends.sandbox`). All of `thawmap.model.network.probability` is converted, with scaling and sigmoid,
 but for the filling of gaps: that is done before, and only in images that have any.
 """
@@ -21,11 +21,11 @@ from thawmap.model.backends.agreement import Precision
 from thawmap.model.backends.devices import memory_errors, threads
 from thawmap.model.backends.sandbox import (
     LIMIT_S,
-    AsideError,
+    SandboxError,
     cache_folder,
     identity,
-    room,
-    run_aside,
+    run_in_sandbox,
+    sandbox,
     versions,
 )
 from thawmap.model.bundle import Bundle
@@ -36,13 +36,13 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVinoBackend:
-    """A converted network, one image after the other, on so many threads as PyTorch has.
+    """Backend of a converted network, on so many threads as PyTorch has.
 
-    It is compiled for the size of the images, again when that changes: a compilation for any size takes twice the
-    memory. A batch would take more memory and no less time.
+    It takes one image after the other, and is compiled for the size of the images, again when that changes: a
+    compilation for any size takes twice the memory. A batch would take more memory and no less time.
 
     Args:
-        path: What `convert` made.
+        path: File of the converted network, as `convert` writes it.
         precision: Of multiplications; without this said, a processor that knows bfloat16 would use it.
         fill: What missing pixels look like (`thawmap.model.reading.Reading`).
     """
@@ -62,7 +62,10 @@ class OpenVinoBackend:
         self._shape: tuple[int, ...] = ()
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probability (N, H, W) of images (N, C, H, W), as `thawmap.model.backends.open.Backend` says."""
+        """Compute probability (N, H, W) of images (N, C, H, W).
+
+        As `thawmap.model.backends.open.Backend`.
+        """
         answers = np.empty((len(images), *images.shape[2:]), np.float32)
         with memory_errors():
             self._compile((1, *images.shape[1:]))
@@ -72,6 +75,7 @@ class OpenVinoBackend:
         return answers
 
     def _compile(self, shape: tuple[int, ...]) -> None:
+        """Compile for images of a shape, if that is not the present one."""
         if shape == self._shape:
             return
         self._compiled, self._shape = None, ()  # its memory first
@@ -80,7 +84,7 @@ class OpenVinoBackend:
 
 
 def open_openvino(bundle: Bundle, device: str, precision: Precision) -> OpenVinoBackend:
-    """The bundle on OpenVINO, converted now where it was not before.
+    """Return a bundle's backend of OpenVINO, converting the network if needed.
 
     Raises:
         ConfigError: If the library is missing, the device is no processor, or the network cannot be converted.
@@ -98,35 +102,45 @@ def open_openvino(bundle: Bundle, device: str, precision: Precision) -> OpenVino
 
 
 def convert(bundle: Bundle, *, limit_s: float = LIMIT_S) -> Path:
-    """The network in OpenVINO's files, for images of any size; made now where it was not before.
+    """Convert a bundle's network for OpenVINO if needed, and return its path.
+
+    The network takes images of any size. One that was converted before is taken.
 
     Raises:
         ConfigError: If it cannot be converted, or the cache folder cannot be written.
     """
-    path = place(bundle)
+    path = converted_path(bundle)
     if path.parent.exists():
         return path
-    with room(bundle) as work:
+    with sandbox(bundle) as folder:
         try:
-            run_aside("thawmap.model.backends.tracing", work, {}, limit_s=limit_s)
-        except AsideError as error:
+            run_in_sandbox("thawmap.model.backends.tracing", folder, {}, limit_s=limit_s)
+        except SandboxError as error:
             msg = (
                 f"architecture {bundle.architecture!r} with encoder {bundle.encoder!r} cannot be converted for "
                 f"OpenVINO ({error}); set inference.backend to eager"
             )
             raise ConfigError(msg) from error
-        _publish(work / CONVERTED, path.parent)
+        path.parent.parent.mkdir(exist_ok=True)
+        try:
+            (folder / CONVERTED).rename(path.parent)
+        except OSError:  # another process may have been faster
+            if not path.parent.exists():
+                raise
     return path
 
 
-def place(bundle: Bundle) -> Path:
-    """Where the network in OpenVINO's files is kept, by what decides its answers."""
+def converted_path(bundle: Bundle) -> Path:
+    """Return the path of a bundle's converted network, whether it exists or not.
+
+    It depends on all that decides the network's answers.
+    """
     key = json_sha256({"network": identity(bundle), "versions": versions()}, digits=16)
     return cache_folder() / "openvino" / key / NETWORK
 
 
 def import_openvino() -> Any:
-    """The library, without the part of it that reports its use to its makers.
+    """Import OpenVINO without its telemetry, and return the module.
 
     Raises:
         ConfigError: If it is not installed.
@@ -142,13 +156,3 @@ def import_openvino() -> Any:
     finally:
         if silenced:
             del sys.modules["openvino_telemetry"]
-
-
-def _publish(made: Path, folder: Path) -> None:
-    """Give a finished folder its name; another process may have been faster."""
-    folder.parent.mkdir(exist_ok=True)
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise

@@ -1,7 +1,8 @@
-"""Networks that are ready to run without PyTorch: converted, and compared with it, by an earlier process.
+"""Networks that an earlier process made ready to run without PyTorch.
 
-What was shown once on a tile of a scene is remembered beside the converted network, for the processor that it was shown
-on. From then on the bundle's self-test, which is PyTorch's answer, stands for PyTorch.
+That process converted them and compared them with PyTorch on a tile of a scene. The agreement is remembered beside the
+converted network, for the processor that it was found on. From then on the bundle's self-test, which is PyTorch's
+answer, stands for PyTorch.
 """
 
 import json
@@ -15,8 +16,8 @@ from safetensors.numpy import load_file
 from thawmap.errors import BundleError, ConfigError, DataError
 from thawmap.files.atomic import write_json
 from thawmap.model.backends.agreement import Precision
-from thawmap.model.backends.devices import named, processor
-from thawmap.model.backends.openvino import open_openvino, place
+from thawmap.model.backends.devices import processor, resolve_device
+from thawmap.model.backends.openvino import converted_path, open_openvino
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import check_selftest
 
@@ -24,12 +25,14 @@ _RECORD = "agreed.json"
 
 
 def recall(bundle: Bundle, *, device: str, backend: str, precision: Precision) -> int | None:
-    """Memory in bytes per pixel of a bundle that is ready to run in this way without PyTorch; None where it is not.
+    """Return bytes per pixel of a bundle that can run without PyTorch, or None.
+
+    None where no earlier process made it ready for this device, backend, precision and processor.
 
     Raises:
         ConfigError: If there is no such device.
     """
-    if bundle.stored is None or (backend, precision) != ("openvino", "float32") or named(device) != "cpu":
+    if bundle.stored is None or (backend, precision) != ("openvino", "float32") or resolve_device(device) != "cpu":
         return None
     try:
         record = json.loads(_record(bundle).read_text(encoding="utf-8"))
@@ -39,7 +42,10 @@ def recall(bundle: Bundle, *, device: str, backend: str, precision: Precision) -
 
 
 def remember(bundle: Bundle, *, backend: str, precision: Precision, bytes_per_pixel: int) -> None:
-    """Keep that a backend agreed with PyTorch here, of OpenVINO in float32; nothing where that cannot be written."""
+    """Write down that a bundle's backend agreed with PyTorch on this processor.
+
+    Only of OpenVINO in float32; where the cache folder cannot be written, nothing is remembered.
+    """
     if (backend, precision) != ("openvino", "float32"):
         return
     path = _record(bundle)
@@ -49,7 +55,7 @@ def remember(bundle: Bundle, *, backend: str, precision: Precision, bytes_per_pi
 
 
 class PreparedBackend:
-    """A converted network that is asked the bundle's self-test before it answers anything else.
+    """Backend of a converted network that first has to pass the self-test.
 
     Args:
         bundle: One that `recall` knows.
@@ -62,11 +68,13 @@ class PreparedBackend:
         assert bundle.stored is not None
         self._opened = open_openvino(bundle, "cpu", "float32")
         self._stored = bundle.stored
-        self._folder = place(bundle).parent
+        self._folder = converted_path(bundle).parent
         self._is_proven = False
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probability (N, H, W) of images (N, C, H, W), as `thawmap.model.backends.open.Backend` says.
+        """Compute probability (N, H, W) of images (N, C, H, W).
+
+        As `thawmap.model.backends.open.Backend`.
 
         Raises:
             ConfigError: If the network does not pass the self-test.
@@ -76,6 +84,7 @@ class PreparedBackend:
         return self._opened(images)
 
     def _prove(self) -> None:
+        """Refuse a network that fails the bundle's self-test."""
         test = load_file(self._stored.selftest)
         try:
             check_selftest(self._stored.folder, float(np.abs(self._opened(test["input"]) - test["probability"]).max()))
@@ -86,4 +95,5 @@ class PreparedBackend:
 
 
 def _record(bundle: Bundle) -> Path:
-    return place(bundle).parent / _RECORD
+    """Return the path of the record of agreement, beside the converted network."""
+    return converted_path(bundle).parent / _RECORD

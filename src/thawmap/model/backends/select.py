@@ -1,4 +1,6 @@
-"""Which backend is the fastest for a bundle on this machine: measured once, remembered, and said.
+"""Choice of the fastest backend for a bundle on this machine.
+
+It is measured once and remembered.
 
 Every candidate runs in a process of its own, on the same image. One whose answer is not PyTorch's within the bounds of
 `thawmap.model.backends.agreement`, or that crashes, or that does not come back, is not chosen, and why is said.
@@ -22,17 +24,17 @@ import numpy.typing as npt
 from thawmap.errors import ConfigError, DataError
 from thawmap.files.atomic import write_json
 from thawmap.files.hashes import json_sha256
-from thawmap.model.backends.agreement import Agreement, Precision, RealImage, seen
-from thawmap.model.backends.devices import BACKENDS, kind, named, processor, threads
+from thawmap.model.backends.agreement import Agreement, Precision, RealImage, comparison_image
+from thawmap.model.backends.devices import BACKENDS, device_type, processor, resolve_device, threads
 from thawmap.model.backends.openvino import convert
 from thawmap.model.backends.sandbox import (
-    AsideError,
-    bundle_of,
+    SandboxError,
     cache_folder,
     identity,
-    room,
-    run_aside,
-    task_of,
+    run_in_sandbox,
+    sandbox,
+    sandboxed_bundle,
+    sandboxed_task,
     versions,
 )
 from thawmap.model.bundle import Bundle
@@ -42,7 +44,10 @@ if TYPE_CHECKING:
     from thawmap.model.backends.open import Backend
 
 WORTH_PX = {"cpu": 50_000_000, "cuda": 5_000_000_000}
-"""Pixels from which on measuring takes less time than it saves, by the kind of device: some minutes of computing."""
+"""Pixels from which on measuring saves more time than it takes, by device type.
+
+They are some minutes of computing.
+"""
 
 TILE_PX = 1024
 """Side of the image that candidates are timed on, for networks that take any."""
@@ -59,31 +64,33 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A backend, and why it is that one.
+    """The backend that was chosen, with measured times and refusals.
 
     Attributes:
-        chosen: Its name.
-        seconds: What each candidate that may be used takes per million pixels; empty where none was measured.
-        refused: Why the others may not, by name.
+        backend: Its name.
+        seconds: Seconds per million pixels of each candidate that may be used; empty where none was measured.
+        refused: Reasons why the others may not be used, by name.
     """
 
-    chosen: str
+    backend: str
     seconds: Mapping[str, float] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def line(self) -> str:
-        """For a person; empty where nothing was tried."""
-        others = [f"{name} {found:.3g}" for name, found in self.seconds.items() if name != self.chosen]
+    def message(self) -> str:
+        """The choice as a sentence for a person; empty where nothing was tried."""
+        if not self.seconds and not self.refused:
+            return ""
+        others = [f"{name} {seconds:.3g}" for name, seconds in self.seconds.items() if name != self.backend]
         beside = f" ({', '.join(others)})" if others else ""
-        refused = "".join(f"; {name} is not used: {why}" for name, why in self.refused.items())
-        taken = f": {self.seconds[self.chosen]:.3g} s per million pixels" if self.seconds else ""
-        return f"backend {self.chosen}{taken}{beside}{refused}" if self.seconds or self.refused else ""
+        refused = "".join(f"; {name} is not used: {reason}" for name, reason in self.refused.items())
+        taken = f": {self.seconds[self.backend]:.3g} s per million pixels" if self.seconds else ""
+        return f"backend {self.backend}{taken}{beside}{refused}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """How a backend did on one image.
+    """Time and agreement of one backend on one image.
 
     Attributes:
         backend: Its name.
@@ -109,15 +116,17 @@ def choose(
     image: RealImage | None = None,
     limit_s: float = LIMIT_S,
 ) -> Choice:
-    """The fastest backend for a bundle on this machine, at this number of PyTorch's threads.
+    """Choose the fastest backend for a bundle on this machine.
+
+    At the present number of PyTorch's threads; a choice that was remembered is taken.
 
     Args:
         bundle: The model.
         device: As for `thawmap.model.backends.open.open_backend`.
         precision: Of multiplications; only candidates of that precision compete.
-        pixels: How many are to be computed; for fewer than `WORTH_PX` nothing is measured, and PyTorch as it is taken
-            unless an answer is remembered.
-        image: Gives a real one, mirrored where it is smaller than what is timed; it is asked only where something is
+        pixels: Pixels that are to be computed; for fewer than `WORTH_PX` nothing is measured, and unless a choice is
+            remembered it is eager PyTorch.
+        image: Reads a real image, mirrored where it is smaller than what is timed; it is asked only where something is
             measured. None: one made up.
         limit_s: Seconds that each candidate is given.
 
@@ -125,28 +134,26 @@ def choose(
         ConfigError: If there is no such device.
         BundleError: If the network's answers are not numbers.
     """
-    where = named(device)
-    side = timed_side(bundle)
-    question = _question(bundle, where, precision, side)
-    kept = cache_folder() / "choices" / f"{json_sha256(question, digits=16)}.json"
-    remembered = _recall(kept, question)
+    name, side = resolve_device(device), timed_side(bundle)
+    question = _question(bundle, name, precision, side)
+    path = cache_folder() / "choices" / f"{json_sha256(question, digits=16)}.json"
+    remembered = _recall(path, question)
     if remembered is not None:
         return remembered
-    if pixels < WORTH_PX[kind(where)]:
-        return Choice(chosen="eager")
+    if pixels < WORTH_PX[device_type(name)]:
+        return Choice(backend="eager")
     try:
-        found = _fastest(
-            trials(bundle, seen(bundle.layers, side, image), device=where, precisions=(precision,), limit_s=limit_s),
-            precision,
-        )
+        sample = comparison_image(bundle.layers, side, image)
+        tried = trials(bundle, sample, device=name, precisions=(precision,), limit_s=limit_s)
+        choice = _fastest(tried, precision)
     except ConfigError as error:
-        return Choice(chosen="eager", refused={"any other": str(error)})
-    _remember(kept, question, found)
-    return found
+        return Choice(backend="eager", refused={"any other": str(error)})
+    _remember(path, question, choice)
+    return choice
 
 
 def timed_side(bundle: Bundle) -> int:
-    """Side in pixels of the image that candidates are timed on."""
+    """Return the side in pixels of the image that candidates are timed on."""
     return bundle.tile if bundle.fixed_tile else TILE_PX
 
 
@@ -158,12 +165,14 @@ def trials(
     precisions: Sequence[Precision],
     limit_s: float = LIMIT_S,
 ) -> Iterator[Trial]:
-    """PyTorch in float32, then every other candidate, compared with it; one after the other as they are asked for.
+    """Run all candidates on an image, PyTorch in float32 first.
+
+    Each is timed and compared with that, when its trial is asked for.
 
     Args:
         bundle: The model.
         sample: The image (1, C, H, W) that they are timed and compared on, physical units, NaN = missing.
-        device: Where.
+        device: Device that they run on.
         precisions: Those that compete. PyTorch in float32 is timed in any case; where it fails nothing else is.
         limit_s: Seconds that each candidate is given.
 
@@ -171,22 +180,22 @@ def trials(
         ConfigError: If the cache folder cannot be written.
         BundleError: If the network's answers are not numbers.
     """
-    wanted: list[tuple[str, Precision]] = [(name, one) for one in precisions for name in candidates(device)]
-    with room(bundle) as folder:
+    pairs: list[tuple[str, Precision]] = [(name, precision) for precision in precisions for name in candidates(device)]
+    with sandbox(bundle) as folder:
         np.save(folder / _IMAGE, sample)
         common = {"device": device, "threads": threads()}
         first = _try("eager", "float32", bundle, folder, common, limit_s)
         yield first
         if first.refused is None:
             (folder / _ANSWER).replace(folder / _TRUTH)
-            for name, precision in wanted:
+            for name, precision in pairs:
                 if (name, precision) != ("eager", "float32"):
                     yield _try(name, precision, bundle, folder, common, limit_s)
 
 
 def candidates(device: str) -> list[str]:
-    """Names of the backends that a device may run; PyTorch as it is first."""
-    if kind(device) == "cpu" and find_spec("openvino") is not None:
+    """Return the names of the backends that a device may run, "eager" first."""
+    if device_type(device) == "cpu" and find_spec("openvino") is not None:
         return ["eager", "compile", "openvino"]
     return ["eager", "compile"]
 
@@ -194,13 +203,16 @@ def candidates(device: str) -> list[str]:
 def _try(
     name: str, precision: Precision, bundle: Bundle, folder: Path, common: Mapping[str, Any], limit_s: float
 ) -> Trial:
-    """One candidate in a process of its own, compared with PyTorch's answer in ``folder`` where that is known."""
+    """Run one candidate in a sandbox, and compare it with PyTorch's answer.
+
+    That answer lies in ``folder``, but for the first candidate, which is compared with itself.
+    """
     try:
         if name == "openvino":
             convert(bundle, limit_s=limit_s)
         task = {"backend": name, "precision": precision, **common}
-        run_aside("thawmap.model.backends.select", folder, task, limit_s=limit_s)
-    except (AsideError, ConfigError) as error:
+        run_in_sandbox("thawmap.model.backends.select", folder, task, limit_s=limit_s)
+    except (SandboxError, ConfigError) as error:
         return Trial(backend=name, precision=precision, refused=str(error))
     answer = np.load(folder / _ANSWER)
     truth = np.load(folder / _TRUTH) if (folder / _TRUTH).exists() else answer
@@ -215,24 +227,25 @@ def _try(
 
 
 def _fastest(tried: Iterator[Trial], precision: Precision) -> Choice:
-    """Of the candidates of a precision that agree."""
+    """Choose the fastest backend of the trials in a precision that were not refused."""
     first = next(tried)
     if first.refused is not None:
-        return Choice(chosen="eager", refused={"eager": first.refused})
-    competing = [one for one in (first, *tried) if one.precision == precision]
-    seconds = {one.backend: one.seconds for one in competing if one.refused is None and one.seconds is not None}
-    refused = {one.backend: one.refused for one in competing if one.refused is not None}
-    chosen = min(seconds, key=seconds.__getitem__, default="eager")
-    return Choice(chosen=chosen, seconds=seconds, refused=refused)
+        return Choice(backend="eager", refused={"eager": first.refused})
+    competing = [trial for trial in (first, *tried) if trial.precision == precision]
+    refused = {trial.backend: trial.refused for trial in competing if trial.refused is not None}
+    usable = [trial for trial in competing if trial.refused is None]
+    seconds = {trial.backend: trial.seconds for trial in usable if trial.seconds is not None}
+    fastest = min(seconds, key=seconds.__getitem__, default="eager")
+    return Choice(backend=fastest, seconds=seconds, refused=refused)
 
 
 def _question(bundle: Bundle, device: str, precision: Precision, side: int) -> dict[str, Any]:
-    """Everything that an answer depends on."""
+    """Return everything that a choice depends on, as JSON values."""
     return {
         "network": identity(bundle),
         "tile": side,
         "precision": precision,
-        "device": " ".join(processor()) if kind(device) == "cpu" else device_name(device),
+        "device": " ".join(processor()) if device_type(device) == "cpu" else hardware_name(device),
         "processors": os.cpu_count(),
         "threads": threads(),
         "candidates": candidates(device),
@@ -240,9 +253,9 @@ def _question(bundle: Bundle, device: str, precision: Precision, side: int) -> d
     }
 
 
-def device_name(device: str) -> str:
-    """What the maker calls it."""
-    if kind(device) == "cpu":
+def hardware_name(device: str) -> str:
+    """Return the maker's name of a processor or GPU."""
+    if device_type(device) == "cpu":
         return processor()[0]
     import torch  # noqa: PLC0415 - it loads slowly, here and below
 
@@ -250,21 +263,21 @@ def device_name(device: str) -> str:
 
 
 def _recall(path: Path, question: Mapping[str, Any]) -> Choice | None:
-    """The answer that was remembered for this question; None where there is none that can be read."""
+    """Read the choice that was remembered for a question; None if none can be read."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        seconds = {str(name): float(found) for name, found in kept["seconds"].items()}
-        refused = {str(name): str(why) for name, why in kept["refused"].items()}
-        if kept["question"] != question or kept["chosen"] not in BACKENDS:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        seconds = {str(name): float(measured) for name, measured in record["seconds"].items()}
+        refused = {str(name): str(reason) for name, reason in record["refused"].items()}
+        if record["question"] != question or record["chosen"] not in BACKENDS:
             return None
-        return Choice(chosen=kept["chosen"], seconds=seconds, refused=refused)
+        return Choice(backend=record["chosen"], seconds=seconds, refused=refused)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _remember(path: Path, question: Mapping[str, Any], choice: Choice) -> None:
-    """Keep the answer, whole or not at all; without it the next one measures again."""
-    content = {"question": question, "chosen": choice.chosen, "seconds": choice.seconds, "refused": choice.refused}
+    """Write a choice down; where that cannot be, the next run measures again."""
+    content = {"question": question, "chosen": choice.backend, "seconds": choice.seconds, "refused": choice.refused}
     try:
         write_json(path, content, indent=1)
     except DataError as error:
@@ -272,7 +285,7 @@ def _remember(path: Path, question: Mapping[str, Any], choice: Choice) -> None:
 
 
 def _seconds(backend: "Backend", image: npt.NDArray[np.float32]) -> float:
-    """The median of some runs."""
+    """Measure the median seconds of some runs of a backend on an image."""
     taken: list[float] = []
     while len(taken) < _REPEATS[0] or (len(taken) < _REPEATS[1] and sum(taken) < _ENOUGH_S):
         begin = time.perf_counter()
@@ -282,16 +295,16 @@ def _seconds(backend: "Backend", image: npt.NDArray[np.float32]) -> float:
 
 
 def main(folder: Path) -> None:
-    """In a process of its own: time one candidate on the image in ``folder``."""
+    """Time one candidate on the image in a sandbox's folder."""
     import torch  # noqa: PLC0415
 
     from thawmap.model.backends.open import first_answer, open_unchecked  # noqa: PLC0415
 
     keep_freed_memory()
-    with task_of(folder) as task:
+    with sandboxed_task(folder) as task:
         torch.set_num_threads(task["threads"])
         image, name = np.load(folder / _IMAGE), task["backend"]
-        backend = open_unchecked(bundle_of(folder), torch.device(task["device"]), name, task["precision"])
+        backend = open_unchecked(sandboxed_bundle(folder), torch.device(task["device"]), name, task["precision"])
         np.save(folder / _ANSWER, first_answer(backend, image, name))  # whoever asked compares it
         (folder / _SECONDS).write_text(str(_seconds(backend, image)))
 

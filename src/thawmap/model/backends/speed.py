@@ -1,4 +1,4 @@
-"""What a machine could do at best: its rate of matrix products, and the operations that a network asks for."""
+"""Limits of a machine: its rate of matrix products, and a network's operations."""
 
 import time
 from collections.abc import Callable
@@ -17,9 +17,9 @@ _REPEATS = 10
 
 
 def operations_per_pixel(bundle: Bundle) -> float:
-    """Multiplications and additions of a network's products and convolutions, for each pixel of a tile.
+    """Count a network's multiplications and additions for each pixel of a tile.
 
-    They are counted in a run that computes nothing.
+    Those of its matrix products and convolutions. They are counted in a run that computes nothing.
     """
     network = deepcopy(bundle.network).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -28,22 +28,23 @@ def operations_per_pixel(bundle: Bundle) -> float:
 
 
 def product_rate(device: torch.device) -> float:
-    """Operations a second of a large matrix product in float32, PyTorch's, at its present number of threads.
+    """Measure the operations a second of PyTorch's large matrix products.
 
-    The best of several, as it is a limit: in float32 no network computes faster. On a processor products are also asked
-    for as a convolution of 1 x 1 pixels, which another library computes: one of them may not know the processor well.
+    In float32, at the present number of threads. The best of several, as it is a limit: in float32 no network computes
+    faster. On a processor products are also asked for as a convolution of 1 x 1 pixels, which another library computes:
+    one of them may not know the processor well.
     """
     side = _SIDES[device.type]
     left, right = (torch.rand(side, side, device=device) for _ in range(2))
     image = left.view(1, 1, side, side).permute(0, 3, 1, 2)  # so many pixels with so many channels, channels last
-    ways: list[Callable[[], Tensor]] = [lambda: left @ right]
+    products: list[Callable[[], Tensor]] = [lambda: left @ right]
     if device.type == "cpu":
-        ways.append(lambda: conv2d(image, right[:, :, None, None]))
+        products.append(lambda: conv2d(image, right[:, :, None, None]))
     taken = []
     with torch.inference_mode():
-        for way in ways * _REPEATS:
+        for product in products * _REPEATS:
             begin = time.perf_counter()
-            answer = way()
+            answer = product()
             answer[(0,) * answer.ndim].item()  # which waits for the device
             taken.append(time.perf_counter() - begin)
     return 2 * side**3 / min(taken)

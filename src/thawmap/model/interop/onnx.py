@@ -1,8 +1,8 @@
-"""A bundle as one ONNX file: layers in physical units in, probability out, for QGIS and for programs without Python.
+"""Export of a bundle as one ONNX file, for QGIS and programs without Python.
 
-The metadata are those that Deepness reads, a plugin of QGIS that maps rasters with ONNX models. It divides what it
-reads by 255 before it standardises; the standard deviations written here undo that, so that the network sees the
-raster's own values.
+It takes layers in physical units and gives probability. The metadata are those that Deepness reads, a plugin of QGIS
+that maps rasters with ONNX models. It divides what it reads by 255 before it standardises; the standard deviations
+written here undo that, so that the network sees the raster's own values.
 """
 
 import json
@@ -16,30 +16,17 @@ from torch import Tensor, nn
 
 from thawmap.errors import BundleError, ConfigError
 from thawmap.model.bundle import Bundle
-from thawmap.model.network import probability
-from thawmap.model.reading import Reading
+from thawmap.model.network import ProbabilityNetwork
 
-_OVERLAP_PERCENT = 25  # what neighbouring tiles share in Deepness, of a tile's side
-_NEEDS = ("onnx", "onnxscript")
-
-
-class _Mapper(nn.Module):
-    """Scaling, network and sigmoid in one: probability (B, 1, H, W) of images (B, C, H, W) in physical units."""
-
-    def __init__(self, network: nn.Module, reading: Reading) -> None:
-        super().__init__()
-        self.network, self.reading = network, reading
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Probability (B, 1, H, W), 0..1; NaN in ``images`` is missing."""
-        return probability(self.network, images, self.reading).unsqueeze(1)
+_OVERLAP_PERCENT = 25  # of a tile's side, that neighbouring tiles share in Deepness
+_PACKAGES = ("onnx", "onnxscript")
 
 
 def write_onnx(bundle: Bundle, path: Path, *, pixel_m: float | None = None) -> None:
-    """Write the bundle as an ONNX file that needs no other; batches of any number, tiles of the bundle's size.
+    """Write a bundle as a single ONNX file.
 
-    Input ``layers`` (B, C, H, W) float32 in physical units, NaN = missing, in the bundle's order; output
-    ``probability`` (B, 1, H, W) float32, 0..1.
+    It takes batches of any number, of tiles of the bundle's size. Input ``layers`` (B, C, H, W) float32 in physical
+    units, NaN = missing, in the bundle's order; output ``probability`` (B, 1, H, W) float32, 0..1.
 
     Args:
         bundle: The bundle, on the CPU.
@@ -53,20 +40,23 @@ def write_onnx(bundle: Bundle, path: Path, *, pixel_m: float | None = None) -> N
     if pixel_m is not None and not pixel_m > 0:
         msg = f"--pixel-m is {pixel_m:g}; the side of a pixel in metres is above 0"
         raise ConfigError(msg)
-    missing = [name for name in _NEEDS if find_spec(name) is None]
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         msg = f"ONNX files need the packages {' and '.join(missing)}; install them: pip install 'thawmap[onnx]'"
         raise ConfigError(msg)
-    mapper = _Mapper(bundle.network, bundle.reading).eval()
+    network = ProbabilityNetwork(bundle.network, bundle.reading, keep_channel=True).eval()
     example = torch.zeros(2, len(bundle.layers), bundle.tile, bundle.tile)
-    program = _traced(mapper, example, bundle)
+    program = _trace(network, example, bundle)
     program.model.metadata_props.update(metadata(bundle, pixel_m=pixel_m))
     program.model.producer_name = "thawmap"
     program.save(path, external_data=False)
 
 
 def metadata(bundle: Bundle, *, pixel_m: float | None = None) -> dict[str, str]:
-    """The file's metadata: what Deepness reads, and under ``thawmap`` what the layers are; each value is JSON."""
+    """Return an ONNX file's metadata, JSON by key.
+
+    The keys that Deepness reads, and under ``thawmap`` the bundle's id and layers.
+    """
     channels = len(bundle.layers)
     values = {
         "model_type": "Segmentor",
@@ -78,7 +68,7 @@ def metadata(bundle: Bundle, *, pixel_m: float | None = None) -> dict[str, str]:
         "standardization_std": [1 / 255] * channels,
         "thawmap": {
             "bundle": bundle.id,
-            "layers": [{"name": one.name, "units": one.units, "recipe": one.recipe} for one in bundle.layers],
+            "layers": [{"name": layer.name, "units": layer.units, "recipe": layer.recipe} for layer in bundle.layers],
         },
     }
     if pixel_m is not None:
@@ -86,15 +76,16 @@ def metadata(bundle: Bundle, *, pixel_m: float | None = None) -> dict[str, str]:
     return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
-def _traced(mapper: nn.Module, example: Tensor, bundle: Bundle) -> torch.onnx.ONNXProgram:
-    chatter = logging.getLogger("torch.onnx")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)
+def _trace(network: nn.Module, example: Tensor, bundle: Bundle) -> torch.onnx.ONNXProgram:
+    """Trace a network into an ONNX program, without the exporter's log and warnings."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # deprecations inside of the exporter
             program = torch.onnx.export(
-                mapper,
+                network,
                 (example,),
                 input_names=["layers"],
                 output_names=["probability"],
@@ -110,6 +101,6 @@ def _traced(mapper: nn.Module, example: Tensor, bundle: Bundle) -> torch.onnx.ON
         )
         raise BundleError(msg) from error
     finally:
-        chatter.setLevel(level)
+        logger.setLevel(level)
     assert program is not None
     return program

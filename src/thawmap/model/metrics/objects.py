@@ -138,7 +138,7 @@ class Comparison:
         return Detections(confidence=confidence[counted], correct=correct[counted], labelled=len(self.labelled))
 
     def _pairs(self, min_iou: float) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
-        """Return the overlapping pairs with at least this IoU: two arrays of indices, and their IoU."""
+        """Return overlapping pairs with at least this IoU: two indices, and IoU."""
         first, second, iou = self.overlaps
         enough = iou >= min_iou
         return first[enough], second[enough], iou[enough]
