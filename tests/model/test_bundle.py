@@ -1,4 +1,4 @@
-"""Bundles: what is saved loads and answers the same, and what was tampered with is refused."""
+"""Bundles load and answer as they were saved; changed files are refused."""
 
 import json
 import os
@@ -31,7 +31,7 @@ LAYERS = (layer("red"), layer("ndvi", low=-0.5, high=0.9, clip=False), layer("li
 
 def make(architecture="pixel", encoder="resnet18", **changes):
     network = build(ModelSettings(architecture=architecture, encoder=encoder), channels=3)
-    found = traits(network, channels=3)
+    needs = traits(network, channels=3)
     values = {
         "architecture": architecture,
         "encoder": encoder,
@@ -39,7 +39,7 @@ def make(architecture="pixel", encoder="resnet18", **changes):
         "tile": 64,
         "network": network.eval(),
     }
-    return Bundle(**(values | {"stride": found.stride, "fixed_tile": found.fixed_tile} | changes))
+    return Bundle(**(values | {"stride": needs.stride, "fixed_tile": needs.fixed_tile} | changes))
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def saved(tmp_path):
 
 def test_what_is_saved_loads_the_same(saved):
     bundle, folder = saved
-    found = load(folder)
-    assert found == bundle
-    assert len(found.id) == 12
-    assert found.threshold == 0.23
-    assert not found.network.training
+    loaded = load(folder)
+    assert loaded == bundle
+    assert len(loaded.id) == 12
+    assert loaded.threshold == 0.23
+    assert not loaded.network.training
     assert sorted(path.name for path in folder.iterdir()) == [
         "bundle.json", "item.json", "selftest.safetensors", "weights.safetensors",
     ]  # fmt: skip
@@ -76,13 +76,13 @@ def test_deep_networks_load_and_pass_their_self_test(architecture, tmp_path):
 
 def test_a_network_is_built_when_it_is_asked_for_and_must_be_the_one_that_was_read(saved):
     bundle, folder = saved
-    found, other = read(folder), read(folder)
-    assert found == bundle
-    assert found.stored is not None
-    assert identity(found) == identity(bundle)
-    assert found.stored is not None
-    assert torch.equal(found.network.weight, bundle.network.weight)
-    assert found.stored is None
+    unbuilt, other = read(folder), read(folder)
+    assert unbuilt == bundle
+    assert unbuilt.stored is not None
+    assert identity(unbuilt) == identity(bundle)
+    assert unbuilt.stored is not None
+    assert torch.equal(unbuilt.network.weight, bundle.network.weight)
+    assert unbuilt.stored is None
     torch.nn.init.zeros_(bundle.network.weight)
     save(bundle, folder)
     with pytest.raises(BundleError, match="was replaced while it was read"):
@@ -121,11 +121,11 @@ def test_saving_over_a_bundle_replaces_it_and_leaves_other_files(saved):
 @pytest.mark.parametrize("failing", [0, 1, 2, 3])
 def test_an_interruption_between_two_files_brings_the_old_bundle_back(saved, monkeypatch, failing):
     bundle, folder = saved
-    rename, seen = os.replace, []
+    rename, renamed = os.replace, []
 
     def interrupt(source, destination):
-        seen.append(destination)
-        if len(seen) == failing + 1:
+        renamed.append(destination)
+        if len(renamed) == failing + 1:
             raise KeyboardInterrupt
         rename(source, destination)
 
@@ -165,8 +165,8 @@ def test_a_missing_folder_or_file_is_said(saved, tmp_path):
 def test_cut_or_swapped_weights_are_refused(saved):
     _, folder = saved
     path = folder / "weights.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-5])
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
     with pytest.raises(BundleError, match="swapped or cut"):
         load(folder)
     save_file(make().network.state_dict(), path)
@@ -201,7 +201,7 @@ def test_other_weights_under_a_matching_checksum_fail_the_self_test(saved):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"format": 2}, "has format 2"),
         ({"architecture": "unett"}, "did you mean 'unet'"),
@@ -209,10 +209,10 @@ def test_other_weights_under_a_matching_checksum_fail_the_self_test(saved):
         ({"architecture": "unet"}, "cannot be rebuilt"),
     ],
 )
-def test_a_bundle_of_another_kind_is_refused_in_one_sentence(saved, changes, said):
+def test_a_bundle_of_another_kind_is_refused_in_one_sentence(saved, changes, message):
     _, folder = saved
     reseal(folder, **changes)
-    with pytest.raises(BundleError, match=said) as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
 
@@ -240,15 +240,18 @@ WRONG = (None, True, -1, 0, 1e400, float("nan"), 10**40, "a", "", [], [None], [1
 
 @pytest.mark.slow
 def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):
-    """As whoever edits a bundle and seals it again can write it: it loads and can be told of, or is refused."""
+    """A bundle edited and sealed again loads and can be described, or is refused."""
     save(make(optional=frozenset({"ndvi"}), metrics={"iou": 0.4}, provenance=FULL), tmp_path)
     path = tmp_path / "bundle.json"
-    whole = json.loads(path.read_text())
-    asked = {("provenance", *way) for way in places(whole["provenance"])} | set(places(whole)) - {("id",), ("format",)}
+    manifest = json.loads(path.read_text())
+    paths = {("provenance", *keys) for keys in places(manifest["provenance"])} | set(places(manifest)) - {
+        ("id",),
+        ("format",),
+    }
     refused = accepted = 0
-    for way in sorted(asked, key=str):
+    for keys in sorted(paths, key=str):
         for value in WRONG:
-            rest = {key: found for key, found in changed(whole, way, value).items() if key != "id"}
+            rest = {key: content for key, content in changed(manifest, keys, value).items() if key != "id"}
             path.write_text(json.dumps({"id": _identify(rest)} | rest))
             try:
                 loaded = load(tmp_path)
@@ -260,7 +263,7 @@ def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):
                 assert isinstance(_origin.roles([], loaded), dict)
                 assert isinstance(_origin.facts(loaded), dict)
                 assert isinstance(_facts(loaded), dict)
-    assert refused + accepted == len(asked) * len(WRONG)
+    assert refused + accepted == len(paths) * len(WRONG)
     assert refused > 3 * accepted
 
 
@@ -320,18 +323,22 @@ def test_a_bundle_describes_itself_for_catalogues(tmp_path):
     read = pystac.Item.from_dict(item)
     assert (read.id, read.geometry, read.bbox, item["type"]) == (f"thawmap-{saved.id}", None, None, "Feature")
     assert read.datetime is not None
-    known = read.properties
-    assert known["thawmap:bundle"] == saved.id
-    assert known["mlm:total_parameters"] == sum(one.numel() for one in network.parameters())
-    assert (known["mlm:pretrained"], known["mlm:pretrained_source"]) == (False, None)
-    assert known["mlm:framework_version"] == "2.9.1"
-    assert [(one["minimum"], one["maximum"]) for one in known["mlm:input"][0]["value_scaling"]] == [
+    properties = read.properties
+    assert properties["thawmap:bundle"] == saved.id
+    assert properties["mlm:total_parameters"] == sum(weights.numel() for weights in network.parameters())
+    assert (properties["mlm:pretrained"], properties["mlm:pretrained_source"]) == (False, None)
+    assert properties["mlm:framework_version"] == "2.9.1"
+    assert [(scaling["minimum"], scaling["maximum"]) for scaling in properties["mlm:input"][0]["value_scaling"]] == [
         (-0.1, 0.5),
         (-50, 50),
     ]
-    assert "clipped to 0..1: red;" in known["mlm:input"][0]["description"]
-    assert [one["name"] for one in known["bands"]] == known["mlm:input"][0]["bands"] == ["red", "relative_elevation"]
-    assert known["bands"][1]["description"] == "made as: circle of 100 m"
+    assert "clipped to 0..1: red;" in properties["mlm:input"][0]["description"]
+    assert (
+        [band["name"] for band in properties["bands"]]
+        == properties["mlm:input"][0]["bands"]
+        == ["red", "relative_elevation"]
+    )
+    assert properties["bands"][1]["description"] == "made as: circle of 100 m"
     for asset in item["assets"].values():
         assert (tmp_path / asset["href"]).is_file()
 
@@ -340,24 +347,28 @@ def test_the_description_has_what_the_model_extension_asks_for(saved):
     """The required fields and patterns of the extension's JSON schema."""
     _, folder = saved
     item = item_of(folder)
-    known = item["properties"]
+    properties = item["properties"]
     assert item["stac_extensions"] == ["https://stac-extensions.github.io/mlm/v1.4.0/schema.json"]
-    assert {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output", "bands", "datetime"} <= set(known)
-    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", known["mlm:name"])
-    assert known["mlm:tasks"] == ["semantic-segmentation"]
+    assert {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output", "bands", "datetime"} <= set(
+        properties
+    )
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", properties["mlm:name"])
+    assert properties["mlm:tasks"] == ["semantic-segmentation"]
     for kind, structure in (("mlm:input", "input"), ("mlm:output", "result")):
-        for one in known[kind]:
-            described = one[structure]
-            assert {"name", structure} <= set(one)
+        for entry in properties[kind]:
+            described = entry[structure]
+            assert {"name", structure} <= set(entry)
             assert len(described["shape"]) == len(described["dim_order"]) == len(set(described["dim_order"]))
             assert all(isinstance(side, int) and side >= -1 for side in described["shape"])
             assert described["data_type"] == "float32"
             assert all(re.fullmatch("[a-z-_]+", name) for name in described["dim_order"])
-    assert len(known["mlm:input"][0]["value_scaling"]) == len(known["mlm:input"][0]["bands"]) == 3
-    assert all({"format", "expression"} == set(one["post_processing_function"]) for one in known["mlm:output"])
+    assert len(properties["mlm:input"][0]["value_scaling"]) == len(properties["mlm:input"][0]["bands"]) == 3
+    assert all(
+        {"format", "expression"} == set(output["post_processing_function"]) for output in properties["mlm:output"]
+    )
     models = [asset for asset in item["assets"].values() if "mlm:model" in asset["roles"]]
     assert [asset["mlm:artifact_type"] for asset in models] == ["safetensors.torch.save_file"]
-    assert models[0]["bands"] == known["bands"], "STAC 1.1 allows bands of an item only where an asset has bands"
+    assert models[0]["bands"] == properties["bands"], "STAC 1.1 allows bands of an item only where an asset has bands"
 
 
 def test_pystac_reads_the_model_extension(saved):
@@ -367,8 +378,8 @@ def test_pystac_reads_the_model_extension(saved):
     assert read.architecture == bundle.architecture
     assert read.tasks == ["semantic-segmentation"]
     assert read.input[0].input.shape == [-1, 3, 64, 64]
-    assert [one.name for one in read.output] == ["logits"]
-    assert read.input[0].bands == [one.name for one in bundle.layers]
+    assert [output.name for output in read.output] == ["logits"]
+    assert read.input[0].bands == [used.name for used in bundle.layers]
 
 
 def test_bundles_of_before_catalogues_load(saved):

@@ -1,4 +1,4 @@
-"""Gaps as networks see them: what is known stays, what is constant stays so, and arrays and tensors are one."""
+"""Filled gaps: values stay, constants stay, arrays and tensors are the same."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,10 @@ def images(draw):
 
 
 def slow(plane):
-    """One plane, pixel by pixel: the mean of means of the smallest square of its pyramid that knows anything."""
+    """Fill one plane, pixel by pixel.
+
+    With the mean of means of the smallest square of the pyramid that has a value.
+    """
     levels = [plane.astype(np.float64)]
     while max(levels[-1].shape) > 1:
         fine = levels[-1]
@@ -79,7 +82,7 @@ def test_images_without_a_gap_are_not_even_copied():
 
 @pytest.mark.parametrize("shape", [(5, 1), (1, 7), (8, 8), (9, 6)])
 def test_a_gap_along_a_border_makes_no_edge(shape):
-    """What is filled lies between the least and the most of what is near."""
+    """Filled values lie between the least and the greatest near ones."""
     values = np.random.default_rng(1).uniform(0.2, 0.3, (1, 1, *shape)).astype(np.float32)
     values[..., : shape[0] // 2, :] = np.nan
     filled = fill_gaps(values)

@@ -1,4 +1,4 @@
-"""Losses: the library's own as oracles, and the laws of masks and perfect predictions."""
+"""Losses: the library's as oracles; laws of masks and perfect predictions."""
 
 import itertools
 import math
@@ -32,7 +32,7 @@ def configured(setting):
     return objective(TrainingSettings(loss=setting).loss)
 
 
-every_loss = pytest.mark.parametrize("loss", [configured(one) for one in CONFIGURED.values()], ids=CONFIGURED)
+every_loss = pytest.mark.parametrize("loss", [configured(setting) for setting in CONFIGURED.values()], ids=CONFIGURED)
 
 
 def example(seed, shape=(2, 8, 8), share=0.5):
@@ -43,7 +43,7 @@ def example(seed, shape=(2, 8, 8), share=0.5):
     return logits, target.masked_fill(torch.rand(shape, generator=generator) < 0.2, 255), valid
 
 
-def kept(logits, target, valid):
+def counted_only(logits, target, valid):
     """The pixels that count, and nothing else, as the library takes them."""
     counted = valid & (target != 255)
     return logits[counted][None, None], target[counted].float()[None, None]
@@ -88,12 +88,14 @@ ORACLES = {
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
 def test_the_librarys_losses_over_the_counted_pixels_are_the_oracles(name, seed):
-    setting, theirs = ORACLES[name]
+    setting, oracle = ORACLES[name]
     logits, target, valid = example(seed)
-    ours = configured(setting)
-    assert ours(logits, target, valid).item() == pytest.approx(theirs(*kept(logits, target, valid)).item(), rel=1e-4)
-    slope = gradient(lambda leaf: theirs(*kept(leaf, target, valid)), logits)
-    torch.testing.assert_close(gradient(ours, logits, target, valid), slope, rtol=1e-3, atol=1e-6)
+    loss = configured(setting)
+    assert loss(logits, target, valid).item() == pytest.approx(
+        oracle(*counted_only(logits, target, valid)).item(), rel=1e-4
+    )
+    slope = gradient(lambda leaf: oracle(*counted_only(leaf, target, valid)), logits)
+    torch.testing.assert_close(gradient(loss, logits, target, valid), slope, rtol=1e-3, atol=1e-6)
 
 
 def slow_lovasz(logits, target):
@@ -102,7 +104,7 @@ def slow_lovasz(logits, target):
     errors = [1 - value * sign for value, sign in zip(logits, signs, strict=True)]
     labelled = {index for index, label in enumerate(target) if label}
     wrong, before, cost = set(), 0.0, 0.0
-    for index in sorted(range(len(errors)), key=lambda one: -errors[one]):
+    for index in sorted(range(len(errors)), key=lambda number: -errors[number]):
         wrong.add(index)
         now = 1 - len(labelled - wrong) / len(labelled | wrong)
         cost += max(errors[index], 0) * (now - before)
@@ -121,8 +123,8 @@ def test_lovasz_agrees_with_sets_of_pixels(seed, share):
 
 def test_lovasz_of_hard_mistakes_is_one_minus_the_iou():
     target = torch.tensor([[[1, 1, 1, 0, 0, 0, 0, 0]]])
-    said = torch.tensor([[[1, 1, 0, 1, 0, 0, 0, 0]]])
-    logits = said * 2.0 - 1  # at the margin: an error is 2, a hit 0
+    predicted = torch.tensor([[[1, 1, 0, 1, 0, 0, 0, 0]]])
+    logits = predicted * 2.0 - 1  # at the margin: an error is 2, a hit 0
     assert configured("lovasz")(logits, target, torch.ones_like(target, dtype=torch.bool)).item() == pytest.approx(
         2 * (1 - 2 / 4)
     )
@@ -151,15 +153,15 @@ def test_without_its_power_focal_is_cross_entropy_and_equal_costs_make_tversky_d
         ({"name": "tversky", "alpha": 0.5, "beta": 0.5}, "dice"),
         ({"name": "tversky", "alpha": 1, "beta": 1}, "jaccard"),
     ]
-    for one, other in pairs:
-        assert configured(one)(*sample).item() == pytest.approx(configured(other)(*sample).item(), rel=1e-6)
+    for first, second in pairs:
+        assert configured(first)(*sample).item() == pytest.approx(configured(second)(*sample).item(), rel=1e-6)
 
 
 def test_a_sum_is_its_parts_each_by_its_weight():
     sample = example(6)
     terms = (BceLoss(positive_weight=5, weight=0.5), OverlapLoss(name="lovasz", weight=2), TverskyLoss(), FocalLoss())
     single = [objective((term.model_copy(update={"weight": 1.0}),))(*sample).item() for term in terms]
-    expected = math.fsum(term.weight * one for term, one in zip(terms, single, strict=True))
+    expected = math.fsum(term.weight * cost for term, cost in zip(terms, single, strict=True))
     assert objective(terms)(*sample).item() == pytest.approx(expected)
 
 
@@ -189,11 +191,11 @@ def test_the_worse_a_prediction_the_more_it_costs(loss, share):
 
 @every_loss
 @pytest.mark.parametrize("tiles", [1, 2])
-@pytest.mark.parametrize("why", ["not valid", "not labelled"])
-def test_a_batch_that_is_all_ignored_costs_nothing_and_moves_nothing(loss, tiles, why):
+@pytest.mark.parametrize("reason", ["not valid", "not labelled"])
+def test_a_batch_that_is_all_ignored_costs_nothing_and_moves_nothing(loss, tiles, reason):
     logits = torch.randn(tiles, 8, 8, requires_grad=True)
-    target = torch.full((tiles, 8, 8), 255 if why == "not labelled" else 1, dtype=torch.uint8)
-    value = loss(logits, target, torch.full((tiles, 8, 8), why == "not labelled"))
+    target = torch.full((tiles, 8, 8), 255 if reason == "not labelled" else 1, dtype=torch.uint8)
+    value = loss(logits, target, torch.full((tiles, 8, 8), reason == "not labelled"))
     value.backward()
     assert value.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -216,7 +218,7 @@ def test_what_is_ignored_changes_nothing_not_even_nan(loss):
 def test_a_batch_is_its_pixels_in_any_order_and_with_any_number_of_ignored_ones(loss):
     logits, target, valid = example(7)
     order = torch.randperm(logits.numel(), generator=torch.Generator().manual_seed(8))
-    moved = [one.flatten()[order].reshape(1, 8, 16) for one in (logits, target, valid)]
+    moved = [images.flatten()[order].reshape(1, 8, 16) for images in (logits, target, valid)]
     more = [torch.cat([logits, logits]), torch.cat([target, target]), torch.cat([valid, torch.zeros_like(valid)])]
     cost = loss(logits, target, valid).item()
     assert loss(*moved).item() == pytest.approx(cost, rel=1e-5)

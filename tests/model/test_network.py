@@ -1,4 +1,4 @@
-"""Networks: what can be built, what it asks of its input, and the scaling of its input."""
+"""Networks: building, demands on the input, and scaling of the input."""
 
 import os
 import subprocess
@@ -39,8 +39,8 @@ STRIDES = {"pspnet": 8, "deeplabv3": 8, "deeplabv3plus": 16, "pan": 16, "dpt": 1
 @pytest.mark.parametrize("name", architectures())
 def test_every_architecture_gives_logits_on_the_grid_of_its_input(name):
     network = build(SETTINGS[name], channels=5).eval()
-    found = traits(network, channels=5)
-    assert found == Traits(stride=STRIDES.get(name, 32), fixed_tile=name in WHOLE_TILE)
+    needs = traits(network, channels=5)
+    assert needs == Traits(stride=STRIDES.get(name, 32), fixed_tile=name in WHOLE_TILE)
     with torch.inference_mode():
         answer = network(torch.rand(1, 5, 128, 128))
     assert answer.shape == (1, 1, 128, 128)
@@ -71,7 +71,7 @@ def test_traits_leave_the_network_as_it_was():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("architecture", "encoder", "weights", "said"),
+    ("architecture", "encoder", "weights", "message"),
     [
         ("unetpluspus", "resnet34", None, "did you mean 'unetplusplus'"),
         ("unet", "resnet43", None, "did you mean 'resnet34'"),
@@ -84,8 +84,8 @@ def test_traits_leave_the_network_as_it_was():
         ("pixel", "resnet18", "imagenet", "leave it unset"),
     ],
 )
-def test_what_cannot_be_built_is_refused_by_name(architecture, encoder, weights, said):
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_what_cannot_be_built_is_refused_by_name(architecture, encoder, weights, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         build(ModelSettings(architecture=architecture, encoder=encoder, weights=weights), channels=3)
     assert "\n" not in str(caught.value)
 
@@ -109,10 +109,10 @@ def test_a_kept_file_that_is_cut_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     revision = smp.encoders.encoders["resnet18"]["pretrained_settings"]["imagenet"]["revision"]
-    kept = tmp_path / "models--smp-hub--resnet18.imagenet" / "snapshots" / revision
-    kept.mkdir(parents=True)
+    snapshot = tmp_path / "models--smp-hub--resnet18.imagenet" / "snapshots" / revision
+    snapshot.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
-        (kept / name).write_bytes(b"{}")
+        (snapshot / name).write_bytes(b"{}")
     with pytest.raises(ConfigError, match="'imagenet' of encoder 'resnet18' cannot be fetched") as caught:
         build(ModelSettings(architecture="unet", encoder="resnet18", weights="imagenet"), channels=3)
     assert "\n" not in str(caught.value)
@@ -178,7 +178,7 @@ OFFLINE = """
 
 @pytest.mark.slow
 def test_nothing_asks_the_network_unless_it_is_told_to(tmp_path):
-    """Building, saving and loading do not; named weights do, which shows that the listener hears it."""
+    """Building, saving and loading ask no network; named weights do."""
     surroundings = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
     words = [sys.executable, "-c", textwrap.dedent(OFFLINE), str(tmp_path / "bundle")]
     done = subprocess.run(words, check=False, capture_output=True, text=True, env=surroundings)
@@ -212,11 +212,11 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     """Its address; nothing of it leaves this machine."""
-    ours = smp.encoders.get_encoder("resnet18", in_channels=3)
-    theirs = timm.create_model("resnet18", num_classes=1000)
+    smp_encoder = smp.encoders.get_encoder("resnet18", in_channels=3)
+    timm_model = timm.create_model("resnet18", num_classes=1000)
     Hub.files = {
-        "/smp-hub/resnet18.imagenet": save(ours.state_dict()),
-        "/timm/resnet18.a1_in1k": save(theirs.state_dict()),
+        "/smp-hub/resnet18.imagenet": save(smp_encoder.state_dict()),
+        "/timm/resnet18.a1_in1k": save(timm_model.state_dict()),
     }
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -239,7 +239,10 @@ FETCH = """
 
 @pytest.mark.slow
 def test_named_weights_are_fetched_once_and_made_for_all_layers(hub, tmp_path):
-    """First with a hub, then offline from what was kept; of ten layers each sees a colour, and the sum stays."""
+    """Weights come from a hub, then offline from the cache.
+
+    Of ten layers each takes a colour, and the sum stays.
+    """
     for number, address in enumerate((hub, "http://127.0.0.1:9")):
         out = tmp_path / str(number)
         out.mkdir()
@@ -247,13 +250,13 @@ def test_named_weights_are_fetched_once_and_made_for_all_layers(hub, tmp_path):
         words = [sys.executable, "-c", textwrap.dedent(FETCH), str(out)]
         done = subprocess.run(words, check=False, capture_output=True, text=True, env=os.environ | surroundings)
         assert done.returncode == 0, done.stderr
-        kept = {"resnet18": "/smp-hub/resnet18.imagenet", "tu-resnet18": "/timm/resnet18.a1_in1k"}
-        for encoder, name in kept.items():
-            made = load_file(out / f"{encoder}.safetensors")
+        addresses = {"resnet18": "/smp-hub/resnet18.imagenet", "tu-resnet18": "/timm/resnet18.a1_in1k"}
+        for encoder, name in addresses.items():
+            weights = load_file(out / f"{encoder}.safetensors")
             prefix = "model." if encoder.startswith("tu-") else ""
             photographs = safetensors.torch.load(Hub.files[name])
-            assert torch.equal(made[f"{prefix}layer1.0.conv1.weight"], photographs["layer1.0.conv1.weight"])
-            first, before = made[f"{prefix}conv1.weight"], photographs["conv1.weight"]
+            assert torch.equal(weights[f"{prefix}layer1.0.conv1.weight"], photographs["layer1.0.conv1.weight"])
+            first, before = weights[f"{prefix}conv1.weight"], photographs["conv1.weight"]
             assert first.shape == (64, 10, 7, 7)
             torch.testing.assert_close(first[:, 3], before[:, 0] * 3 / 10)
 
@@ -271,9 +274,9 @@ def test_scaling_is_the_formula_of_each_layer(low, width, share, clip):
     images = torch.tensor([value, torch.nan], dtype=torch.float32).view(1, 1, 1, 2)
     expected = np.clip(share, 0, 1) if clip else share
     for fill, second in (("zero", 0), ("near", expected)):
-        found = scale(images, Reading(layers=(first,), fill=fill))
-        assert found[0, 0, 0, 0].item() == pytest.approx(expected, abs=1e-3)
-        assert found[0, 0, 0, 1].item() == pytest.approx(second, abs=1e-3)
+        scaled = scale(images, Reading(layers=(first,), fill=fill))
+        assert scaled[0, 0, 0, 0].item() == pytest.approx(expected, abs=1e-3)
+        assert scaled[0, 0, 0, 1].item() == pytest.approx(second, abs=1e-3)
 
 
 @pytest.mark.parametrize("fill", ["zero", "near"])

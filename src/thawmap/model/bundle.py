@@ -1,4 +1,7 @@
-"""A trained model as a value: its network, and all that is needed to use it (its folder: `bundle_folder`)."""
+"""A trained model as a value: its network, and all that is needed to use it.
+
+`thawmap.model.bundle_folder` reads and writes its folder.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,12 +23,12 @@ _LIBRARIES = ("thawmap", "torch", "segmentation-models-pytorch", "timm")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A network in a bundle's folder, which nobody has built yet.
+    """A network in a bundle's folder that has not been built yet.
 
     Attributes:
-        folder: Where its files are.
+        folder: Folder of its files.
         weights_sha256: Checksum of its weights.
-        build: Makes the bundle's network of them.
+        build: Function that builds the bundle's network from them.
     """
 
     folder: Path
@@ -44,7 +47,10 @@ class Stored:
 
 
 class _Network:
-    """The field `Bundle.network`: given as it is, or built from the bundle's folder when it is first asked for."""
+    """Descriptor of `Bundle.network`, which is built when it is first used.
+
+    A network that is given as it is stays; a `Stored` one is built from the bundle's folder.
+    """
 
     def __get__(self, bundle: "Bundle", owner: type) -> "nn.Module":
         given = bundle.__dict__["network"]
@@ -54,7 +60,7 @@ class _Network:
         return network
 
     def __set__(self, bundle: "Bundle", given: "nn.Module | Stored | _Network") -> None:
-        if given is self:
+        if given is self:  # the default of the dataclass's field, so that none was given
             msg = "a bundle needs a network"
             raise TypeError(msg)
         bundle.__dict__["network"] = given
@@ -62,7 +68,7 @@ class _Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A trained model.
+    """A trained model: its network, inputs, thresholds, scores and provenance.
 
     Attributes:
         id: Short hash of everything below and of the weights; empty until it is saved.
@@ -98,13 +104,13 @@ class Bundle:
 
     @property
     def stored(self) -> Stored | None:
-        """Where the network lies; None once it is built, as its numbers may then change."""
+        """The network's files; None once it is built, as its weights may then change."""
         given = self.__dict__["network"]
         return given if isinstance(given, Stored) else None
 
     @property
     def reading(self) -> Reading:
-        """How images become its network's input, and logits probabilities."""
+        """The scaling of its network's inputs and logits."""
         return Reading(layers=self.layers, fill=self.fill, temperature=self.temperature)
 
     @property
@@ -114,5 +120,5 @@ class Bundle:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a network answers."""
+    """Return versions of the libraries that decide a network's answers, by name."""
     return {name: version(name) for name in _LIBRARIES}

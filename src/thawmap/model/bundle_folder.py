@@ -1,4 +1,4 @@
-"""A bundle's folder, which holds a trained model and all that is needed to use it.
+"""Reading and writing of a bundle's folder, which holds a trained model.
 
     weights.safetensors     the network's numbers
     selftest.safetensors    an input (1, C, H, W) in physical units and its probability (1, H, W)
@@ -44,9 +44,10 @@ _FILES = (WEIGHTS, SELFTEST, _ITEM, _JSON)  # in the order of writing: a folder 
 
 
 def save(bundle: Bundle, folder: Path) -> Bundle:
-    """Write ``bundle`` into ``folder``, in place of the one that is there; the bundle with its id.
+    """Write a bundle into a folder, and return it with its id.
 
-    The files appear together or not at all, and other files in the folder stay as they are.
+    A bundle that lies there is replaced. The files appear together or not at all, and other files in the folder stay as
+    they are.
 
     Raises:
         BundleError: If the network's answer is not finite, or the folder cannot be written.
@@ -55,7 +56,7 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
 
     from thawmap.model import selftest  # noqa: PLC0415
 
-    inputs = selftest.make(bundle)
+    inputs = selftest.make_input(bundle)
     answer = selftest.answer(bundle.network, inputs, bundle.reading)
     if not answer.isfinite().all():
         msg = f"the network for {folder} answers with numbers that are not finite; train it again, with a lower lr"
@@ -79,12 +80,12 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
 
 
 def files_of(folder: Path) -> list[str]:
-    """Names of the files in ``folder`` that are called as those of a bundle."""
+    """Return the names of a folder's files that are called as those of a bundle."""
     return [name for name in _FILES if os.path.lexists(folder / name)]
 
 
 def remove(folder: Path) -> None:
-    """Remove the bundle in ``folder``, and the folder itself where nothing else lies in it."""
+    """Remove the bundle in a folder, and the folder itself if that is empty then."""
     for name in files_of(folder):
         (folder / name).unlink()
     with suppress(OSError):
@@ -92,7 +93,7 @@ def remove(folder: Path) -> None:
 
 
 def load(folder: Path) -> Bundle:
-    """The bundle in ``folder``, on the CPU, checked; its network is built.
+    """Read a bundle from its folder, checked, with its network built on the CPU.
 
     Raises:
         BundleError: If a file is missing or damaged, the format is not known, the weights are not those that
@@ -104,10 +105,13 @@ def load(folder: Path) -> Bundle:
 
 
 def read(folder: Path) -> Bundle:
-    """The bundle in ``folder``, its files checked; its network is built, and asked the self-test, when it is needed.
+    """Read a bundle from its folder, without building its network.
+
+    The files are checked here. The network is built, and asked the self-test, when it is first used.
 
     Raises:
-        BundleError: As `load`, but for what building the network finds: that is raised by asking for the network.
+        BundleError: If a file is missing or damaged, or the format is not known. A network that cannot be built, or
+            fails the self-test, is refused when it is first used.
     """
     content = _read_json(folder)
     _check_files(folder, content)
@@ -124,10 +128,14 @@ def read(folder: Path) -> Bundle:
 
 
 def check_selftest(folder: Path, difference: float) -> None:
-    """Refuse a network by how far its answer to the self-test is from the probability that it must give.
+    """Refuse a network whose answer to the self-test differs too much.
+
+    Args:
+        folder: The bundle's folder, for the message.
+        difference: Largest difference from the probability that was saved.
 
     Raises:
-        BundleError: If that is more than `TOLERANCE`, or no number.
+        BundleError: If the difference is more than `TOLERANCE`, or no number.
     """
     if not difference <= TOLERANCE:
         msg = (
@@ -139,7 +147,10 @@ def check_selftest(folder: Path, difference: float) -> None:
 
 
 def weights_sha256(bundle: Bundle) -> str:
-    """Checksum of the file of a bundle's weights, as `save` writes it; no network is built for it."""
+    """Return the checksum of the file of a bundle's weights, without a file.
+
+    Of a stored bundle it is known without building the network.
+    """
     if bundle.stored is not None:
         return bundle.stored.weights_sha256
     from safetensors.torch import save as to_bytes  # noqa: PLC0415
@@ -151,7 +162,7 @@ _PLAIN = ("architecture", "encoder", "tile", "stride", "fixed_tile", "thresholds
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
-    """The bundle as JSON values, without id and checksums."""
+    """Return a bundle as JSON values, without id and checksums."""
     return {
         "format": FORMAT,
         **{name: getattr(bundle, name) for name in _PLAIN},
@@ -166,11 +177,12 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
 
 
 def _state(bundle: Bundle) -> "dict[str, Tensor]":
-    """The numbers of the network by name, on the CPU."""
+    """Return a network's weights by name, on the CPU."""
     return {name: value.detach().cpu().contiguous() for name, value in bundle.network.state_dict().items()}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON for people to read, in UTF-8."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -180,7 +192,7 @@ def _identify(content: Mapping[str, Any]) -> str:
 
 
 def _rebuild(bundle: Bundle, stored: Stored) -> "nn.Module":
-    """The network of a bundle that was read, filled and asked the self-test."""
+    """Build the network of a bundle from its folder, and check the self-test."""
     from safetensors.torch import load_file  # noqa: PLC0415
 
     from thawmap.model import network, selftest  # noqa: PLC0415
@@ -201,7 +213,7 @@ def _rebuild(bundle: Bundle, stored: Stored) -> "nn.Module":
 
 @contextmanager
 def _rebuilding(folder: Path) -> Iterator[None]:
-    """Tells of a bundle what libraries raise when it is rebuilt."""
+    """Raise BundleError in place of libraries' errors while a bundle is rebuilt."""
     try:
         yield
     except (ConfigError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -210,7 +222,7 @@ def _rebuilding(folder: Path) -> Iterator[None]:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
-    """The description, with the types and ranges that `thawmap.model.manifest` asks for."""
+    """Read a bundle's description, its types and ranges checked."""
     try:
         content = read_object(folder / _JSON)
         if content.get("format") == FORMAT:
@@ -222,21 +234,21 @@ def _read_json(folder: Path) -> dict[str, Any]:
         msg = f"bundle {folder} is damaged: {_JSON} {error}; restore it, or train or import the bundle again"
         raise BundleError(msg) from error
     if content.get("format") != FORMAT:
-        found = content.get("format")
-        msg = f"bundle {folder} has format {found!r}; this version reads format {FORMAT}; use a matching thawmap"
+        number = content.get("format")
+        msg = f"bundle {folder} has format {number!r}; this version reads format {FORMAT}; use a matching thawmap"
         raise BundleError(msg)
     return content
 
 
 def _check_files(folder: Path, content: dict[str, Any]) -> None:
-    """Whether the files are those that the bundle was saved with."""
+    """Refuse files that are not those that the bundle was saved with."""
     for name in (WEIGHTS, SELFTEST):
         try:
-            found = file_sha256(folder / name)
+            checksum = file_sha256(folder / name)
         except OSError as error:
             msg = f"bundle {folder} is not whole ({name}: {error.strerror}); restore it, or train or import it again"
             raise BundleError(msg) from error
-        if found != content["sha256"].get(name):
+        if checksum != content["sha256"].get(name):
             msg = f"bundle {folder} is damaged: {name} is not the file it was saved with (swapped or cut); restore it"
             raise BundleError(msg)
     rest = {key: value for key, value in content.items() if key != "id"}
@@ -247,41 +259,42 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder whose files replace those in ``folder`` on success.
+    """Make a fresh folder whose files replace those of a bundle on success.
 
     The old files are kept until all new ones stand: an exception brings them back, and even a process that is
     killed between two renames leaves the old bundle whole in a hidden folder beside the new.
     """
     work = Path(mkdtemp(prefix=".bundle.", suffix=".tmp", dir=folder))
-    fresh, kept = work / "new", work / "old"
+    fresh, old = work / "new", work / "old"
     fresh.mkdir()
-    kept.mkdir()
+    old.mkdir()
     try:
         yield fresh
         for name in _FILES:
             if (folder / name).exists():
-                _keep(folder / name, kept / name)
+                _link(folder / name, old / name)
         try:
             for name in _FILES:
                 os.replace(fresh / name, folder / name)  # noqa: PTH105 - the atomic one, by its name
         except BaseException:
-            _restore(kept, folder)
+            _restore(old, folder)
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _keep(path: Path, kept: Path) -> None:
-    """A second name for a file; a copy of it where the file system has no links."""
+def _link(path: Path, second: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
     try:
-        os.link(path, kept)
+        os.link(path, second)
     except OSError:
-        shutil.copy2(path, kept)
+        shutil.copy2(path, second)
 
 
-def _restore(kept: Path, folder: Path) -> None:
+def _restore(old: Path, folder: Path) -> None:
+    """Put the old files of a bundle back, and remove new ones that had none."""
     for name in _FILES:
-        if (kept / name).exists():
-            os.replace(kept / name, folder / name)  # noqa: PTH105
+        if (old / name).exists():
+            os.replace(old / name, folder / name)  # noqa: PTH105
         else:
             (folder / name).unlink(missing_ok=True)

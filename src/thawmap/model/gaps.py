@@ -1,30 +1,32 @@
-"""Missing pixels, as a network sees them: filled from the pixels near them, so that no edge is where ground ends."""
+"""Filling of missing pixels, so that networks see no edge where values end."""
 
 from typing import Any, TypeAlias
 
 import numpy as np
 
 Array: TypeAlias = Any
-"""A numpy array or a torch tensor, float32; torch is not imported for the one."""
+"""A float32 numpy array or torch tensor; torch is not imported for arrays."""
 
 REACH_PX = 256
-"""Pixels from which a gap is filled lie at most so far away."""
+"""Largest distance in pixels from which a gap is filled."""
 
 _HALVINGS = REACH_PX.bit_length() - 1
-_FEW = 1 / 8  # less than the weight of one known pixel among four
+_FEW = 1 / 8  # less than the weight of one valid pixel among four
 
 
 def fill_gaps(images: Array) -> Array:
-    """Fill missing pixels (NaN) of images (..., H, W) from near ones, layer by layer; NaN where none is near.
+    """Fill missing pixels (NaN) of images (..., H, W) with means of near pixels.
 
-    A pyramid of means: a missing pixel takes the mean of the known ones in its square of 2 x 2 px, where it has none of
-    that of 4 x 4 px, and so on up to `REACH_PX`. So a layer that is constant stays constant, what is known stays as it
-    is, and what is farther away changes nothing. Images without a gap are given back as they are.
+    Layer by layer; NaN stays where no pixel is near. A pyramid of means: a missing pixel takes the mean of the others
+    in its square of 2 x 2 px, where all are missing of that of 4 x 4 px, and so on up to `REACH_PX`. So a layer that is
+    constant stays constant, values that are not missing stay as they are, and pixels farther away change nothing.
+    Images without a gap are given back as they are.
     """
     arrays = _library(images)
     missing = arrays.isnan(images)
     if not _is_traced(images) and not missing.any():
         return images
+    # up the pyramid, from pixels to ever larger squares, and down it again, filling each level from the one above
     levels = [(arrays.where(missing, 0.0, images), missing)]
     for _ in range(_HALVINGS):
         values, missing = levels[-1]
@@ -40,13 +42,13 @@ def fill_gaps(images: Array) -> Array:
 
 
 def _halved(values: Array) -> Array:
-    """Halve both sides: sums of 2 x 2 px, of fewer at a border of odd length."""
+    """Return sums of 2 x 2 px, of fewer at a border of odd length."""
     columns = _sum(values[..., ::2], values[..., 1::2], axis=-1)
     return _sum(columns[..., ::2, :], columns[..., 1::2, :], axis=-2)
 
 
 def _sum(first: Array, second: Array, *, axis: int) -> Array:
-    """Add neighbours; the first may be longer by one, and keeps it."""
+    """Add two arrays along an axis, of which the first may be longer by one."""
     if first.shape[axis] == second.shape[axis]:
         return first + second
     rest = (..., slice(-1, None)) if axis == -1 else (..., slice(-1, None), slice(None))
@@ -55,14 +57,14 @@ def _sum(first: Array, second: Array, *, axis: int) -> Array:
 
 
 def _doubled(values: Array) -> Array:
-    """Double both sides: each pixel four times."""
+    """Return images with each pixel repeated as 2 x 2 px."""
     if isinstance(values, np.ndarray):
         return values.repeat(2, axis=-1).repeat(2, axis=-2)
     return values.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
 
 
 def _library(values: Array) -> Any:
-    """The module that an array is of."""
+    """Return the module that an array is of, numpy or torch."""
     if isinstance(values, np.ndarray):
         return np
     import torch  # noqa: PLC0415 - whoever has a tensor has loaded it
@@ -71,5 +73,8 @@ def _library(values: Array) -> Any:
 
 
 def _is_traced(values: Array) -> bool:
-    """Whether an exporter or compiler follows, for which nothing may depend on values."""
+    """Return whether an exporter or compiler traces the code.
+
+    Then no step may depend on values.
+    """
     return not isinstance(values, np.ndarray) and bool(_library(values).compiler.is_compiling())

@@ -1,4 +1,4 @@
-"""Losses: what a training makes small.
+"""Losses that a training minimises.
 
 Each takes logits, never probabilities, and counts usable and labelled pixels only: what the others hold, even NaN,
 changes neither loss nor gradient. A perfect prediction costs about 0 (law 4); a batch without any pixel that counts
@@ -19,32 +19,36 @@ from torch import Tensor
 from thawmap.config import LossTerm
 
 SMOOTHING = 0.5
-"""Pixels added to both parts of a soft overlap: half a pixel, so that Dice, whose parts are double, gets one."""
+"""Pixels added to numerator and denominator of a soft overlap.
+
+Half a pixel, so that Dice, which doubles both, gets one.
+"""
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A scalar, float32, from logits (N, H, W), target (N, H, W) and valid (N, H, W)."""
+"""Function from logits, target and valid, (N, H, W) each, to a float32 scalar."""
 
 
 def objective(terms: Sequence[LossTerm]) -> Loss:
-    """The weighted sum of losses that the configuration asks for."""
-    parts = [(term.weight, LOSSES[term.name], term.model_dump(exclude={"name", "weight"})) for term in terms]
+    """Return the weighted sum of the losses in the configuration, as a function."""
+    weighted = [(term.weight, LOSSES[term.name], term.model_dump(exclude={"name", "weight"})) for term in terms]
 
     def loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        costs = [weight * one(logits, target, valid, **chosen) for weight, one, chosen in parts]
+        costs = [weight * function(logits, target, valid, **options) for weight, function, options in weighted]
         return torch.stack(costs).sum()
 
     return loss
 
 
 def usable(target: Tensor, valid: Tensor) -> Tensor:
-    """Pixels that count, bool: valid, and labelled as object (1) or not (0)."""
+    """Return the pixels that count, bool: valid, and labelled 0 or 1."""
     return valid & ((target == 0) | (target == 1))
 
 
 def bce(logits: Tensor, target: Tensor, valid: Tensor, *, positive_weight: float) -> Tensor:
-    """Mean binary cross-entropy, that of object pixels times ``positive_weight``.
+    """Return the mean binary cross-entropy, a float32 scalar.
 
-    The mean is over pixels, not weights: a larger weight makes a larger loss, as with torch's `pos_weight`.
+    That of object pixels is multiplied by ``positive_weight``. The mean is over pixels, not weights: a larger weight
+    makes a larger loss, as with torch's `pos_weight`.
     """
     counted = usable(target, valid)
     costs = _cross_entropy(logits, target, counted)
@@ -52,14 +56,16 @@ def bce(logits: Tensor, target: Tensor, valid: Tensor, *, positive_weight: float
 
 
 def focal(logits: Tensor, target: Tensor, valid: Tensor, *, gamma: float, alpha: float | None) -> Tensor:
-    """Mean focal loss (Lin et al. 2017, doi 10.1109/ICCV.2017.324, equations 4 and, with ``alpha``, 5).
+    """Return the mean focal loss, a float32 scalar.
 
-    The paper's loss (section 2.3.2, without ``alpha``): cross-entropy, times a power of the probability given to
-    the wrong class, so that the many easy pixels without an object do not drown the few difficult ones.
+    Lin et al. 2017, doi 10.1109/ICCV.2017.324, equations 4 and, with ``alpha``, 5. The paper's loss (section 2.3.2,
+    without ``alpha``): cross-entropy, times a power of the probability given to the wrong class, so that the many easy
+    pixels without an object do not drown the few difficult ones.
     """
     counted = usable(target, valid)
-    known, labelled = _known(logits, counted), target == 1
-    wrong = torch.sigmoid(torch.where(labelled, -known, known))
+    finite, labelled = _finite_logits(logits, counted), target == 1
+    wrong = torch.sigmoid(torch.where(labelled, -finite, finite))
+    # clamped, as 0 to a power below 1 has an infinite slope
     costs = wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma * _cross_entropy(logits, target, counted)
     if alpha is not None:
         costs = torch.where(labelled, alpha * costs, (1.0 - alpha) * costs)
@@ -67,34 +73,37 @@ def focal(logits: Tensor, target: Tensor, valid: Tensor, *, gamma: float, alpha:
 
 
 def dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient of the whole batch (Milletari et al. 2016, doi 10.1109/3DV.2016.79).
+    """Return one minus the soft Dice coefficient of the batch, a float32 scalar.
 
-    Without their squares: the Tversky loss with equal halves.
+    Milletari et al. 2016, doi 10.1109/3DV.2016.79. Without their squares: the Tversky loss with equal halves.
     """
     return tversky(logits, target, valid, alpha=0.5, beta=0.5)
 
 
 def jaccard(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """One minus the soft Jaccard index (IoU) of the whole batch: the Tversky loss with both costs 1."""
+    """Return one minus the soft Jaccard index (IoU) of the batch, a float32 scalar.
+
+    The Tversky loss with both costs 1.
+    """
     return tversky(logits, target, valid, alpha=1.0, beta=1.0)
 
 
 def tversky(logits: Tensor, target: Tensor, valid: Tensor, *, alpha: float, beta: float) -> Tensor:
-    """One minus the soft Tversky index of the whole batch (Salehi et al. 2017, doi 10.1007/978-3-319-67389-9_44).
+    """Return one minus the soft Tversky index of the batch, a float32 scalar.
 
-    `SMOOTHING` in both of its parts gives a batch without objects a loss of about 0 when nothing is predicted,
-    and a slope when something is.
+    Salehi et al. 2017, doi 10.1007/978-3-319-67389-9_44. `SMOOTHING` in numerator and denominator gives a batch without
+    objects a loss of about 0 when nothing is predicted, and a slope when something is.
 
     Args:
         logits: (N, H, W), any float type.
         target: 1 object, 0 not, anything else is left out.
         valid: True where the pixel could be used.
-        alpha: Cost of what is predicted only.
-        beta: Cost of what is labelled only.
+        alpha: Cost of pixels that are predicted only.
+        beta: Cost of pixels that are labelled only.
     """
     counted = usable(target, valid)
     labelled = counted & (target == 1)
-    probability = torch.where(counted, torch.sigmoid(_known(logits, counted)), 0.0)
+    probability = torch.where(counted, torch.sigmoid(_finite_logits(logits, counted)), 0.0)
     shared = torch.where(labelled, probability, 0.0).sum()
     predicted_only = torch.where(labelled, 0.0, probability).sum()
     labelled_only = torch.where(labelled, 1.0 - probability, 0.0).sum()
@@ -103,22 +112,25 @@ def tversky(logits: Tensor, target: Tensor, valid: Tensor, *, alpha: float, beta
 
 
 def lovasz(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """The Lovasz hinge of the whole batch (Berman et al. 2018, doi 10.1109/CVPR.2018.00464, section 3.1).
+    """Return the Lovasz hinge of the batch, a float32 scalar.
 
-    The convex extension of one minus IoU to margins: pixels in order of their error, each times what its loss
-    would cost the IoU of all that are worse. That cost is written as a fraction of whole counts, not as a
-    difference of two nearly equal IoUs, so it stays exact in large batches.
+    Berman et al. 2018, doi 10.1109/CVPR.2018.00464, section 3.1. The convex extension of one minus IoU to margins:
+    errors of pixels in descending order, each times what its pixel takes from the IoU after all before it. That cost is
+    written as a fraction of whole counts, not as a difference of two nearly equal IoUs, so it stays exact in large
+    batches.
     """
     counted = (usable(target, valid)).flatten()
     labelled = counted & (target == 1).flatten()
-    known = _known(logits.flatten(), counted)
-    error = torch.where(counted, torch.where(labelled, 1.0 - known, 1.0 + known), -torch.inf)
+    finite = _finite_logits(logits.flatten(), counted)
+    error = torch.where(counted, torch.where(labelled, 1.0 - finite, 1.0 + finite), -torch.inf)
     error, order = torch.sort(error, descending=True)
     return (torch.relu(error) * _cost_of_each(labelled[order], (counted & ~labelled)[order])).sum()
 
 
 def _cost_of_each(labelled: Tensor, unlabelled: Tensor) -> Tensor:
-    """What each pixel, in order of errors, takes from the IoU when it and all before it are wrong.
+    """Return each pixel's share (n,) of the loss of IoU, in order of errors.
+
+    It is what the pixel takes from the IoU when it and all before it are wrong.
 
     With I of the labelled pixels still right and U = all labelled pixels and the unlabelled so far: 1 / U for a
     labelled pixel; I / (U - 1) - I / U for another; 1 for the first of all where nothing is labelled.
@@ -134,19 +146,23 @@ def _cost_of_each(labelled: Tensor, unlabelled: Tensor) -> Tensor:
 LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"bce": bce, "dice": dice, "focal": focal, "jaccard": jaccard, "lovasz": lovasz, "tversky": tversky}
 )
-"""Every loss, by its name in the configuration; the settings there are its keywords."""
+"""Every loss by its name in the configuration, whose settings are its keywords."""
 
 
-def _known(logits: Tensor, counted: Tensor) -> Tensor:
-    """Logits in float32, 0 where nothing counts: not even NaN there reaches a gradient (law 3)."""
+def _finite_logits(logits: Tensor, counted: Tensor) -> Tensor:
+    """Return logits in float32, 0 in pixels that do not count.
+
+    So not even NaN there reaches a gradient (law 3).
+    """
     return torch.where(counted, logits.float(), 0.0)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Return the binary cross-entropy of each pixel (N, H, W), finite everywhere."""
     truth = torch.where(counted, target.float(), 0.0)
-    return F.binary_cross_entropy_with_logits(_known(logits, counted), truth, reduction="none")
+    return F.binary_cross_entropy_with_logits(_finite_logits(logits, counted), truth, reduction="none")
 
 
 def _mean(costs: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the pixels that count; 0 where none does."""
+    """Return the mean over the pixels that count, 0 where none does."""
     return torch.where(counted, costs, 0.0).sum() / counted.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""What `bundle.json` may hold: a type and a range for every value that is read from it.
+"""Types and ranges of every value that is read from `bundle.json`.
 
 A bundle comes from strangers, and whoever edits one can make its checksums agree again (`thawmap.model.bundle`).
 """
@@ -16,7 +16,7 @@ _Name = Annotated[str, Field(min_length=1)]
 
 
 class LayerRecord(Record, extra="forbid"):
-    """An input, as `thawmap.layers.Layer`."""
+    """An input of the network, as a `thawmap.layers.Layer`."""
 
     name: _Name
     units: str
@@ -43,7 +43,10 @@ class SplitRecord(Record):
 
 
 class ConfigRecord(Record):
-    """The configuration that a model was trained with; its other sections are compared, and otherwise not read."""
+    """The configuration that a model was trained with.
+
+    Its other sections are compared, and otherwise not read.
+    """
 
     training: TrainingRecord = TrainingRecord()
     split: SplitRecord = SplitRecord()
@@ -57,7 +60,7 @@ class BeginningRecord(Record):
 
 
 class ProvenanceRecord(Record):
-    """How a bundle came to be."""
+    """The record of what a bundle was made from."""
 
     made_by: str = ""
     origin: str = Field(default="", alias="from")
@@ -90,6 +93,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        """Refuse two layers of one name, and optional layers that are none."""
         names = [layer.name for layer in self.layers]
         if len(set(names)) < len(names):
             msg = "two layers have one name"

@@ -1,4 +1,4 @@
-"""Networks: from settings to logits, and the one way in which images become probabilities.
+"""Building of networks, scaling of their inputs, logits and probability.
 
 Training and inference scale their images with the same function, so that a network never meets numbers that
 it was not trained on.
@@ -22,17 +22,23 @@ from thawmap.model.gaps import fill_gaps
 from thawmap.model.reading import Reading
 
 PIXEL = "pixel"
-"""A network without neighbours: one 1 x 1 convolution, which is logistic regression per pixel."""
+"""Name of the network without neighbours: logistic regression per pixel.
+
+It is one 1 x 1 convolution.
+"""
 
 PROBE_PX = 128
-"""Side of the square that tells a network's traits; the smallest that every architecture accepts."""
+"""Side of the smallest square that every architecture accepts, in pixels.
+
+Networks are tried on it.
+"""
 
 _REFUSALS = (KeyError, ValueError, NotImplementedError, RuntimeError, TypeError, AssertionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What a network asks of its input.
+    """A network's demands on the size of its input.
 
     Attributes:
         stride: Largest downsampling; sides of an input must be multiples of it.
@@ -45,16 +51,17 @@ class Traits:
 
 
 def architectures() -> tuple[str, ...]:
-    """Names of the networks that can be built."""
+    """Return the names of the networks that can be built."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
 
     return (*smp.MODEL_ARCHITECTURES_MAPPING, PIXEL)
 
 
 def build(settings: ModelSettings, *, channels: int) -> nn.Module:
-    """A network from (N, ``channels``, H, W) float32 in network range to logits (N, 1, H, W).
+    """Build a network from scaled images to logits.
 
-    Random weights come from torch's global generator.
+    From (N, ``channels``, H, W) float32 in network range to (N, 1, H, W). Random weights come from torch's global
+    generator.
 
     Raises:
         ConfigError: If the architecture, the encoder or their combination does not exist, or the pre-trained
@@ -62,7 +69,10 @@ def build(settings: ModelSettings, *, channels: int) -> nn.Module:
     """
     architecture, encoder = settings.architecture.lower(), settings.encoder
     if architecture == PIXEL:
-        return _pixel(settings, channels)
+        if settings.weights is not None:
+            msg = f"model.weights is {settings.weights!r}, but architecture {PIXEL!r} has no encoder; leave it unset"
+            raise ConfigError(msg)
+        return nn.Conv2d(channels, 1, kernel_size=1)
     if architecture not in architectures():
         msg = f"architecture {architecture!r} does not exist; {suggest(architecture, architectures(), most=20)}"
         raise ConfigError(msg)
@@ -75,7 +85,7 @@ def build(settings: ModelSettings, *, channels: int) -> nn.Module:
 
 
 def traits(network: nn.Module, *, channels: int) -> Traits:
-    """What ``network`` asks of its input, found by watching one forward pass.
+    """Return a network's demands on its input, found by one forward pass.
 
     Raises:
         ConfigError: If the network cannot take squares of `PROBE_PX`, as encoders of one fixed size.
@@ -92,14 +102,15 @@ def traits(network: nn.Module, *, channels: int) -> Traits:
         network.train(was_training)
     encoder = getattr(network, "encoder", None)
     stride = 1 if encoder is None else int(encoder.output_stride)
-    return Traits(stride=stride, fixed_tile=watch.seen)
+    return Traits(stride=stride, fixed_tile=watch.is_global)
 
 
 def scale(images: Tensor, reading: Reading) -> Tensor:
-    """Scale images (N, C, H, W) float32, physical units and NaN = missing, to network range, without NaN.
+    """Scale images (N, C, H, W) to network range, without NaN.
 
-    Missing pixels are filled from near ones where the reading says so (`thawmap.model.gaps`). Each layer becomes
-    (v - low) / (high - low), clipped where the layer says so; what is missing then is 0.
+    Images are float32 in physical units, NaN = missing. Missing pixels are filled from near ones where the reading says
+    so (`thawmap.model.gaps`). Each layer becomes (v - low) / (high - low), clipped where the layer says so; what is
+    missing then is 0.
     """
     layers = reading.layers
     if reading.fill == "near":
@@ -114,13 +125,19 @@ def scale(images: Tensor, reading: Reading) -> Tensor:
 
 
 def logits(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
-    """Compute logits (N, H, W) of images (N, C, H, W) in physical units, NaN = missing."""
+    """Compute logits (N, H, W) of images (N, C, H, W).
+
+    Images are in physical units, NaN = missing.
+    """
     inputs = scale(images, reading).contiguous(memory_format=torch.channels_last)
     return cast("Tensor", network(inputs)).squeeze(1)
 
 
 def probability(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
-    """Compute probability (N, H, W) float32, 0..1, of images (N, C, H, W), physical units, NaN = missing (law 4)."""
+    """Compute probability (N, H, W) of images (N, C, H, W) (law 4).
+
+    Probability is float32, 0..1; images are in physical units, NaN = missing.
+    """
     return torch.sigmoid(logits(network, images, reading).float() / reading.temperature)
 
 
@@ -144,14 +161,14 @@ class ProbabilityNetwork(nn.Module):
 
 
 class _GlobalOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees whether an operation mixes all pixels of an image.
+    """Watch on a network's operations for one that mixes all pixels of an image.
 
     Pooling to a fixed size (DeepLabV3, DeepLabV3+, PSPNet, PAN, UPerNet), squeeze-and-excite (many encoders,
     MAnet), attention over positions (MAnet, DPT, SegFormer's encoders) and norms over an image (FPN) all do.
     A list of names would miss the encoders.
     """
 
-    seen = False
+    is_global = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -160,38 +177,36 @@ class _GlobalOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         mixes = ("adaptive_", "softmax", "attention", "group_norm", "instance_norm")
         reduces = name in {"mean", "sum", "linalg_vector_norm"} and _over_image(name, args)
-        self.seen = self.seen or reduces or any(part in name for part in mixes)
+        self.is_global = self.is_global or reduces or any(word in name for word in mixes)
         return func(*args, **(kwargs or {}))
 
 
 def _over_image(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a reduction of a 4-D tensor goes over two axes or more: both of an image, wherever they are."""
-    place = 2 if name == "linalg_vector_norm" else 1
-    axes = args[place] if len(args) > place else None
+    """Return whether a reduction of a 4-D tensor goes over both axes of an image.
+
+    That is over two axes or more, wherever they are.
+    """
+    position = 2 if name == "linalg_vector_norm" else 1
+    axes = args[position] if len(args) > position else None
     return bool(args[0].ndim == 4 and (axes is None or (isinstance(axes, Sequence) and len(axes) >= 2)))
 
 
-def _pixel(settings: ModelSettings, channels: int) -> nn.Module:
-    if settings.weights is not None:
-        msg = f"model.weights is {settings.weights!r}, but architecture {PIXEL!r} has no encoder; leave it unset"
-        raise ConfigError(msg)
-    return nn.Conv2d(channels, 1, kernel_size=1)
-
-
 def _check_encoder(name: str) -> None:
+    """Refuse an encoder that does not exist."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
     import timm  # noqa: PLC0415
 
-    known = smp.encoders.get_encoder_names()
+    encoders = smp.encoders.get_encoder_names()
     if name.removeprefix("tu-") != name:
-        known = [f"tu-{model}" for model in timm.list_models()]
+        encoders = [f"tu-{model}" for model in timm.list_models()]
         name = name.split(".", maxsplit=1)[0]
-    if name not in known:
-        msg = f"encoder {name!r} does not exist; {suggest(name, known, most=20)}"
+    if name not in encoders:
+        msg = f"encoder {name!r} does not exist; {suggest(name, encoders, most=20)}"
         raise ConfigError(msg)
 
 
 def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> nn.Module:
+    """Build a network with the library, its errors as ConfigError."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
 
     architecture, encoder = settings.architecture.lower(), settings.encoder
@@ -219,9 +234,10 @@ def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> n
 
 
 def _load_encoder(network: nn.Module, path: Path) -> None:
-    """Fill the encoder from a file: an encoder's own weights, or a whole network's such as a bundle's.
+    """Fill a network's encoder with weights from a file.
 
-    An encoder's that saw the three colours of photographs is made to see as many layers as there are.
+    They are an encoder's own, or those of a network such as a bundle's. An encoder's that took the three colours of
+    photographs is changed to take as many layers as there are.
     """
     try:
         state = load_file(path)
@@ -242,9 +258,10 @@ def _load_encoder(network: nn.Module, path: Path) -> None:
 
 
 def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of photographs' three colours for any number of layers, as segmentation_models.pytorch makes them.
+    """Return an encoder's weights by name, for any number of layers.
 
-    The first convolution sees the colours in turn, over and over, and its sum stays as large; one layer sees all three.
+    Weights for photographs' three colours are spread as segmentation_models.pytorch does. The first convolution sees
+    the colours in turn, over and over, and its sum stays as large; one layer sees all three.
     """
 
     def spread(weights: Tensor, like: Tensor | None) -> Tensor:
@@ -258,5 +275,6 @@ def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
 
 
 def _first_line(error: Exception) -> str:
-    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return (said.strip().splitlines() or [type(error).__name__])[0][:200]
+    """Return the first line of an error's message, or its type."""
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (message.strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""The self-test of a bundle: an input, and the probability that its network must give for ever."""
+"""The self-test of a bundle: an input, and its network's probability for it."""
 
 from copy import deepcopy
 
@@ -10,8 +10,11 @@ from thawmap.model.network import PROBE_PX, probability
 from thawmap.model.reading import Reading
 
 
-def make(bundle: Bundle) -> Tensor:
-    """Values across and somewhat beyond each layer's range, one in twenty missing, always the same."""
+def make_input(bundle: Bundle) -> Tensor:
+    """Draw the input (1, C, side, side) of a bundle's self-test, always the same.
+
+    Its values lie across and somewhat beyond each layer's range, and one in twenty is missing.
+    """
     side = min(bundle.tile, PROBE_PX if bundle.fixed_tile else 2 * max(bundle.stride, 8))
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(bundle.layers), side, side)
@@ -22,7 +25,10 @@ def make(bundle: Bundle) -> Tensor:
 
 
 def answer(network: nn.Module, inputs: Tensor, reading: Reading) -> Tensor:
-    """Probability (1, H, W) on the CPU, wherever the network is: GPUs round more, each in its own way."""
+    """Compute the probability (1, H, W) of the self-test's input on the CPU.
+
+    Wherever the network is: GPUs round more, each in its own way.
+    """
     if next(network.parameters()).device.type != "cpu":
         network = deepcopy(network).cpu()
     with torch.inference_mode():

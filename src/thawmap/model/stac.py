@@ -1,6 +1,7 @@
-"""A bundle as a STAC Item with the Machine Learning Model extension, so that catalogues can list and find it.
+"""Description of a bundle as a STAC Item, for catalogues of models.
 
-The item stands beside the bundle's files. It tells what they are and decides nothing: a bundle loads without it.
+It has the Machine Learning Model extension. The item stands beside the bundle's files. It describes them and decides
+nothing: a bundle loads without it.
 """
 
 import re
@@ -25,11 +26,11 @@ _CLASSES = [{"value": 1, "name": "slump", "description": "The object that the mo
 
 
 def item(bundle: "Bundle", *, saved: datetime | None = None) -> dict[str, Any]:
-    """The bundle as a STAC Item (JSON values); of no place, so that its geometry is null.
+    """Return a bundle as a STAC Item (JSON values) with a null geometry.
 
     Args:
         bundle: A bundle that has its id.
-        saved: When it was saved; None: now.
+        saved: Time of saving; None: now.
     """
     moment = (saved or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
@@ -45,10 +46,10 @@ def item(bundle: "Bundle", *, saved: datetime | None = None) -> dict[str, Any]:
 
 
 def _properties(bundle: "Bundle") -> dict[str, Any]:
-    """What the extension asks for, and what thawmap knows beyond it."""
+    """Return the item's properties: the extension's, and thawmap's own."""
     config = bundle.provenance.get("config", {})
     name = f"thawmap-{bundle.architecture}-{bundle.encoder}-{bundle.id}"
-    known: dict[str, Any] = {
+    properties: dict[str, Any] = {
         "title": f"{bundle.architecture} with {bundle.encoder}, thawmap bundle {bundle.id}",
         "bands": [_band(layer) for layer in bundle.layers],
         "mlm:name": re.sub(r"[^a-zA-Z0-9_.\-]+", "-", name),
@@ -64,22 +65,23 @@ def _properties(bundle: "Bundle") -> dict[str, Any]:
     }
     version = re.match(r"\d+\.\d+\.\d+", str(bundle.provenance.get("versions", {}).get("torch", "")))
     if version is not None:
-        known["mlm:framework_version"] = version.group()
+        properties["mlm:framework_version"] = version.group()
     if "model" in config:
         weights = config["model"].get("weights")
-        known |= {"mlm:pretrained": weights is not None, "mlm:pretrained_source": weights}
+        properties |= {"mlm:pretrained": weights is not None, "mlm:pretrained_source": weights}
     if "training" in config:
-        known["mlm:hyperparameters"] = config["training"]
-    return known
+        properties["mlm:hyperparameters"] = config["training"]
+    return properties
 
 
 def _band(layer: Layer) -> dict[str, Any]:
-    made = {"description": f"made as: {layer.recipe}"} if layer.recipe else {}
-    return {"name": layer.name, "unit": layer.units or "1", "nodata": "nan", "data_type": "float32"} | made
+    """Return an input layer as a band of STAC."""
+    recipe = {"description": f"made as: {layer.recipe}"} if layer.recipe else {}
+    return {"name": layer.name, "unit": layer.units or "1", "nodata": "nan", "data_type": "float32"} | recipe
 
 
 def _input(bundle: "Bundle") -> dict[str, Any]:
-    """The layers in physical units, and how they become the network's numbers."""
+    """Return the extension's input: layers in physical units, and their scaling."""
     clipped = [layer.name for layer in bundle.layers if layer.clip]
     return {
         "name": "layers",
@@ -102,7 +104,7 @@ def _input(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _output(bundle: "Bundle") -> dict[str, Any]:
-    """Logits, and the sigmoid that makes them probabilities."""
+    """Return the extension's output: logits, and the sigmoid."""
     return {
         "name": "logits",
         "tasks": _TASKS,
@@ -118,7 +120,10 @@ def _output(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _assets(bundle: "Bundle") -> dict[str, Any]:
-    """The bundle's files, beside the item; the weights name the bands too, without which STAC 1.1 allows no item to."""
+    """Return the bundle's files as assets beside the item.
+
+    The weights name the bands too, without which STAC 1.1 allows no item to name any.
+    """
     return {
         "weights": {
             "href": "./weights.safetensors",
