@@ -84,7 +84,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(fusing, "_STRIP_PX", 300)
     monkeypatch.setattr(fusing, "_STRIP_ROWS", (3, 7))
     monkeypatch.setattr(fusing, "_BLOCK_PX", 11)
-    monkeypatch.setattr(fusing, "_MOST", 100)
+    monkeypatch.setattr(fusing, "_DATES_PX", 100)
 
 
 # --- against whole arrays -----------------------------------------------------------------------------------------

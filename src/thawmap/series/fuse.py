@@ -1,4 +1,4 @@
-"""Several maps of one ground made into one: mean, median or maximum of all dates, with how many there were.
+"""Maps of several dates fused into one: mean, median, maximum or number of dates.
 
     maps --overlap--> places --dates on one grid, window by window--> rows --write--> rasters, polygons, STAC item
 
@@ -33,7 +33,7 @@ _Values = npt.NDArray[np.float32]
 _STRIP_PX = 2**22  # pixels of a place that are handed on at once, where its rows are not too wide
 _STRIP_ROWS = (64, 512)  # fewest, lest blocks of files are read too often, and most: the blocks of files
 _BLOCK_PX = 2048  # columns that are fused at once
-_MOST = 2**22  # numbers of all dates that are held at once
+_DATES_PX = 2**22  # pixels of all dates together that are held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Recipe:
     spread: bool = False
 
     def __post_init__(self) -> None:
-        """Check the number."""
+        """Refuse a number of dates below 1."""
         if self.min_dates < 1:
             msg = f"the least number of dates is {self.min_dates}, but must be at least 1; correct --min-dates"
             raise ConfigError(msg)
@@ -62,12 +62,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fused:
-    """Finished rows of a place.
+    """Rows of a place, fused.
 
     Attributes:
         first_row: Where they begin.
         probability: (rows, place's width), float32, 0..1; NaN where too few dates are clear.
-        dates: How many dates are clear, uint16.
+        dates: Number of clear dates, uint16, of the same shape.
         spread: Standard deviation (population) between dates, float32; NaN where fewer than two are clear, or
             where the probability is missing, or nobody asks for it.
     """
@@ -79,7 +79,9 @@ class Fused:
 
 
 def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
-    """The place's rows from the top, every row once, in bounded memory.
+    """Fuse the maps of a place; yield its rows from the top.
+
+    Every row comes once; memory is bounded.
 
     Raises:
         DataError: If a file is damaged.
@@ -88,13 +90,17 @@ def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
     fewest, most = _STRIP_ROWS
     step = min(max(_STRIP_PX // width, fewest), most)
     for strip in Window.of_shape((height, width)).strips(step):
-        parts = [_fused(place, block, recipe) for block in strip.blocks(strip.height, _BLOCK_PX)]
-        probability, dates, spread = np.concatenate(parts, axis=2)
+        blocks = [_fused(place, block, recipe) for block in strip.blocks(strip.height, _BLOCK_PX)]
+        probability, dates, spread = np.concatenate(blocks, axis=2)
         yield Fused(first_row=strip.row, probability=probability, dates=dates.astype(np.uint16), spread=spread)
 
 
 def preview(place: Place, *, size: int = 1024) -> Stack:
-    """The mean of all maps (y, x) as "probability", on a grid of at most ``size`` px a side, and `valid`.
+    """Return the mean of all maps of a place, coarse, as the layer "probability".
+
+    Args:
+        place: The place.
+        size: Longest side of the coarse grid in pixels; a smaller place keeps its own grid.
 
     Raises:
         DataError: If a file is damaged.
@@ -110,9 +116,10 @@ def preview(place: Place, *, size: int = 1024) -> Stack:
 def fusing_job(
     place: Place, recipe: Recipe, *, polygons: PolygonSettings, outputs: OutputSettings, provenance: Provenance
 ) -> MapJob:
-    """Return what the map of a place is to be: a map with count.tif and, if asked for, spread.tif.
+    """Return the job of writing a place's fused map.
 
-    Its time is that of its date, or the interval from the first date to the last where all are known.
+    The map has count.tif beside its other files and, if asked for, spread.tif; of a count nothing else. Its time is
+    that of its date, or the interval from the first date to the last where all are known.
 
     Args:
         place: The place.
@@ -122,7 +129,7 @@ def fusing_job(
         provenance: What the map is made from.
     """
     times = [scene_map.acquired for scene_map in place.maps]
-    known = [time for time in times if time is not None]
+    certain = [time for time in times if time is not None]
     return MapJob(
         scene=place.scene,
         polygons=polygons,
@@ -130,34 +137,37 @@ def fusing_job(
         provenance=provenance,
         rasters=(COUNT, *([spread_raster("dates", outputs.probability)] if recipe.spread else [])),
         rasters_only=recipe.how == "count",
-        interval=(min(known), max(known)) if len(known) == len(times) else None,
+        interval=(min(certain), max(certain)) if len(certain) == len(times) else None,
     )
 
 
 def write(place: Place, folder: Path, recipe: Recipe, job: MapJob, *, picture: Stack) -> WrittenMap:
-    """Fuse the maps of a place, and write ``folder``/<place's id>/.
+    """Fuse the maps of a place, and write the folder ``folder``/<place's id>/.
 
     Raises:
         DataError: If a file cannot be read or written; nothing new is then left behind.
     """
     rows = (
         Rows(
-            first_row=part.first_row,
-            probability=part.probability,
-            further={"count": part.dates, "spread": part.spread},
+            first_row=fused.first_row,
+            probability=fused.probability,
+            further={"count": fused.dates, "spread": fused.spread},
         )
-        for part in fuse(place, recipe)
+        for fused in fuse(place, recipe)
     )
     return write_map(job, rows, folder, picture=picture)
 
 
 def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
-    """Probability, number of clear dates and spread (3, y, x), float32, of a window of the place's grid."""
+    """Return probability, number of clear dates and spread of a window (3, y, x).
+
+    float32. A window over so many dates that they would not fit into memory is halved.
+    """
     dates = place.over(window)
-    if len(dates) * window.size > _MOST and window.width > 1:
+    if len(dates) * window.size > _DATES_PX and window.width > 1:
         half = window.width // 2
         halves = replace(window, width=half), replace(window, col=window.col + half, width=window.width - half)
-        return np.concatenate([_fused(place, part, recipe) for part in halves], axis=2)
+        return np.concatenate([_fused(place, half_window, recipe) for half_window in halves], axis=2)
     geobox = window_geobox(place.geobox, window)
     result = np.full((3, *window.shape), np.nan, np.float32)
     result[1] = 0
@@ -177,18 +187,24 @@ def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
 
 
 def _probability(scene_map: MapFolder, geobox: GeoBox) -> _Values:
-    """Return a map's probability (y, x) on a grid, at most 1: weights of neighbours may add up to a hair more."""
+    """Return a map's probability (y, x) on a grid, at most 1.
+
+    Weights of neighbours may add up to a hair more.
+    """
     probability: _Values = np.minimum(scene_map.read(geobox), np.float32(1))
     return probability
 
 
 def _summary(stack: _Values, clear: npt.NDArray[np.integer], how: str) -> npt.NDArray[np.floating]:
-    """What is made of the dates (date, y, x): (y, x), NaN where none is clear."""
+    """Return the mean, median or maximum (y, x) of dates (date, y, x).
+
+    NaN where no date is clear.
+    """
     if how == "maximum":
         highest: _Values = np.fmax.reduce(stack, axis=0)
         return highest
     if how != "median":
-        return _over(_total(stack), clear)
+        return _divide(_total(stack), clear)
     ordered = np.sort(stack, axis=0)  # what is missing comes last
     low, high = (
         np.take_along_axis(ordered, index[None], axis=0)[0].astype(np.float64)
@@ -199,30 +215,36 @@ def _summary(stack: _Values, clear: npt.NDArray[np.integer], how: str) -> npt.ND
 
 
 def _deviation(stack: _Values, clear: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
-    """Standard deviation (population) between dates; NaN where fewer than two are clear."""
-    off = stack - _over(_total(stack), clear)
-    deviation: npt.NDArray[np.float64] = np.sqrt(_over(_total(off * off), np.where(clear > 1, clear, 0)))
+    """Return the standard deviation between dates (y, x), of the population.
+
+    NaN where fewer than two are clear.
+    """
+    residual = stack - _divide(_total(stack), clear)
+    deviation: npt.NDArray[np.float64] = np.sqrt(_divide(_total(residual * residual), np.where(clear > 1, clear, 0)))
     return deviation
 
 
 def _total(stack: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """The sum over dates of what is known."""
+    """Return the sum over dates (y, x), in which NaN counts as 0."""
     total: npt.NDArray[np.float64] = np.nansum(stack, axis=0, dtype=np.float64)
     return total
 
 
-def _over(total: npt.NDArray[np.float64], count: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Sums over counts; NaN where the count is 0."""
+def _divide(total: npt.NDArray[np.float64], count: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Divide sums by counts; NaN where the count is 0."""
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _mean(maps: Iterator[_Values]) -> _Values:
-    """The mean (y, x) of what is known, NaN where nothing is; of a single map its very numbers."""
+    """Return the mean (y, x) of maps, in which NaN does not count.
+
+    Of a single map its very numbers.
+    """
     total, count = None, None
-    for values in maps:
-        known = np.isfinite(values)
-        part = np.where(known, values, 0).astype(np.float64)
-        total, count = (part, known.astype(np.int32)) if total is None else (total + part, count + known)
+    for probability in maps:  # one at a time: a place may have more maps than memory holds
+        clear = np.isfinite(probability)
+        addend = np.where(clear, probability, 0).astype(np.float64)
+        total, count = (addend, clear.astype(np.int32)) if total is None else (total + addend, count + clear)
     assert total is not None
     assert count is not None
-    return _over(total, count).astype(np.float32)
+    return _divide(total, count).astype(np.float32)

@@ -39,7 +39,7 @@ _SNAP_PX = 1e-3  # by which a grid may be off and still count as the same, as `t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Ground that is mapped as one.
+    """Ground that several maps show, to be fused into one.
 
     Attributes:
         id: Id of its first map, and the number of the others.
@@ -56,19 +56,22 @@ class Place:
     @property
     def maps(self) -> tuple[MapFolder, ...]:
         """Its maps, in order of their ids."""
-        return tuple(sorted((one for date in self.dates for one, _ in date), key=lambda one: one.id))
+        return tuple(sorted((scene_map for date in self.dates for scene_map, _ in date), key=_map_id))
 
     @property
     def warped(self) -> int:
-        """How many of its maps have other pixels than its grid."""
-        return sum(_lattice(one.grid) != _lattice(self.geobox) for one in self.maps)
+        """Number of its maps that have other pixels than its grid."""
+        return sum(_alignment(scene_map.grid) != _alignment(self.geobox) for scene_map in self.maps)
 
     @property
     def scene(self) -> Scene:
-        """The place as a scene; its time is known where it has one date."""
-        times = {one.acquired for one in self.maps}
-        regions = {one.region for one in self.maps}
-        sensors = {one.sensor for one in self.maps}
+        """Itself as a scene without files.
+
+        Its time and its region are None unless all maps have the same.
+        """
+        times = {scene_map.acquired for scene_map in self.maps}
+        regions = {scene_map.region for scene_map in self.maps}
+        sensors = {scene_map.sensor for scene_map in self.maps}
         return Scene(
             id=self.id,
             sensor="+".join(sorted(sensors)),
@@ -79,8 +82,8 @@ class Place:
         )
 
     def over(self, window: Window) -> list[list[MapFolder]]:
-        """Its maps over some of its pixels, those of one day together."""
-        dates = [[one for one, under in date if under.intersect(window)] for date in self.dates]
+        """Return the maps over a window of its grid, a list for each date with some."""
+        dates = [[scene_map for scene_map, pixels in date if pixels.intersect(window)] for date in self.dates]
         return [date for date in dates if date]
 
 
@@ -102,7 +105,10 @@ def open_map(folder: Path) -> MapFolder:
 
 
 def solar_day(scene_map: MapFolder) -> str:
-    """Return the solar day of a map, which no swath over the Arctic shares with the next day's; its id if unknown."""
+    """Return the solar day of a map as a date, or its id where its time is unknown.
+
+    No swath over the Arctic lies in two solar days, as it may in two days of UTC.
+    """
     if scene_map.acquired is None:
         return scene_map.id
     grid = scene_map.grid
@@ -112,80 +118,98 @@ def solar_day(scene_map: MapFolder) -> str:
 
 
 def places(maps: Sequence[MapFolder], *, by: Literal["place", "scene"] = "place") -> list[Place]:
-    """What is to be fused, in order of ids.
+    """Group maps into the places that are to be fused, in order of ids.
 
-    By place: maps that lie over each other, or over others that do, whatever their CRS; a map that lies over none is a
-    place by itself. By scene: the grid of each map, with all maps over it.
+    Args:
+        maps: The maps.
+        by: By place: maps that lie over each other, or over others that do, whatever their CRS; a map that lies over
+            none is a place by itself. By scene: a place for the grid of each map, with all maps over it.
     """
     if not maps:
         return []
-    maps = sorted(maps, key=lambda one: one.id)
-    outlines = np.array([_outline(one.grid) for one in maps])
-    one, other = shapely.STRtree(outlines).query(outlines, predicate="intersects")
+    maps = sorted(maps, key=_map_id)
+    footprints = np.array([_footprint(scene_map.grid) for scene_map in maps])
+    first, second = shapely.STRtree(footprints).query(footprints, predicate="intersects")  # each also with itself
     if by == "scene":
         over: dict[int, list[MapFolder]] = {}
-        for here, there in zip(one.tolist(), other.tolist(), strict=True):
-            over.setdefault(here, []).append(maps[there])
-        return [_place(maps[here].id, maps[here].grid, over[here], own=maps[here]) for here in sorted(over)]
-    graph = sparse.coo_array((np.ones(len(one)), (one, other)), shape=(len(maps), len(maps)))
-    count, group = connected_components(graph, directed=False)
-    together = [[maps[index] for index in np.flatnonzero(group == number)] for number in range(count)]
-    areas = {item.id: shapely.area(outline) for item, outline in zip(maps, outlines, strict=True)}
-    return [_place(_name(members), _common_grid(members, areas), members) for members in together]
+        for number, other in zip(first.tolist(), second.tolist(), strict=True):
+            over.setdefault(number, []).append(maps[other])
+        return [_place(maps[number].id, maps[number].grid, over[number], own=maps[number]) for number in sorted(over)]
+    overlaps = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(len(maps), len(maps)))
+    count, group = connected_components(overlaps, directed=False)
+    areas = {scene_map.id: shapely.area(footprint) for scene_map, footprint in zip(maps, footprints, strict=True)}
+    grouped = []
+    for number in range(count):
+        members = [maps[index] for index in np.flatnonzero(group == number)]
+        name = members[0].id if len(members) == 1 else f"{members[0].id}+{len(members) - 1}"
+        grouped.append(_place(name, _common_grid(members, areas), members))
+    return grouped
+
+
+def _map_id(scene_map: MapFolder) -> str:
+    return scene_map.id
 
 
 def _place(name: str, geobox: GeoBox, maps: Sequence[MapFolder], own: MapFolder | None = None) -> Place:
-    """A place of maps that are in order of their ids."""
+    """Return the place of some maps, which are in order of their ids, on a grid."""
     dates: dict[str, list[tuple[MapFolder, Window]]] = {}
-    for one in maps:
-        dates.setdefault(solar_day(one), []).append((one, _under(geobox, one.grid)))
+    for scene_map in maps:
+        dates.setdefault(solar_day(scene_map), []).append((scene_map, _window_of(scene_map.grid, geobox)))
     return Place(id=name, geobox=geobox, dates=tuple(tuple(date) for date in dates.values()), own=own)
 
 
-def _name(maps: Sequence[MapFolder]) -> str:
-    """Of the first map, whose id a place of one keeps."""
-    return maps[0].id if len(maps) == 1 else f"{maps[0].id}+{len(maps) - 1}"
-
-
 def _common_grid(maps: Sequence[MapFolder], areas: Mapping[str, float]) -> GeoBox:
-    """The grid over all maps whose pixels are the finest maps', most maps', the first map's, in this order."""
-    sharing = Counter(_lattice(one.grid) for one in maps)
+    """Return a grid over all maps, with the pixels of the finest.
 
-    def rank(one: MapFolder) -> tuple[float, int, str]:
-        side = np.sqrt(areas[one.id] / (one.grid.height * one.grid.width))
-        return float(f"{side:.1e}"), -sharing[_lattice(one.grid)], one.id  # resolutions are known to two digits
+    Of equally fine maps those count whose pixels most maps share, then the first by its id.
+
+    Args:
+        maps: The maps.
+        areas: Their ground in m2, by their ids.
+    """
+    sharing = Counter(_alignment(scene_map.grid) for scene_map in maps)
+
+    def rank(scene_map: MapFolder) -> tuple[float, int, str]:
+        grid = scene_map.grid
+        side_m = np.sqrt(areas[scene_map.id] / (grid.height * grid.width))
+        return float(f"{side_m:.1e}"), -sharing[_alignment(grid)], scene_map.id  # resolutions are known to two digits
 
     finest = min(maps, key=rank).grid
-    under = (_under(finest, one.grid) for one in maps)
-    return window_geobox(finest, Window.around(under))
+    return window_geobox(finest, Window.around(_window_of(scene_map.grid, finest) for scene_map in maps))
 
 
-def _lattice(geobox: GeoBox) -> tuple[object, ...]:
-    """What grids have in common whose pixels are the same: CRS, sides of pixels, and where in a pixel zero lies."""
+def _alignment(geobox: GeoBox) -> tuple[object, ...]:
+    """Return what tells whether the pixels of two grids coincide: equal where they do.
+
+    CRS, sides of pixels, and where in a pixel zero lies.
+    """
     affine = geobox.affine
     sides = Affine(affine.a, affine.b, 0, affine.d, affine.e, 0)
     phase = (round(value % 1, 2) % 1 for value in ~sides * (affine.c, affine.f))
     return (str(geobox.crs), *(round(value, 9) for value in (affine.a, affine.b, affine.d, affine.e)), *phase)
 
 
-def _under(grid: GeoBox, other: GeoBox) -> Window:
-    """The pixels of a grid, which may lie beyond it, that another one touches."""
-    col, row = to_pixels(grid, other.crs, *_ring(other))
+def _window_of(grid: GeoBox, on: GeoBox) -> Window:
+    """Return the pixels that a grid touches on another one, which may lie beyond it."""
+    col, row = to_pixels(on, grid.crs, *_border(grid))
     left, top = (int(np.floor(axis.min() + _SNAP_PX)) for axis in (col, row))
     right, bottom = (int(np.ceil(axis.max() - _SNAP_PX)) for axis in (col, row))
     return Window.from_edges(top=top, left=left, bottom=bottom, right=right)
 
 
-def _outline(geobox: GeoBox) -> Polygon:
-    """A grid's ground, less a quarter of a pixel on every side, in equal areas."""
-    x, y = _crs(geobox).transformer_to_crs(CRS(EQUAL_AREA))(*_ring(geobox, inset=_INSET_PX))
+def _footprint(geobox: GeoBox) -> Polygon:
+    """Return a grid's ground in an equal-area projection.
+
+    A quarter of a pixel smaller on every side, so that grids which only touch do not overlap.
+    """
+    x, y = _crs(geobox).transformer_to_crs(CRS(EQUAL_AREA))(*_border(geobox, inset_px=_INSET_PX))
     return Polygon(np.column_stack([x, y]))
 
 
-def _ring(geobox: GeoBox, *, inset: float = 0.0) -> tuple[_Positions, _Positions]:
-    """Points x and y around a grid, in its CRS."""
+def _border(geobox: GeoBox, *, inset_px: float = 0.0) -> tuple[_Positions, _Positions]:
+    """Return x and y of points along the border of a grid, in its CRS."""
     height, width = geobox.shape
-    across, down = (np.linspace(inset, side - inset, _SIDE_POINTS) for side in (width, height))
+    across, down = (np.linspace(inset_px, side - inset_px, _SIDE_POINTS) for side in (width, height))
     col = np.concatenate([across, np.full_like(down, across[-1]), across[::-1], np.full_like(down, across[0])])
     row = np.concatenate([np.full_like(across, down[0]), down, np.full_like(across, down[-1]), down[::-1]])
     x, y = geobox.affine * (col, row)
