@@ -1,10 +1,16 @@
-"""Memory of this process: what it keeps of freed memory, and what it gives back.
+"""This process and its system: memory, threads, versions of libraries.
 
 Loads nothing but the C library, so that it can be called before numpy and PyTorch are loaded.
 """
 
 import ctypes
+import os
+import resource
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 _KEEP_ALL = ((-1, -1), (-4, 0), (-8, 1))  # M_TRIM_THRESHOLD: none; M_MMAP_MAX: none; M_ARENA_MAX: one for all threads
 _KEEP_1_GIB = ((-1, 2**30), (-3, 2**30))  # M_TRIM_THRESHOLD; M_MMAP_THRESHOLD
@@ -39,8 +45,45 @@ def release_freed_memory() -> None:
         allocator.malloc_trim(0)
 
 
+def forget_peak_memory() -> int:
+    """Begin to count `peak_memory` anew, where Linux lets it; return the bytes that are used now."""
+    release_freed_memory()
+    with suppress(OSError):  # systems other than Linux cannot
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _memory("VmRSS")
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process used since they were forgotten, or ever."""
+    return _memory("VmHWM")
+
+
+def threads_each(workers: int) -> int:
+    """Return how many threads each of some workers may use, so that they share the processors; at least 1."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of libraries by their names; those that are not installed are left out."""
+    versions: dict[str, str] = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
 def _apply(policy: tuple[tuple[int, int], ...]) -> None:
     if sys.platform == "linux" and hasattr(allocator := ctypes.CDLL(None), "mallopt"):
         for parameter, value in policy:
             allocator.mallopt(parameter, value)
         _applied.add(policy)
+
+
+def _memory(name: str) -> int:
+    """Return bytes of this process by Linux's name for them; elsewhere the most that it ever had."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

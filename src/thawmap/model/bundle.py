@@ -5,13 +5,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thawmap.config import Fill
 from thawmap.layers import Layer
 from thawmap.model.reading import Reading
+from thawmap.system import installed_versions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,4 +121,4 @@ class Bundle:
 
 def library_versions() -> dict[str, str]:
     """Return versions of the libraries that decide a network's answers, by name."""
-    return {name: version(name) for name in _LIBRARIES}
+    return installed_versions(_LIBRARIES)

@@ -33,6 +33,7 @@ from thawmap.model.backends.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.model.backends.select import choose
 from thawmap.model.bundle import Bundle
 from thawmap.pipeline._tiles import how_read, identity, inputs
+from thawmap.system import threads_each
 
 _MOST_READERS = 8  # threads that keep a GPU fed; on a CPU the network needs the processors
 _MOST_OPEN = 16  # bundles that a process holds ready
@@ -116,8 +117,9 @@ def _part(scene: Scene, bundle: Bundle, project: Project, overview: Stack, side:
 
 
 def _share_processors(workers: int) -> None:
+    """Let networks in this process use its share of the threads; all of them where it is the only worker."""
     if workers > 1:
-        set_threads(max(1, (os.cpu_count() or 1) // workers))
+        set_threads(threads_each(workers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

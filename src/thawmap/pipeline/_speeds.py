@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from thawmap.model.backends.speed import operations_per_pixel, product_rate
 from thawmap.model.bundle import Bundle
 from thawmap.model.network import build, traits
 from thawmap.pipeline._predict_scene import load_bundle, unready_member
+from thawmap.system import installed_versions
 from thawmap.text import counted
 
 SITE_PX = 8000
@@ -54,7 +54,7 @@ class Machine:
         return cls(
             device=hardware_name(str(device)),
             threads=torch.get_num_threads(),
-            versions=_versions(),
+            versions={"torch": str(torch.__version__)} | installed_versions(["openvino"]),
             operations_per_s=product_rate(device),
         )
 
@@ -266,14 +266,6 @@ def _openable(project: Project) -> Iterator[Scene]:
             yield project.open(candidate, labelled=False)
         except DataError:
             continue
-
-
-def _versions() -> dict[str, str]:
-    versions = {"torch": str(torch.__version__)}
-    try:
-        return versions | {"openvino": version("openvino")}
-    except PackageNotFoundError:
-        return versions
 
 
 def _text(value: float | None, form: str) -> str:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +20,7 @@ from thawmap.errors import ConfigError, ThawmapError
 from thawmap.files.hashes import json_sha256
 from thawmap.model import bundle_folder
 from thawmap.model.bundle import Bundle, library_versions
+from thawmap.system import installed_versions
 
 LIMIT_S = 600.0
 """Seconds after which work in a process of its own is given up."""
@@ -61,11 +61,7 @@ def versions() -> dict[str, str]:
 
     The version of our own rewriting of networks is among them.
     """
-    installed = library_versions() | {"folding": REWRITING}
-    try:
-        return installed | {"openvino": version("openvino")}
-    except PackageNotFoundError:
-        return installed
+    return library_versions() | {"folding": REWRITING} | installed_versions(["openvino"])
 
 
 @contextmanager

@@ -10,15 +10,11 @@ Epochs are numbered through all phases, from 1. Epoch and threshold of a trainin
 is held out is looked at after every epoch (split "test"), and chooses nothing.
 """
 
-import ctypes
 import gc
 import json
 import os
-import resource
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +35,7 @@ from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import remove
 from thawmap.model.metrics.pixels import Histogram, histogram
 from thawmap.provenance import differences
+from thawmap.system import forget_peak_memory, peak_memory, threads_each
 from thawmap.train.augment import check_augmentation
 from thawmap.train.checkpoint import DECIDING
 from thawmap.train.experiments.grid import Setting, folder_name, settings
@@ -196,7 +193,8 @@ def run(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out:
     begun, chosen, place = time.perf_counter(), fit.config(config), out / fit.folder
     opened, device = TileStore.open(store), find_device(chosen.training.device)
     split = split_tiles(opened.index, fit.fold, scenes=scenes, buffer_m=config.crossval.folds.buffer_m)
-    _share_processors(config.engine.workers)
+    # Trainings side by side leave each other threads; who asks for fewer by OMP_NUM_THREADS gets fewer.
+    torch.set_num_threads(min(torch.get_num_threads(), threads_each(config.engine.workers)))
     held = _forget_peak(device)
     bundle = train(opened, split, chosen, place, resume=True, score_test=True)
     memory = _peak_memory(device) - held
@@ -300,33 +298,15 @@ def _plain(value: str) -> str:
     return known if isinstance(known, str) else value
 
 
-def _share_processors(workers: int) -> None:
-    """Trainings side by side leave each other some threads; who asks for fewer by OMP_NUM_THREADS gets fewer."""
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
-
-
 def _forget_peak(device: torch.device) -> float:
-    """Bytes that are used before a training begins; what others before it freed is given back first."""
-    gc.collect()
+    """Begin to count a device's memory anew; return the bytes that are used before a training begins."""
+    gc.collect()  # what trainings before it freed does not count
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.memory_allocated(device))
-    with suppress(OSError, AttributeError):  # systems other than Linux cannot
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _of_process("VmRSS")
+    return float(forget_peak_memory())
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Bytes that were used at most since they were forgotten: of the GPU, else of this process."""
-    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _of_process("VmHWM")
-
-
-def _of_process(name: str) -> float:
-    """Bytes of this process by Linux's name; elsewhere the most that it ever had."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{name}:"):
-                return float(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    """Return the most bytes that were used since they were forgotten: of the GPU, else of this process."""
+    return float(torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory())
