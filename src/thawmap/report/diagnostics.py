@@ -1,4 +1,4 @@
-"""Figures of what lies beside pixel scores: how far probabilities can be trusted, and objects by how well they fit."""
+"""Figures of the calibration of probabilities, and of the scores of objects."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,26 +33,28 @@ _KINDS = {"precision": ORANGE, "recall": GREEN, "f1": BLUE}
 
 @styled
 def reliability_diagram(curves: Mapping[str, Histogram], pixels: Histogram) -> Figure:
-    """Share of labelled pixels by predicted probability, a line per name, above the number of all pixels.
+    """Draw the share of labelled pixels by predicted probability, a line per region.
+
+    Bars below it show the number of all pixels in each step of probability.
 
     Args:
         curves: Pixels by probability and label, of each region.
-        pixels: Those of all together.
+        pixels: Pixels by probability and label, of all regions together.
     """
     few = len(curves) <= _FEW
     figure = Figure(figsize=(4.8 if few else 6.4, 5.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (1.5, 2)))
-    for place, (name, counted) in enumerate(curves.items()):
-        found, colour = reliability(counted), LINES[place % len(LINES)]
-        known = found.pixels > 0
+    above.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (1.5, 2)))  # where both are the same
+    for number, (region, histogram) in enumerate(curves.items()):
+        steps = reliability(histogram)
+        filled = steps.pixels > 0
         above.plot(
-            found.predicted[known],
-            found.observed[known],
-            color=colour,
-            linestyle=DASHES[place // len(LINES) % len(DASHES)],
+            steps.predicted[filled],
+            steps.observed[filled],
+            color=LINES[number % len(LINES)],
+            linestyle=DASHES[number // len(LINES) % len(DASHES)],
             marker=".",
-            label=wrapped(f"{name} (error {calibration_error(counted):.3f})", 2.6),
+            label=wrapped(f"{region} (error {calibration_error(histogram):.3f})", 2.6),
             clip_on=False,
         )
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share that is labelled")
@@ -65,18 +67,18 @@ def reliability_diagram(curves: Mapping[str, Histogram], pixels: Histogram) -> F
     return figure
 
 
-def _bars(axes: Axes, counted: Histogram) -> None:
-    """Pixels in each step of probability, and of these the labelled ones, by powers of ten."""
-    found = reliability(counted)
-    edges = np.linspace(0, 1, len(found.pixels) + 1)
-    labelled = np.nan_to_num(found.observed) * found.pixels
-    for values, colour in ((found.pixels, RULE), (labelled, GREY)):
-        axes.bar(edges[:-1], values, np.diff(edges) * 0.94, align="edge", color=colour)
+def _bars(axes: Axes, histogram: Histogram) -> None:
+    """Draw the pixels in each step of probability, and of these the labelled ones."""
+    steps = reliability(histogram)
+    edges = np.linspace(0, 1, len(steps.pixels) + 1)
+    labelled = np.nan_to_num(steps.observed) * steps.pixels
+    for pixels, colour in ((steps.pixels, RULE), (labelled, GREY)):
+        axes.bar(edges[:-1], pixels, np.diff(edges) * 0.94, align="edge", color=colour)
     axes.set_yscale("log")
     plain_powers(axes.yaxis)
     axes.yaxis.set_major_locator(LogLocator(numticks=4))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="Predicted probability", ylabel="Pixels", ylim=(0.7, 30 * max(1, found.pixels.max())))
+    axes.set(xlabel="Predicted probability", ylabel="Pixels", ylim=(0.7, 30 * max(1, steps.pixels.max())))
     axes.legend(
         handles=[Line2D([], [], color=colour, linewidth=5) for colour in (RULE, GREY)],
         labels=["all", "labelled"],
@@ -87,7 +89,7 @@ def _bars(axes: Axes, counted: Histogram) -> None:
 
 @styled
 def object_scores(table: pd.DataFrame) -> Figure:
-    """Scores of objects by the IoU that is asked of a match: all of them together, and F1 by region.
+    """Draw scores of objects by the IoU that a match needs, together and by region.
 
     Args:
         table: The table of objects at one threshold: scope, region, match, min_iou, precision, recall, f1.
@@ -98,8 +100,8 @@ def object_scores(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, 1 + several, sharey=True, squeeze=False)[0]
     for (kind, colour), width in zip(_KINDS.items(), _WIDTHS, strict=True):
         _by_iou(panels[0], pooled, kind, colour, TITLES[kind], width)
-    for place, (region, part) in enumerate(regions.groupby("region", sort=False) if several else ()):
-        _by_iou(panels[1], part, "f1", LINES[place % len(LINES)], str(region) or "all")
+    for number, (region, scores) in enumerate(regions.groupby("region", sort=False) if several else ()):
+        _by_iou(panels[1], scores, "f1", LINES[number % len(LINES)], str(region) or "all")
     for axes, title in zip(panels, ("Together", "F1 by region"), strict=False):
         axes.set(title=title if several else "", xlim=(0.05, 1.1), ylim=(0, 1), xlabel="IoU of a match, at least")
         axes.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9, 1.05], ["0.1", "0.3", "0.5", "0.7", "0.9", "by centres"])
@@ -108,10 +110,10 @@ def object_scores(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _by_iou(axes: Axes, part: pd.DataFrame, kind: str, colour: str, label: str, width: float = 1.7) -> None:
-    """A line over the asked IoU, and a diamond for matches by centre."""
-    by_iou = part[part["match"] == "iou"]
+def _by_iou(axes: Axes, scores: pd.DataFrame, kind: str, colour: str, label: str, width: float = 1.7) -> None:
+    """Draw a score over the IoU that a match needs, and a diamond for matches by centres."""
+    by_iou = scores[scores["match"] == "iou"]
     look: dict[str, Any] = {"color": colour, "linewidth": width, "clip_on": False}
     axes.plot(by_iou["min_iou"].astype(float), by_iou[kind], marker=".", label=label, **look)
-    by_centre = part[part["match"] == "centroid"]
+    by_centre = scores[scores["match"] == "centroid"]
     axes.plot([1.05] * len(by_centre), by_centre[kind], color=colour, marker="D", linestyle="none", clip_on=False)

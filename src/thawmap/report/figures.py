@@ -1,4 +1,4 @@
-"""Figures of a result: each function takes numbers and returns a Figure, all in one style."""
+"""Figures of scores, curves and maps, all in one style."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ _SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 
 @styled
 def confusion(counts: Counts) -> Figure:
-    """Pixels by label (rows) and prediction (columns): shares of each row, and the counts themselves."""
+    """Draw pixels by label (rows) and prediction (columns), as shares of a row and counts."""
     figure = Figure(figsize=(4.4, 3.4), layout="constrained")
     axes = figure.add_subplot()
     table = np.array([[counts.tp, counts.fn], [counts.fp, counts.tn]])
@@ -66,7 +66,7 @@ def confusion(counts: Counts) -> Figure:
 
 @styled
 def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "precision", "recall", "f1")) -> Figure:
-    """Scores of every region as bars, one for each threshold.
+    """Draw the scores of every region as bars, one for each threshold.
 
     Args:
         table: Rows with the columns region, threshold_name and the metrics; NaN draws no bar.
@@ -77,13 +77,13 @@ def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "pr
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     height = 1 / (len(names) + 0.8)
     for axes, metric in zip(panels, metrics, strict=True):
-        for place, name in enumerate(names):
+        for number, name in enumerate(names):
             values = table[table["threshold_name"] == name].set_index("region")[metric].reindex(regions)
-            rows = np.arange(len(regions)) + (place - (len(names) - 1) / 2) * height
+            rows = np.arange(len(regions)) + (number - (len(names) - 1) / 2) * height
             axes.barh(rows, values.fillna(0), height * 0.86, **_bar(name))
             for row, value in zip(rows, values, strict=True):
-                said = "n/a" if math.isnan(value) else f"{value:.2f}"
-                axes.text(min(np.nan_to_num(value), 1) + 0.02, row, said, va="center", size=7, color=MUTED)
+                text = "n/a" if math.isnan(value) else f"{value:.2f}"
+                axes.text(min(np.nan_to_num(value), 1) + 0.02, row, text, va="center", size=7, color=MUTED)
         axes.set(title=TITLES.get(metric, metric), xlim=(0, 1.16), xticks=[0, 0.5, 1])
         axes.grid(axis="x")
         axes.spines[:].set_visible(False)
@@ -96,7 +96,7 @@ def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "pr
 
 @styled
 def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Precision against recall over all thresholds, a line per region, with the thresholds marked.
+    """Draw precision against recall, a line per region, with some thresholds marked.
 
     Args:
         curves: Histogram of each region.
@@ -104,9 +104,12 @@ def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, M
     """
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    _iou_lines(axes)
-    for place, (region, histogram) in enumerate(curves.items()):
-        colour, dashes = LINES[place % len(LINES)], DASHES[place // len(LINES) % len(DASHES)]
+    for iou in (0.2, 0.4, 0.6, 0.8):  # lines of equal IoU: 1 / IoU = 1 / precision + 1 / recall - 1
+        recall = np.linspace(iou, 1, 100)
+        axes.plot(recall, 1 / (1 / iou + 1 - 1 / recall), color=RULE, linewidth=0.9, zorder=0.5)
+        axes.text(1.02, iou, f"IoU {iou}", color=MUTED, size=7, va="center")
+    for number, (region, histogram) in enumerate(curves.items()):
+        colour, dashes = LINES[number % len(LINES)], DASHES[number // len(LINES) % len(DASHES)]
         steps = [scores(histogram.counts(step / 100)) for step in range(BINS)]
         axes.plot(
             [step["recall"] for step in steps],
@@ -133,7 +136,7 @@ def training_curves(
     metrics: Sequence[str] = ("loss", "iou", "precision", "recall"),
     chosen: tuple[str, int] | None = None,
 ) -> Figure:
-    """Loss and scores by epoch, a line per split; dotted lines stand where a phase begins.
+    """Draw loss and scores by epoch, a line per split; dotted lines begin a phase.
 
     Beside the IoU at 0.5 stands, dashed, that at the best threshold of the epoch's validation, where the log has it.
 
@@ -143,21 +146,23 @@ def training_curves(
         chosen: Phase and epoch of the network that was kept, to mark.
     """
     epochs = list(dict.fromkeys(zip(log["phase"], log["epoch"], strict=True)))
-    place = {epoch: number for number, epoch in enumerate(epochs, start=1)}
-    log = log.assign(place=[place[epoch] for epoch in zip(log["phase"], log["epoch"], strict=True)])
-    across = len(metrics) if len(metrics) <= 4 else -(-len(metrics) // 2)
-    figure = Figure(figsize=(8.6, 0.3 + 2.3 * -(-len(metrics) // across)), layout="constrained")
-    panels = figure.subplots(-(-len(metrics) // across), across, squeeze=False).ravel()
+    # each phase counts its epochs from 1: here they are numbered through
+    numbers = {epoch: number for number, epoch in enumerate(epochs, start=1)}
+    log = log.assign(number=[numbers[epoch] for epoch in zip(log["phase"], log["epoch"], strict=True)])
+    columns = len(metrics) if len(metrics) <= 4 else -(-len(metrics) // 2)
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(8.6, 0.3 + 2.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, metric in zip(panels, metrics, strict=False):
-        for split, part in log.groupby("split", sort=False):
-            colour = _SPLITS.get(str(split), INK)
-            axes.plot(part["place"], part[metric], color=colour, marker="." if len(epochs) < 30 else "", label=split)
-            if metric == "iou" and split == "validation" and "iou_at_threshold" in part:
+        for split, of_split in log.groupby("split", sort=False):
+            colour, marker = _SPLITS.get(str(split), INK), "." if len(epochs) < 30 else ""
+            axes.plot(of_split["number"], of_split[metric], color=colour, marker=marker, label=split)
+            if metric == "iou" and split == "validation" and "iou_at_threshold" in of_split:
                 best = {"linestyle": (0, (4, 2)), "linewidth": 1.1, "label": "validation, at its best threshold"}
-                axes.plot(part["place"], part["iou_at_threshold"], color=colour, **best)
-        _phases(axes, log)
-        if chosen in place:
-            axes.axvline(place[chosen], color=ORANGE, linewidth=1.1, alpha=0.8, zorder=0.9, label="chosen epoch")
+                axes.plot(of_split["number"], of_split["iou_at_threshold"], color=colour, **best)
+        _mark_phases(axes, log)
+        if chosen in numbers:
+            axes.axvline(numbers[chosen], color=ORANGE, linewidth=1.1, alpha=0.8, zorder=0.9, label="chosen epoch")
         axes.set_title(TITLES.get(metric, metric), pad=15)
         axes.set_xlabel("Epoch")
         axes.set_xlim(0.5, len(epochs) + 0.5)
@@ -171,13 +176,13 @@ def training_curves(
     return figure
 
 
-def _phases(axes: Axes, log: pd.DataFrame) -> None:
-    """Where phases begin, with their names above; nothing for one phase."""
-    begins = log.groupby("phase", sort=False)["place"].min()
+def _mark_phases(axes: Axes, log: pd.DataFrame) -> None:
+    """Draw a dotted line where a phase begins, with its name above; none for one phase."""
+    begins = log.groupby("phase", sort=False)["number"].min()
     for phase, first in begins.items() if len(begins) > 1 else ():
-        across = axes.get_xaxis_transform()
         axes.axvline(float(first) - 0.5, color=MUTED, linewidth=0.8, linestyle=":")
-        axes.text(float(first) - 0.35, 1.02, str(phase), transform=across, color=MUTED, size=7)
+        above = axes.get_xaxis_transform()  # x as epochs, y as a share of the panel's height
+        axes.text(float(first) - 0.35, 1.02, str(phase), transform=above, color=MUTED, size=7)
 
 
 @styled
@@ -191,7 +196,7 @@ def map_panel(
     ceiling: float = 1.0,
     mapped: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """A place twice: the image, and the probability, both with what is labelled and what is predicted.
+    """Draw image and probability side by side, both with labelled and predicted outlines.
 
     Args:
         image: (y, x, 3) uint8.
@@ -205,8 +210,8 @@ def map_panel(
     figure = Figure(figsize=(8.6, 3.9 * image.shape[0] / image.shape[1] + 0.42), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(image, interpolation="nearest")
-    shown = Normalize(0, ceiling)
-    right.imshow(np.ma.masked_invalid(probability), cmap=PROBABILITY, norm=shown, interpolation="nearest")
+    norm = Normalize(0, ceiling)
+    right.imshow(np.ma.masked_invalid(probability), cmap=PROBABILITY, norm=norm, interpolation="nearest")
     for axes in (left, right):
         outline(axes, target == 255, colour="#ffffff", width=0.7)
         outline(axes, target == 1, colour=YELLOW)
@@ -215,7 +220,7 @@ def map_panel(
         axes.spines[:].set_visible(False)
     _scale_bar(left, image.shape[1], pixel_m)
     bar = figure.colorbar(
-        ScalarMappable(shown, PROBABILITY),
+        ScalarMappable(norm, PROBABILITY),
         ax=right,
         fraction=0.05,
         pad=0.02,
@@ -238,50 +243,45 @@ def map_panel(
 
 
 def threshold_label(name: str) -> str:
-    """What a threshold of the table is called where people read it."""
-    known = {
+    """Return the words for a threshold, such as paper, validation or oracle."""
+    labels = {
         "paper": "at 0.5 (as in the paper)",
         "validation": "at the threshold chosen on validation",
         "oracle": "oracle: best threshold in hindsight",
     }
-    return known.get(name, f"at the threshold {name!r}")
+    return labels.get(name, f"at the threshold {name!r}")
 
 
 def thousands(value: int) -> str:
-    """A number with narrow spaces between its thousands."""
+    """Return a number as text with narrow spaces between its thousands."""
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _bar(name: str) -> dict[str, Any]:
-    """How a threshold's bars look; the oracle's are hollow, because it is no result."""
+    """Return the look of a threshold's bars; the oracle's are hollow, as it is no result."""
     if name == "oracle":
         return {"facecolor": "white", "edgecolor": GREY, "linewidth": 0.8, "hatch": "//////"}
     return {"facecolor": {"paper": GREY, "validation": BLUE}.get(name, GREEN)}
 
 
 def _marker(name: str, colour: str) -> dict[str, Any]:
-    """How a threshold is marked on a curve; the oracle's mark is hollow."""
+    """Return the look of a threshold's mark on a curve; the oracle's is hollow."""
     shape = {"paper": "s", "validation": "o", "oracle": "D"}.get(name, "^")
     face = "white" if name == "oracle" else colour
     return {"marker": shape, "color": colour, "markerfacecolor": face, "markersize": 6.5, "linestyle": "none"}
 
 
-def _iou_lines(axes: Axes) -> None:
-    """Lines of equal IoU: 1 / IoU = 1 / precision + 1 / recall - 1."""
-    for iou in (0.2, 0.4, 0.6, 0.8):
-        recall = np.linspace(iou, 1, 100)
-        axes.plot(recall, 1 / (1 / iou + 1 - 1 / recall), color=RULE, linewidth=0.9, zorder=0.5)
-        axes.text(1.02, iou, f"IoU {iou}", color=MUTED, size=7, va="center")
-
-
 def outline(axes: Axes, mask: npt.NDArray[np.bool_], *, colour: str, width: float = 1.3) -> None:
-    """Draw the pixels' edges between inside and outside of the mask; the border of the image closes it."""
+    """Draw the pixels' edges between inside and outside of a mask.
+
+    Beyond the border of the image is outside. A dark line lies under the coloured one.
+    """
     padded = np.pad(mask, 1).astype(np.int8)
     rows, cols = np.nonzero(np.diff(padded, axis=0)[:, 1:-1])
-    across = np.stack([np.stack([cols, rows], -1), np.stack([cols + 1, rows], -1)], 1)
+    horizontal = np.stack([np.stack([cols, rows], -1), np.stack([cols + 1, rows], -1)], 1)
     rows, cols = np.nonzero(np.diff(padded, axis=1)[1:-1])
-    down = np.stack([np.stack([cols, rows], -1), np.stack([cols, rows + 1], -1)], 1)
-    edges = np.concatenate([across, down]) - 0.5
+    vertical = np.stack([np.stack([cols, rows], -1), np.stack([cols, rows + 1], -1)], 1)
+    edges = np.concatenate([horizontal, vertical]) - 0.5  # the centre of a pixel is a whole number
     if not len(edges):
         return
     path = Path(edges.reshape(-1, 2), np.tile([Path.MOVETO, Path.LINETO], len(edges)))
@@ -292,17 +292,17 @@ def outline(axes: Axes, mask: npt.NDArray[np.bool_], *, colour: str, width: floa
 
 
 def halo() -> list[Any]:
-    """What makes a light line or letter stand out on any ground."""
+    """Return path effects that make a light line or letter stand out on any ground."""
     return [withStroke(linewidth=2.4, foreground="#00000088")]
 
 
 def _scale_bar(axes: Axes, width: int, pixel_m: float) -> None:
-    """A bar of 1, 2 or 5 times a power of ten metres, about a fifth of the image."""
+    """Draw a scale bar of 1, 2 or 5 times a power of ten metres, at most a fifth wide."""
     fifth = width * pixel_m / 5
     power = 10.0 ** math.floor(math.log10(fifth))
     length = max(step * power for step in (1, 2, 5) if step * power <= fifth)
-    said = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     first, last, row = 0.04, 0.04 + length / pixel_m / width, 0.045
-    place = axes.transAxes
-    axes.plot([first, last], [row, row], color="white", linewidth=3, transform=place, path_effects=halo())
-    axes.text(first, row + 0.025, said, color="white", size=9, weight="bold", transform=place, path_effects=halo())
+    look: dict[str, Any] = {"color": "white", "transform": axes.transAxes, "path_effects": halo()}
+    axes.plot([first, last], [row, row], linewidth=3, **look)
+    axes.text(first, row + 0.025, text, size=9, weight="bold", **look)

@@ -1,4 +1,4 @@
-"""What all pages share: templates with their filters, and figures that stand in the page."""
+"""Pages made of templates, and figures as they stand in a page."""
 
 import base64
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _REM_PER_INCH = 6.8  # makes the letters of all figures as large as each other
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A figure as it stands on the page.
+    """A figure as it stands on a page, with its words.
 
     Attributes:
         title: Its heading.
@@ -36,19 +36,22 @@ class Picture:
 
     @property
     def png(self) -> bytes:
-        """The PNG itself."""
+        """The bytes of the PNG."""
         return base64.b64decode(self.uri.partition(",")[2])
 
 
 def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
-    """A figure as it stands on a page."""
+    """Return a figure as it stands on a page: a PNG in a data URI, with its words."""
     uri = "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
     width_rem = round(_REM_PER_INCH * float(figure.get_size_inches()[0]), 1)
     return Picture(title=title, uri=uri, alt=alt, caption=caption, width_rem=width_rem)
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of this folder's templates, with the filters `score`, `share`, `thousands` and `counted`."""
+    """Render a page from a template, named by its path from thawmap/report.
+
+    Templates have the filters ``score``, ``share``, ``thousands`` and ``counted``, and ``version``.
+    """
     environment = Environment(
         loader=PackageLoader("thawmap", "report"),
         autoescape=True,
@@ -61,10 +64,10 @@ def render(template: str, **values: Any) -> str:
 
 
 def score(value: float) -> str:
-    """Two decimals; n/a where the score is not defined."""
+    """Return a score as text with two decimals; n/a where it is not defined."""
     return "n/a" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"
 
 
 def _share(value: float) -> str:
-    """As `score`, with three decimals."""
+    """Return a share as text with three decimals; n/a where it is not defined."""
     return "n/a" if pd.isna(value) else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""The one style of all figures: colours, letters, and how a figure becomes a file.
+"""The one style of all figures: colours, fonts, legends and files.
 
 Colours are from Okabe and Ito's palette, which people of every colour vision tell apart. Blue is the result,
 grey is what it is compared with, and what only hindsight can know (the oracle) is drawn hollow.
@@ -82,7 +82,7 @@ _Parameters = ParamSpec("_Parameters")
 
 
 def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
-    """The drawing function, under the one style of all figures."""
+    """Return a drawing function that draws in the style of all figures."""
 
     @wraps(draw)
     def in_style(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Figure:
@@ -94,7 +94,7 @@ def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """The one style; a letter that no font has is a box, and no warning."""
+    """Set the style of all figures; a letter that no font has is a box, and no warning."""
     fonts = ["DejaVu Sans", *(name for name in _SCRIPTS if name in _families())]
     with mpl.rc_context({**_STYLE, "font.family": fonts}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -103,11 +103,12 @@ def _style() -> Iterator[None]:
 
 @cache
 def _families() -> frozenset[str]:
+    """Return the names of the machine's font families."""
     return frozenset(get_font_names())
 
 
 def png(figure: Figure, *, dpi: int = 160) -> bytes:
-    """The figure as a PNG file."""
+    """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     with _style():
         figure.savefig(buffer, format="png", dpi=dpi)
@@ -115,31 +116,37 @@ def png(figure: Figure, *, dpi: int = 160) -> bytes:
 
 
 def write_figure(path: pathlib.Path, figure: Figure) -> None:
-    """Write the figure, atomically, in the format that the suffix names (.png, .pdf, .svg)."""
+    """Write a figure atomically, in the format of the suffix (.png, .pdf, .svg)."""
     with atomic(path) as temporary, _style():
         figure.savefig(temporary, dpi=200)
 
 
 def wrapped(text: str, width: float, *, letter: float = 0.078) -> str:
-    """Break a text into at most three lines of ``width`` inches; letters of legends are 0.078 wide, of titles 0.084."""
+    """Break a text into at most three lines of a width in inches.
+
+    An ellipsis ends what does not fit. Letters of legends are 0.078 inches wide, of titles 0.084.
+    """
     return "\n".join(textwrap.wrap(text, max(8, int(width / letter)), max_lines=3, placeholder=" …")) or text
 
 
 def legend_columns(labels: Collection[str], width: float) -> int:
-    """Count the columns of a legend that fit into ``width`` inches; at most 4."""
+    """Count the columns of a legend that fit into a width in inches; at most 4."""
     longest = max(map(len, labels), default=0)
     return max(1, min(4, len(labels), int(width / (0.5 + 0.078 * longest))))
 
 
 def legend_below(figure: Figure, keys: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Put a legend under the figure, with as many columns as its width has room for."""
+    """Put a legend under a figure, in as many columns as its width has room for."""
     width = float(figure.get_size_inches()[0]) - 0.2
-    across = legend_columns(labels, width)
-    texts = [wrapped(label, width / across - 0.5) for label in labels]
-    figure.legend(keys, texts, loc="outside lower center", ncols=across)
+    columns = legend_columns(labels, width)
+    texts = [wrapped(label, width / columns - 0.5) for label in labels]
+    figure.legend(keys, texts, loc="outside lower center", ncols=columns)
 
 
 def plain_powers(axis: Axis) -> None:
-    """Label the powers of ten of a logarithmic axis, in letters, because no text of a figure is a formula."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: "10" + str(round(math.log10(value))).translate(_RAISED)))
+    """Label a logarithmic axis at its powers of ten, with raised digits.
+
+    The usual labels are formulas, which are switched off for all text of a figure.
+    """
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: "10" + str(round(math.log10(tick))).translate(_RAISED)))
     axis.set_minor_formatter(NullFormatter())

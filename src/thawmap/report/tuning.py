@@ -1,10 +1,11 @@
-"""The figure of a tuning: what its trials reached one after the other, and by each value that was searched."""
+"""The figure of a tuning: validation IoU of its trials by order and by each key."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ _WIDE = 30.0  # a range whose ends differ by more than this factor is drawn on a
 
 @styled
 def trials_figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
-    """Validation IoU of the trials by number, and by the value of every key; the best one is ringed.
+    """Draw the validation IoU of trials by number and by each key, the best one ringed.
 
     Args:
         table: A row per trial with ``trial``, ``state``, ``validation_iou`` and the keys; failed ones are not drawn.
@@ -38,11 +39,11 @@ def trials_figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
     axes = figure.subplots(rows, min(panels, _ACROSS), squeeze=False, sharey=True).ravel()
     _by_number(axes[0], drawn, finished)
     for panel, key in zip(axes[1:], keys, strict=False):
-        _by_value(panel, drawn, key)
+        _by_key(panel, drawn, key)
     for number, (panel, name) in enumerate(zip(axes, ("trial", *keys), strict=False)):
-        place = best[name] if name == "trial" or not _is_listed(drawn[name]) else _listed(drawn[name]).index(best[name])
+        x = best[name] if name == "trial" or not _is_listed(drawn[name]) else _listed(drawn[name]).index(best[name])
         ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "color": ORANGE, "linestyle": "none"}
-        panel.plot([place], [best["validation_iou"]], zorder=4, label="best", **ring)
+        panel.plot([x], [best["validation_iou"]], zorder=4, label="best", **ring)
         panel.set_title(f"{'abcdefghijklmnopqrstuvwxyz'[number % 26]}  {'By trial' if name == 'trial' else name}")
         panel.grid(axis="y")
         panel.margins(y=0.12)
@@ -56,7 +57,7 @@ def trials_figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
 
 
 def _by_number(axes: Axes, drawn: pd.DataFrame, finished: pd.DataFrame) -> None:
-    """The trials in their order, and the best so far as a line."""
+    """Draw trials as dots in their order, and the best IoU so far as a line."""
     _dots(axes, drawn, drawn["trial"].to_numpy(float))
     axes.step(
         finished["trial"], finished["validation_iou"].cummax(), where="post", color=INK, lw=1, label="best so far"
@@ -65,8 +66,8 @@ def _by_number(axes: Axes, drawn: pd.DataFrame, finished: pd.DataFrame) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
-def _by_value(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
-    """The trials by a number, or by a value of a list, dots beside each other."""
+def _by_key(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
+    """Draw trials as dots by the number of a key, or side by side by its listed values."""
     if not _is_listed(drawn[key]):
         numbers = drawn[key].to_numpy(float)
         _dots(axes, drawn, numbers)
@@ -75,24 +76,26 @@ def _by_value(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
             plain_powers(axes.xaxis)
         return
     names = _listed(drawn[key])
-    places = drawn[key].map(names.index).to_numpy(float)
-    _dots(axes, drawn, places)
+    _dots(axes, drawn, drawn[key].map(names.index).to_numpy(float))
     room = max(_LETTERS // len(names), 6)
     axes.set_xticks(range(len(names)), ["\n".join(textwrap.wrap(str(name), room)) for name in names])
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 
-def _dots(axes: Axes, drawn: pd.DataFrame, places: "np.ndarray[Any, np.dtype[np.float64]]") -> None:
-    for state, (said, look) in _LOOKS.items():
-        mine = (drawn["state"] == state).to_numpy()
-        if mine.any():
-            values = drawn["validation_iou"].to_numpy(float)[mine]
-            axes.plot(places[mine], values, linestyle="none", markersize=5, label=said, **look)
+def _dots(axes: Axes, drawn: pd.DataFrame, x: npt.NDArray[np.float64]) -> None:
+    """Draw the validation IoU of trials over x, a look for each state."""
+    for state, (label, look) in _LOOKS.items():
+        in_state = (drawn["state"] == state).to_numpy()
+        if in_state.any():
+            iou = drawn["validation_iou"].to_numpy(float)[in_state]
+            axes.plot(x[in_state], iou, linestyle="none", markersize=5, label=label, **look)
 
 
 def _is_listed(values: pd.Series) -> bool:
+    """Return whether values are words or booleans, and no numbers on a scale."""
     return not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
 
 
 def _listed(values: pd.Series) -> list[Any]:
+    """Return each value once, in the order of the alphabet."""
     return sorted(values.unique(), key=str)
