@@ -12,7 +12,7 @@ from thawmap.files.results import check_result
 from thawmap.maps.item import MapItem
 from thawmap.report.crossval import analysis
 from thawmap.series.places import open_map
-from thawmap.train.experiments.trials import trials
+from thawmap.train.experiments.trials import read_trials
 from thawmap.train.tiles.cut import FORMAT, read_attributes
 from thawmap.train.tiles.store import TileStore
 
@@ -44,7 +44,7 @@ READERS = {
     "crossval.json": (PLAN, lambda path: (read_plan(path), analysis.read(path.parent))),
     "store.json": (STORE, lambda path: TileStore.open(path.parent)),
     "a.zarr/zarr.json": (ZARR, lambda path: read_attributes(path.parents[1], "a")),
-    "trials/0000/trial.json": (TRIAL, lambda path: [one.said() for one in trials(path.parents[2])]),
+    "trials/0000/trial.json": (TRIAL, lambda path: [trial.describe_values() for trial in read_trials(path.parents[2])]),
 }
 
 

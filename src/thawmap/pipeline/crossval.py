@@ -19,6 +19,7 @@ from thawmap.pipeline.tiles import cut_tiles, footprints, labelled_scenes
 from thawmap.report.crossval import analysis, page
 from thawmap.text import before, counted
 from thawmap.train.experiments import crossval as trainings
+from thawmap.train.experiments.folder import write_plan
 from thawmap.train.split import Fold, fold_notes
 from thawmap.train.tiles.store import TileStore
 
@@ -60,18 +61,18 @@ def crossval(
         return _plan(project, out, tile_folder, progress)
     with alone(out, "cross-validation"):
         scenes, unusable = labelled_scenes(project, progress)
-        all_layers = Project(trainings.to_cut(config))
+        all_layers = Project(trainings.tiling_config(config))
         cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=False, progress=progress)
         tile_store = TileStore.open(tile_folder)
-        trainings.check_begun(out, config, tiles=tile_store.identity, resume=resume)
-        fits = trainings.fits(config, tile_store.index)
-        trainings.begin(out, config, tile_store.identity)
+        trainings.check_begun(out, config, store=tile_store.identity, resume=resume)
+        fits = trainings.plan_fits(config, tile_store.index)
+        write_plan(out / trainings.PLAN, config, tile_store.identity)
         todo = [fit for fit in fits if not trainings.is_finished(out, fit)]
         for line in fold_notes(_folds(fits), tile_store.index, [scene.region for scene in scenes]):
             progress.say(line)
-        work = partial(trainings.run, config=config, store=tile_folder, scenes=footprints(scenes), out=out)
+        work = partial(trainings.run_fit, config=config, store=tile_folder, scenes=footprints(scenes), out=out)
         _, failed = run_all(work, todo, config, progress, "trainings")
-        trainings.gather(out, fits)
+        trainings.write_tables(out, fits)
     finished, done = len(fits) - len(todo), len(todo) - len(failed)
     line = f"{done + finished} of {counted(len(fits), 'training')} are finished{before(finished)}: {out}"
     report_lines = crossval_report(out).lines if done + finished else ()
@@ -92,12 +93,12 @@ def crossval_report(out: Path) -> Summary:
 
 def _report_so_far(config: Config, out: Path, tile_folder: Path) -> Summary:
     """Report on the trainings that are finished by now; others may be running meanwhile."""
-    if not trainings.is_begun(out):
+    if not (out / trainings.PLAN).exists():
         msg = f"{out} holds no cross-validation to report on; begin one without --report-only"
         raise ConfigError(msg)
     tile_store = TileStore.open(tile_folder)
-    trainings.check_begun(out, config, tiles=tile_store.identity, resume=True)
-    trainings.gather(out, trainings.fits(config, tile_store.index))
+    trainings.check_begun(out, config, store=tile_store.identity, resume=True)
+    trainings.write_tables(out, trainings.plan_fits(config, tile_store.index))
     return crossval_report(out)
 
 
@@ -105,10 +106,10 @@ def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) ->
     """Say what would be cut and trained; until tiles are cut, scenes stand for them."""
     config = project.config
     scenes, unusable = labelled_scenes(project, progress)
-    all_layers = Project(trainings.to_cut(config))
+    all_layers = Project(trainings.tiling_config(config))
     cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=True, progress=progress)
     index = _tiles_or_scenes(tile_folder, scenes)
-    fits = trainings.fits(config, index)
+    fits = trainings.plan_fits(config, index)
     finished = sum(trainings.is_finished(out, fit) for fit in fits)
     epochs = sum(phase.epochs for phase in config.training.phases)
     settings, seeds = {fit.setting.name for fit in fits}, len(config.crossval.seeds)

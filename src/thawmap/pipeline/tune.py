@@ -13,6 +13,7 @@ from thawmap.report.tuning import trials_figure
 from thawmap.text import counted
 from thawmap.train.experiments import trials
 from thawmap.train.experiments import tune as tuning
+from thawmap.train.experiments.folder import write_plan
 from thawmap.train.experiments.trials import Trial
 from thawmap.train.split import split_tiles
 from thawmap.train.tiles.store import TileStore
@@ -54,22 +55,22 @@ def tune(
         return _plan(project, out, tile_folder, progress)
     with alone(out, "tuning"):
         scenes, unusable = labelled_scenes(project, progress)
-        all_layers = Project(tuning.to_cut(config))
+        all_layers = Project(tuning.tiling_config(config))
         cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=False, progress=progress)
         tile_store = TileStore.open(tile_folder)
-        tuning.check_begun(out, config, tiles=tile_store.identity, resume=resume)
+        tuning.check_begun(out, config, store=tile_store.identity, resume=resume)
         split = split_tiles(tile_store.index, config.split, scenes=footprints(scenes))
         tuning.check_validation(split)
-        tuning.begin(out, config, tile_store.identity)
-        todo = trials.missing(out, config)
+        write_plan(out / tuning.PLAN, config, tile_store.identity)
+        todo = trials.remaining_trials(out, config)
         for line in split.lines():
             progress.say(line)
         ended: list[Trial] = []
         for number in todo:
-            trial = tuning.run(number, config=config, store=tile_store, split=split, out=out, report=progress.say)
+            trial = tuning.run_trial(number, config=config, store=tile_store, split=split, out=out, report=progress.say)
             ended.append(trial)
-            trials.gather(out, config)
-            progress.say(_sentence(trial, trials.best(trials.trials(out))))
+            trials.write_results(out, config)
+            progress.say(_sentence(trial, trials.best_trial(trials.read_trials(out))))
             progress.step("trials", len(ended), len(todo))
     failed = {trial.id: trial.reason for trial in ended if trial.state == "failed"}
     report = _report(out)
@@ -88,8 +89,8 @@ def _report(out: Path) -> Summary:
     Raises:
         DataError: If a trial's file is damaged.
     """
-    finished = trials.trials(out)
-    table, chosen = trials.table(finished), trials.best(finished)
+    finished = trials.read_trials(out)
+    table, chosen = trials.trials_table(finished), trials.best_trial(finished)
     if chosen is None:
         return Summary(lines=(f"no trial is finished: {out / 'trials.csv'}",))
     keys = list(chosen.values)
@@ -97,7 +98,7 @@ def _report(out: Path) -> Summary:
         write_figure(draft / "trials.png", trials_figure(table, keys))
     first = table.sort_values("validation_iou", ascending=False, kind="stable").head(_SHOWN)
     states = " and ".join(f"{number} {state}" for state, number in table["state"].value_counts().items())
-    reached = f"validation IoU {chosen.score:.3f} after epoch {chosen.epoch}, with {chosen.said()}"
+    reached = f"validation IoU {chosen.score:.3f} after epoch {chosen.epoch}, with {chosen.describe_values()}"
     lines = (
         f"best of {counted(len(finished), 'trial')} ({states}): trial {chosen.number}, {reached}",
         f"table: {out / 'trials.csv'}; figure: {out / 'trials.png'}; its bundle: {out / chosen.folder}",
@@ -111,9 +112,9 @@ def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) ->
     """Say what would be cut and trained."""
     config = project.config
     scenes, unusable = labelled_scenes(project, progress)
-    all_layers = Project(tuning.to_cut(config))
+    all_layers = Project(tuning.tiling_config(config))
     cut = cut_tiles(all_layers, scenes, unusable, tile_folder, dry_run=True, progress=progress)
-    todo, epochs = len(trials.missing(out, config)), sum(phase.epochs for phase in config.training.phases)
+    todo, epochs = len(trials.remaining_trials(out, config)), sum(phase.epochs for phase in config.training.phases)
     finished = config.tune.trials - todo
     line = (
         f"would train {counted(todo, 'time')}, up to {counted(epochs, 'epoch')} each, into {out}: "

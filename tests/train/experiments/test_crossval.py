@@ -29,8 +29,8 @@ from thawmap.pipeline.tiles import tiles
 from thawmap.report.crossval import analysis as said
 from thawmap.report.crossval import figures as draw
 from thawmap.train.experiments import crossval
-from thawmap.train.experiments.grid import folder_name
-from thawmap.train.experiments.grid import settings as grid_of
+from thawmap.train.experiments.folder import write_plan
+from thawmap.train.experiments.grid import folder_name, grid_settings
 from thawmap.train.tiles.store import TileStore
 
 torch.set_num_threads(1)
@@ -191,11 +191,11 @@ def test_every_fold_with_every_combination_and_seed_is_one_training(grid, seeds)
     text = YAML.replace("crossval: {grid: {training.loss: [focal, dice]}}", "")
     config = parse(text + yaml.safe_dump({"crossval": {"grid": grid, "seeds": seeds}}), name="t", folder=Path())
     index = pd.DataFrame({"scene": REGIONS, "region": REGIONS, "positive_pixels": 1})
-    planned = crossval.fits(config, index)
+    planned = crossval.plan_fits(config, index)
     combinations = list(product(*grid.values()))
     assert len(planned) == len(REGIONS) * len(combinations) * len(seeds)
     assert len({fit.folder for fit in planned}) == len({fit.id for fit in planned}) == len(planned)
-    assert len({one.name for one in grid_of(config)}) == len(combinations)
+    assert len({one.name for one in grid_settings(config)}) == len(combinations)
     assert [fit.seed for fit in planned] == [seed for seed in seeds for _ in range(len(planned) // len(seeds))]
 
 
@@ -652,7 +652,7 @@ import numpy as np, torch
 from thawmap.train.experiments import crossval
 device = torch.device("cpu")
 for size_mb in (40, 240, 40):
-    held = crossval._forget_peak(device)
+    held = crossval._reset_peak_memory(device)
     parts = [np.ones(2**18) for _ in range(size_mb // 2)]
     del parts
     print((crossval._peak_memory(device) - held) / 2**20)
@@ -672,7 +672,7 @@ def test_the_papers_experiment_has_the_papers_numbers(capsys):
     assert yaml.safe_load(capsys.readouterr().out) == config.as_json()
     regions = ("Banks_Island", "Herschel", "Horton", "Kolguev", "Lena", "Tuktoyaktuk")
     index = pd.DataFrame({"scene": regions, "region": regions, "positive_pixels": 1})
-    planned = crossval.fits(config, index)
+    planned = crossval.plan_fits(config, index)
     assert len(planned) == 54
     assert {fit.setting.name for fit in planned} == {
         f"{architecture} {encoder}"
@@ -710,19 +710,19 @@ def test_every_network_and_every_fold_of_the_paper_takes_a_step_on_a_small_arcti
     }
     sets = [f"{key}={json.dumps(value)}" for key, value in places.items()]
     config, out = load(NITZE, overrides=sets), tmp_path / "cv"
-    tiles(crossval.to_cut(config), out / "tiles")
+    tiles(crossval.tiling_config(config), out / "tiles")
     store = one_tile_each(TileStore.open(out / "tiles"))
-    crossval.begin(out, config, store.identity)
-    planned = crossval.fits(config, store.index)
+    write_plan(out / crossval.PLAN, config, store.identity)
+    planned = crossval.plan_fits(config, store.index)
     scenes = store.index[["scene", "region", "geometry"]]
     assert len(planned) == 54
     chosen = planned[::5]
     assert {fit.setting.name for fit in chosen} == {fit.setting.name for fit in planned}
     assert {fit.fold.name for fit in chosen} == {fit.fold.name for fit in planned}
     for fit in chosen:
-        crossval.run(fit, config=config, store=store.path, scenes=scenes, out=out)
+        crossval.run_fit(fit, config=config, store=store.path, scenes=scenes, out=out)
         (out / fit.folder / "weights.safetensors").unlink()
-    crossval.gather(out, planned)
+    crossval.write_tables(out, planned)
     crossval_report(out)
     table = tidy(out)
     assert len(table[(table["metric"] == "loss") & (table["split"] == "train")]) == len(chosen)

@@ -21,7 +21,7 @@ from thawmap.errors import ConfigError
 from thawmap.model.bundle_folder import load as load_bundle
 from thawmap.pipeline.crossval import alone
 from thawmap.train.experiments import tune
-from thawmap.train.experiments.trials import Trial, best, trials
+from thawmap.train.experiments.trials import Trial, best_trial, read_trials
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +141,7 @@ def test_values_are_within_what_was_asked_for(unbroken):
 @pytest.mark.slow
 def test_the_answer_trains_to_the_score_that_it_promises(unbroken, tmp_path):
     assert thawmap(["train", str(unbroken / "best.yaml"), "--out", str(tmp_path / "model")]) == 0
-    promised = best(trials(unbroken))
+    promised = best_trial(read_trials(unbroken))
     log = pd.read_csv(tmp_path / "model" / "metrics.csv").drop(columns="seconds")
     known = pd.read_csv(unbroken / promised.folder / "metrics.csv").drop(columns="seconds")
     pd.testing.assert_frame_equal(log, known, check_exact=True)
@@ -328,26 +328,27 @@ def test_nothing_is_tried_twice_as_long_as_there_is_something_else(project):
     config = load(project, overrides=["tune.keys={model.encoder: [a, b, c], training.batch_size: {low: 1, high: 3}}"])
     known = []
     for number in range(9):
-        values = tune.propose(config, number, known).params
+        values = tune.propose_trial(config, number, known).params
         known.append(Trial(number=number, values=values, state="finished", scores=(0.1 * number,)))
     assert len({tuple(one.values.items()) for one in known}) == 9
 
 
 def test_whole_numbers_stay_whole_and_unset_ones_follow_the_ends(project):
     keys = "{training.batch_size: {low: 2, high: 9}, training.stop_after: {low: 1, high: 4}, training.clip_norm: {low: 0.5, high: 4}}"  # noqa: E501
-    found = tune.space(load(project, overrides=[f"tune.keys={keys}"]))
+    found = tune.search_space(load(project, overrides=[f"tune.keys={keys}"]))
     kinds = {key: type(one).__name__ for key, one in found.items()}
     assert list(kinds.values()) == ["IntDistribution", "IntDistribution", "FloatDistribution"]
-    assert list(tune.space(load(project)).keys()) == list(load(project).tune.keys)
+    assert list(tune.search_space(load(project)).keys()) == list(load(project).tune.keys)
 
 
 def test_the_best_of_equals_is_the_first_and_pruned_ones_are_never_the_best():
     def made(number, score, state="finished"):
         return Trial(number=number, values={}, state=state, scores=(0.1, score, score))
 
-    assert best([made(0, 0.2), made(1, 0.4), made(2, 0.4), made(3, 0.9, "pruned"), made(4, 0.9, "failed")]).number == 1
+    ended = [made(0, 0.2), made(1, 0.4), made(2, 0.4), made(3, 0.9, "pruned"), made(4, 0.9, "failed")]
+    assert best_trial(ended).number == 1
     assert made(0, 0.2).epoch == 3
-    assert best([made(0, 0.2, "pruned")]) is None
+    assert best_trial([made(0, 0.2, "pruned")]) is None
 
 
 def test_values_that_do_not_go_together_are_said(project):

@@ -1,4 +1,4 @@
-"""A grid of settings: every combination of the values that are listed for keys of the YAML."""
+"""Grids of settings: all combinations of values that are listed for keys of the YAML."""
 
 import json
 import re
@@ -16,10 +16,10 @@ _LONGEST = 60  # letters of a folder's name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One combination of a grid.
+    """One combination of the values of a grid.
 
     Attributes:
-        name: What stands for it in results, such as "unet resnet34".
+        name: Its name in results, such as "unet resnet34".
         changes: Key of the YAML to its value as JSON, in the order of the grid.
     """
 
@@ -27,7 +27,7 @@ class Setting:
     changes: tuple[tuple[str, str], ...]
 
     def apply(self, config: Config) -> Config:
-        """``config`` with these values, checked as any YAML is.
+        """Return a configuration with these values, checked as any YAML is.
 
         Raises:
             ConfigError: If a key does not exist, or a value is not allowed.
@@ -40,21 +40,28 @@ class Setting:
             raise ConfigError(msg) from error
 
 
-def settings(config: Config) -> tuple[Setting, ...]:
-    """All combinations of the configuration's grid, the last key's values changing first; one where it has none."""
+def grid_settings(config: Config) -> tuple[Setting, ...]:
+    """Return all combinations of a configuration's grid; one without changes where it has none.
+
+    The last key's values change first.
+    """
     grid = config.crossval.grid
     if not grid:
         return (Setting(name=f"{config.model.architecture} {config.model.encoder}", changes=()),)
     combinations = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    names = [" ".join(_said(key, value) for key, value in one.items()) for one in combinations]
     return tuple(
-        Setting(name=name, changes=tuple((key, json.dumps(value)) for key, value in one.items()))
-        for name, one in zip(names, combinations, strict=True)
+        Setting(
+            name=" ".join(_readable(key, value) for key, value in values.items()),
+            changes=tuple((key, json.dumps(value)) for key, value in values.items()),
+        )
+        for values in combinations
     )
 
 
 def folder_name(text: str) -> str:
-    """A name that every file system takes, another for every other ``text``: what it cannot take ends in a hash.
+    """Return a folder name for a text that every file system takes, another for every text.
+
+    It ends in a hash where characters had to be replaced.
 
     >>> folder_name("Banks Island")
     'Banks+Island'
@@ -63,11 +70,11 @@ def folder_name(text: str) -> str:
     >>> folder_name("Kolguev/2") == folder_name("Kolguev:2")
     False
     """
-    plain = "+".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", word) for word in text.split(" ")).lstrip(".-")[:_LONGEST]
-    same = plain.replace("+", " ") == text
-    return plain if same else f"{plain}-{sha256(text, digits=8)}"
+    safe = "+".join(re.sub(r"[^A-Za-z0-9._=-]+", "-", word) for word in text.split(" ")).lstrip(".-")[:_LONGEST]
+    unchanged = safe.replace("+", " ") == text
+    return safe if unchanged else f"{safe}-{sha256(text, digits=8)}"
 
 
-def _said(key: str, value: Any) -> str:
-    """A value where people read it: a name stands for itself, anything else needs its key."""
+def _readable(key: str, value: Any) -> str:
+    """Return a value for people: a name by itself, anything else with its key."""
     return value if isinstance(value, str) else f"{key.rsplit('.', 1)[-1]}={json.dumps(value)}"

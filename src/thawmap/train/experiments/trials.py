@@ -1,6 +1,6 @@
-"""Trials of a tuning: what each tried, what came of it, and which is the best; kept in files of plain JSON.
+"""Trials of a tuning: their values, outcomes and files.
 
-<out>/trials/<number>/trial.json    what a trial tried, and what came of it
+<out>/trials/<number>/trial.json    a trial's values and outcome
 <out>/trials/<number>/metrics.csv   its epochs; beside them, of the best trial only, its bundle
 <out>/trials.csv, <out>/best.yaml   all trials in a table, and the configuration with the best one's values
 """
@@ -29,7 +29,7 @@ ENDED = ("finished", "pruned")
 
 LOG = "metrics.csv"
 RESULTS = ("trials.csv", "best.yaml", "trials.png")
-"""What a tuning writes for people, unless they have changed it; the last is the report's."""
+"""Files that a tuning writes for people, unless they have changed them; the last is the report's."""
 
 _TRIAL = "trial.json"
 
@@ -40,11 +40,11 @@ class Trial:
 
     Attributes:
         number: From 0.
-        values: Key of the YAML to what is tried: a number, or one of a list as JSON.
-        state: What became of it; pruned ones were given up.
+        values: Key of the YAML to the value that is tried: a number, or one of a list as JSON.
+        state: Its outcome; pruned trials were given up.
         scores: Validation IoU at the best threshold after each epoch, phase after phase.
-        reason: Why it failed.
-        seconds: Time that it took since it was last begun.
+        reason: The error of a failed trial, for people.
+        seconds: Time since it was last begun or resumed.
     """
 
     number: int
@@ -56,39 +56,39 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return f"trial {self.number}"
 
     @property
     def folder(self) -> Path:
-        """Where it is, in the folder of the tuning."""
+        """Its folder, relative to that of the tuning."""
         return Path("trials", f"{self.number:04d}")
 
     @property
     def score(self) -> float:
-        """The best epoch's; NaN where there is none."""
+        """The score of the best epoch; NaN where there is none."""
         return max(self.scores, default=math.nan)
 
     @property
     def epoch(self) -> int:
         """The best epoch, from 1 through all phases, the last among equals; 0 where there is none."""
-        return max((place for place, one in enumerate(self.scores, start=1) if one == self.score), default=0)
+        return max((number for number, score in enumerate(self.scores, start=1) if score == self.score), default=0)
 
-    def said(self) -> str:
-        """Its values, where people read them."""
-        return ", ".join(f"{key} {_plain(value)}" for key, value in self.values.items())
+    def describe_values(self) -> str:
+        """Return keys and values of the trial as a phrase for people."""
+        return ", ".join(f"{key} {_readable(value)}" for key, value in self.values.items())
 
     def apply(self, config: Config) -> Config:
-        """``config`` with its values.
+        """Return a configuration with the trial's values.
 
         Raises:
             ConfigError: If they do not go together.
         """
-        return applied(config, {key: _json(value) for key, value in self.values.items()})
+        return with_values(config, {key: _as_json(value) for key, value in self.values.items()})
 
 
 class TrialRecord(Record, extra="forbid"):
-    """A `Trial` in its file."""
+    """The trial.json of a `Trial`."""
 
     number: int = Field(ge=0)
     values: dict[str, int | float | str]
@@ -101,111 +101,123 @@ class TrialRecord(Record, extra="forbid"):
     @classmethod
     def _check(cls, values: dict[str, int | float | str]) -> dict[str, int | float | str]:
         for value in values.values():
-            _plain(value)
+            _readable(value)  # fails where it is a string and no JSON
         return values
 
 
-def applied(config: Config, changes: Mapping[str, str]) -> Config:
-    """``config`` with other values (as JSON), checked as any YAML is, and with nothing left to search.
+def with_values(config: Config, changes: Mapping[str, str]) -> Config:
+    """Return a configuration with other values, as JSON by key, and nothing left to search.
+
+    It is checked as any YAML is.
 
     Raises:
         ConfigError: If a key does not exist, or a value is not allowed.
     """
     overrides = [f"{key}={value}" for key, value in changes.items()]
     try:
-        chosen = parse(config.as_yaml(), name="tune", folder=Path(), overrides=overrides)
+        changed = parse(config.as_yaml(), name="tune", folder=Path(), overrides=overrides)
     except ConfigError as error:
         msg = f"tune.keys: {str(error).removeprefix('--set ')}"
         raise ConfigError(msg) from error
-    return chosen.model_copy(update={"tune": TuneSettings()})
+    return changed.model_copy(update={"tune": TuneSettings()})
 
 
-def trials(out: Path) -> list[Trial]:
-    """All that was begun in ``out``, by number.
+def read_trials(out: Path) -> list[Trial]:
+    """Read all trials that were begun in a tuning's folder, sorted by number.
 
     Raises:
         DataError: If a file is damaged.
     """
-    found = []
+    trials = []
     for path in sorted((out / "trials").glob(f"*/{_TRIAL}")):
         try:
-            found.append(Trial(**read(path, TrialRecord)))
+            trials.append(Trial(**read(path, TrialRecord)))
         except (OSError, ValueError) as error:
             msg = f"{path} is damaged; remove the folder {path.parent}, and its trial is made again"
             raise DataError(msg) from error
-    return sorted(found, key=lambda one: one.number)
+    return sorted(trials, key=lambda trial: trial.number)
 
 
-def missing(out: Path, config: Config) -> list[int]:
-    """Numbers of the trials that are still to be made: not begun, interrupted or failed."""
-    ended = {one.number for one in trials(out) if one.state in ENDED}
+def remaining_trials(out: Path, config: Config) -> list[int]:
+    """Return the numbers of trials that are not begun, were interrupted, or failed."""
+    ended = {trial.number for trial in read_trials(out) if trial.state in ENDED}
     return [number for number in range(config.tune.trials) if number not in ended]
 
 
-def keep(out: Path, trial: Trial) -> None:
-    """Write what is known of a trial."""
+def write_trial(out: Path, trial: Trial) -> None:
+    """Write a trial's file into the folder of the tuning."""
     write_json(out / trial.folder / _TRIAL, asdict(trial))
 
 
-def best(known: Sequence[Trial]) -> Trial | None:
-    """The finished trial with the highest score, the first among equals; None where none is finished."""
-    finished = [one for one in known if one.state == "finished" and not math.isnan(one.score)]
-    return max(finished, key=lambda one: (one.score, -one.number), default=None)
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
+    """Return the finished trial with the highest score; None where none is finished.
+
+    Among equals it is the first by number.
+    """
+    finished = [trial for trial in trials if trial.state == "finished" and not math.isnan(trial.score)]
+    return max(finished, key=lambda trial: (trial.score, -trial.number), default=None)
 
 
-def table(known: Sequence[Trial]) -> pd.DataFrame:
-    """A row per trial: ``trial``, ``state``, ``validation_iou``, ``epoch``, ``epochs``, its values, and the rest."""
+def trials_table(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Return a table with a row per trial.
+
+    Its columns are ``trial``, ``state``, ``validation_iou``, ``epoch``, ``epochs``, a column for each searched key,
+    ``seconds`` and ``reason``.
+    """
     return pd.DataFrame(
         [
             {
-                "trial": one.number,
-                "state": one.state,
-                "validation_iou": one.score,
-                "epoch": one.epoch,
-                "epochs": len(one.scores),
-                **{key: _plain(value) for key, value in one.values.items()},
-                "seconds": one.seconds,
-                "reason": one.reason,
+                "trial": trial.number,
+                "state": trial.state,
+                "validation_iou": trial.score,
+                "epoch": trial.epoch,
+                "epochs": len(trial.scores),
+                **{key: _readable(value) for key, value in trial.values.items()},
+                "seconds": trial.seconds,
+                "reason": trial.reason,
             }
-            for one in known
+            for trial in trials
         ]
     )
 
 
-def gather(out: Path, config: Config) -> None:
-    """Write the table and, once a trial is finished, the best configuration; drop the bundles of all others."""
-    known = trials(out)
-    chosen = best(known)
+def write_results(out: Path, config: Config) -> None:
+    """Write trials.csv and best.yaml, and remove the bundles of all ended trials but the best.
+
+    There is no best.yaml before a trial is finished.
+    """
+    trials = read_trials(out)
+    best = best_trial(trials)
     with result(out) as draft:
-        write_table(draft / RESULTS[0], table(known))
-        if chosen is not None:
-            write_text(draft / RESULTS[1], _best_yaml(config, chosen, known))
-    for one in known:
-        if one.state in ENDED and one != chosen:
-            discard(out / one.folder)
+        write_table(draft / RESULTS[0], trials_table(trials))
+        if best is not None:
+            write_text(draft / RESULTS[1], _best_yaml(config, best, trials))
+    for trial in trials:
+        if trial.state in ENDED and trial != best:
+            discard(out / trial.folder)
 
 
-def _best_yaml(config: Config, chosen: Trial, known: Sequence[Trial]) -> str:
-    """The configuration with the best values put in; what they reached as comments."""
-    ended = sum(one.state in ENDED for one in known)
-    said = [
-        f"The best of {ended} trials of 'thawmap tune' is trial {chosen.number}: validation IoU {chosen.score:.4f} at",
-        f"its best threshold, after epoch {chosen.epoch}. Chosen by validation alone; no test tile was looked at, so",
+def _best_yaml(config: Config, best: Trial, trials: Sequence[Trial]) -> str:
+    """Return the YAML with the best trial's values, and comments on what they reached."""
+    ended = sum(trial.state in ENDED for trial in trials)
+    comments = [
+        f"The best of {ended} trials of 'thawmap tune' is trial {best.number}: validation IoU {best.score:.4f} at",
+        f"its best threshold, after epoch {best.epoch}. Chosen by validation alone; no test tile was looked at, so",
         "that a map of the test part still says what it reaches elsewhere.",
-        *(f"    {key}: {_json(value)}" for key, value in chosen.values.items()),
+        *(f"    {key}: {_as_json(value)}" for key, value in best.values.items()),
     ]
-    resolved = chosen.apply(config).as_json()
+    resolved = best.apply(config).as_json()
     del resolved["tune"]
-    return "".join(f"# {line}\n" for line in said) + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    return "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
 
 
-def _json(value: Any) -> str:
+def _as_json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _plain(value: Any) -> str | float:
-    """A value where people read it, as in YAML: names without quotes, numbers short."""
-    known = json.loads(value) if isinstance(value, str) else value
-    if isinstance(known, float):
-        return float(f"{known:.4g}")
-    return known if isinstance(known, str | int) else json.dumps(known).replace('"', "")
+def _readable(value: Any) -> str | float:
+    """Return a value for people, as in YAML: names without quotes, numbers of four digits."""
+    parsed = json.loads(value) if isinstance(value, str) else value
+    if isinstance(parsed, float):
+        return float(f"{parsed:.4g}")
+    return parsed if isinstance(parsed, str | int) else json.dumps(parsed).replace('"', "")

@@ -1,0 +1,75 @@
+"""The folder of an experiment: the plan that it was begun with, and what its trainings share."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from thawmap.config import Config
+from thawmap.config.plan import read_plan
+from thawmap.errors import ConfigError
+from thawmap.files.atomic import write_json
+from thawmap.provenance import differences
+
+
+def write_plan(path: Path, config: Config, store: str) -> None:
+    """Write the configuration and the identity of the tile store that an experiment begins with."""
+    write_json(path, {"config": config.as_json(), "tile_store": store})
+
+
+def check_plan(
+    path: Path,
+    config: Config,
+    deciding: Callable[[Mapping[str, Any]], dict[str, Any]],
+    *,
+    kind: Literal["cross-validation", "tuning"],
+    store: str | None,
+    resume: bool,
+    add_defaults: bool = False,
+) -> None:
+    """Refuse a plan that nobody asked to go on with, or that another experiment was begun with.
+
+    Args:
+        path: The file of the plan, which exists.
+        config: The configuration of today.
+        deciding: Returns the settings of a configuration, as JSON values, that must not change.
+        kind: The experiment in messages.
+        store: The identity of the tile store; None before it is known.
+        resume: Whether to go on with the experiment.
+        add_defaults: Whether keys that are younger than the plan count as set to their defaults.
+
+    Raises:
+        ConfigError: If the plan is refused or damaged.
+    """
+    out = path.parent
+    if not resume:
+        msg = f"{out} holds a {kind}; add --resume to go on with it, or name another --out"
+        raise ConfigError(msg)
+    plan = read_plan(path)
+    planned = _with_defaults(plan["config"]) if add_defaults else plan["config"]
+    before = deciding(planned) | {"tile store": plan["tile_store"]}
+    now = deciding(config.as_json()) | {"tile store": store or plan["tile_store"]}
+    other = differences(before, now)
+    if other:
+        msg = f"{out} holds a {kind} with other {' and '.join(other)}; set it back, or name another --out"
+        raise ConfigError(msg)
+
+
+def with_all_layers(config: Config, variants: Iterable[Config]) -> Config:
+    """Return the configuration with the layers of all its variants, to cut tiles for each of them.
+
+    A pixel is valid where all of these layers have a value, so that every variant is scored on the same pixels.
+    """
+    layers = {
+        layer if isinstance(layer, str) else layer.name: layer for variant in variants for layer in variant.layers
+    }
+    return config.model_copy(update={"layers": tuple(layers.values())})
+
+
+def _with_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with defaults of younger keys; unchanged if it is not valid today."""
+    try:
+        return Config.model_validate(resolved).as_json()
+    except (ValidationError, ConfigError):
+        return resolved
