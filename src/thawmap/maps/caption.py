@@ -1,4 +1,4 @@
-"""The strip below a quicklook: how long a kilometre is, where north is, what the picture is of."""
+"""The strip below a quicklook: a scale bar, a north arrow and a caption."""
 
 import math
 from typing import Any
@@ -23,12 +23,15 @@ _DPI = 100
 
 
 def caption(scene: Scene) -> str:
-    """Id of a scene, and its time where that is known."""
+    """Return the id of a scene, and its time where that is known."""
     return scene.id if scene.acquired is None else f"{scene.id}  {scene.acquired:%Y-%m-%d %H:%M} UTC"
 
 
 def captioned(image: npt.NDArray[np.uint8], grid: GeoBox, text: str) -> npt.NDArray[np.uint8]:
-    """Add a strip with scale bar, north arrow and text below an image (y, x, 3) of a whole grid."""
+    """Add a strip with scale bar, north arrow and text below an image of a grid.
+
+    The image (y, x, 3), uint8, shows the whole grid at any size; the result is `STRIP_PX` higher.
+    """
     width = image.shape[1]
     strip = Figure(figsize=(width / _DPI, STRIP_PX / _DPI), dpi=_DPI, facecolor=_PAPER)
     axes = strip.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, STRIP_PX))
@@ -46,18 +49,21 @@ def captioned(image: npt.NDArray[np.uint8], grid: GeoBox, text: str) -> npt.NDAr
 
 
 def _scale_bar(axes: Axes, metres: float, width: int) -> None:
-    """A bar of 1, 2 or 5 times a power of ten metres, at most a quarter of the width."""
+    """Draw a bar of 1, 2 or 5 times a power of ten metres, at most a quarter wide."""
     most = metres * width / 4
     power = 10.0 ** math.floor(math.log10(most))
     length = max(step * power for step in (1, 2, 5) if step * power <= most)
     end = 10 + length / metres
     axes.plot([10, end], [60, 60], color=_INK, linewidth=3, solid_capstyle="butt")
-    said = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    axes.text(end + 8, 60, said, color=_INK, size=13, va="center")
+    label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    axes.text(end + 8, 60, label, color=_INK, size=13, va="center")
 
 
 def _north(axes: Axes, turn: float, width: int) -> None:
-    """An arrow to the true north at the middle of the image, clockwise from its top by ``turn``."""
+    """Draw an arrow to the true north at the middle of the image.
+
+    It points clockwise from the image's top by ``turn`` radians.
+    """
     right, up = 20 * math.sin(turn), 20 * math.cos(turn)
     x, y = width - 28, 58
     arrow = {"arrowstyle": "-|>,head_width=0.35,head_length=0.6", "color": _INK, "linewidth": 1.8}
@@ -66,7 +72,7 @@ def _north(axes: Axes, turn: float, width: int) -> None:
 
 
 def _shortened(text: str, width: int) -> str:
-    """The text, with its middle left out where it is longer than the strip."""
+    """Return a text in one line, its middle left out where it is too long."""
     most = max(4, int((width - 20) / _LETTER_PX))
-    shown = " ".join(text.split("\n"))
-    return shown if len(shown) <= most else f"{shown[: most // 2 - 1]}…{shown[-(most - most // 2) :]}"
+    line = " ".join(text.split("\n"))
+    return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most - most // 2) :]}"

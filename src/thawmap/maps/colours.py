@@ -1,4 +1,4 @@
-"""The colours of pictures: which layers are shown as red, green and blue, and how bright."""
+"""The colours of pictures: layers shown as red, green and blue, and how bright."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,18 @@ _Floats = npt.NDArray[np.floating]
 
 
 def brightness_limits(pixels: _Floats) -> tuple[_Floats, _Floats]:
-    """Return the values that are shown as darkest and brightest, (layer,) each, for pixels (n, layer)."""
+    """Return the values that are shown as darkest and brightest, (layer,) each.
+
+    The pixels are (n, layer), without NaN.
+    """
     low, high = np.percentile(pixels, _PERCENTILES, axis=0)
     return low, high
 
 
 def brightness(layers: _Floats, low: _Floats, high: _Floats) -> _Floats:
-    """Return layers (..., layer) as brightness 0..1 between two limits (layer,); NaN stays NaN."""
+    """Return layers (..., layer) as brightness 0..1 between two limits (layer,).
+
+    NaN stays NaN.
+    """
     shares: _Floats = (layers - low) / np.maximum(high - low, 1e-6)
     return np.clip(shares, 0, 1)

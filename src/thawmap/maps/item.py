@@ -1,4 +1,4 @@
-"""The STAC item of a map's folder, which others may have written: read, and checked by a schema."""
+"""The STAC item of a map's folder, read and checked; others may have written it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,7 +114,10 @@ class MapItem:
 
     @property
     def bundle(self) -> str | None:
-        """Id of the bundle that made the map, several joined by "+"; None where it is not said."""
+        """Id of the bundle that made the map; None where it is not said.
+
+        Several are joined by "+".
+        """
         return self.properties.get(BUNDLE)
 
     @property

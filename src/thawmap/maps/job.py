@@ -1,4 +1,4 @@
-"""What a map is to be: its scene, its settings, and the record of what it is made from."""
+"""A map that is to be written: its scene, its settings, what it is made from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +57,10 @@ class MapJob:
 
     @property
     def file_names(self) -> Mapping[str, str]:
-        """Names of the files of "probability", "mask" and "slumps", the last without its ending."""
+        """Names of the files of "probability", "mask" and "slumps".
+
+        The last has no ending.
+        """
         return FILE_NAMES[self.outputs.names]
 
     @property
@@ -67,7 +70,10 @@ class MapJob:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the map is made from: equal exactly when bundle, threshold, settings and inputs are."""
+        """SHA-256 of what the map is made from.
+
+        Equal exactly when bundle, threshold, settings and inputs are.
+        """
         made_from = self.provenance
         inputs = [dict(file) for file in made_from.inputs]
         content = [made_from.bundle, self.threshold, dict(made_from.config), inputs]

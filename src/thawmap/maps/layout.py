@@ -1,4 +1,4 @@
-"""The layout of a map's folder: names of files, numbers in rasters, keys of the item, columns of slumps.
+"""The layout of a map's folder: names of files, numbers, the item's keys, columns.
 
 Everything that writes or reads a map takes these from here.
 """
@@ -49,7 +49,7 @@ _PROBABILITY_OF_BYTE = np.where(np.arange(256) == NODATA, np.nan, np.arange(256)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapRaster:
-    """A raster of a map: its file, how its numbers are stored, what the item says of it.
+    """A raster of a map: its file, and how its numbers are stored.
 
     Attributes:
         name: Its name among the item's assets.
@@ -101,7 +101,10 @@ def mask_raster(file: str) -> MapRaster:
 
 
 def spread_raster(between: Literal["networks", "dates"], storage: Storage) -> MapRaster:
-    """Return the raster of the standard deviation between the probabilities of several networks or dates."""
+    """Return the raster of the spread between several networks or dates.
+
+    It is the standard deviation of their probabilities.
+    """
     return _fractions("spread", "spread.tif", f"Standard deviation between {between}", storage)
 
 
@@ -119,7 +122,10 @@ def _fractions(name: str, file: str, title: str, storage: Storage) -> MapRaster:
 
 
 def from_hundredths(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return numbers (y, x) read from a byte raster, on any grid, as probabilities 0..1; NaN stays NaN."""
+    """Return hundredths, read from a byte raster, as probabilities 0..1.
+
+    float32 (y, x), on any grid; NaN stays NaN.
+    """
     return numbers / np.float32(100)
 
 

@@ -1,4 +1,6 @@
-"""How QGIS 3 shows the files of a map: styles (QML) that it loads by itself, because they stand beside the files.
+"""The styles (QML) with which QGIS 3 shows the files of a map.
+
+QGIS loads them by itself, because they stand beside the files.
 
 The structure is that which QGIS writes: a `pipe` with a `rasterrenderer` for rasters, a `renderer-v2` for polygons.
 """
@@ -33,7 +35,10 @@ _OUTLINE_MM = "0.46"
 
 
 def probability_style() -> str:
-    """QML of a raster of probabilities: a ramp of colours, transparent at its lower end."""
+    """Return the QML of a raster of probabilities: a ramp of colours.
+
+    Its lower end is transparent.
+    """
     style, renderer = _raster("singlebandpseudocolor", {"classificationMin": "0", "classificationMax": "1"})
     ramp = {
         "colorRampType": "INTERPOLATED",
@@ -51,7 +56,7 @@ def probability_style() -> str:
 
 
 def mask_style(colours: Mapping[int, Colour], labels: Mapping[int, str]) -> str:
-    """QML of a raster of classes: a colour and a label for each."""
+    """Return the QML of a raster of classes: a colour and a label for each."""
     style, renderer = _raster("paletted", {})
     palette = ET.SubElement(renderer, "colorPalette")
     for value, label in labels.items():
@@ -62,7 +67,10 @@ def mask_style(colours: Mapping[int, Colour], labels: Mapping[int, str]) -> str:
 
 
 def outline_style() -> str:
-    """QML of polygons: outlines, coloured by the mean probability; in GeoPackage, GeoParquet and Shapefile alike."""
+    """Return the QML of polygons: outlines, coloured by their mean probability.
+
+    The same file serves GeoPackage, GeoParquet and Shapefile.
+    """
     style = ET.Element("qgis", {"version": "3.28.0", "styleCategories": "Symbology"})
     renderer = ET.SubElement(
         style,
@@ -88,7 +96,7 @@ def outline_style() -> str:
 
 
 def _raster(kind: str, attributes: Mapping[str, str]) -> tuple[ET.Element, ET.Element]:
-    """The style of a raster's first band, and its renderer."""
+    """Return the style of a raster's first band, and the renderer in it."""
     style = ET.Element("qgis", {"version": "3.28.0", "styleCategories": "Symbology"})
     pipe = ET.SubElement(style, "pipe")
     renderer = ET.SubElement(
@@ -101,7 +109,10 @@ def _raster(kind: str, attributes: Mapping[str, str]) -> tuple[ET.Element, ET.El
 
 
 def _properties(layer: ET.Element, properties: Mapping[str, str]) -> None:
-    """The properties of a symbol: as QGIS 3.26 and newer read them, and as older ones do."""
+    """Add the properties of a symbol, as newer and older QGIS read them.
+
+    Newer: from version 3.26 on.
+    """
     options = ET.SubElement(layer, "Option", {"type": "Map"})
     for name, value in properties.items():
         ET.SubElement(options, "Option", {"name": name, "type": "QString", "value": value})

@@ -1,4 +1,4 @@
-"""A scene as a picture with the outlines of what was found in it."""
+"""A scene as a picture with the outlines of its slumps."""
 
 from typing import Any
 
@@ -25,7 +25,9 @@ _VEILED = 0.6  # its share
 
 
 def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]:
-    """The scene (y, x, 3), uint8, in false colour (NIR, red, green), with the slumps' outlines.
+    """Draw a scene in false colour with its slumps' outlines: (y, x, 3), uint8.
+
+    NIR, red and green are shown as red, green and blue; the longer side has 1024 px.
 
     A reflectance has one brightness in all pictures, so that two maps can be compared by eye, whatever their masks and
     clouds. What is seen but not valid, and so not mapped, lies under a veil; missing pixels are grey. Without these
@@ -49,14 +51,14 @@ def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]
 
 
 def _false_colour(picture: Stack) -> npt.NDArray[np.float32]:
-    """The picture (y, x, 3), 0..1."""
+    """Return a scene's colours (y, x, 3), float32, 0..1."""
     in_colour = set(FALSE_COLOUR) <= set(picture)
     names = FALSE_COLOUR if in_colour else (next(name for name in picture if name != "valid"),) * 3
     layers = np.stack([picture[name] for name in names], axis=-1)
-    known, valid = np.isfinite(layers).all(axis=-1, keepdims=True), picture["valid"][..., np.newaxis]
-    if not known.any():
+    is_known, valid = np.isfinite(layers).all(axis=-1, keepdims=True), picture["valid"][..., np.newaxis]
+    if not is_known.any():
         return np.full(layers.shape, _MISSING, np.float32)
-    low, high = _REFLECTANCES.T if in_colour else brightness_limits(layers[known[..., 0]])
+    low, high = _REFLECTANCES.T if in_colour else brightness_limits(layers[is_known[..., 0]])
     colours = brightness(layers, low.astype(np.float32), high.astype(np.float32))
     veiled = np.where(valid, colours, (1 - _VEILED) * colours + _VEILED * _VEIL)
-    return np.where(known, veiled, _MISSING).astype(np.float32)
+    return np.where(is_known, veiled, _MISSING).astype(np.float32)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def is_map(folder: Path) -> bool:
-    """Return whether a folder is a map, or was to be one; those that are being written begin with a point."""
+    """Return whether a folder is a map, or was to be one.
+
+    Those that are being written begin with a point.
+    """
     files = (ITEM, *(names["probability"] for names in FILE_NAMES.values()))
     return not folder.name.startswith(".") and any((folder / file).exists() for file in files)
 
@@ -77,7 +80,10 @@ class MapFolder:
 
     @property
     def bundle(self) -> str | None:
-        """Id of the bundle that made it, several joined by "+"; None where it is not said."""
+        """Id of the bundle that made it; None where it is not said.
+
+        Several are joined by "+".
+        """
         return self.item.bundle
 
     @property
@@ -118,7 +124,10 @@ class MapFolder:
         return from_hundredths(numbers) if self.in_hundredths else numbers
 
     def mask(self, onto: GeoBox | Window) -> npt.NDArray[np.bool_] | None:
-        """Read where its slumps are (y, x), on a window or a grid as `read` takes; None where it has no mask.
+        """Read where its slumps are (y, x); None where it has no mask.
+
+        Args:
+            onto: A window of its grid or any grid, as for `read`; beyond the mask are no slumps.
 
         Raises:
             DataError: If the file is damaged.

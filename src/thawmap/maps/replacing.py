@@ -1,4 +1,7 @@
-"""Whether a map is to be made, and may take the place of what is there: of a map only just as it was made."""
+"""Refuse to replace what is no map, or no longer as it was made.
+
+A map's item lists what every file held, and the item itself.
+"""
 
 import shutil
 from collections.abc import Mapping
@@ -17,14 +20,17 @@ _NOTES = ".qmd"  # what a user noted on a layer in QGIS, beside its file
 
 
 def write_item(folder: Path, item: Mapping[str, Any]) -> None:
-    """Write the STAC item of a map whose other files are there, with what each of them and the item itself hold."""
+    """Write a map's STAC item, once its other files are there.
+
+    It lists the fingerprints of all files and of itself.
+    """
     files = fingerprints(folder, but=[ITEM]) | {ITEM: _fingerprint(item)}
-    whole = {**item, "properties": {**item["properties"], FILES: files}}
-    write_json(folder / ITEM, whole)
+    complete = {**item, "properties": {**item["properties"], FILES: files}}
+    write_json(folder / ITEM, complete)
 
 
 def is_finished(job: MapJob, folder: Path) -> bool:
-    """Return whether a map's folder has all of its files, made from just what the job says."""
+    """Return whether a folder has all files of a map, made from what the job says."""
     try:
         item = MapItem.read(folder)
     except DataError:
@@ -45,7 +51,7 @@ def is_due(job: MapJob, folder: Path) -> bool:
 
 
 def check_replaceable(job: MapJob, folder: Path) -> None:
-    """Refuse to replace what stands in a map's folder, unless it is a map of the job's scene just as it was made.
+    """Refuse to replace a folder, unless it is the scene's map just as it was made.
 
     Raises:
         DataError: If it is anything else, holds other files too, or one was changed.
@@ -54,17 +60,18 @@ def check_replaceable(job: MapJob, folder: Path) -> None:
         return
     item = _item_of_ours(folder)
     if item is None or item.content.get("id") != job.scene.id or item.is_fused != job.is_fused:
-        what = f"holds {some_of(sorted(path.name for path in folder.iterdir()))}" if folder.is_dir() else "is a file"
+        content = f"holds {some_of(sorted(path.name for path in folder.iterdir()))}" if folder.is_dir() else "is a file"
         msg = (
-            f"{folder} {what}, which is no map of {job.scene.id} to be made again; move it away, or name another --out"
+            f"{folder} {content}, which is no map of {job.scene.id} to be made again; move it away, or name "
+            "another --out"
         )
         raise DataError(msg)
-    made = item.properties.get(FILES)
-    if not isinstance(made, dict):
+    fingerprints_then = item.properties.get(FILES)
+    if not isinstance(fingerprints_then, dict):
         msg = f"{folder} does not say what was made there, and may hold work of yours; move it away, and run again"
         raise DataError(msg)
-    changed = [name for name in not_as_made(folder, made, but=[ITEM]) if not name.endswith(_NOTES)]
-    changed += [ITEM] if _fingerprint(item.content) != made.get(ITEM) else []
+    changed = [name for name in not_as_made(folder, fingerprints_then, but=[ITEM]) if not name.endswith(_NOTES)]
+    changed += [ITEM] if _fingerprint(item.content) != fingerprints_then.get(ITEM) else []
     if changed:
         msg = (
             f"{folder} was changed since it was made ({some_of(changed)}), and a new map would take its place; move it "
@@ -74,7 +81,11 @@ def check_replaceable(job: MapJob, folder: Path) -> None:
 
 
 def replace_map(folder: Path, draft: Path, *, job: MapJob) -> None:
-    """Let a new map take the place of one; what a user noted on its layers in QGIS is copied to the new one.
+    """Refuse to replace what is no such map; else copy the user's notes to the draft.
+
+    What users note on layers is in files that QGIS writes beside them.
+
+    Notes on layers are files that QGIS writes beside them.
 
     Raises:
         DataError: As `check_replaceable`.
@@ -85,13 +96,13 @@ def replace_map(folder: Path, draft: Path, *, job: MapJob) -> None:
 
 
 def _fingerprint(item: Mapping[str, Any]) -> str:
-    """SHA-256 of an item, without what it says of files."""
+    """Return the SHA-256 of an item without its list of files."""
     properties = {name: value for name, value in item["properties"].items() if name != FILES}
     return json_sha256({**item, "properties": properties})
 
 
 def _item_of_ours(folder: Path) -> MapItem | None:
-    """Return the item of a map; None where there is none that this program wrote."""
+    """Return the item of a folder; None unless this program wrote it."""
     try:
         item = MapItem.read(folder)
     except DataError:

@@ -1,4 +1,4 @@
-"""A scene's folder for catalogues: a STAC item, which says what everything was made from."""
+"""The STAC item of a map's folder, for catalogues."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from thawmap.maps.layout import (
     THRESHOLD,
     MapRaster,
 )
-from thawmap.maps.polygons.vectorise import Found
+from thawmap.maps.polygons.vectorise import SceneObjects
 
 if TYPE_CHECKING:
     import pystac
@@ -45,7 +45,7 @@ _MEDIA = {
 _EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/v2.0.0/schema.json" for name in ("projection", "raster"))
 
 
-def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], found: Found | None) -> "pystac.Item":
+def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], objects: SceneObjects | None) -> "pystac.Item":
     """Return the STAC item of a map's folder.
 
     STAC wants a time of every item. Where the scene's is not known, `datetime` is null and the interval is the job's,
@@ -54,7 +54,7 @@ def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], found: Found | 
     Args:
         job: The map.
         assets: Its files.
-        found: Its slumps and what was left out; None where only further rasters were written.
+        objects: Its slumps and what was left out; None where only further rasters were written.
     """
     import pystac  # noqa: PLC0415 - only once a scene is mapped
 
@@ -72,7 +72,7 @@ def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], found: Found | 
         "proj:transform": list(scene.geobox.transform)[:6],
         SENSOR: scene.sensor,
         REGION: scene.region,
-        **({} if found is None else _slump_counts(found)),
+        **({} if objects is None else _slump_counts(objects)),
         BUNDLE: made_from.bundle,
         THRESHOLD: job.threshold,
         CONFIG: dict(made_from.config),
@@ -92,45 +92,48 @@ def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], found: Found | 
     )
 
 
-def _slump_counts(found: Found) -> dict[str, Any]:
-    """Return the properties of an item that count slumps, and what was left out by the reason."""
-    reasons = found.left_out[REASON].value_counts().sort_index()
+def _slump_counts(objects: SceneObjects) -> dict[str, Any]:
+    """Return the properties of an item that count slumps and what was left out."""
+    reasons = objects.left_out[REASON].value_counts().sort_index()
     return {
-        SLUMPS: len(found.slumps),
-        SLUMP_AREA_M2: float(found.slumps["area_m2"].sum()),
+        SLUMPS: len(objects.slumps),
+        SLUMP_AREA_M2: float(objects.slumps["area_m2"].sum()),
         LEFT_OUT: {str(reason): int(count) for reason, count in reasons.items()},
     }
 
 
 def _crs(scene: Scene) -> dict[str, Any]:
-    """The scene's CRS by its code, or in full where it has none."""
+    """Return the properties of a scene's CRS: its code, or its WKT where it has none."""
     crs = scene.geobox.crs
     assert crs is not None, "data.io reads no raster without a CRS"
     return {"proj:code": f"EPSG:{crs.epsg}"} if crs.epsg else {"proj:code": None, "proj:wkt2": crs.to_wkt()}
 
 
 def _footprint(scene: Scene) -> BaseGeometry:
-    """The scene's outline in degrees, cut at the antimeridian."""
+    """Return a scene's outline in degrees, cut at the antimeridian."""
     from thawmap.geo.shapes import to_lonlat  # noqa: PLC0415 - only once a scene is mapped
 
     return shapely.orient_polygons(to_lonlat(scene.geobox.extent.geom, crs_of(scene.geobox)))
 
 
 def _bbox(footprint: BaseGeometry) -> list[float]:
-    """West, south, east, north in degrees; across the antimeridian west is the larger number (RFC 7946)."""
+    """Return west, south, east, north of a footprint in degrees.
+
+    Across the antimeridian west is the larger number (RFC 7946).
+    """
     west, south, east, north = footprint.bounds
     if isinstance(footprint, MultiPolygon):
-        west = min(part.bounds[0] for part in footprint.geoms if part.bounds[0] > 0)
-        east = max(part.bounds[2] for part in footprint.geoms if part.bounds[2] < 0)
+        west = min(half.bounds[0] for half in footprint.geoms if half.bounds[0] > 0)
+        east = max(half.bounds[2] for half in footprint.geoms if half.bounds[2] < 0)
     return [west, south, east, north]
 
 
 def assets(job: MapJob, written: Mapping[str, MapRaster], vectors: Sequence[Path]) -> dict[str, "pystac.Asset"]:
-    """Return the files beside a map's item, by their names there, with their roles.
+    """Return the assets of a map's item, by name.
 
     Args:
         job: The map.
-        written: Its rasters by name.
+        written: The rasters that were written, by name.
         vectors: Its files of polygons, the slumps first.
     """
     further = {raster.name: _raster_asset(raster) for raster in job.rasters}

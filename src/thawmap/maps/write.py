@@ -1,4 +1,7 @@
-"""From a stream of rows to one folder per scene: rasters, polygons, a picture, a STAC item; all or nothing.
+"""Rows of probability written as one folder per scene; all or nothing.
+
+Rasters, polygons, a picture, styles and a STAC item. The mask and the polygons are cut from the probability as it is
+written (hundredths, when it is stored in a byte), so that the files of a folder agree exactly.
 
 The mask and the polygons are cut from the probability as it is written (hundredths, when it is stored in a byte),
 so that the files of a folder agree exactly.
@@ -37,7 +40,7 @@ from thawmap.maps.layout import (
     spread_raster,
 )
 from thawmap.maps.polygons.threshold import Disc, masks
-from thawmap.maps.polygons.vectorise import Found, Vectoriser
+from thawmap.maps.polygons.vectorise import SceneObjects, Vectoriser
 from thawmap.maps.qgis import mask_style, outline_style, probability_style
 from thawmap.maps.replacing import replace_map, write_item
 from thawmap.maps.rows import Rows
@@ -46,7 +49,7 @@ from thawmap.maps.stac import assets, stac_item
 if TYPE_CHECKING:
     import geopandas as gpd
 
-_STRIP = 512  # rows of a mask that are corrected at a time: those of its blocks
+_STRIP_ROWS = 512  # rows of a mask that are corrected at a time: those of its blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,9 @@ class WrittenMap:
 
 
 def write_map(job: MapJob, rows: Iterable[Rows], folder: Path, *, picture: Stack) -> WrittenMap:
-    """Write ``folder``/<scene id>/, in place of the map that is there, in one pass over the rows.
+    """Write the map ``folder``/<scene id>/ in one pass over its rows.
+
+    It takes the place of the map of the same scene that is there.
 
     Args:
         job: What the map is to be.
@@ -83,37 +88,39 @@ def write_map(job: MapJob, rows: Iterable[Rows], folder: Path, *, picture: Stack
         DataError: If a file cannot be written, or the folder that is there is none of a map as it was made. Whatever
             fails, also in ``rows``: nothing new is left behind.
     """
-    place = folder / job.scene.id
-    with atomic(place, replacing=partial(replace_map, job=job)) as draft:
+    map_folder = folder / job.scene.id
+    with atomic(map_folder, replacing=partial(replace_map, job=job)) as draft:
         draft.mkdir()
         if job.rasters_only:
-            item = stac_item(job, assets(job, _write_further(job, rows, draft), ()), None)
-            write_item(draft, item.to_dict(include_self_link=False))
-            return WrittenMap(folder=place)
-        rasters = _write_rasters(job, rows, draft)
-        found = rasters.found
+            _write_further(job, rows, draft)
+            write_item(draft, stac_item(job, assets(job, {}, ()), None).to_dict(include_self_link=False))
+            return WrittenMap(folder=map_folder)
+        mapped = _write_rasters(job, rows, draft)
+        objects = mapped.objects
         vectors = [
             file
             for kind in job.outputs.vectors
-            for file in _write_vectors(draft / f"{job.file_names['slumps']}.{kind}", found)
+            for file in _write_vectors(draft / f"{job.file_names['slumps']}.{kind}", objects)
         ]
         _write_styles(draft, job.file_names)
-        _write_quicklook(draft / QUICKLOOK, job.scene, picture, found.slumps)
-        item = stac_item(job, assets(job, rasters.written, vectors), found)
+        _write_quicklook(draft / QUICKLOOK, job.scene, picture, objects.slumps)
+        item = stac_item(job, assets(job, mapped.rasters, vectors), objects)
         write_item(draft, item.to_dict(include_self_link=False))
     return WrittenMap(
-        folder=place,
-        valid_pixels=rasters.valid_pixels,
-        slump_pixels=rasters.slump_pixels,
-        slumps=len(found.slumps),
-        left_out=len(found.left_out),
-        slump_area_m2=float(found.slumps["area_m2"].sum()),
+        folder=map_folder,
+        valid_pixels=mapped.valid_pixels,
+        slump_pixels=mapped.slump_pixels,
+        slumps=len(objects.slumps),
+        left_out=len(objects.left_out),
+        slump_area_m2=float(objects.slumps["area_m2"].sum()),
     )
 
 
 @dataclass(slots=True)
 class _RasterFiles:
-    """The rasters of a map while they are written; each is opened when its first rows come.
+    """The rasters of a map while they are written.
+
+    Each is opened when its first rows come.
 
     Attributes:
         folder: Where they are.
@@ -140,17 +147,17 @@ class _RasterFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mapped:
-    """What one pass over the rows gave: rasters on the disk, slumps, and how many pixels.
+    """The rasters, objects and numbers of pixels that one pass over the rows gave.
 
     Attributes:
-        written: The rasters by name.
-        found: Slumps and what was left out.
+        rasters: The rasters by name.
+        objects: Slumps and what was left out.
         valid_pixels: Pixels with a probability.
         slump_pixels: Pixels of objects, as in the mask.
     """
 
-    written: Mapping[str, MapRaster]
-    found: Found
+    rasters: Mapping[str, MapRaster]
+    objects: SceneObjects
     valid_pixels: int
     slump_pixels: int
 
@@ -165,64 +172,66 @@ def _write_rasters(job: MapJob, rows: Iterable[Rows], draft: Path) -> _Mapped:
     valid = positive = 0
     with ExitStack() as closing:
         files = _RasterFiles(draft, grid, closing)
-        for part, objects in masks(_written(job, rows, files), job.threshold, disc):
-            missing = np.isnan(part.probability)
-            files.write(mask, part.first_row, np.where(missing, NODATA, objects).astype(np.uint8))
-            vectoriser.add(part, objects)
+        for written, is_object in masks(_written(job, rows, files), job.threshold, disc):
+            missing = np.isnan(written.probability)
+            files.write(mask, written.first_row, np.where(missing, NODATA, is_object).astype(np.uint8))
+            vectoriser.add(written, is_object)
             valid += int((~missing).sum())
-            positive += int(objects.sum())
-        found = vectoriser.finish()
-        positive += _correct(files.writers["mask"], found, grid.height)
-    return _Mapped(written=files.rasters, found=found, valid_pixels=valid, slump_pixels=positive)
+            positive += int(is_object.sum())
+        objects = vectoriser.finish()
+        # which objects are left out is known once they are whole, long after their pixels were written
+        positive += _correct(files.writers["mask"], objects, grid.height)
+    return _Mapped(rasters=files.rasters, objects=objects, valid_pixels=valid, slump_pixels=positive)
 
 
 def _written(job: MapJob, rows: Iterable[Rows], files: _RasterFiles) -> Iterator[Rows]:
-    """Write probability, spread and further rasters; yield the rows as readers will see them.
+    """Write rows of probability, spread and further rasters; yield them as stored.
 
     The mask and the slumps are cut from these, so that they agree with what is stored.
     """
     storage = job.outputs.probability
-    probability, spread = (
-        probability_raster(job.file_names["probability"], storage),
-        spread_raster("networks", storage),
-    )
-    for part in rows:
-        stored = probability.stored(part.probability)
-        files.write(probability, part.first_row, stored)
-        if part.spread is not None:
-            files.write(spread, part.first_row, spread.stored(part.spread))
+    probability = probability_raster(job.file_names["probability"], storage)
+    spread = spread_raster("networks", storage)
+    for strip in rows:
+        stored = probability.stored(strip.probability)
+        files.write(probability, strip.first_row, stored)
+        if strip.spread is not None:
+            files.write(spread, strip.first_row, spread.stored(strip.spread))
         for raster in job.rasters:
-            files.write(raster, part.first_row, raster.stored(part.further[raster.name]))
-        yield replace(part, probability=probability.values(stored), spread=None, further={})
+            files.write(raster, strip.first_row, raster.stored(strip.further[raster.name]))
+        yield replace(strip, probability=probability.values(stored), spread=None, further={})
 
 
-def _write_further(job: MapJob, rows: Iterable[Rows], draft: Path) -> Mapping[str, MapRaster]:
-    """Write nothing but the further rasters; return them by name."""
+def _write_further(job: MapJob, rows: Iterable[Rows], draft: Path) -> None:
+    """Write nothing but the further rasters of a job."""
     with ExitStack() as closing:
         files = _RasterFiles(draft, job.scene.geobox, closing)
-        for part in rows:
+        for strip in rows:
             for raster in job.rasters:
-                files.write(raster, part.first_row, raster.stored(part.further[raster.name]))
-    return files.rasters
+                files.write(raster, strip.first_row, raster.stored(strip.further[raster.name]))
 
 
-def _correct(mask: RasterWriter, found: Found, height: int) -> int:
-    """Take objects that are none out of the mask, and put filled holes into it; by how many pixels it grows."""
-    outlines = np.concatenate([found.erased, found.filled])
-    stored = np.repeat([0, 1], [len(found.erased), len(found.filled)])
+def _correct(mask: RasterWriter, objects: SceneObjects, height: int) -> int:
+    """Erase objects that are left out from a mask, and fill holes in it.
+
+    Returns:
+        The number of pixels by which the mask grows.
+    """
+    outlines = np.concatenate([objects.erased, objects.filled])
+    stored = np.repeat([0, 1], [len(objects.erased), len(objects.filled)])
     tops, bottoms = shapely.bounds(outlines).reshape(-1, 4)[:, [1, 3]].T
-    for first in range(0, height, _STRIP):
-        here = np.flatnonzero((tops < first + _STRIP) & (bottoms > first))
-        if len(here):
-            block = mask.read(first, min(_STRIP, height - first))[0]
+    for first in range(0, height, _STRIP_ROWS):
+        crossing = np.flatnonzero((tops < first + _STRIP_ROWS) & (bottoms > first))
+        if len(crossing):
+            strip = mask.read(first, min(_STRIP_ROWS, height - first))[0]
             down = Affine.translation(0, first)
-            rasterize(zip(outlines[here], stored[here], strict=True), out=block, transform=down)
-            mask.write(first, block)
-    return int(shapely.area(found.filled).sum() - shapely.area(found.erased).sum())
+            rasterize(zip(outlines[crossing], stored[crossing], strict=True), out=strip, transform=down)
+            mask.write(first, strip)
+    return int(shapely.area(objects.filled).sum() - shapely.area(objects.erased).sum())
 
 
 def _write_styles(draft: Path, names: Mapping[str, str]) -> None:
-    """A style for QGIS beside each raster, and one for the polygons in all formats."""
+    """Write a QGIS style for each raster, and one for the polygons in all formats."""
     styles = {
         "probability": probability_style(),
         "mask": mask_style(MASK_COLOURS, MASK_LABELS),
@@ -233,19 +242,23 @@ def _write_styles(draft: Path, names: Mapping[str, str]) -> None:
 
 
 def _write_quicklook(path: Path, scene: Scene, picture: Stack, slumps: "gpd.GeoDataFrame") -> None:
+    """Write the picture of a scene with its slumps and a caption."""
     from thawmap.maps.caption import caption, captioned  # noqa: PLC0415 - only once a scene is mapped
     from thawmap.maps.quicklook import quicklook  # noqa: PLC0415
 
     write_png(path, captioned(quicklook(picture, slumps), picture.geobox, caption(scene)))
 
 
-def _write_vectors(path: Path, found: Found) -> list[Path]:
-    """Write the slumps; what was left out, if anything, in a GeoPackage as a second layer, else as a file beside."""
+def _write_vectors(path: Path, objects: SceneObjects) -> list[Path]:
+    """Write slumps and objects that are left out; return the files, the slumps first.
+
+    The latter are a second layer of a GeoPackage, else a file beside; nothing, if there is none.
+    """
     from thawmap.data.vector.io import write_vector  # noqa: PLC0415 - only once a scene is mapped
 
-    slumps, left_out = (
-        map(_for_shapefile, (found.slumps, found.left_out)) if path.suffix == ".shp" else (found.slumps, found.left_out)
-    )
+    slumps, left_out = objects.slumps, objects.left_out
+    if path.suffix == ".shp":
+        slumps, left_out = _for_shapefile(slumps), _for_shapefile(left_out)
     write_vector(path, slumps)
     if left_out.empty:
         return [path]
@@ -258,7 +271,10 @@ def _write_vectors(path: Path, found: Found) -> list[Path]:
 
 
 def _for_shapefile(slumps: "gpd.GeoDataFrame") -> "gpd.GeoDataFrame":
-    """The slumps with names of 10 characters, times as text (ISO 8601), yes and no as 1 and 0."""
+    """Return slumps in columns that a Shapefile can hold.
+
+    Names of 10 characters, times as text (ISO 8601), yes and no as 1 and 0.
+    """
     frame = slumps.assign(touches_edge=slumps["touches_edge"].astype("int32"))
     for name in ("acquired", "reviewed_at"):
         frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ").astype("string")

@@ -68,7 +68,7 @@ def written(folder, probability, **options):
     job = MapJob(scene=scene, polygons=polygons, outputs=OutputSettings(), provenance=made_from)
     mapped = write._write_rasters(job, parts_of(probability, range(0, len(probability), 5)), folder)
     with rasterio.open(folder / "mask.tif") as file:
-        return file.read(1), mapped.slump_pixels, mapped.found.slumps
+        return file.read(1), mapped.slump_pixels, mapped.objects.slumps
 
 
 def burnt(frame, shape):

@@ -50,7 +50,7 @@ _PILE = 2**14  # edges and values that wait at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SceneObjects:
     """What there was in a scene.
 
     Attributes:
@@ -148,7 +148,7 @@ class Vectoriser:
             layers = {name: rows.layers[name][part] for name in self._settings.layers}
             self._add(rows.probability[part], mask[part], layers)
 
-    def finish(self) -> Found:
+    def finish(self) -> SceneObjects:
         """All that there was."""
         height, width = self._scene.geobox.shape
         assert self._next_row == height, "all rows of the scene must have come"
@@ -157,7 +157,7 @@ class Vectoriser:
         none = np.empty(0, np.object_)
         objects = _frame(self._tables, self._scene, bundle_id=self._bundle_id)
         kept = (objects[REASON] == "").to_numpy()
-        return Found(
+        return SceneObjects(
             slumps=objects[kept].drop(columns=REASON).reset_index(drop=True),
             left_out=objects[~kept].reset_index(drop=True),
             erased=np.concatenate([none, *self._erased]),
