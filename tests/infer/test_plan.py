@@ -1,4 +1,4 @@
-"""How scenes are cut: everything covered, what is valid cheaply, within the memory."""
+"""How scenes are tiled: everything covered, what is valid cheaply, within the memory."""
 
 import math
 from dataclasses import dataclass
@@ -28,21 +28,20 @@ class Net:
     readers: int = 2
 
 
-def pixels_of(cut):
+def pixels_of(tiling):
     """How often each pixel of the scene lies in a window."""
-    seen = np.zeros(cut.shape, np.uint16)
-    for tile in cut.tiles:
-        top, left = max(tile.window.row, 0), max(tile.window.col, 0)
-        assert top < tile.window.rows.stop
-        assert left < tile.window.cols.stop
-        seen[top : tile.window.rows.stop, left : tile.window.cols.stop] += 1
+    seen = np.zeros(tiling.shape, np.uint16)
+    for tile in tiling.tiles:
+        inside = tile.window.clip(tiling.shape)
+        assert inside is not None
+        seen[inside.rows, inside.cols] += 1
     return seen
 
 
-def axes(cut):
+def axes(tiling):
     """First rows, widths of the rows of windows, and first columns of each."""
-    columns = [[tile.window.col for tile in band] for band in cut.bands]
-    return [band[0].window.row for band in cut.bands], [band[0].window.width for band in cut.bands], columns
+    columns = [[tile.window.col for tile in tiles] for tiles in tiling.tile_rows]
+    return [tiles[0].window.row for tiles in tiling.tile_rows], tiling.widths, columns
 
 
 grounds = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))
@@ -65,18 +64,18 @@ def ground_of(rows, cols, seed, share):
 def test_an_automatic_cut_covers_the_scene_within_the_memory(shape, overlap, stride, memory_gb, ground, margin):
     network, inference = Net(stride=stride), InferenceSettings(overlap=overlap, memory_gb=memory_gb, margin=margin)
     valid = ground_of(*ground)
-    cut = plan(shape, [network], inference, valid=valid[: shape[0], : shape[1]])
-    assert pixels_of(cut).min() >= 1
-    assert cut.height % stride == 0
-    rows, widths, columns = axes(cut)
+    tiling = plan(shape, [network], inference, valid=valid[: shape[0], : shape[1]])
+    assert pixels_of(tiling).min() >= 1
+    assert tiling.height % stride == 0
+    rows, widths, columns = axes(tiling)
     assert rows == sorted(set(rows))
     for width, cols in zip(widths, columns, strict=True):
         assert width % stride == 0
         assert cols == sorted(set(cols))
-        assert cut.height * width <= LARGEST_PX
-        assert memory((cut.height, width), [network], inference, width=shape[1] + 2 * margin) <= memory_gb * 1e9
+        assert tiling.height * width <= LARGEST_PX
+        assert memory((tiling.height, width), [network], inference, width=shape[1] + 2 * margin) <= memory_gb * 1e9
         assert all(right - left <= width - overlap for left, right in pairwise(cols))
-    assert all(below - above <= cut.height - overlap for above, below in pairwise(rows))
+    assert all(below - above <= tiling.height - overlap for above, below in pairwise(rows))
 
 
 @given(
@@ -88,27 +87,27 @@ def test_an_automatic_cut_covers_the_scene_within_the_memory(shape, overlap, str
 @settings(deadline=None, max_examples=40)
 def test_a_tile_that_is_set_is_obeyed_and_shifted_where_the_margin_ends(shape, tile, overlap, margin):
     overlap = min(overlap, tile - 8)  # or there are millions of windows
-    cut = plan(shape, [Net(stride=1)], InferenceSettings(tile=tile, overlap=overlap, margin=margin))
-    rows, widths, columns = axes(cut)
+    tiling = plan(shape, [Net(stride=1)], InferenceSettings(tile=tile, overlap=overlap, margin=margin))
+    rows, widths, columns = axes(tiling)
 
     def due(length):
         firsts = [first - margin for first in starts(length + 2 * margin, tile=tile, overlap=overlap)]
         return [first for first in firsts if -tile < first < length]
 
-    assert (cut.height, set(widths)) == (tile, {tile})
+    assert (tiling.height, set(widths)) == (tile, {tile})
     assert rows == due(shape[0])
     assert all(cols == due(shape[1]) for cols in columns)
-    assert cut.pixels == sum(one.window.height * one.window.width for one in cut.tiles)
+    assert tiling.pixels == sum(one.window.height * one.window.width for one in tiling.tiles)
 
 
 @given(shape=st.tuples(st.integers(1, 900), st.integers(1, 900)), overlap=st.integers(0, 127))
 @settings(deadline=None, max_examples=30)
 def test_a_margin_costs_no_tile_more_where_a_network_sees_its_whole_tile(shape, overlap):
     settings = InferenceSettings(overlap=overlap, margin=64)
-    cut = plan(shape, [Net(tile=128, fixed_tile=True)], settings)
+    tiling = plan(shape, [Net(tile=128, fixed_tile=True)], settings)
     bare = plan(shape, [Net(tile=128, fixed_tile=True)], settings.model_copy(update={"margin": 0}))
-    assert len(list(cut.tiles)) == len(list(bare.tiles))
-    assert pixels_of(cut).min() >= 1
+    assert len(list(tiling.tiles)) == len(list(bare.tiles))
+    assert pixels_of(tiling).min() >= 1
 
 
 @given(ground=grounds, margin=st.integers(0, 64))
@@ -116,11 +115,11 @@ def test_a_margin_costs_no_tile_more_where_a_network_sees_its_whole_tile(shape, 
 def test_windows_reach_a_margin_beyond_what_is_valid(ground, margin):
     """So that the network's own border lies on nothing that counts."""
     shape, valid = (700, 900), ground_of(*ground)
-    cut = plan(shape, [Net()], InferenceSettings(overlap=64, margin=margin), valid=valid)
+    tiling = plan(shape, [Net()], InferenceSettings(overlap=64, margin=margin), valid=valid)
     rows, cols = (np.flatnonzero(np.repeat(valid.any(axis=axis), -(-side // valid.shape[1 - axis])))
                   for axis, side in ((1, shape[0]), (0, shape[1])))  # fmt: skip
     if len(rows) and len(cols):
-        windows = [tile.window for tile in cut.tiles]
+        windows = [tile.window for tile in tiling.tiles]
         assert min(one.row for one in windows) <= max(rows[0] - valid.shape[0], 0) or margin == 0
         assert min(one.row for one in windows) <= -margin or rows[0] > 0
         assert max(one.rows.stop for one in windows) >= shape[0] + margin or not valid[-1].any()
@@ -131,9 +130,9 @@ def test_windows_reach_a_margin_beyond_what_is_valid(ground, margin):
 @settings(deadline=None, max_examples=30)
 def test_every_pixel_is_some_windows_own(ground, shape, overlap):
     valid = ground_of(*ground)[: shape[0], : shape[1]]
-    cut = plan(shape, [Net()], InferenceSettings(overlap=overlap), valid=valid)
+    tiling = plan(shape, [Net()], InferenceSettings(overlap=overlap), valid=valid)
     seen = np.zeros(shape, bool)
-    for tile in cut.tiles:
+    for tile in tiling.tiles:
         if tile.own is None:
             continue
         assert tile.window.row <= tile.own.row < tile.own.rows.stop <= min(tile.window.rows.stop, shape[0])
@@ -147,12 +146,12 @@ def test_every_pixel_is_some_windows_own(ground, shape, overlap):
 @settings(deadline=None, max_examples=30)
 def test_what_is_counted_lies_where_something_is_valid_and_all_of_that_is_counted(ground, shape):
     valid = ground_of(*ground)
-    cut = plan(shape, [Net()], InferenceSettings(tile=256, overlap=32), valid=valid)
+    tiling = plan(shape, [Net()], InferenceSettings(tile=256, overlap=32), valid=valid)
     rows = (np.arange(shape[0]) * valid.shape[0] // shape[0])[:, None]
     fine = valid[rows, np.arange(shape[1]) * valid.shape[1] // shape[1]]
-    busy = sum(fine[tile.own.rows, tile.own.cols].any() for tile in cut.tiles if tile.own is not None)
-    assert busy * 256 * 256 <= cut.pixels
-    assert bool(cut.pixels) == bool(valid.any())
+    busy = sum(fine[tile.own.rows, tile.own.cols].any() for tile in tiling.tiles if tile.own is not None)
+    assert busy * 256 * 256 <= tiling.pixels
+    assert bool(tiling.pixels) == bool(valid.any())
 
 
 @pytest.mark.slow
@@ -176,8 +175,8 @@ def test_windows_along_a_diagonal_seldom_change_their_width(monkeypatch):
     assert 0 < found.pixels - other.pixels < saved * 1e6
 
 
-def changes(cut):
-    return sum(one != other for one, other in pairwise(cut.widths))
+def changes(tiling):
+    return sum(one != other for one, other in pairwise(tiling.widths))
 
 
 def test_no_cut_with_one_width_is_much_cheaper():
@@ -196,10 +195,10 @@ def test_no_cut_with_one_width_is_much_cheaper():
 
 
 def test_more_memory_never_costs_more():
-    cuts = [plan((8000, 8000), [Net()], InferenceSettings(memory_gb=gb)) for gb in (1.5, 2, 3, 6, 16)]
-    costs = [cut.cost for cut in cuts]
+    tilings = [plan((8000, 8000), [Net()], InferenceSettings(memory_gb=gb)) for gb in (1.5, 2, 3, 6, 16)]
+    costs = [tiling.cost for tiling in tilings]
     assert costs == sorted(costs, reverse=True)
-    assert cuts[-1].pixels < 1.1 * 8000**2
+    assert tilings[-1].pixels < 1.1 * 8000**2
 
 
 def test_networks_together_keep_to_what_each_of_them_needs():

@@ -17,7 +17,7 @@ from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 from thawmap.grid import ramp
-from thawmap.infer.ensemble import Member
+from thawmap.infer.member import Member
 from thawmap.infer.predict import predict
 from thawmap.layers import layer
 
@@ -342,12 +342,12 @@ def test_turns_of_layers_with_a_direction_are_refused():
 @pytest.mark.slow
 @law
 @given(job=jobs())
-def test_further_layers_come_with_the_rows_wherever_something_is_valid(job):
+def test_extra_layers_come_with_the_rows_wherever_something_is_valid(job):
     values, tile, inference = job
     scene, source = scene_of(values)
     steep = np.random.default_rng(1).uniform(0, 40, values.shape).astype(np.float32)
     sources = [source, ArraySource({"hillshade": steep}, scene.geobox)]
-    rows = list(predict(scene, [member(tile=tile)], sources, inference, further=["hillshade"]))
+    rows = list(predict(scene, [member(tile=tile)], sources, inference, extra_layers=["hillshade"]))
     found = np.concatenate([one.layers["hillshade"] for one in rows])
     usable = np.isfinite(values)
     np.testing.assert_array_equal(found[usable], steep[usable])

@@ -13,7 +13,7 @@ from torch import nn
 from thawmap.config import InferenceSettings
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
-from thawmap.infer.ensemble import Member
+from thawmap.infer.member import Member
 from thawmap.infer.predict import predict
 from thawmap.layers import layer
 from thawmap.model.network import probability

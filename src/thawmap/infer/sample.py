@@ -1,4 +1,4 @@
-"""A real part of a scene, on which backends are compared and timed."""
+"""Images cut out of real scenes, on which backends are compared and timed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from thawmap.grid import Window
 if TYPE_CHECKING:
     from thawmap.model.bundle import Bundle
 
-_COARSE_PX = 256  # side of the look that tells where a scene is valid
+_COARSE_PX = 256  # side of the overview that tells where a scene is valid
 
 
 def cut_out(
     scene: Scene, bundle: "Bundle", sources: Sequence[Source], side: int, *, overview: Stack | None = None
 ) -> npt.NDArray[np.float32] | None:
-    """The middle of what is valid of a scene, as a bundle sees it; None where nothing is valid.
+    """Read an image in the middle of where a scene is valid; None where it is not.
 
     Args:
         scene: What is going to be mapped.
@@ -51,23 +51,23 @@ def cut_out(
         min(max(int((cell + 0.5) * factor) - extent // 2, 0), length - extent)
         for cell, extent, length in zip(central, (height, width), scene.geobox.shape, strict=True)
     )
-    part = window_geobox(scene.geobox, Window(row=row, col=col, height=height, width=width))
-    stack = assemble(scene, names, part, sources, optional=bundle.optional)
+    geobox = window_geobox(scene.geobox, Window(row=row, col=col, height=height, width=width))
+    stack = assemble(scene, names, geobox, sources, optional=bundle.optional)
     return as_array(stack, names) if stack["valid"].any() else None
 
 
 def first_cut_out(
     scenes: Iterable[Scene], bundle: "Bundle", sources: Sequence[Source], side: int
 ) -> tuple[Scene, npt.NDArray[np.float32]] | None:
-    """The first scene that has something valid, with the middle of that; None where none has.
+    """Return the first scene that is valid somewhere, with its `cut_out` image; None without one.
 
-    A scene that cannot be read is passed over: whoever maps it will say so (law 9).
+    A scene that cannot be read is left out without a word: whoever maps it will say so (law 9).
     """
     for scene in scenes:
         try:
-            found = cut_out(scene, bundle, sources, side)
+            image = cut_out(scene, bundle, sources, side)
         except DataError:
             continue
-        if found is not None:
-            return scene, found
+        if image is not None:
+            return scene, image
     return None

@@ -16,7 +16,8 @@ from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import Stack
 from thawmap.files.atomic import alone
-from thawmap.infer.ensemble import Member, Network, look_over, plan_scene
+from thawmap.infer.ensemble import plan_scene, read_overview
+from thawmap.infer.member import Member, Network
 from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
 from thawmap.infer.sample import cut_out, first_cut_out
@@ -48,16 +49,16 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
         if is_finished(job, out / scene.id):
             return
         _share_processors(config.engine.workers)
-        further, picture = config.polygons.layers, _picture_layers(project, bundles[0])
+        extra_layers, picture = config.polygons.layers, _picture_layers(project, bundles[0])
         blank = [Member.of(bundle, _unready) for bundle in bundles]
-        overview = look_over(scene, blank, project.sources, further=further, picture=picture)
+        overview = read_overview(scene, blank, project.sources, extra_layers=extra_layers, picture=picture)
         members = [
             member_of(model, config.inference, partial(_part, scene, bundle, project, overview))
             for model, bundle in zip(models, bundles, strict=True)
         ]
         write_map(
             job,
-            stream(scene, members, project.sources, config.inference, further=further, overview=overview),
+            stream(scene, members, project.sources, config.inference, extra_layers=extra_layers, overview=overview),
             out,
             picture=Stack(overview.geobox, {name: overview[name] for name in (*picture, "valid")}),
         )
@@ -164,9 +165,9 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     config = project.config
     here = config.inference.model_copy(update={"device": "cpu"})  # plans for a GPU are made where there is none
     members = [_member(load_bundle(model), here, ready=False) for model in models]
-    further = config.polygons.layers
-    overview = look_over(scene, members, project.sources, further=further, size=512)
-    cut = plan_scene(scene, members, config.inference, overview, further=len(further))
+    extra_layers = config.polygons.layers
+    overview = read_overview(scene, members, project.sources, extra_layers=extra_layers, size=512)
+    tiling = plan_scene(scene, members, config.inference, overview, extra_layers=len(extra_layers))
     asked = config.inference
     known = [choose(load_bundle(one), device=asked.device, precision=asked.precision, pixels=0) for one in models]
     rates = [one.seconds.get(one.backend if asked.backend == "auto" else asked.backend) for one in known]
@@ -174,13 +175,13 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
     pixel = number + 1 if len(models) == 1 else 2 * number + 1  # probability, of several bundles their spread, mask
     return Cost(
         scene=scene.id,
-        shape=cut.shape,
-        tile=cut.largest,
-        windows=sum(len(band) for band in cut.bands),
-        computed=cut.pixels * len(models) * asked.symmetries,
-        stored=cut.shape[0] * cut.shape[1] * pixel,
-        memory=memory(cut.largest, members, asked, width=cut.shape[1], further=len(further)),
-        seconds=None if None in rates else cut.pixels * asked.symmetries / 1e6 * sum(filter(None, rates)),
+        shape=tiling.shape,
+        tile=tiling.largest,
+        windows=len(list(tiling.tiles)),
+        computed=tiling.pixels * len(models) * asked.symmetries,
+        stored=tiling.shape[0] * tiling.shape[1] * pixel,
+        memory=memory(tiling.largest, members, asked, width=tiling.shape[1], extra_layers=len(extra_layers)),
+        seconds=None if None in rates else tiling.pixels * asked.symmetries / 1e6 * sum(filter(None, rates)),
     )
 
 
