@@ -533,7 +533,7 @@ def test_verbs_are_functions_of_the_package_though_halls_have_their_names() -> N
 
     assert callable(thawmap.train)
     assert thawmap.train is train
-    assert callable(split.split)
+    assert callable(split.split_tiles)
     assert all(callable(getattr(thawmap, name)) for name in thawmap.__all__)
     with pytest.raises(AttributeError, match="no_such_verb"):
         _ = thawmap.no_such_verb

@@ -35,12 +35,12 @@ def evaluate(
     project, progress = Project(config), progress or Silence()
     labelled = project.labels
     mapped = [one for one in project.labelled_candidates() if (maps / one.id).is_dir()]
-    opened, failed = run_all(project.open, mapped, config, progress, "scenes", here=True)
+    opened, failed = run_all(project.open, mapped, config, progress, "scenes", in_process=True)
     read = [*(maps / one.id for one in mapped), *([] if model is None else [model])]
     project.check_outputs([out], opened, inputs=read)
     check_result(out, [*scoring.FILES, "index.html"])
     lost = lost_labels(project, opened, needed=False)
-    described, strange = run_all(partial(_origin.described, maps=maps), opened, config, None, "", here=True)
+    described, strange = run_all(partial(_origin.described, maps=maps), opened, config, None, "", in_process=True)
     failed, opened = {**failed, **strange}, [scene for scene in opened if scene.id not in strange]
     made = _origin.maker(maps, described)
     bundle = _origin.bundle_of(model, made)
@@ -64,7 +64,7 @@ def evaluate(
         return examples.look(scored, scene, rank=rank, maps=maps, labels=labelled, sources=project.sources)
 
     shown = sorted((scene for scene in opened if scene.id in ranks), key=lambda scene: list(ranks).index(scene.id))
-    places, unseen = run_all(show, shown, config, None, "", here=True)
+    places, unseen = run_all(show, shown, config, None, "", in_process=True)
     with result(out, complete=True) as draft:
         scoring.write_scores(evaluation, draft)
         page.write_page(draft / "index.html", evaluation, about, places=places, training=_origin.training(model))

@@ -79,7 +79,7 @@ def fuse(
     else:
         project.check_outputs([out], inputs=read, replaced=written)
     job = partial(_job, recipe=recipe, settings=(polygons, outputs), maker=replace(made, threshold=threshold))
-    todo, stuck = still_due(lambda place: is_due(job(place), out / place.id), grounds, config)
+    todo, stuck = still_due(lambda place: is_due(job(place), out / place.id), grounds)
     kept, failed = len(grounds) - len(todo) - len(stuck), {**failed, **stuck}
     what = f"{counted(len(found), 'map')} on {counted(len(grounds), recipe.by)}"
     if dry_run:

@@ -37,7 +37,7 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
     project = Project(config)
     candidates = project.labelled_candidates()
     rows, failed = run_all(partial(_counted, project=project), candidates, config, progress, "labels")
-    scenes, _ = run_all(project.open, candidates, config, None, "scenes", here=True)
+    scenes, _ = run_all(project.open, candidates, config, None, "scenes", in_process=True)
     lines = (
         *lost_labels(project, scenes, needed=False),
         f"{sum(row['object px'] for row in rows)} object pixels in {counted(len(rows), 'scene')}",

@@ -52,7 +52,7 @@ def predict(
         _check_recipes(config, bundle)
     _check_rules(project)
     opener = partial(project.open, labelled=False)
-    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", here=True)
+    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", in_process=True)
     chosen = [scene for scene in opened if part in (None, project.part(scene))]
     if not chosen and not failed:
         msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
@@ -60,7 +60,7 @@ def predict(
     for line in scene_notes({scene.id: scene.notes for scene in chosen}):
         (progress or Silence()).say(line)
     project.check_outputs([out], chosen, inputs=models, replaced=[out / scene.id for scene in chosen])
-    todo, stuck = still_due(partial(_predict_scene.is_due, config=config, bundles=bundles, out=out), chosen, config)
+    todo, stuck = still_due(partial(_predict_scene.is_due, config=config, bundles=bundles, out=out), chosen)
     kept, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}
     if todo:
         _predict_scene.check_answers(models, config)
@@ -114,7 +114,7 @@ def _planned(
     from thawmap.pipeline import _predict_scene  # noqa: PLC0415
 
     look_at = partial(_predict_scene.cost, project=project, models=models)
-    costs, faults = run_all(look_at, todo, project.config, progress, "plan", here=True)
+    costs, faults = run_all(look_at, todo, project.config, progress, "plan", in_process=True)
     rows = [cost.row() for cost in costs]
     windows, pixels, stored = (sum(getattr(cost, name) for cost in costs) for name in ("windows", "computed", "stored"))
     peak = max((cost.memory for cost in costs), default=0)

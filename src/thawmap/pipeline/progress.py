@@ -1,4 +1,4 @@
-"""What a verb says while it runs, and what it did."""
+"""The messages of a running verb, its summary at the end, and running it over many items."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Named(Hashable, Protocol):
-    """Anything that work is done on: a scene, a training."""
+    """An item of work with a name: a scene, a training."""
 
     @property
     def id(self) -> str:
-        """What it is called in messages."""
+        """Name of the item in messages."""
         ...
 
 
@@ -25,37 +25,37 @@ Value = TypeVar("Value")
 
 
 class Progress(Protocol):
-    """Is told what happens while a verb runs."""
+    """The receiver of a running verb's messages, such as a terminal."""
 
     def say(self, message: str) -> None:
-        """One line."""
+        """Show one line of text."""
         ...
 
     def step(self, title: str, done: int, total: int) -> None:
-        """One item of ``total`` is done."""
+        """Show that ``done`` of ``total`` items of the work called ``title`` are done."""
         ...
 
 
 class Silence:
-    """Progress that says nothing."""
+    """Progress that shows nothing."""
 
     def say(self, message: str) -> None:
-        """Nothing."""
+        """Drop a line of text."""
 
     def step(self, title: str, done: int, total: int) -> None:
-        """Nothing."""
+        """Drop a count of items."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a verb did.
+    """The outcome of a verb: lines for the user, numbers of items, failures and rows.
 
     Attributes:
-        lines: What to tell the user: what was made, and where it is.
+        lines: Sentences for the user: what was made, and where it is.
         done: Number of items that were worked on.
         skipped: Number of items that were finished before.
-        failed: Item to the sentence that says why it failed.
-        rows: What was found, for verbs that list: column to value, the same columns in each.
+        failed: Id of each failed item to the sentence that says why it failed.
+        rows: Rows of a table, for verbs that list: column to value, the same columns in each.
     """
 
     lines: tuple[str, ...] = ()
@@ -66,14 +66,14 @@ class Summary:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """The rows as a table; empty for verbs that list nothing."""
+        """Table of the rows; without rows and columns for verbs that list nothing."""
         import pandas as pd  # noqa: PLC0415 - verbs on one scene are quicker without
 
         return pd.DataFrame(list(self.rows))
 
 
 def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Rows of a table, as a `Summary` has them."""
+    """Return the rows of a table as dicts from column to value, as `Summary.rows` has them."""
     return cast("list[dict[str, Any]]", table.to_dict("records"))
 
 
@@ -84,19 +84,28 @@ def run_all(
     progress: Progress | None,
     title: str,
     *,
-    here: bool = False,
+    in_process: bool = False,
 ) -> tuple[list[Value], dict[str, str]]:
-    """What came of the items, in their order, and the failures by id.
+    """Do work on every item, side by side; return values of successes, messages of failures.
 
-    ``here`` keeps quick work in this process, where others would take longer to begin than it takes; so does no
-    configuration.
+    The values are in the order of the items, without those that failed; the messages are by the id of the item. One
+    that fails does not stop the others.
+
+    Args:
+        work: Function of one item; what it raises becomes the message of that item.
+        items: The items, all different.
+        config: The configuration whose engine runs the work; None: this process.
+        progress: Is told after each item.
+        title: Name of the work in messages.
+        in_process: Run in this process all the same: for quick work, which others would take longer to begin.
     """
     progress, order = progress or Silence(), {item: number for number, item in enumerate(items)}
     values: dict[int, Value] = {}
     failed: dict[str, str] = {}
-    settings = EngineSettings() if here or config is None else config.engine
+    settings = EngineSettings() if in_process or config is None else config.engine
     workers = min(settings.workers, len(items))
     with engine.executor(workers, settings.address) as executor:
+        # outcomes come as they end, in any order; a queue of twice the workers keeps all of them busy
         for done, outcome in enumerate(engine.run(work, items, executor, ahead=2 * workers + 2), start=1):
             if outcome.ok:
                 values[order[outcome.item]] = cast("Value", outcome.value)
@@ -106,9 +115,10 @@ def run_all(
     return [values[number] for number in sorted(values)], failed
 
 
-def still_due(
-    is_due: Callable[[Item], bool], items: Sequence[Item], config: Config | None
-) -> tuple[list[Item], dict[str, str]]:
-    """The items that are still to be worked on, in their order, and why it cannot be told of others, by id."""
-    answers, failed = run_all(lambda item: (item, is_due(item)), items, config, None, "", here=True)
+def still_due(is_due: Callable[[Item], bool], items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
+    """Return the items that are due, in their order, and messages of those whose check failed, by id.
+
+    ``is_due`` says whether one item is still to be worked on; what it raises becomes the message of that item.
+    """
+    answers, failed = run_all(lambda item: (item, is_due(item)), items, None, None, "")
     return [item for item, due in answers if due], failed

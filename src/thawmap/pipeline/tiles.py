@@ -53,7 +53,7 @@ def labelled_scenes(project: Project, progress: Progress | None) -> tuple[list[S
         ConfigError: If the configuration has no labels, or no scene is found.
         LabelError: If the labels cannot be used, or name none of the scenes.
     """
-    return run_all(project.open, project.labelled_candidates(), project.config, progress, "scenes", here=True)
+    return run_all(project.open, project.labelled_candidates(), project.config, progress, "scenes", in_process=True)
 
 
 def cut_tiles(
@@ -84,7 +84,7 @@ def cut_tiles(
     project.check_outputs([out], scenes, replaced=[out / f"{scene.id}.zarr" for scene in scenes])
     check_store(out)
     lost_labels(project, scenes, needed=True)
-    todo, stuck = still_due(partial(_is_due, config=config, out=out), scenes, config)
+    todo, stuck = still_due(partial(_is_due, config=config, out=out), scenes)
     finished, failed = len(scenes) - len(todo) - len(stuck), {**failed, **stuck}
     if dry_run:
         plan, unusable = run_all(partial(_planned, project=project), todo, config, progress, "plan")
