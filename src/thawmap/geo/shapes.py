@@ -146,11 +146,11 @@ def repair(shapes: Shapes) -> Shapes:
 
 def polygons_of(shapes: Shapes) -> Shapes:
     """Return each shape's polygons as one multipolygon, None if it has none."""
-    parts, owner = shapely.get_parts(shapes, return_index=True)
-    parts, part = shapely.get_parts(parts, return_index=True)  # a collection may hold polygons of several parts
-    is_polygon = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
-    polygons = np.full(len(shapes), None, object)
-    return np.asarray(shapely.multipolygons(parts[is_polygon], indices=owner[part][is_polygon], out=polygons))
+    members, owner = shapely.get_parts(shapes, return_index=True)
+    polygons, member = shapely.get_parts(members, return_index=True)  # a collection may hold multipolygons
+    is_polygon = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
+    joined = np.full(len(shapes), None, object)
+    return np.asarray(shapely.multipolygons(polygons[is_polygon], indices=owner[member][is_polygon], out=joined))
 
 
 def is_finite(shapes: Shapes) -> npt.NDArray[np.bool_]:

@@ -204,10 +204,10 @@ def _taps(position: npt.NDArray[np.float64]) -> _Taps:
 
     The weights (4, position) are those of the cubic B-spline.
     """
-    whole = np.floor(position)
-    t = position - whole
+    below = np.floor(position)
+    t = position - below
     weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
-    return whole.astype(np.int64) - 1, weights.astype(np.float32)
+    return below.astype(np.int64) - 1, weights.astype(np.float32)
 
 
 def _spline(nodes: Field, rows: _Taps, cols: _Taps) -> Field:

@@ -49,6 +49,7 @@ def surface(country: Country, ground: Land, *, green: float) -> Field:
     image[:] = np.array(region.sparse, np.float32)[:, None, None]
     paint(image, green * cover, region.dense)
     paint(image, _bare_ground(country, ground, wide, fine), region.soil)
+    # Old slumps carry more shrub than what surrounds them, which is how they are mistaken for active ones.
     paint(image, 0.6 * ground.old * np.clip(0.8 + 0.3 * fine, 0, 1) * green, _SHRUB)
     dry = ground.shore_m > 0
     # Bars and flats of sand where the shore is low, a beach along the rest.
@@ -76,6 +77,7 @@ def _bare_ground(country: Country, ground: Land, wide: Field, fine: Field) -> Fi
     """
     down, right = np.gradient(ground.height, PIXEL_M * ground.lattice.step)
     steep = np.degrees(np.arctan(np.hypot(down, right)))
+    # The threshold makes the wanted share of a normal field of the patches' variance bare.
     patch = country.plane.noise("barrens", ground.lattice, longest_m=140, shortest_m=15) - 0.4 * wide
     threshold = NormalDist(0, np.hypot(1, 0.4)).inv_cdf(1 - country.region.rugged)
     blown = 1 / (1 + np.exp(-6 * (patch - np.float32(threshold))))

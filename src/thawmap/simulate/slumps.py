@@ -163,9 +163,9 @@ def _slice_between(positions: _Points, low: float, high: float) -> slice:
 
 def _look_up(table: Field, angle: _Floats) -> _Floats:
     """Return values of a table around the circle, linear between its entries."""
-    whole = np.floor(angle)
-    weight = angle - whole
-    first = whole.astype(np.int64) % _DIRECTIONS
+    below = np.floor(angle)
+    weight = angle - below
+    first = below.astype(np.int64) % _DIRECTIONS
     values: _Floats = table[first] * (1 - weight) + table[(first + 1) % _DIRECTIONS] * weight
     return values
 
