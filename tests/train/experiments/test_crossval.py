@@ -26,7 +26,7 @@ from thawmap.config import load, parse
 from thawmap.errors import DataError
 from thawmap.pipeline.crossval import crossval_report
 from thawmap.pipeline.tiles import tiles
-from thawmap.report.crossval import analysis as said
+from thawmap.report.crossval import analysis
 from thawmap.report.crossval import figures as draw
 from thawmap.train.experiments import crossval
 from thawmap.train.experiments.folder import write_plan
@@ -317,7 +317,7 @@ def test_nothing_to_report_on_is_said(project, tmp_path, capsys):
     assert "holds no cross-validation to report on" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     with pytest.raises(DataError, match=r"holds no cross-validation .* make one with 'thawmap crossval'"):
-        said.read(tmp_path)
+        analysis.read(tmp_path)
 
 
 @pytest.mark.slow
@@ -438,10 +438,10 @@ def test_the_result_is_what_inner_folds_chose_and_nothing_else(done):
 def test_what_did_best_where_it_was_held_out_is_not_what_is_chosen():
     rows = [("a", "x", 0.9, 0.1), ("a", "y", 0.2, 0.3), ("b", "x", 0.1, 0.5), ("b", "y", 0.6, math.nan)]
     scored = pd.DataFrame(rows, columns=["fold", "configuration", "iou", "validation"]).assign(choice="chosen")
-    assert list(said.nested(scored)["iou"]) == [0.2, 0.1]
+    assert list(analysis.nested(scored)["iou"]) == [0.2, 0.1]
     unknown = scored.assign(validation=math.nan)
-    assert said.nested(unknown).empty  # nothing could choose among several
-    assert list(said.nested(unknown[unknown["configuration"] == "x"])["iou"]) == [0.9, 0.1]
+    assert analysis.nested(unknown).empty  # nothing could choose among several
+    assert list(analysis.nested(unknown[unknown["configuration"] == "x"])["iou"]) == [0.9, 0.1]
 
 
 @pytest.mark.slow
@@ -488,7 +488,7 @@ def test_phases_are_averaged_at_their_own_best_epochs(done):
 def cross_validation(fits, *, keys=("model.architecture",), epochs=None):
     """A cross-validation of numbers made up."""
     columns = [*KEYS, "phase", "epoch", "split", "seconds"]
-    return said.Crossval(
+    return analysis.Crossval(
         project="made up", keys=keys, inner=1, fits=fits, missing=(),
         epochs=pd.DataFrame(columns=columns) if epochs is None else epochs,
     )  # fmt: skip
@@ -517,11 +517,11 @@ def test_time_and_memory_are_relative_to_a_u_net_with_all_else_the_same():
         for epoch, slow in ((1, 40.0), (2, 1.0), (3, 1.0))  # the first is slow, as it often is
     )  # fmt: skip
     cv = cross_validation(fits, keys=("model.architecture", "model.encoder"), epochs=epochs)
-    found = said.compute(cv, by="model.architecture").set_index("model.architecture")
+    found = analysis.training_cost(cv, by="model.architecture").set_index("model.architecture")
     for name, ratio in (("UNet", 1.0), ("unetplusplus", 1.6), ("deeplabv3", 2.3)):
         assert found.loc[name, "epoch_s_ratio"] == pytest.approx(ratio)
         assert found.loc[name, "peak_memory_mb_ratio"] == pytest.approx(ratio)
-    each = said.compute(cv).set_index("configuration")
+    each = analysis.training_cost(cv).set_index("configuration")
     assert each.loc["deeplabv3 resnet50", "epoch_s"] == pytest.approx(2.3 * 1.5 * 2)
 
 
@@ -550,7 +550,7 @@ def drawn(rng, folds, *, better=0.0):
 
 def test_the_interval_of_paired_differences_is_scipys():
     counts = drawn(np.random.default_rng(1), 9, better=0.05)
-    compared = said.compare(cross_validation(None), made_up(counts)).iloc[0]
+    compared = analysis.compare(cross_validation(None), made_up(counts)).iloc[0]
     assert (compared["a"], compared["b"], compared["folds"]) == ("other", "unet", 9)
     folds = sorted({fold for fold, _ in counts})
     sides = [np.array([counts[fold, name] for fold in folds], float) for name in ("other", "unet")]
@@ -572,17 +572,17 @@ def test_the_interval_of_paired_differences_is_scipys():
 
 @pytest.mark.slow
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(monkeypatch):
-    monkeypatch.setattr(said, "RESAMPLES", 500)
+    monkeypatch.setattr(analysis, "RESAMPLES", 500)
     rng, held = np.random.default_rng(3), 0
     for _ in range(100):
-        compared = said.compare(cross_validation(None), made_up(drawn(rng, 20, better=0.05))).iloc[0]
+        compared = analysis.compare(cross_validation(None), made_up(drawn(rng, 20, better=0.05))).iloc[0]
         held += compared["mean_low"] <= 0.05 <= compared["mean_high"]
     assert 85 <= held <= 99
 
 
 def test_pairs_need_both_sides_and_a_single_fold_has_no_interval():
     counts = {("a", "unet"): (1, 1, 0), ("a", "other"): (1, 0, 0), ("b", "unet"): (1, 0, 0)}
-    compared = said.compare(cross_validation(None), made_up(counts)).iloc[0]
+    compared = analysis.compare(cross_validation(None), made_up(counts)).iloc[0]
     assert (compared["folds"], compared["mean"]) == (1, 0.5)
     assert math.isnan(compared["mean_low"])
     assert math.isnan(compared["pooled_high"])

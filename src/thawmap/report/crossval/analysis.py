@@ -1,4 +1,4 @@
-"""What a cross-validation says: its tables, from the two files that it leaves behind.
+"""Numbers of a cross-validation, from the two files that it leaves behind.
 
 Every training is scored where it held out. What was chosen without the held-out fold is a result; what was chosen on it
 (the paper's best epoch, the oracle's threshold) is shown beside it under its own name. Counts are added over folds and
@@ -6,7 +6,7 @@ seeds, and scored last (law 10).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -33,7 +33,7 @@ RANKS = (1, 5, 10)
 """Best, fifth best and tenth best epoch, as in the paper's Table 5."""
 
 KEYS = ["fold", "configuration", "seed"]
-"""What tells one training from another."""
+"""Columns that tell one training from another."""
 
 ARCHITECTURE = "model.architecture"
 BASELINE = "unet"
@@ -48,7 +48,7 @@ _COUNTS = ["tp", "fp", "fn", "tn"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossval:
-    """A cross-validation, as far as it is finished.
+    """The finished trainings of a cross-validation, with their epochs.
 
     Attributes:
         project: Name of the project.
@@ -72,13 +72,13 @@ class Crossval:
         return list(dict.fromkeys(self.epochs.sort_values("epoch", kind="stable")["phase"]))
 
     def held_out(self, phase: str | None = None) -> pd.DataFrame:
-        """The epochs' numbers on what was held out, at 0.5; of one phase, or of all."""
+        """Return the epochs of one phase or of all, with scores at 0.5 where held out."""
         chosen = self.epochs[self.epochs["split"] == "test"]
         return chosen if phase is None else chosen[chosen["phase"] == phase]
 
 
 def read(out: Path) -> Crossval:
-    """The cross-validation in a folder.
+    """Read the cross-validation of a folder.
 
     Raises:
         DataError: If there is none, or no training of it is finished.
@@ -95,8 +95,9 @@ def read(out: Path) -> Crossval:
         raise DataError(msg)
     missing = fits[~fits["finished"]]
     index = [*KEYS, "phase", "epoch", "split"]
-    known = metrics.pivot_table(index=index, columns="metric", values="value", sort=False)
-    epochs = known.reindex(columns=known.columns.union([*SCORES, "iou_at_threshold"])).reset_index()
+    wide = metrics.pivot_table(index=index, columns="metric", values="value", sort=False)
+    # a score that is nowhere defined has no row, and so no column of its own
+    epochs = wide.reindex(columns=wide.columns.union([*SCORES, "iou_at_threshold"])).reset_index()
     return Crossval(
         project=plan.project,
         keys=tuple(key for key, values in plan.crossval.grid.items() if len(values) > 1),
@@ -108,50 +109,55 @@ def read(out: Path) -> Crossval:
 
 
 def score_fits(cv: Crossval) -> pd.DataFrame:
-    """One row per training and choice: `KEYS`, the grid's keys, choice, epoch, threshold, counts and scores.
+    """Return a row per training and choice, with its scores on the held-out fold.
 
-    Also what is known without the held-out fold: ``validation``, the IoU on the inner folds, NaN where there are none.
+    Columns: `KEYS`, the grid's keys, ``validation``, ``choice`` (of `CHOICES`), ``epoch``, ``threshold``, counts and
+    scores. ``validation`` is the IoU on the inner folds, NaN where there are none.
     """
     best = best_epochs(cv.held_out()).set_index(KEYS)
-    checked = cv.epochs[cv.epochs["split"] == "validation"].set_index([*KEYS, "epoch"])
+    inner_iou = _validation_iou(cv).to_dict()
     rows = []
     for fit in cv.fits.to_dict("records"):
-        name = tuple(fit[key] for key in KEYS)
+        name, epoch = tuple(fit[key] for key in KEYS), fit["epoch"]
         about = {key: fit[key] for key in (*KEYS, *cv.keys)}
-        about["validation"] = _validation(checked, (*name, fit["epoch"]))
-        seen = Histogram(np.asarray(fit["negative"], np.int64), np.asarray(fit["positive"], np.int64))
-        for choice, threshold in (("chosen", fit["threshold"]), ("half", 0.5), ("oracle", best_threshold(seen))):
-            counted = Counts() if math.isnan(threshold) else seen.counts(threshold)
-            rows.append({**about, "choice": choice, "epoch": fit["epoch"], "threshold": threshold, **_scored(counted)})
+        about["validation"] = float(inner_iou.get((*name, epoch), math.nan))
+        pixels = Histogram(np.asarray(fit["negative"], np.int64), np.asarray(fit["positive"], np.int64))
+        for choice, threshold in (("chosen", fit["threshold"]), ("half", 0.5), ("oracle", best_threshold(pixels))):
+            counts = Counts() if math.isnan(threshold) else pixels.counts(threshold)
+            rows.append({**about, "choice": choice, "epoch": epoch, "threshold": threshold, **_scored(counts)})
         if name in best.index:
             top = best.loc[name]
-            counted = Counts(*(int(top[count]) for count in _COUNTS))
-            rows.append({**about, "choice": "paper", "epoch": top["epoch"], "threshold": 0.5, **_scored(counted)})
+            counts = Counts(*(int(top[count]) for count in _COUNTS))
+            rows.append({**about, "choice": "paper", "epoch": top["epoch"], "threshold": 0.5, **_scored(counts)})
     return pd.DataFrame(rows)
 
 
 def best_epochs(held_out: pd.DataFrame, *, rank: int = 1) -> pd.DataFrame:
-    """The row of each training's ``rank``-th best epoch by IoU, the earlier among equals; none where it has fewer."""
+    """Return the row of each training's best epoch by IoU, or of another rank.
+
+    The earlier among equals; a training with fewer epochs of a defined IoU has no row.
+    """
     order = held_out.dropna(subset="iou").sort_values(["iou", "epoch"], ascending=[False, True])
     return order[order.groupby(KEYS).cumcount() == rank - 1]
 
 
 def table5(cv: Crossval, scored: pd.DataFrame) -> pd.DataFrame:
-    """The paper's Table 5: per fold the training with the best epoch on it, in the first phase, at 0.5.
+    """Return the paper's Table 5: per fold the training with the best epoch on it.
 
-    Beside it, the training that did best on its inner folds, with the epoch and threshold that those chose: what
-    somebody would have got who had no labels of the fold (columns ``inside``).
+    Epochs are those of the first phase, scores those at 0.5. Beside it, the training that did best on its inner folds,
+    with the epoch and threshold that those chose: what somebody would have got who had no labels of the fold (columns
+    ``inside``).
     """
-    sparse = cv.held_out(cv.phases[0])
-    tops = {rank: best_epochs(sparse, rank=rank).set_index(KEYS)["iou"] for rank in RANKS}
-    first = best_epochs(sparse).sort_values("iou", ascending=False, kind="stable").drop_duplicates("fold")
+    held_out = cv.held_out(cv.phases[0])
+    by_rank = {rank: best_epochs(held_out, rank=rank).set_index(KEYS)["iou"] for rank in RANKS}
+    first = best_epochs(held_out).sort_values("iou", ascending=False, kind="stable").drop_duplicates("fold")
     inside = nested(scored).set_index("fold")
     rows = []
     for row in first.sort_values("fold").to_dict("records"):
         name = tuple(row[key] for key in KEYS)
-        ranked = {f"iou{rank}": tops[rank].get(name, math.nan) for rank in RANKS}
-        reached = {key: row[key] for key in ("precision", "recall", "f1")}
-        rows.append({"fold": row["fold"], "configuration": _named(cv, row), "epoch": row["epoch"], **ranked, **reached})
+        ranked = {f"iou{rank}": by_rank[rank].get(name, math.nan) for rank in RANKS}
+        others = {key: row[key] for key in ("precision", "recall", "f1")}
+        rows.append({"fold": row["fold"], "configuration": _named(cv, row), "epoch": row["epoch"], **ranked, **others})
         if row["fold"] in inside.index:
             chosen = inside.loc[row["fold"]]
             rows[-1]["inside"] = _named(cv, {"configuration": chosen["configuration"], "seed": chosen["seed"]})
@@ -160,34 +166,36 @@ def table5(cv: Crossval, scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def nested(scored: pd.DataFrame) -> pd.DataFrame:
-    """For each fold the training with the best IoU on its inner folds, and what it did where it held out.
+    """Return for each fold the training that was best on its inner folds.
 
-    A single training of a fold needs nobody to choose it; of several without inner folds none can be chosen.
+    Its scores are those on the held-out fold. A single training of a fold needs nobody to choose it; of several without
+    inner folds none can be chosen.
     """
-    own = scored[scored["choice"] == "chosen"]
-    alone = own[own.groupby("fold")["fold"].transform("size") == 1]
-    known = own.dropna(subset="validation").sort_values("validation", ascending=False, kind="stable")
-    return pd.concat([known, alone]).drop_duplicates("fold").sort_values("fold")
+    chosen = scored[scored["choice"] == "chosen"]
+    alone = chosen[chosen.groupby("fold")["fold"].transform("size") == 1]
+    ranked = chosen.dropna(subset="validation").sort_values("validation", ascending=False, kind="stable")
+    return pd.concat([ranked, alone]).drop_duplicates("fold").sort_values("fold")
 
 
 def by_configuration(scored: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration and choice: counts added over folds and seeds and scored, and means over folds.
+    """Return a row per configuration and choice, the best configurations first.
 
-    ``iou_mean`` and ``iou_std`` are over the folds whose IoU is defined, each the mean of its seeds; ``iou_mean_large``
-    is over those of at least `LARGE_PX` object pixels. The best come first.
+    ``iou_pooled`` and the other pooled scores are of counts that are added over folds and seeds. ``iou_mean`` and
+    ``iou_std`` are over the folds whose IoU is defined, each the mean of its seeds; ``iou_mean_large`` is over those of
+    at least `LARGE_PX` object pixels.
     """
     rows = []
-    for (configuration, choice), part in scored.groupby(["configuration", "choice"], sort=False):
-        reached = _scored(_sum(part))
-        folds = part.groupby("fold")["iou"].mean()
-        pixels = part.groupby("fold")[["tp", "fn"]].sum().sum(axis=1) / part.groupby("fold").size()
+    for (configuration, choice), fits in scored.groupby(["configuration", "choice"], sort=False):
+        pooled = scores(Counts(*(int(fits[name].sum()) for name in _COUNTS)))
+        folds = fits.groupby("fold")["iou"].mean()
+        pixels = fits.groupby("fold")[["tp", "fn"]].sum().sum(axis=1) / fits.groupby("fold").size()
         rows.append(
             {
                 "configuration": configuration,
                 "choice": choice,
-                "folds": part["fold"].nunique(),
-                "fits": len(part),
-                **{f"{key}_pooled": reached[key] for key in SCORES},
+                "folds": fits["fold"].nunique(),
+                "fits": len(fits),
+                **{f"{key}_pooled": pooled[key] for key in SCORES},
                 "iou_mean": folds.mean(),
                 "iou_std": folds.std(ddof=0),
                 "iou_mean_large": folds[pixels >= LARGE_PX].mean(),
@@ -195,54 +203,54 @@ def by_configuration(scored: pd.DataFrame) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     order = table[table["choice"] == "chosen"].sort_values(["folds", "iou_pooled"], ascending=False, kind="stable")
-    place = {name: number for number, name in enumerate(order["configuration"])}
-    return table.sort_values("configuration", key=lambda names: names.map(place), kind="stable").reset_index(drop=True)
+    rank = {name: number for number, name in enumerate(order["configuration"])}
+    return table.sort_values("configuration", key=lambda names: names.map(rank), kind="stable").reset_index(drop=True)
 
 
 def by_fold(scored: pd.DataFrame) -> pd.DataFrame:
-    """IoU where it was held out, of every configuration (rows) in every fold (columns); the mean of its seeds.
+    """Return the IoU of every configuration (rows) on every held-out fold (columns).
 
-    Epoch and threshold are those chosen inside training; NaN where the IoU is not defined, or nothing is finished.
+    It is the mean over seeds. Epoch and threshold are those chosen inside training; NaN where the IoU is not defined,
+    or nothing is finished.
     """
-    own = scored[scored["choice"] == "chosen"]
-    order = by_configuration(own)["configuration"]
-    table = own.groupby(["configuration", "fold"])["iou"].mean().reset_index()
+    chosen = scored[scored["choice"] == "chosen"]
+    order = by_configuration(chosen)["configuration"]
+    table = chosen.groupby(["configuration", "fold"])["iou"].mean().reset_index()
     table = table.pivot_table(index="configuration", columns="fold", values="iou", dropna=False).reindex(order)
     return table.rename_axis(columns=None).reset_index()
 
 
-def barren(cv: Crossval) -> list[str]:
-    """Folds in which nothing is labelled as an object."""
+def folds_without_objects(cv: Crossval) -> list[str]:
+    """Return the names of folds in which nothing is labelled as an object."""
     return sorted({fit["fold"] for fit in cv.fits.to_dict("records") if not np.any(fit["positive"])})
 
 
 def by_phase(cv: Crossval) -> pd.DataFrame:
-    """Sparse against full: per fold, phase and choice, mean over trainings of the scores at 0.5 of the phase's epoch.
+    """Return mean scores per fold, phase and choice, to compare sparse with full.
 
-    The epoch is the best of the phase on the inner folds ("chosen"; the last where there are none), or the best on the
-    held-out fold itself ("paper").
+    They are means over trainings, at 0.5, of one epoch of the phase. The epoch is the best of the phase on the inner
+    folds ("chosen"; the last where there are none), or the best on the held-out fold itself ("paper").
     """
     held_out = cv.held_out()
     rows = [best_epochs(held_out[held_out["phase"] == phase]).assign(choice="paper") for phase in cv.phases]
-    checked = cv.epochs[cv.epochs["split"] == "validation"].set_index([*KEYS, "epoch"])
-    known = checked["iou_at_threshold"]
-    score = held_out.set_index([*KEYS, "epoch"]).index.map(known.to_dict()).to_series(index=held_out.index)
+    inner_iou = _validation_iou(cv).to_dict()
+    score = held_out.set_index([*KEYS, "epoch"]).index.map(inner_iou).to_series(index=held_out.index)
     order = held_out.assign(score=score.fillna(-math.inf)).sort_values(["score", "epoch"], ascending=False)
     rows.append(order.drop_duplicates([*KEYS, "phase"]).assign(choice="half"))
     table = pd.concat(rows)
     mean = table.groupby(["fold", "phase", "choice"], sort=False)[["iou", "precision", "recall", "f1"]].mean()
     phase = {name: number for number, name in enumerate(cv.phases)}
     return mean.reset_index().sort_values(
-        ["choice", "fold", "phase"], key=lambda one: one.replace(phase), kind="stable"
+        ["choice", "fold", "phase"], key=lambda column: column.replace(phase), kind="stable"
     )
 
 
-def compute(cv: Crossval, *, by: str = "configuration") -> pd.DataFrame:
-    """The paper's section 3.1.4: seconds per epoch of the first phase and peak memory, relative to U-Net.
+def training_cost(cv: Crossval, *, by: str = "configuration") -> pd.DataFrame:
+    """Return seconds per epoch and peak memory of trainings, also relative to U-Net.
 
-    One row for each value of ``by``, a key of the grid or the configuration. Ratios are geometric means over trainings
-    that differ in nothing but the architecture; without a U-Net, over those of the first configuration with the same
-    fold and seed. Seconds are a training's median epoch.
+    As in the paper's section 3.1.4. One row for each value of ``by``, a key of the grid or the configuration. Ratios
+    are geometric means over trainings that differ in nothing but the architecture; without a U-Net, over those of the
+    first configuration with the same fold and seed. Seconds are of a training's median epoch of the first phase.
     """
     epochs = cv.epochs[(cv.epochs["split"] == "train") & (cv.epochs["phase"] == cv.phases[0])]
     seconds = epochs.groupby(KEYS)["seconds"].median()
@@ -250,59 +258,60 @@ def compute(cv: Crossval, *, by: str = "configuration") -> pd.DataFrame:
     paired = [key for key in cv.keys if key != ARCHITECTURE]
     is_base = fits[ARCHITECTURE].str.lower() == BASELINE if ARCHITECTURE in cv.keys else pd.Series(dtype=bool)
     has_unet = bool(is_base.any())
-    base = fits[is_base] if has_unet else fits[fits["configuration"] == _first(fits)]
+    base = fits[is_base] if has_unet else fits[fits["configuration"] == fits["configuration"].iloc[0]]
     on = ["fold", "seed", *(paired if has_unet else [])]
-    known = ["epoch_s", "peak_memory_mb"]
-    both = fits.merge(base[[*on, *known]], on=on, suffixes=("", "_base"), how="left")
+    costs = ["epoch_s", "peak_memory_mb"]
+    both = fits.merge(base[[*on, *costs]], on=on, suffixes=("", "_base"), how="left")
     rows = []
-    for name, part in both.groupby(by, sort=False):
-        ratios = {f"{key}_ratio": _geometric_mean(part[key] / part[f"{key}_base"]) for key in known}
-        middle = {key: part[key].median() for key in known}
-        rows.append({by: name, "device": part["device"].iloc[0], "fits": len(part), **middle, **ratios})
+    for name, pairs in both.groupby(by, sort=False):
+        medians = {key: pairs[key].median() for key in costs}
+        ratios = {f"{key}_ratio": _geometric_mean(pairs[key] / pairs[f"{key}_base"]) for key in costs}
+        rows.append({by: name, "device": pairs["device"].iloc[0], "fits": len(pairs), **medians, **ratios})
     return pd.DataFrame(rows)
 
 
 def compare(cv: Crossval, scored: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Paired differences over folds, with 95 % bootstrap intervals: each value of a key against each other one.
+    """Return paired differences of IoU between settings, with 95 % intervals.
 
-    All else is the same in both (fold, seed, other keys). With several keys, also every configuration against the one
-    with the best pooled IoU, which its being chosen flatters. ``mean`` is the mean over folds of the difference of IoU;
-    ``pooled`` the difference of the IoU of all folds' counts. Folds are drawn again, as regions are what one
-    generalises over; fewer than two give no interval. Epoch and threshold are those chosen inside training.
+    A row for each two values of a key of the grid. All else is the same in both (fold, seed, other keys). With several
+    keys, also every configuration against the one with the best pooled IoU, which its being chosen flatters. ``mean``
+    is the mean over folds of the difference of IoU; ``pooled`` the difference of the IoU of all folds' counts. Folds
+    are drawn again, as regions are what one generalises over; fewer than two give no interval. Epoch and threshold are
+    those chosen inside training.
 
     Args:
         cv: The cross-validation.
-        scored: What `score_fits` gave.
+        scored: The table of `score_fits`.
         seed: Of the bootstrap.
     """
-    own = scored[scored["choice"] == "chosen"]
-    pairs = [(key, a, b) for key in cv.keys for b, a in combinations(dict.fromkeys(own[key]), 2)]
+    chosen = scored[scored["choice"] == "chosen"]
+    pairs = [(key, a, b) for key in cv.keys for b, a in combinations(dict.fromkeys(chosen[key]), 2)]
     if len(cv.keys) > 1:
-        ranked = by_configuration(own)["configuration"].tolist()
+        ranked = by_configuration(chosen)["configuration"].tolist()
         pairs += [("configuration", name, ranked[0]) for name in ranked[1:]]
     rows = []
     for key, a, b in pairs:
         same = ["fold", "seed", *(other for other in cv.keys if other != key)] if key in cv.keys else ["fold", "seed"]
-        both = own[own[key] == a].merge(own[own[key] == b], on=same, suffixes=("_a", "_b"))
+        both = chosen[chosen[key] == a].merge(chosen[chosen[key] == b], on=same, suffixes=("_a", "_b"))
         rows.append({"key": key, "a": a, "b": b, **_difference(both, seed=seed)})
     return pd.DataFrame(rows)
 
 
 def _difference(both: pd.DataFrame, *, seed: int) -> dict[str, Any]:
-    """Differences a - b over the folds of paired trainings, and their bootstrap intervals."""
+    """Return differences a - b of paired trainings, with their bootstrap intervals."""
     folds = both.groupby("fold")
     per_fold = (folds["iou_a"].mean() - folds["iou_b"].mean()).to_numpy()
     columns = {side: [f"{name}_{side}" for name in _COUNTS[:3]] for side in "ab"}
-    counted = {side: folds[columns[side]].sum().to_numpy(np.float64) for side in "ab"}
+    counts = {side: folds[columns[side]].sum().to_numpy(np.float64) for side in "ab"}
     number = len(per_fold)
     drawn = np.random.default_rng(seed).integers(0, number, (RESAMPLES, number)) if number > 1 else None
     mean, pooled = np.array([math.nan]), np.array([math.nan])
     if drawn is not None:
-        known = ~np.isnan(per_fold)[drawn]
-        with np.errstate(invalid="ignore"):
-            mean = np.where(known, np.nan_to_num(per_fold)[drawn], 0).sum(1) / known.sum(1)
-        pooled = _iou(counted["a"][drawn].sum(1)) - _iou(counted["b"][drawn].sum(1))
-    whole = _iou(counted["a"].sum(0, keepdims=True)) - _iou(counted["b"].sum(0, keepdims=True))
+        defined = ~np.isnan(per_fold)[drawn]
+        with np.errstate(invalid="ignore"):  # of draws in which no fold has an IoU
+            mean = np.where(defined, np.nan_to_num(per_fold)[drawn], 0).sum(1) / defined.sum(1)
+        pooled = _iou(counts["a"][drawn].sum(1)) - _iou(counts["b"][drawn].sum(1))
+    of_all = _iou(counts["a"].sum(0, keepdims=True)) - _iou(counts["b"].sum(0, keepdims=True))
     scored = per_fold[~np.isnan(per_fold)]
     return {
         "folds": number,
@@ -310,48 +319,41 @@ def _difference(both: pd.DataFrame, *, seed: int) -> dict[str, Any]:
         "worse": int((scored < 0).sum()),
         "mean": scored.mean() if len(scored) else math.nan,
         **_interval("mean", mean),
-        "pooled": float(whole[0]),
+        "pooled": float(of_all[0]),
         **_interval("pooled", pooled),
     }
 
 
 def _interval(name: str, drawn: npt.NDArray[np.float64]) -> dict[str, float]:
-    """The middle 95 %."""
-    known = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
+    """Return the bounds of the middle 95 % of bootstrap draws, as columns."""
+    defined = drawn[~np.isnan(drawn)]
+    low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (math.nan, math.nan)
     return {f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
-def _iou(counted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """IoU (n,) of counts (n, 3) of tp, fp, fn; NaN where nothing is labelled or predicted."""
+def _iou(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the IoU (n,) of counts (n, 3) of tp, fp, fn; NaN where all are 0."""
     with np.errstate(invalid="ignore"):
-        found: npt.NDArray[np.float64] = counted[:, 0] / counted.sum(1)
-    return found
+        iou: npt.NDArray[np.float64] = counts[:, 0] / counts.sum(1)
+    return iou
 
 
-def _scored(counted: Counts) -> dict[str, Any]:
-    return {**{name: getattr(counted, name) for name in _COUNTS}, **scores(counted)}
+def _scored(counts: Counts) -> dict[str, Any]:
+    """Return counts and their scores, as columns."""
+    return {**{name: getattr(counts, name) for name in _COUNTS}, **scores(counts)}
 
 
-def _sum(part: pd.DataFrame) -> Counts:
-    return Counts(*(int(part[name].sum()) for name in _COUNTS))
-
-
-def _validation(checked: pd.DataFrame, place: Sequence[Any]) -> float:
-    """The IoU on the inner folds of one epoch."""
-    known = tuple(place) in checked.index
-    return float(checked.loc[tuple(place), "iou_at_threshold"]) if known else math.nan
+def _validation_iou(cv: Crossval) -> pd.Series:
+    """Return the IoU on the inner folds, by `KEYS` and epoch; empty without such."""
+    return cv.epochs[cv.epochs["split"] == "validation"].set_index([*KEYS, "epoch"])["iou_at_threshold"]
 
 
 def _named(cv: Crossval, row: Mapping[Any, Any]) -> str:
-    """A configuration, with its seed where there are several."""
+    """Return a row's configuration as text, with its seed where there are several."""
     several = len(cv.fits["seed"].unique()) > 1
     return f"{row['configuration']} (seed {row['seed']})" if several else str(row["configuration"])
 
 
-def _first(fits: pd.DataFrame) -> str:
-    return str(fits["configuration"].iloc[0])
-
-
 def _geometric_mean(ratios: pd.Series) -> float:
+    """Return the geometric mean of the ratios that are known; NaN where none is."""
     return float(np.exp(np.log(ratios.dropna()).mean())) if ratios.notna().any() else math.nan

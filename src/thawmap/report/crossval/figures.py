@@ -1,4 +1,4 @@
-"""Figures of a cross-validation, after the paper's Figures 4, 5, 9 and A10, in the style of all others."""
+"""Figures of a cross-validation, after the paper's Figures 4, 5, 9 and A10."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -47,21 +47,21 @@ Curves = Mapping[str, npt.NDArray[np.float64]]
 
 @styled
 def by_epoch_and_rank(curves: Curves, *, begins: Mapping[str, int], sorted_until: int) -> Figure:
-    """Mean and standard deviation of IoU over trainings: by epoch, and with each training's epochs sorted.
+    """Draw mean and spread of IoU over trainings, by epoch and by rank of the epoch.
 
     Args:
         curves: What to draw, a line each.
-        begins: Phase to its first epoch, from 1.
+        begins: First epoch of each phase, from 1.
         sorted_until: Epochs of the first phase, which are sorted from best to worst.
     """
-    names = {name: f"{name} (n = {len(values)})" for name, values in curves.items()}
+    names = {name: f"{name} (n = {len(iou)})" for name, iou in curves.items()}
     rows = -(-len(names) // legend_columns(names.values(), 8.4))
     figure = Figure(figsize=(8.6, 3.1 + 0.2 * rows), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for place, (name, values) in enumerate(curves.items()):
-        look = {"color": LINES[place % len(LINES)], "linestyle": DASHES[place // len(LINES) % len(DASHES)]}
-        _band(left, values, look, names[name])
-        ranked = -np.sort(-values[:, :sorted_until], axis=1)  # NaN come last
+    for number, (name, iou) in enumerate(curves.items()):
+        look = {"color": LINES[number % len(LINES)], "linestyle": DASHES[number // len(LINES) % len(DASHES)]}
+        _band(left, iou, look, names[name])
+        ranked = -np.sort(-iou[:, :sorted_until], axis=1)  # NaN come last
         _band(right, ranked, look, names[name])
     _mark_phases(left, begins)
     first = next(iter(begins))
@@ -78,24 +78,24 @@ def by_epoch_and_rank(curves: Curves, *, begins: Mapping[str, int], sorted_until
 
 @styled
 def phases(logs: Mapping[str, pd.DataFrame], *, begins: Mapping[str, int]) -> Figure:
-    """Scores by epoch of one training each: where it trained, and where it was held out.
+    """Draw scores by epoch of some trainings, on training folds and where held out.
 
     Args:
         logs: Title to epochs of a training, with ``epoch``, ``split`` and the scores.
-        begins: Phase to its first epoch, from 1.
+        begins: First epoch of each phase, from 1.
     """
     lines = sum(1 + len(title) // 40 for title in logs)
     figure = Figure(figsize=(8.6, 0.7 + 2.15 * len(logs) + 0.16 * lines), layout="constrained")
     rows = figure.subplots(len(logs), 2, squeeze=False, sharex=True, sharey=True)
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     for (title, log), panels in zip(logs.items(), rows, strict=True):
-        for axes, (split, said) in zip(panels, (("train", "training folds"), ("test", "held out")), strict=True):
-            part = log[log["split"] == split].sort_values("epoch")
+        for axes, (split, words) in zip(panels, (("train", "training folds"), ("test", "held out")), strict=True):
+            epochs = log[log["split"] == split].sort_values("epoch")
             for metric, colour in _METRICS.items():
-                marker = "." if len(part) < 30 else ""
-                axes.plot(part["epoch"], part[metric], color=colour, marker=marker, label=TITLES[metric])
+                marker = "." if len(epochs) < 30 else ""
+                axes.plot(epochs["epoch"], epochs[metric], color=colour, marker=marker, label=TITLES[metric])
             _mark_phases(axes, begins)
-            axes.set(title=wrapped(f"{next(letters)}  {title}: {said}", 3.8, letter=0.084), ylim=(0, 1))
+            axes.set(title=wrapped(f"{next(letters)}  {title}: {words}", 3.8, letter=0.084), ylim=(0, 1))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.grid(visible=True)
     for axes in rows[-1]:
@@ -107,7 +107,9 @@ def phases(logs: Mapping[str, pd.DataFrame], *, begins: Mapping[str, int]) -> Fi
 
 @styled
 def choices(scored: pd.DataFrame) -> Figure:
-    """IoU of every training on the fold that it held out, by how epoch and threshold were chosen; means as lines.
+    """Draw the IoU of every training on its held-out fold, by the way of choosing.
+
+    A black line is the mean of several trainings.
 
     Args:
         scored: Rows with ``fold``, ``choice`` and ``iou``.
@@ -118,11 +120,11 @@ def choices(scored: pd.DataFrame) -> Figure:
     step = 0.8 / len(_CHOICES)
     for number, (choice, (_, look)) in enumerate(_CHOICES.items()):
         for row, fold in enumerate(folds):
-            values = scored[(scored["fold"] == fold) & (scored["choice"] == choice)]["iou"].dropna()
+            iou = scored[(scored["fold"] == fold) & (scored["choice"] == choice)]["iou"].dropna()
             height = row + (number - (len(_CHOICES) - 1) / 2) * step
-            axes.plot(values, np.full(len(values), height), linestyle="none", markersize=5, alpha=0.8, **look)
-            if len(values) > 1:
-                axes.plot(2 * [values.mean()], [height - 0.4 * step, height + 0.4 * step], color=INK, linewidth=1.6)
+            axes.plot(iou, np.full(len(iou), height), linestyle="none", markersize=5, alpha=0.8, **look)
+            if len(iou) > 1:
+                axes.plot(2 * [iou.mean()], [height - 0.4 * step, height + 0.4 * step], color=INK, linewidth=1.6)
     axes.set_yticks(range(len(folds)), folds, color=INK)
     axes.set_ylim(len(folds) - 0.5, -0.5)
     highest = math.ceil(10 * max(scored["iou"].fillna(0).max(), 0.1)) / 10
@@ -130,28 +132,31 @@ def choices(scored: pd.DataFrame) -> Figure:
     axes.grid(axis="x")
     axes.hlines(np.arange(len(folds) - 1) + 0.5, 0, 1, color="#e8ecf0", linewidth=0.8)
     axes.spines[:].set_visible(False)
-    shown = [(said, look) for choice, (said, look) in _CHOICES.items() if (scored["choice"] == choice).any()]
-    keys = [Line2D([], [], linestyle="none", markersize=6, label=said, **look) for said, look in shown]
+    drawn = [(words, look) for choice, (words, look) in _CHOICES.items() if (scored["choice"] == choice).any()]
+    keys = [Line2D([], [], linestyle="none", markersize=6, label=words, **look) for words, look in drawn]
     figure.legend(handles=keys, loc="outside lower center", ncols=2)
     return figure
 
 
 @styled
 def differences(table: pd.DataFrame) -> Figure:
-    """Paired differences of IoU with their 95 % intervals, of means over folds and of all folds' counts.
+    """Draw paired differences of IoU, of means and pooled, with 95 % intervals.
 
     Args:
         table: Rows with ``key`` (what differs), ``a``, ``b``, ``mean``, ``pooled`` and their ``_low`` and ``_high``.
     """
     figure = Figure(figsize=(8.6, 1.2 + 0.34 * len(table)), layout="constrained")
     axes = figure.add_subplot()
-    for name, (said, marker, colour, beside) in _DIFFERENCES.items():
-        rows = np.arange(len(table)) + beside
+    for name, (words, marker, colour, offset) in _DIFFERENCES.items():
+        rows = np.arange(len(table)) + offset
         axes.hlines(rows, table[f"{name}_low"], table[f"{name}_high"], color=colour, linewidth=1.7)
-        axes.plot(table[name], rows, linestyle="none", marker=marker, color=colour, markersize=5.5, label=said)
+        axes.plot(table[name], rows, linestyle="none", marker=marker, color=colour, markersize=5.5, label=words)
     axes.axvline(0, color=MUTED, linewidth=0.9)
-    compared = [_compared(*row) for row in table[["key", "a", "b"]].itertuples(index=False, name=None)]
-    axes.set_yticks(range(len(table)), compared, color=INK)
+    labels = []
+    for key, a, b in table[["key", "a", "b"]].itertuples(index=False, name=None):
+        pair = f"{a}  less  {b}"
+        labels.append(pair if key == "configuration" else f"{key.rsplit('.', 1)[-1]}:  {pair}")
+    axes.set_yticks(range(len(table)), labels, color=INK)
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_xlabel("Difference of IoU")
     axes.grid(axis="x")
@@ -160,31 +165,26 @@ def differences(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _compared(key: str, a: str, b: str) -> str:
-    """Two values, with the last word of the key they belong to."""
-    pair = f"{a}  less  {b}"
-    return pair if key == "configuration" else f"{key.rsplit('.', 1)[-1]}:  {pair}"
-
-
-def _band(axes: Axes, values: npt.NDArray[np.float64], look: Mapping[str, Any], label: str) -> None:
-    """Mean and standard deviation of the columns, where any row is known."""
-    known = (~np.isnan(values)).any(axis=0)
-    places = 1 + np.flatnonzero(known)
-    mean, spread = np.nanmean(values[:, known], axis=0), np.nanstd(values[:, known], axis=0)
-    axes.fill_between(places, mean - spread, mean + spread, color=look["color"], alpha=0.14, linewidth=0)
-    axes.plot(places, mean, marker="." if len(places) < 30 else "", label=label, **look)
+def _band(axes: Axes, iou: npt.NDArray[np.float64], look: Mapping[str, Any], label: str) -> None:
+    """Draw mean and standard deviation of the columns in which an IoU is defined."""
+    defined = (~np.isnan(iou)).any(axis=0)
+    columns = 1 + np.flatnonzero(defined)
+    mean, spread = np.nanmean(iou[:, defined], axis=0), np.nanstd(iou[:, defined], axis=0)
+    axes.fill_between(columns, mean - spread, mean + spread, color=look["color"], alpha=0.14, linewidth=0)
+    axes.plot(columns, mean, marker="." if len(columns) < 30 else "", label=label, **look)
 
 
 def _mark_phases(axes: Axes, begins: Mapping[str, int]) -> None:
-    """A dotted line where a phase begins, with its name; nothing for a single one."""
+    """Draw a dotted line where a phase begins, with its name; none for a single phase."""
     for phase, first in begins.items() if len(begins) > 1 else ():
-        axes.axvline(first - 0.5 * (first > 1), color=MUTED, linewidth=0.8, linestyle=":")
-        place = axes.get_xaxis_transform()
-        axes.text(first - 0.5 * (first > 1), 0.99, f" {phase}", transform=place, color=MUTED, size=7, va="top")
+        x = first - 0.5 * (first > 1)
+        axes.axvline(x, color=MUTED, linewidth=0.8, linestyle=":")
+        below_top = axes.get_xaxis_transform()  # x as epochs, y as a share of the panel's height
+        axes.text(x, 0.99, f" {phase}", transform=below_top, color=MUTED, size=7, va="top")
 
 
 def curves(held_out: pd.DataFrame, by: str, names: Sequence[str]) -> Curves:
-    """IoU (training, epoch) of the trainings of each name.
+    """Return the IoU (training, epoch) by name; a name without trainings is left out.
 
     Args:
         held_out: Rows with ``fold``, ``configuration``, ``seed``, ``epoch``, ``iou`` and the column ``by``.
@@ -192,11 +192,11 @@ def curves(held_out: pd.DataFrame, by: str, names: Sequence[str]) -> Curves:
         names: What to draw, in order.
     """
     last = int(held_out["epoch"].max())
-    found = {}
+    curves = {}
     for name in names:
-        part = held_out[held_out[by] == name]
-        table = part.pivot_table(index=["fold", "configuration", "seed"], columns="epoch", values="iou")
-        values = table.reindex(columns=range(1, last + 1)).to_numpy(np.float64)
-        if values.size:
-            found[name] = values
-    return found
+        epochs = held_out[held_out[by] == name]
+        table = epochs.pivot_table(index=["fold", "configuration", "seed"], columns="epoch", values="iou")
+        iou = table.reindex(columns=range(1, last + 1)).to_numpy(np.float64)
+        if iou.size:
+            curves[name] = iou
+    return curves

@@ -1,4 +1,4 @@
-"""One HTML page on a cross-validation, and the same tables and figures as files for a paper."""
+"""The page of a cross-validation, and its tables and figures as files for a paper."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +16,9 @@ from thawmap.report.crossval.analysis import (
     KEYS,
     LARGE_PX,
     Crossval,
-    barren,
     best_epochs,
     compare,
+    folds_without_objects,
     nested,
     score_fits,
     table5,
@@ -32,8 +32,8 @@ _BEST = 3  # folds of the paper's Figure 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """A figure and what is said of it.
+class CaptionedFigure:
+    """A figure of the page, with its words.
 
     Attributes:
         name: Stem of its file.
@@ -51,7 +51,9 @@ class Drawn:
 
 
 def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
-    """Write index.html, tables (CSV, LaTeX) and figures (PDF) into a folder; the result in sentences.
+    """Write page, tables and figures into a folder; return the result in sentences.
+
+    The page is index.html; tables are CSV and LaTeX, figures PDF; scores.parquet holds all scores.
 
     Args:
         cv: The cross-validation.
@@ -62,86 +64,99 @@ def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
         DataError: If it cannot be written, or somebody has changed the one that is there.
     """
     scored = score_fits(cv)
-    shown_tables, figures = tables(cv, scored), _figures(cv, scored)
-    said = summary(cv, scored)
+    page_tables, figures = tables(cv, scored), _figures(cv, scored)
+    sentences = summary(cv, scored)
     html = render(
         "crossval/page.html.j2",
         cv=cv,
         made=made,
-        summary=said,
-        tables=shown_tables,
-        figures=[(one.name, picture(one.title, one.figure, one.alt, one.caption)) for one in figures],
+        summary=sentences,
+        tables=page_tables,
+        figures=[(drawn.name, picture(drawn.title, drawn.figure, drawn.alt, drawn.caption)) for drawn in figures],
         large_px=LARGE_PX,
     )
     with result(out, complete=True) as draft:
-        for table in shown_tables:
+        for table in page_tables:
             write_table(draft / "tables" / f"{table.name}.csv", table.frame, float_format="%.6g")
             write_text(draft / "tables" / f"{table.name}.tex", table.latex)
-        for one in figures:
-            write_figure(draft / "figures" / f"{one.name}.pdf", one.figure)
+        for drawn in figures:
+            write_figure(draft / "figures" / f"{drawn.name}.pdf", drawn.figure)
         scored.to_parquet(draft / "scores.parquet", index=False)
         write_text(draft / "index.html", html)
-    return tuple(said)
+    return tuple(sentences)
 
 
 def summary(cv: Crossval, scored: pd.DataFrame) -> list[str]:
-    """The result in plain sentences: what was chosen without the held-out folds first, the paper's way after it."""
-    said = [_result(nested(scored), alone=len(cv.fits["configuration"].unique()) == 1), *_flattery(cv, scored)]
+    """Return the result in plain sentences.
+
+    First that of what was chosen without the held-out folds, then that of the paper's way of choosing.
+    """
+    several = len(cv.fits["configuration"].unique()) > 1
+    sentences = [_result(nested(scored), several=several), *_paper_result(cv, scored)]
     if not cv.inner:
-        said.append("No fold chose epoch and threshold: the last epoch counts, at a threshold of 0.5.")
-    said += [
+        sentences.append("No fold chose epoch and threshold: the last epoch counts, at a threshold of 0.5.")
+    sentences += [
         f"Nothing is labelled as an object in {fold}: its IoU is 0 or not defined, and its false alarms count in sums."
-        for fold in barren(cv)
+        for fold in folds_without_objects(cv)
     ]
     if cv.missing:
         more = "training is" if len(cv.missing) == 1 else "trainings are"
-        said.append(f"{len(cv.missing)} {more} not finished; the numbers are of the {len(cv.fits)} others.")
-    return said
+        sentences.append(f"{len(cv.missing)} {more} not finished; the numbers are of the {len(cv.fits)} others.")
+    return sentences
 
 
-def _result(inside: pd.DataFrame, *, alone: bool) -> str:
-    """What one would have got who has no labels of the held-out folds."""
+def _result(inside: pd.DataFrame, *, several: bool) -> str:
+    """Return a sentence on the scores of what was chosen inside training.
+
+    Args:
+        inside: The table of `nested`.
+        several: Whether several configurations ran, so that one was chosen.
+    """
     if inside.empty:
         return "Several configurations ran and no inner fold could choose among them, so each is a result of its own."
-    counted = Counts(*(int(inside[name].sum()) for name in ("tp", "fp", "fn", "tn")))
-    reached, folds = scores(counted), inside.dropna(subset="iou").sort_values("iou")
-    chosen = "epoch and threshold" if alone else "configuration, epoch and threshold"
+    pooled = scores(Counts(*(int(inside[name].sum()) for name in ("tp", "fp", "fn", "tn"))))
+    folds = inside.dropna(subset="iou").sort_values("iou")
+    chosen = "configuration, epoch and threshold" if several else "epoch and threshold"
     begin = f"With {chosen} chosen inside training, {len(inside)} folds that were held out in turn"
     if folds.empty:
         return f"{begin} have no object, neither labelled nor mapped."
     low, high = folds.iloc[0], folds.iloc[-1]
     return (
-        f"{begin} reach an IoU of {score(reached['iou'])} together (precision {score(reached['precision'])}, recall "
-        f"{score(reached['recall'])}) and {score(folds['iou'].mean())} on average, from {score(low['iou'])} in "
+        f"{begin} reach an IoU of {score(pooled['iou'])} together (precision {score(pooled['precision'])}, recall "
+        f"{score(pooled['recall'])}) and {score(folds['iou'].mean())} on average, from {score(low['iou'])} in "
         f"{low['fold']} to {score(high['iou'])} in {high['fold']}."
     )
 
 
-def _flattery(cv: Crossval, scored: pd.DataFrame) -> list[str]:
-    """What the paper's way of choosing adds."""
+def _paper_result(cv: Crossval, scored: pd.DataFrame) -> list[str]:
+    """Return a sentence on the paper's way of choosing, or none without a comparison."""
     best = table5(cv, scored)
     if "inside_iou" not in best:
         return []
     both = best.dropna(subset=["iou1", "inside_iou"])
     if both.empty:
         return []
-    paper, own = both["iou1"].mean(), both["inside_iou"].mean()
+    paper, inside = both["iou1"].mean(), both["inside_iou"].mean()
     text = (
         f"Chosen as in the paper, by the best epoch of phase {cv.phases[0]} on the very fold that is scored, at 0.5, "
-        f"the average would be {score(paper)}, and not {score(own)}; nobody can choose so who has no labels there."
+        f"the average would be {score(paper)}, and not {score(inside)}; nobody can choose so who has no labels there."
     )
     return [text]
 
 
-def _figures(cv: Crossval, scored: pd.DataFrame) -> list[Drawn]:
+def _figures(cv: Crossval, scored: pd.DataFrame) -> list[CaptionedFigure]:
+    """Return all figures that have something to show."""
     held_out = cv.held_out().merge(cv.fits[[*KEYS, *cv.keys]], on=KEYS)
-    found = [_choices(scored), *(_by_epoch(cv, held_out, key) for key in ("fold", *cv.keys)), _phases(cv)]
+    figures = [_choices(scored), *(_by_epoch(cv, held_out, key) for key in ("fold", *cv.keys)), _phases(cv)]
     compared = compare(cv, scored)
-    return [*(one for one in found if one is not None), *([_differences(compared)] if len(compared) else [])]
+    if len(compared):
+        figures.append(_differences(compared))
+    return [figure for figure in figures if figure is not None]
 
 
-def _choices(scored: pd.DataFrame) -> Drawn:
-    return Drawn(
+def _choices(scored: pd.DataFrame) -> CaptionedFigure:
+    """Return the figure of IoU by the way of choosing epoch and threshold."""
+    return CaptionedFigure(
         name="choices",
         title="What the way of choosing does",
         figure=draw.choices(scored),
@@ -151,8 +166,8 @@ def _choices(scored: pd.DataFrame) -> Drawn:
     )
 
 
-def _by_epoch(cv: Crossval, held_out: pd.DataFrame, key: str) -> Drawn | None:
-    """The paper's Figures 4, 5 and A10; None where no IoU is defined."""
+def _by_epoch(cv: Crossval, held_out: pd.DataFrame, key: str) -> CaptionedFigure | None:
+    """Return the paper's Figure 4, 5 or A10, by the key; None where no IoU is defined."""
     names = sorted(held_out[key].unique()) if key == "fold" else list(dict.fromkeys(cv.fits[key]))
     lines = draw.curves(held_out, key, names)
     if not lines:
@@ -160,7 +175,7 @@ def _by_epoch(cv: Crossval, held_out: pd.DataFrame, key: str) -> Drawn | None:
     name = {"fold": "region"}.get(key, key.rsplit(".", 1)[-1])
     like = f" (as the paper's {_PAPER_FIGURES[key]})" if key in _PAPER_FIGURES else ""
     until = int(cv.held_out(cv.phases[0])["epoch"].max())
-    return Drawn(
+    return CaptionedFigure(
         name=name,
         title=f"{'Held-out folds' if key == 'fold' else name.capitalize()}{like}",
         figure=draw.by_epoch_and_rank(lines, begins=_begins(cv), sorted_until=until),
@@ -170,16 +185,16 @@ def _by_epoch(cv: Crossval, held_out: pd.DataFrame, key: str) -> Drawn | None:
     )
 
 
-def _phases(cv: Crossval) -> Drawn | None:
-    """The paper's Figure 9: the best training of the best folds; None where no IoU is defined."""
+def _phases(cv: Crossval) -> CaptionedFigure | None:
+    """Return the paper's Figure 9, of the best folds; None where no IoU is defined."""
     first = best_epochs(cv.held_out(cv.phases[0])).sort_values("iou", ascending=False, kind="stable")
     logs = {}
     for row in first.drop_duplicates("fold").head(_BEST).to_dict("records"):
-        mine = (cv.epochs[KEYS] == [row[key] for key in KEYS]).all(axis=1)
-        logs[f"{row['fold']}, {row['configuration']}"] = cv.epochs[mine]
+        of_training = (cv.epochs[KEYS] == [row[key] for key in KEYS]).all(axis=1)
+        logs[f"{row['fold']}, {row['configuration']}"] = cv.epochs[of_training]
     if not logs:
         return None
-    return Drawn(
+    return CaptionedFigure(
         name="phases",
         title="Training and held-out fold (as the paper's Figure 9)",
         figure=draw.phases(logs, begins=_begins(cv)),
@@ -189,8 +204,9 @@ def _phases(cv: Crossval) -> Drawn | None:
     )
 
 
-def _differences(compared: pd.DataFrame) -> Drawn:
-    return Drawn(
+def _differences(compared: pd.DataFrame) -> CaptionedFigure:
+    """Return the figure of paired differences of IoU."""
+    return CaptionedFigure(
         name="differences",
         title="Paired differences",
         figure=draw.differences(compared),
@@ -200,5 +216,5 @@ def _differences(compared: pd.DataFrame) -> Drawn:
 
 
 def _begins(cv: Crossval) -> dict[str, int]:
-    """First epoch of each phase."""
+    """Return the first epoch of each phase."""
     return {phase: int(cv.epochs[cv.epochs["phase"] == phase]["epoch"].min()) for phase in cv.phases}

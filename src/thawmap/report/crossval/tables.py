@@ -1,4 +1,4 @@
-"""The tables of a cross-validation as people read them: on the page, and in a paper."""
+"""Tables of a cross-validation as people read them, on the page and in a paper."""
 
 import math
 import re
@@ -16,14 +16,14 @@ from thawmap.report.crossval.analysis import (
     by_fold,
     by_phase,
     compare,
-    compute,
     nested,
     table5,
+    training_cost,
 )
 from thawmap.report.html import score
 
 Column = tuple[str, Callable[[Any], str]]
-"""A heading, and how its values are written."""
+"""A heading, and the function that writes a value as text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,53 +46,54 @@ class Table:
 
     @property
     def headings(self) -> list[str]:
-        """What stands above."""
+        """Headings of the columns."""
         return [heading for heading, _ in self.columns.values()]
 
     @property
     def texts(self) -> list[int]:
         """Numbers of the columns that are words."""
-        return [place for place, (_, say) in enumerate(self.columns.values()) if say is str]
+        return [number for number, (_, write) in enumerate(self.columns.values()) if write is str]
 
     @property
     def main(self) -> int | None:
         """Number of the column that is the result; None where none is."""
-        return next((place for place, name in enumerate(self.columns) if name in ("iou", "iou_pooled")), None)
+        return next((number for number, name in enumerate(self.columns) if name in ("iou", "iou_pooled")), None)
 
     @property
     def latex(self) -> str:
-        """What people read, for a paper, between booktabs' rules."""
-        aligned = "".join("l" if place in self.texts else "r" for place in range(len(self.columns)))
+        """The table in LaTeX, between the rules of booktabs."""
+        aligned = "".join("l" if number in self.texts else "r" for number in range(len(self.columns)))
         caption = re.sub(r"([&%$#_{}])", r"\\\1", f"{self.title}. {self.note}")
-        shown = pd.DataFrame(self.rows, columns=[heading.strip() for heading in self.headings])
+        cells = pd.DataFrame(self.rows, columns=[heading.strip() for heading in self.headings])
         label = f"tab:{self.name}"
-        return shown.to_latex(index=False, escape=True, column_format=aligned, caption=caption, label=label)
+        return cells.to_latex(index=False, escape=True, column_format=aligned, caption=caption, label=label)
 
     @property
     def rows(self) -> list[list[str]]:
-        """What people read."""
-        return [[say(row[name]) for name, (_, say) in self.columns.items()] for row in self.frame.to_dict("records")]
+        """Cells of each row, as text."""
+        rows = self.frame.to_dict("records")
+        return [[write(row[name]) for name, (_, write) in self.columns.items()] for row in rows]
 
 
 def tables(cv: Crossval, scored: pd.DataFrame) -> list[Table]:
-    """All tables that have a row, the result first.
+    """Return all tables that have a row, the result first.
 
     Args:
         cv: The cross-validation.
-        scored: What `thawmap.report.crossval.analysis.score_fits` gave.
+        scored: The table of `thawmap.report.crossval.analysis.score_fits`.
     """
-    found = [_inside(scored), _table5(cv, scored), _configurations(scored)]
+    built = [_inside(scored), _table5(cv, scored), _configurations(scored)]
     if len(cv.fits["configuration"].unique()) > 1:
-        found.append(_regions(scored))
+        built.append(_regions(scored))
     compared = compare(cv, scored)
     if len(compared):
-        found.append(_comparison(compared))
+        built.append(_comparison(compared))
     if len(cv.phases) > 1:
-        found.append(_phases(cv))
+        built.append(_phases(cv))
     if ARCHITECTURE in cv.keys and len(cv.keys) > 1:
-        found.append(_compute(cv, by=ARCHITECTURE, name="compute_architectures"))
-    found.append(_compute(cv, by="configuration", name="compute"))
-    return [table for table in found if len(table.frame)]
+        built.append(_training_cost(cv, by=ARCHITECTURE, name="compute_architectures"))
+    built.append(_training_cost(cv, by="configuration", name="compute"))
+    return [table for table in built if len(table.frame)]
 
 
 def _inside(scored: pd.DataFrame) -> Table:
@@ -110,7 +111,7 @@ def _inside(scored: pd.DataFrame) -> Table:
             "recall": ("Recall", score),
             "f1": ("F1", score),
             "threshold": ("Threshold", score),
-            "epoch": ("Epoch", _whole),
+            "epoch": ("Epoch", _integer),
             "validation": ("IoU on inner folds", score),
         },
     )
@@ -132,7 +133,7 @@ def _table5(cv: Crossval, scored: pd.DataFrame) -> Table:
             "precision": ("Precision", score),
             "recall": ("Recall", score),
             "f1": ("F1", score),
-            "epoch": ("Epoch", _whole),
+            "epoch": ("Epoch", _integer),
         },
     )
 
@@ -141,11 +142,11 @@ def _configurations(scored: pd.DataFrame) -> Table:
     long = by_configuration(scored)
     wide = long.pivot_table(index="configuration", columns="choice", values=["iou_pooled", "iou_mean"], sort=False)
     wide.columns = ["_".join(names) for names in wide.columns]
-    own = long[long["choice"] == "chosen"].set_index("configuration")
-    frame = own.drop(columns="choice").join(wide).reset_index()
-    known: dict[str, Column] = {
+    chosen = long[long["choice"] == "chosen"].set_index("configuration")
+    frame = chosen.drop(columns="choice").join(wide).reset_index()
+    columns: dict[str, Column] = {
         "configuration": ("Configuration", str),
-        "folds": ("Folds", _whole),
+        "folds": ("Folds", _integer),
         "iou_pooled": ("IoU", score),
         "iou_mean": ("Mean", score),
         "iou_std": ("Spread", score),
@@ -162,7 +163,7 @@ def _configurations(scored: pd.DataFrame) -> Table:
         f"(spread), and over the folds of at least {LARGE_PX} object pixels (large); paper's way: mean of the best "
         "epochs on the held-out folds themselves, at 0.5.",
         frame=frame,
-        columns={name: column for name, column in known.items() if name in frame},
+        columns={name: column for name, column in columns.items() if name in frame},
     )
 
 
@@ -179,10 +180,10 @@ def _regions(scored: pd.DataFrame) -> Table:
 
 
 def _comparison(compared: pd.DataFrame) -> Table:
-    interval = compared.assign(
+    frame = compared.assign(
         balance=[f"{better} / {worse}" for better, worse in zip(compared["better"], compared["worse"], strict=True)],
-        a=[_value(key, value) for key, value in zip(compared["key"], compared["a"], strict=True)],
-        b=[_value(key, value) for key, value in zip(compared["key"], compared["b"], strict=True)],
+        a=[_named_value(key, value) for key, value in zip(compared["key"], compared["a"], strict=True)],
+        b=[_named_value(key, value) for key, value in zip(compared["key"], compared["b"], strict=True)],
         mean_interval=[_interval(row, "mean") for row in compared.to_dict("records")],
         pooled_interval=[_interval(row, "pooled") for row in compared.to_dict("records")],
     )
@@ -193,7 +194,7 @@ def _comparison(compared: pd.DataFrame) -> Table:
         "all folds together, each with the interval that holds 95 % of 10 000 bootstrap draws of the folds; and in how "
         "many folds it is better / worse. With few folds the interval is a rough one; one that holds 0 says that the "
         "folds do not tell which is better.",
-        frame=interval,
+        frame=frame,
         columns={
             "a": ("This", str),
             "b": ("less this", str),
@@ -208,14 +209,14 @@ def _comparison(compared: pd.DataFrame) -> Table:
 
 def _phases(cv: Crossval) -> Table:
     long = by_phase(cv)
-    own = long[long["choice"] == "half"].drop(columns="choice")
+    chosen = long[long["choice"] == "half"].drop(columns="choice")
     hindsight = long[long["choice"] == "paper"].set_index(["fold", "phase"])["iou"].rename("iou_paper")
     return Table(
         name="phases",
         title="Phase by phase",
         note="Mean over trainings of scores at 0.5, at the best epoch of each phase on the inner folds (the last where "
         "there are none); paper's way: IoU of the best epoch on the held-out fold itself.",
-        frame=own.join(hindsight, on=["fold", "phase"]),
+        frame=chosen.join(hindsight, on=["fold", "phase"]),
         columns={
             "fold": ("Held out", str),
             "phase": ("Phase", str),
@@ -228,31 +229,31 @@ def _phases(cv: Crossval) -> Table:
     )
 
 
-def _compute(cv: Crossval, *, by: str, name: str) -> Table:
-    what = by.rsplit(".", 1)[-1]
+def _training_cost(cv: Crossval, *, by: str, name: str) -> Table:
+    label = by.rsplit(".", 1)[-1]
     return Table(
         name=name,
-        title=f"Time and memory by {what}",
+        title=f"Time and memory by {label}",
         note="Seconds per epoch of the first phase, and the most memory that the training took (of the GPU, or of the "
         "process beyond what it held before); relative to U-Net with all else the same, or to the first configuration "
         "where there is no U-Net. Trainings side by side share a machine, and slow each other down.",
-        frame=compute(cv, by=by),
+        frame=training_cost(cv, by=by),
         columns={
-            by: (what.capitalize(), str),
-            "epoch_s": ("Seconds per epoch", _three),
+            by: (label.capitalize(), str),
+            "epoch_s": ("Seconds per epoch", _three_digits),
             "epoch_s_ratio": ("relative", score),
-            "peak_memory_mb": ("Memory, MB", _whole),
+            "peak_memory_mb": ("Memory, MB", _integer),
             "peak_memory_mb_ratio": ("relative ", score),
             "device": ("Device", str),
         },
     )
 
 
-def _whole(value: float) -> str:
+def _integer(value: float) -> str:
     return "n/a" if pd.isna(value) else f"{value:.0f}"
 
 
-def _three(value: float) -> str:
+def _three_digits(value: float) -> str:
     return "n/a" if pd.isna(value) else f"{value:.3g}"
 
 
@@ -265,6 +266,6 @@ def _interval(row: Mapping[Any, Any], name: str) -> str:
     return "n/a" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"
 
 
-def _value(key: str, value: str) -> str:
-    """A value that is no word, with the last word of its key."""
+def _named_value(key: str, value: str) -> str:
+    """Return a value, after the last word of its key where it is no word itself."""
     return value if value[:1].isalpha() else f"{key.rsplit('.', 1)[-1]} {value}"
