@@ -42,7 +42,7 @@ from thawmap.data.stack import assemble, check_ranges
 from thawmap.engine.run import in_order
 from thawmap.geo.crs import crs_of
 from thawmap.geo.geobox import window_geobox
-from thawmap.grid import blocks
+from thawmap.grid import Window
 from thawmap.layers import layer
 
 SCENE = "20210715_205312_1005"
@@ -77,14 +77,14 @@ def repeated(fields: list[Texture], window: Any) -> Texture:
 
 def write(path: Path, geobox: GeoBox, values: Callable[[Any], npt.NDArray[Any]], **options: Any) -> None:
     """A raster of what ``values`` gives for every block of it."""
-    first = values(next(blocks(geobox.shape, side=8)))
+    first = values(next(Window.of_shape(geobox.shape).blocks(8)))
     profile = {
         "driver": "GTiff", "tiled": True, "bigtiff": "if_safer", "num_threads": "all_cpus", "sparse_ok": True,
         "width": geobox.width, "height": geobox.height, "crs": crs_of(geobox), "transform": geobox.affine,
         "count": len(first), "dtype": first.dtype,
     }  # fmt: skip
     with rasterio.Env(GDAL_CACHEMAX=256 * 2**20), rasterio.open(path, "w", **profile | options) as file:
-        for block in blocks(geobox.shape, side=2048):
+        for block in Window.of_shape(geobox.shape).blocks(2048):
             file.write(values(block), window=FileWindow(block.col, block.row, block.width, block.height))
 
 
@@ -211,7 +211,7 @@ def assembled(path: Path, *, side: int, threads: int) -> Iterator[int]:
             check_ranges(stack, [layer(name) for name in LAYERS], scene_id=scene.id)
         return int((stack["valid"] & (labels.burn(scene, geobox) <= 1)).sum())
 
-    yield from in_order(read, blocks(scene.geobox.shape, side=side), threads=threads, ahead=threads)
+    yield from in_order(read, Window.of_shape(scene.geobox.shape).blocks(side), threads=threads, ahead=threads)
 
 
 def peak_mb() -> float:
