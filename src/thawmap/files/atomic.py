@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: the drafts that they begin as, and who may write one."""
+"""Files and folders that appear whole or not at all, and the right to write one."""
 
 import errno
 import glob
@@ -20,10 +20,10 @@ _FULL = 2**20  # bytes free on a disk that is as good as full
 
 @contextmanager
 def atomic(path: Path, *, replacing: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well, and vanishes when not.
+    """Yield a draft's path, which takes the name ``path`` when the block ends well.
 
-    For a file, which is replaced, or a whole folder, which is replaced where it is empty or ``replacing`` allows it.
-    Missing parent folders are made; a link stays, and where it leads is written.
+    It vanishes when the block does not. For a file, which is replaced, or a whole folder, which is replaced where it is
+    empty or ``replacing`` allows it. Missing parent folders are made; a link stays, and where it leads is written.
 
     Args:
         path: What is to appear.
@@ -31,32 +31,33 @@ def atomic(path: Path, *, replacing: Callable[[Path, Path], None] | None = None)
             DataError where the first must stay.
 
     Raises:
-        DataError: If the place cannot be written to, or must stay as it is.
+        DataError: If it cannot be written, or what is there must stay.
     """
-    place = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path))
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as error:
         raise unwritable(path, str(error.strerror)) from error
-    draft = room / place.name
+    draft = folder / target.name
     try:
         yield draft
-        if draft.is_dir() and place.exists():
+        if draft.is_dir() and target.exists():
             (replacing or _check_empty)(path, draft)
-        _take_place(draft, place, room)
+        _publish(draft, target)
     except OSError as error:
         raise unwritable(path, error.strerror or str(error)) from error
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the right to write ``path``, once no other process has it, and remove what killed ones left of it.
+    """Hold the right to write ``path``, once no other process has it.
 
-    The right is a lock on a file beside it, so that a draft of `atomic` which is found by the process that holds it
-    belongs to nobody. A disk without locks is written to without, and nothing is removed there.
+    Drafts that killed processes left of it are removed. The right is a lock on a file beside it, so that a draft of
+    `atomic` which is found by the process that holds it belongs to nobody. A disk without locks is written to without,
+    and nothing is removed there.
 
     Args:
         path: A file or folder that all its writers hold. Who had to wait may find it finished.
@@ -78,19 +79,26 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8."""
+    """Write a text file in UTF-8, whole or not at all."""
     with atomic(path) as draft:
         draft.write_text(text, encoding="utf-8")
         sync(draft)
 
 
 def write_json(path: Path, content: object, *, indent: int | None = 2, ascii_only: bool = True) -> None:
-    """Write JSON values and a line break; no character beyond ASCII but as an escape, unless asked otherwise."""
+    """Write a JSON file that ends with a line break, whole or not at all.
+
+    Args:
+        path: The file.
+        content: Dicts, lists, texts, numbers, bools and None.
+        indent: Spaces for each level; None: all on one line.
+        ascii_only: Write characters beyond ASCII as escapes.
+    """
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=ascii_only) + "\n")
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold the file before it takes its name."""
+    """Wait until the disk holds what was written to a file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,33 +107,34 @@ def sync(path: Path) -> None:
 
 
 def unwritable(path: Path, reason: str) -> DataError:
-    """Why a file cannot be written, under the name that it was to take at last.
+    """Return the error that a file cannot be written, under the name that it was to take at last.
 
     Of a full disk libraries say what it led them to; here that is said of every disk with hardly any room.
     """
     final = re.sub(rf"(?:\.([^/]+)\.{_RANDOM}\.tmp/)+\1(?=/|$)", r"\1", str(path))
-    if no_room(path):
+    if is_disk_full(path):
         reason = os.strerror(errno.ENOSPC)
     return DataError(f"{final} cannot be written ({reason}); choose another place or free some room")
 
 
-def no_room(path: Path) -> bool:
-    """Whether the disk that a file is to lie on is as good as full."""
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    return shutil.disk_usage(place).free < _FULL
+def is_disk_full(path: Path) -> bool:
+    """Return whether the disk that a file is to lie on has less than a megabyte free."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(folder).free < _FULL
 
 
 def _check_empty(path: Path, _: Path) -> None:
+    """Refuse to replace a file, or a folder that holds something."""
     if not path.is_dir() or any(path.iterdir()):
         msg = f"{path} exists, and nothing is replaced unasked; name another place, or move it away"
         raise DataError(msg)
 
 
-def _take_place(draft: Path, path: Path, room: Path) -> None:
-    """Rename the draft to its name; files of one stem (a Shapefile's) follow, the named one last."""
-    for part in sorted(room.iterdir()):
-        if part != draft:
-            part.replace(path.with_name(part.name))
-    if draft.is_dir() and path.exists():
-        path.replace(room / "replaced")
+def _publish(draft: Path, path: Path) -> None:
+    """Rename the draft to its name; files of one stem (a Shapefile's) go before the named one."""
+    for file in sorted(draft.parent.iterdir()):
+        if file != draft:
+            file.replace(path.with_name(file.name))
+    if draft.is_dir() and path.exists():  # a folder cannot be renamed onto another one
+        path.replace(draft.parent / "replaced")
     draft.replace(path)

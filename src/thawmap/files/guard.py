@@ -1,4 +1,4 @@
-"""What an output may take the place of: nothing that the program did not make, and nothing that it reads."""
+"""Guards of people's files: no output replaces what the program did not make, or what it reads."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from thawmap.errors import ConfigError
 from thawmap.files.hashes import file_sha256
 
-_BESIDE = (".aux.xml", "-wal", "-shm", "-journal")  # what GDAL and SQLite write beside a file that is only looked at
+_BESIDE = (".aux.xml", "-wal", "-shm", "-journal")  # what GDAL and SQLite write beside a file that is only opened
 _OF_SYSTEMS = frozenset({".DS_Store", ".directory", "Thumbs.db", "desktop.ini"})
 _OF_SHAPEFILES = (".shx", ".dbf", ".prj", ".cpg")
 _BOOKKEEPING = ("gpkg_", "rtree_", "sqlite_")  # tables of a GeoPackage in which nobody's work is
@@ -20,20 +20,22 @@ _SHOWN = 3  # files that a message names
 
 
 def check_new(path: Path) -> None:
-    """Refuse to write a file that exists, a Shapefile's parts included: nothing is replaced unasked.
+    """Refuse to write a file that exists, as nothing is replaced unasked; of a Shapefile, any of its files.
 
     Raises:
         ConfigError: If there is one.
     """
-    parts = [path, *(path.with_suffix(ending) for ending in _OF_SHAPEFILES if path.suffix == ".shp")]
-    there = next((part for part in parts if os.path.lexists(part)), None)
-    if there is not None:
-        msg = f"{there} exists; name another file, or remove it"
+    files = [path, *(path.with_suffix(ending) for ending in _OF_SHAPEFILES if path.suffix == ".shp")]
+    existing = next((file for file in files if os.path.lexists(file)), None)
+    if existing is not None:
+        msg = f"{existing} exists; name another file, or remove it"
         raise ConfigError(msg)
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], *, replaced: Iterable[Path] = ()) -> None:
-    """Refuse output folders that are, or lie in, what is read; links and other spellings of a name included.
+    """Refuse output folders that are, lie in, or would replace what is read.
+
+    Files are compared, not names: links and other spellings of a name make no difference.
 
     Args:
         outputs: Folders that are written into.
@@ -44,14 +46,14 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], *, replaced: It
         ConfigError: If one is, or is a file.
     """
     outputs, replaced, real = list(outputs), list(replaced), {path: _real(path) for path in inputs}
-    read = {_identity(place): path for path, place in real.items()}
-    folders = {folder: path for path, place in real.items() for folder in place.parents}
+    read = {_identity(target): path for path, target in real.items()}
+    folders = {folder: path for path, target in real.items() for folder in target.parents}
     holding = {_identity(folder): path for folder, path in folders.items()}
     for out in (*outputs, *replaced):
-        for place in (_real(out), *_real(out).parents):
-            if _identity(place) in read:
-                how = "is" if place == _real(out) else "lies in"
-                msg = f"{out} {how} {read[_identity(place)]}, which is read; name another --out"
+        for folder in (_real(out), *_real(out).parents):
+            if _identity(folder) in read:
+                relation = "is" if folder == _real(out) else "lies in"
+                msg = f"{out} {relation} {read[_identity(folder)]}, which is read; name another --out"
                 raise ConfigError(msg)
     for out in replaced:
         held = holding.get(_identity(_real(out)))
@@ -59,70 +61,74 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], *, replaced: It
             msg = f"{out} would be replaced, and holds {held}, which is read; name another --out"
             raise ConfigError(msg)
     for out in outputs:
-        there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-        if not there.is_dir():
-            msg = f"{there} is a file where a folder is due; name another --out"
+        existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            msg = f"{existing} is a file where a folder is due; name another --out"
             raise ConfigError(msg)
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of what a file holds; of a GeoPackage its rows, as reading alone may change its bytes."""
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of what a file holds; of a link or an unreadable file, another text.
+
+    Of a GeoPackage the rows count, as reading alone may change its bytes.
+    """
     if path.is_symlink():
         return f"link to {path.readlink()}"  # no file is made as one
     try:
         if path.suffix == ".gpkg":
             with suppress(sqlite3.Error):  # damaged, or no GeoPackage: its bytes tell
-                return _of_rows(path)
+                return _rows_sha256(path)
         return file_sha256(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"  # as no file that was made
 
 
-def fingerprints(folder: Path, *, but: Iterable[str] = ()) -> dict[str, str]:
-    """The `fingerprint` of the files of a folder, and of folders below it, by their names.
+def content_hashes(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, str]:
+    """Return the `content_hash` of every file in a folder, and below it, by its name.
 
     Args:
         folder: Where the files are.
-        but: Names of files to leave out.
+        leave_out: Names of files to leave out.
     """
-    return {name: fingerprint(folder / name) for name in _names(folder) if name not in but}
+    return {name: content_hash(folder / name) for name in _names(folder) if name not in leave_out}
 
 
-def not_as_made(folder: Path, made: Mapping[str, str], *, but: Iterable[str] = ()) -> list[str]:
-    """Names of the files in a folder that are not in ``made`` (`fingerprints`), or were changed since.
+def changed_files(folder: Path, hashes: Mapping[str, str], *, leave_out: Iterable[str] = ()) -> list[str]:
+    """Return the names of files in a folder that came, or changed, since its `content_hashes`.
 
-    What programs that only show files leave beside them does not count, nor do the names in ``but``.
+    What programs that only show files leave beside them does not count, nor do the names in ``leave_out``.
     """
-    mine = [name for name in _names(folder) if name not in but and not _is_beside(name, made)]
-    return [name for name in mine if name not in made or fingerprint(folder / name) != made[name]]
+    names = [name for name in _names(folder) if name not in leave_out and not _is_side_file(name, hashes)]
+    return [name for name in names if name not in hashes or content_hash(folder / name) != hashes[name]]
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first three names as a list for a message, and how many more there are."""
     first, more = names[:_SHOWN], len(names[_SHOWN:])
     return ", ".join(first) + (f" and {more} more" if more else "")
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """The files of a folder, those in folders below it too."""
+    """Yield the names of a folder's files, and of those below it, relative to it and sorted."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix()
 
 
-def _is_beside(name: str, made: Mapping[str, str]) -> bool:
+def _is_side_file(name: str, hashes: Mapping[str, str]) -> bool:
+    """Return whether a file was left by a file manager, or beside a known file by a program that opened it."""
     if Path(name).name in _OF_SYSTEMS:
         return True
-    return any(name.removesuffix(ending) in made for ending in _BESIDE if name.endswith(ending))
+    return any(name.removesuffix(ending) in hashes for ending in _BESIDE if name.endswith(ending))
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads, through all links; one that leads nowhere as far as it does."""
+    """Return where a path leads, through all links; one that leads nowhere as far as it does."""
     return Path(os.path.realpath(path))
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
-    """What two names of one file or folder have in common; the path itself where nothing is there."""
+    """Return what two names of one file or folder have in common; the path itself where nothing is there."""
     try:
         status = path.stat()
     except OSError:
@@ -130,27 +136,28 @@ def _identity(path: Path) -> tuple[int, int] | Path:
     return status.st_dev, status.st_ino
 
 
-def _of_rows(path: Path) -> str:
-    """SHA-256 of all rows of a GeoPackage, read in a copy where a log lies beside it, so that it stays as it is."""
+def _rows_sha256(path: Path) -> str:
+    """Return the SHA-256 of all rows of a GeoPackage, which stays as it is."""
     log = path.with_name(f"{path.name}-wal")
-    with TemporaryDirectory() as room:
-        if log.exists():
-            path = Path(shutil.copy2(path, room))
-            shutil.copy2(log, room)
-        how = "mode=rw" if log.exists() else "immutable=1"
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as base:
+    with TemporaryDirectory() as folder:
+        if log.exists():  # reading would merge it into the file
+            path = Path(shutil.copy2(path, folder))
+            shutil.copy2(log, folder)
+        mode = "mode=rw" if log.exists() else "immutable=1"
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as base:
             base.text_factory = bytes
             return _digest(base)
 
 
 def _digest(base: sqlite3.Connection) -> str:
-    found = hashlib.sha256()
+    """Return the SHA-256 of the definition and rows of every table but the bookkeeping."""
+    digest = hashlib.sha256()
     tables = base.execute("select name, sql from sqlite_master where type = 'table' order by name").fetchall()
     for name, sql in tables:
         if name.decode().startswith(_BOOKKEEPING):
             continue
-        found.update(repr((name, sql)).encode())
+        digest.update(repr((name, sql)).encode())
         quoted = name.decode().replace('"', '""')
         for row in base.execute(f'select * from "{quoted}"'):  # noqa: S608 - a name has no parameter
-            found.update(repr(row).encode())
-    return found.hexdigest()
+            digest.update(repr(row).encode())
+    return digest.hexdigest()

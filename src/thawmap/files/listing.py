@@ -1,4 +1,4 @@
-"""Files that are asked for by folder or pattern, and signs that one is still being written."""
+"""Lists of files by folder or pattern, and signs that a file is still being written."""
 
 import glob
 import os
@@ -10,45 +10,45 @@ _HALF_WRITTEN = {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp
 
 
 def matches(pattern: str) -> list[Path]:
-    """What a shell would match, in order of names; patterns may be absolute, which `Path.glob` refuses.
+    """Return the paths that a shell's pattern matches, sorted; the pattern may be absolute.
 
-    Where that is nothing, what a shell would match that takes capitals for small letters in the last part, as `A.TIF`.
+    Where there are none, those that match if capitals are small letters in the last part, as `A.TIF`.
     """
-    found = glob.glob(pattern)  # noqa: PTH207
-    if not found:
+    paths = glob.glob(pattern)  # noqa: PTH207 - `Path.glob` refuses absolute patterns
+    if not paths:
         folder, name = os.path.split(pattern)
-        found = glob.glob(os.path.join(folder, _CLASSES.sub(_any_case, name)))  # noqa: PTH118, PTH207
-    return sorted(map(Path, found))
+        paths = glob.glob(os.path.join(folder, _CLASSES.sub(_any_case, name)))  # noqa: PTH118, PTH207
+    return sorted(map(Path, paths))
 
 
 _CLASSES = re.compile(r"\[!?\]?[^]]*\]|[^\W\d_]")  # of letters in a pattern, or a letter
 
 
 def _any_case(match: re.Match[str]) -> str:
-    """A part of a pattern that matches letters of either case."""
+    """Return the pattern for a letter of either case, of a letter in a pattern."""
     letters = match[0]
     return letters if len(letters) > 1 else f"[{letters.lower()}{letters.upper()}]"
 
 
-def files_below(places: Iterable[Path]) -> list[Path]:
-    """Every file at or below the places, in order, each once; hidden ones and those in hidden folders left out."""
-    found: set[Path] = set()
-    for place in places:
-        if place.is_file():
-            found.add(place)
-        for folder, below, names in os.walk(place, followlinks=True):
+def files_below(paths: Iterable[Path]) -> list[Path]:
+    """Return the files that are, or lie below, some paths: sorted, each once, without hidden ones."""
+    files: set[Path] = set()
+    for path in paths:
+        if path.is_file():
+            files.add(path)
+        for folder, below, names in os.walk(path, followlinks=True):
             below[:] = sorted(name for name in below if not name.startswith("."))
-            if len(Path(folder).parts) > len(place.parts) + _DEEPEST:
+            if len(Path(folder).parts) > len(path.parts) + _DEEPEST:
                 below.clear()  # a link that leads back to a folder above
-            found.update(Path(folder) / name for name in names if not name.startswith("."))
-    return sorted(found)
+            files.update(Path(folder) / name for name in names if not name.startswith("."))
+    return sorted(files)
 
 
-_DEEPEST = 12  # levels of folders below a place
+_DEEPEST = 12  # levels of folders below a path
 
 
 def half_written(file: Path) -> str | None:
-    """Why a file is still being written, or never was to its end; None where nothing says so."""
+    """Return the fault of a file that is not written to its end; None where nothing tells of one."""
     if file.suffix.lower() in _HALF_WRITTEN:
         return f"{file.name} is still being written; wait for it, or fetch it again"
     partial = [file.with_name(file.name + ending) for ending in _HALF_WRITTEN]

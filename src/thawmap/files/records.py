@@ -67,8 +67,8 @@ def checked(content: object, kind: type[Kind]) -> Kind:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
         got = reprlib.repr(fault["input"])  # which stays short, however much there is
-        what = "is missing" if fault["type"] == "missing" else f"is {got}: {_plain(fault['msg'])}"
-        msg = f"has a wrong value: '{key}' {what}"
+        complaint = "is missing" if fault["type"] == "missing" else f"is {got}: {_plain(fault['msg'])}"
+        msg = f"has a wrong value: '{key}' {complaint}"
         raise ValueError(msg) from error
 
 
@@ -76,16 +76,17 @@ _TOO_DEEP = f"is nested more than {_DEEPEST} levels deep"
 
 
 def _check_depth(content: object) -> None:
+    """Refuse JSON values that are nested so deeply that what reads them by recursion fails."""
     level = [content]
     for _ in range(_DEEPEST):
-        inside = [list(one.values()) if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [child for children in inside for child in children]
+        parents = [value for value in level if isinstance(value, dict | list)]
+        level = [child for parent in parents for child in (parent.values() if isinstance(parent, dict) else parent)]
         if not level:
             return
     raise ValueError(_TOO_DEEP)
 
 
 def _plain(message: str) -> str:
-    """A message of pydantic in plain words."""
+    """Return a message of pydantic in plain words, to go on in a sentence."""
     plain = message.replace("Value error, ", "").replace("Input should be", "must be")
     return plain[:1].lower() + plain[1:]

@@ -1,4 +1,4 @@
-"""Files that are written anew into a folder of people's: reports, tables, best.yaml; what they changed is theirs.
+"""Results in a folder of people's, which are written anew where they were not changed: reports, tables, best.yaml.
 
 <folder>/.made.json     what every file held when it was written, and the one that it replaced
 """
@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 
 from thawmap.errors import DataError
 from thawmap.files.atomic import alone, unwritable, write_json
-from thawmap.files.guard import fingerprint, fingerprints, some_of
+from thawmap.files.guard import content_hash, content_hashes, some_of
 from thawmap.files.records import read_object
 
 _RECORD = ".made.json"
@@ -20,7 +20,9 @@ _RECORD = ".made.json"
 
 @contextmanager
 def result(folder: Path, *, complete: bool = False, last: str = "") -> Iterator[Path]:
-    """A draft folder whose files take their places in ``folder`` when the block ends well; others there stay.
+    """Yield a draft folder whose files move into ``folder`` when the block ends well.
+
+    Other files there stay.
 
     Args:
         folder: Where the files are to appear.
@@ -38,7 +40,7 @@ def result(folder: Path, *, complete: bool = False, last: str = "") -> Iterator[
             raise unwritable(folder, str(error.strerror)) from error
         try:
             yield draft
-            _take_places(draft, folder, complete=complete, last=last)
+            _publish(draft, folder, complete=complete, last=last)
         except OSError as error:
             raise unwritable(folder, error.strerror or str(error)) from error
         finally:
@@ -50,14 +52,14 @@ def check_result(folder: Path, names: Sequence[str] = ()) -> None:
 
     Args:
         folder: The folder, which need not exist.
-        names: Files that are going to be written; those that were written before are known.
+        names: Files that are going to be written; those that were written before are checked too.
 
     Raises:
         DataError: If one was changed, or is of somebody else.
     """
-    known = _known(folder)
-    there = [name for name in dict.fromkeys((*names, *known)) if os.path.lexists(folder / name)]
-    other = [name for name in there if fingerprint(folder / name) not in known.get(name, ())]
+    recorded = _recorded(folder)
+    existing = [name for name in dict.fromkeys((*names, *recorded)) if os.path.lexists(folder / name)]
+    other = [name for name in existing if content_hash(folder / name) not in recorded.get(name, ())]
     if other:
         msg = (
             f"{folder} holds {some_of(other)}, which was not made here, or was changed since, and would be replaced; "
@@ -66,13 +68,16 @@ def check_result(folder: Path, names: Sequence[str] = ()) -> None:
         raise DataError(msg)
 
 
-def _take_places(draft: Path, folder: Path, *, complete: bool, last: str) -> None:
-    """Move the files; what they hold is noted before, so that a kill between two leaves none that nobody knows."""
-    new, known = fingerprints(draft), _known(folder)
+def _publish(draft: Path, folder: Path, *, complete: bool, last: str) -> None:
+    """Move a draft's files into the folder, and remove those that a complete result lacks.
+
+    What they hold is recorded before, beside what they replace: so a kill between two leaves none that is unknown.
+    """
+    new, recorded = content_hashes(draft), _recorded(folder)
     check_result(folder, list(new))
-    gone = [name for name in known if complete and name not in new]
-    kept = {name: held for name, held in known.items() if name not in gone}
-    record = kept | {name: [held, *known.get(name, [])[:1]] for name, held in new.items()}
+    gone = [name for name in recorded if complete and name not in new]
+    staying = {name: hashes for name, hashes in recorded.items() if name not in gone}
+    record = staying | {name: [new_hash, *recorded.get(name, [])[:1]] for name, new_hash in new.items()}
     write_json(folder / _RECORD, dict(sorted(record.items())), indent=1)
     for name in gone:
         (folder / name).unlink(missing_ok=True)
@@ -81,10 +86,10 @@ def _take_places(draft: Path, folder: Path, *, complete: bool, last: str) -> Non
         (draft / name).replace(folder / name)
 
 
-def _known(folder: Path) -> dict[str, list[str]]:
-    """What each file of a folder may hold, by its name; nothing where no result was written."""
+def _recorded(folder: Path) -> dict[str, list[str]]:
+    """Return the hashes that each file of a folder may have, by its name; none where no result was written."""
     try:
         content = read_object(folder / _RECORD)
     except (OSError, ValueError):
         return {}
-    return {name: list(map(str, found)) for name, found in content.items() if isinstance(found, list)}
+    return {name: list(map(str, hashes)) for name, hashes in content.items() if isinstance(hashes, list)}

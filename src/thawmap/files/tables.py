@@ -10,7 +10,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\n")  # what a spreadsheet takes for the 
 
 
 def write_table(path: Path, table: pd.DataFrame, *, float_format: str | None = None) -> None:
-    """Write a table as CSV; numbers stay numbers, and no text is a formula.
+    """Write a table as CSV, in which numbers stay numbers and no text is a formula.
 
     A text that a spreadsheet would compute begins with an apostrophe, which spreadsheets take as "this is a text".
     """
@@ -21,6 +21,7 @@ def write_table(path: Path, table: pd.DataFrame, *, float_format: str | None = N
 
 
 def _as_text(value: object) -> object:
+    """Return a value as it is, but for a text that a spreadsheet would compute."""
     if not isinstance(value, str):
         return value
     text = value.replace("\r", "\n")  # which a CSV puts in quotes, and the other it does not

@@ -10,7 +10,7 @@ from typing import Any
 
 from thawmap.errors import DataError
 from thawmap.files.atomic import write_json
-from thawmap.files.guard import fingerprints, not_as_made, some_of
+from thawmap.files.guard import changed_files, content_hashes, some_of
 from thawmap.files.hashes import json_sha256
 from thawmap.maps.item import MapItem
 from thawmap.maps.job import MapJob
@@ -24,7 +24,7 @@ def write_item(folder: Path, item: Mapping[str, Any]) -> None:
 
     It lists the fingerprints of all files and of itself.
     """
-    files = fingerprints(folder, but=[ITEM]) | {ITEM: _fingerprint(item)}
+    files = content_hashes(folder, leave_out=[ITEM]) | {ITEM: _fingerprint(item)}
     complete = {**item, "properties": {**item["properties"], FILES: files}}
     write_json(folder / ITEM, complete)
 
@@ -70,7 +70,7 @@ def check_replaceable(job: MapJob, folder: Path) -> None:
     if not isinstance(fingerprints_then, dict):
         msg = f"{folder} does not say what was made there, and may hold work of yours; move it away, and run again"
         raise DataError(msg)
-    changed = [name for name in not_as_made(folder, fingerprints_then, but=[ITEM]) if not name.endswith(_NOTES)]
+    changed = [name for name in changed_files(folder, fingerprints_then, leave_out=[ITEM]) if not name.endswith(_NOTES)]
     changed += [ITEM] if _fingerprint(item.content) != fingerprints_then.get(ITEM) else []
     if changed:
         msg = (

@@ -27,7 +27,7 @@ from pyproj.exceptions import ProjError
 from thawmap.data.raster.io import FILTERS
 from thawmap.data.vector.columns import shapefile_fault, with_plain_types, with_sqlite_names
 from thawmap.errors import DataError
-from thawmap.files.atomic import atomic, no_room, unwritable
+from thawmap.files.atomic import atomic, is_disk_full, unwritable
 from thawmap.geo.crs import crs_name, is_on_earth
 from thawmap.provenance import stamp
 from thawmap.text import printable
@@ -337,7 +337,7 @@ def _write(
 
 def _write_error(path: Path, reason: str) -> DataError:
     """Return the error for features that a full disk, or their format, could not hold."""
-    if no_room(path) or any(word in reason.lower() for word in _DISK_WORDS):
+    if is_disk_full(path) or any(word in reason.lower() for word in _DISK_WORDS):
         return unwritable(path, reason)
     other = "GeoParquet (.parquet)" if path.suffix.lower() == ".gpkg" else "a GeoPackage (.gpkg)"
     return DataError(f"{path} cannot hold what was to be written ({reason}); correct that, or write {other}")
