@@ -33,7 +33,7 @@ from thawmap.model.backends.devices import device_type, resolve_device, set_thre
 from thawmap.model.backends.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.model.backends.select import choose
 from thawmap.model.bundle import Bundle
-from thawmap.pipeline._tiles import how_read, identity, inputs
+from thawmap.pipeline._inputs import how_read, identity, inputs
 from thawmap.system import threads_each
 
 _MOST_READERS = 8  # threads that keep a GPU fed; on a CPU the network needs the processors

@@ -15,7 +15,7 @@ from thawmap.data.sources.base import Scene
 from thawmap.data.stack import check_ranges, preview
 from thawmap.errors import DataError
 from thawmap.geo.crs import crs_of
-from thawmap.pipeline._tiles import how_read, identity, inputs
+from thawmap.pipeline._inputs import how_read, identity, inputs
 from thawmap.pipeline.labels import lost_labels
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.pipeline.scenes import OVERVIEW_PX

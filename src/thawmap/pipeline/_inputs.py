@@ -1,4 +1,4 @@
-"""What tiles and maps are made from: the files of a scene, the settings that read it, and its identity."""
+"""Inputs of tiles and maps as results record them: files of a scene, settings that read it, its grid."""
 
 from typing import Any
 
