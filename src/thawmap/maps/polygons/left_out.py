@@ -1,4 +1,4 @@
-"""Which objects of a map are no slumps: too small to tell, or slivers along missing pixels."""
+"""Objects of a map that are no slumps: too small to tell, or slivers."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,7 +18,9 @@ _LEAST_M2, _LEAST_PX = 200.0, 4  # 99 of 100 slumps that people outlined in the 
 def leave_out(
     table: Mapping[str, npt.NDArray[Any]], *, rim: Integers, pixels: Integers, least_m2: float | Literal["auto"]
 ) -> None:
-    """Write into the column `REASON` why objects are left out, where no other reason stands.
+    """Write why objects are left out into their column `REASON`.
+
+    Where another reason stands there, it stays.
 
     Args:
         table: Columns of all objects, each (n,); of the reason "" where there is none yet.

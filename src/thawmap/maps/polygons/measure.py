@@ -16,19 +16,22 @@ _Objects = npt.NDArray[np.object_]
 
 
 def on_ground(outlines: _Objects, geobox: GeoBox) -> _Objects:
-    """From columns and rows to the grid's CRS."""
+    """Return outlines in columns and rows in the CRS of their grid."""
     grid = geobox.transform
 
-    def place(points: _Floats) -> _Floats:
+    def to_crs(points: _Floats) -> _Floats:
         x, y = grid * (points[:, 0], points[:, 1])
         return np.column_stack([x, y])
 
-    placed: _Objects = shapely.transform(outlines, place)
-    return placed
+    moved: _Objects = shapely.transform(outlines, to_crs)
+    return moved
 
 
 def measured(outlines: _Objects, geobox: GeoBox) -> tuple[_Floats, _Floats]:
-    """Area in m2 and perimeter in m, in `thawmap.geo.crs.EQUAL_AREA`; outlines are in columns and rows."""
+    """Return areas in m2 and perimeters in m of outlines in columns and rows.
+
+    Both (n,), float64, in `thawmap.geo.crs.EQUAL_AREA`.
+    """
     if not len(outlines):
         return np.empty(0), np.empty(0)
     _, points, (ends, polygons) = shapely.to_ragged_array(outlines)
@@ -48,10 +51,13 @@ def measured(outlines: _Objects, geobox: GeoBox) -> tuple[_Floats, _Floats]:
 
 
 def _fine(points: _Floats, rings: npt.NDArray[np.integer]) -> tuple[_Floats, npt.NDArray[np.int64]]:
-    """The points of rings, and where the rings begin, with further points on straight lines that are long."""
+    """Return the points of rings, more of them on long lines, and where rings begin.
+
+    A line that is straight on the grid is none in another projection.
+    """
     step = np.diff(points, axis=0, append=points[-1:])
     step[rings[1:] - 1] = 0
     count = np.maximum(np.ceil(np.hypot(*step.T) / MEASURED_PX), 1).astype(np.int64)
-    place = np.concatenate([[0], np.cumsum(count)])
-    part = (np.arange(place[-1]) - np.repeat(place[:-1], count)) / np.repeat(count, count)
-    return np.repeat(points, count, axis=0) + part[:, None] * np.repeat(step, count, axis=0), place[rings]
+    begin = np.concatenate([[0], np.cumsum(count)])
+    share = (np.arange(begin[-1]) - np.repeat(begin[:-1], count)) / np.repeat(count, count)
+    return np.repeat(points, count, axis=0) + share[:, None] * np.repeat(step, count, axis=0), begin[rings]

@@ -1,4 +1,4 @@
-"""The outlines of objects, from the rows of a mask: whole arrays at a time, never pixel by pixel.
+"""The outlines of objects, from the rows of a mask: whole arrays at a time.
 
     mask --where a row changes--> runs --that overlap--> pieces
       |                                                    |
@@ -27,7 +27,10 @@ Objects = npt.NDArray[np.object_]
 
 
 def changes(mask: Bools) -> npt.NDArray[np.int64]:
-    """Where runs of True begin and, by turns, end: row * (width + 1) + column, ascending."""
+    """Return where runs of True in a mask begin and, by turns, end.
+
+    row * (width + 1) + column, ascending.
+    """
     height, width = mask.shape
     flat = np.zeros(height * (width + 1) + 1, np.bool_)
     flat[:-1].reshape(height, width + 1)[:, 1:] = mask
@@ -35,19 +38,25 @@ def changes(mask: Bools) -> npt.NDArray[np.int64]:
 
 
 def groups(size: int, pairs: tuple[Integers, Integers]) -> tuple[int, Integers]:
-    """How many groups ``size`` things fall into, of which those of a pair are together; and the group of each."""
+    """Group ``size`` things by pairs that belong together.
+
+    Returns the number of groups, and the group of each thing (size,).
+    """
     if not size:
         return 0, np.empty(0, np.int64)
     from scipy.sparse import coo_array  # noqa: PLC0415 - only once a scene is mapped
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
     graph = coo_array((np.ones(len(pairs[0]), np.int8), pairs), shape=(size, size))
-    count, found = connected_components(graph, directed=False)
-    return int(count), found
+    count, group = connected_components(graph, directed=False)
+    return int(count), group
 
 
 def overlapping(runs: Integers, width: int) -> tuple[Integers, Integers]:
-    """The pairs of runs that share a side; runs are those of `changes`."""
+    """Return the pairs (upper, lower) of runs that share a side.
+
+    The runs are those of `changes`, in rows of ``width`` pixels.
+    """
     begins, ends = runs[::2], runs[1::2]
     first = np.searchsorted(ends, begins - (width + 1), side="right")
     count = np.maximum(np.searchsorted(begins, ends - (width + 1), side="left") - first, 0)
@@ -88,20 +97,20 @@ class Edges:
         return self.row, self.left, self.right, self.left_down, self.right_down, self.below, self.owner
 
     def of(self, owner: Integers, which: Bools) -> "Edges":
-        """Those in ``which``, with other owners."""
+        """Return the edges in ``which``, under other owners."""
         row, left, right, left_down, right_down, below, _ = (column[which] for column in self.columns)
         return Edges(row, left, right, left_down, right_down, below, owner[which])
 
     @staticmethod
-    def chain(parts: Sequence["Edges"]) -> "Edges":
-        """All parts, one after the other."""
-        columns = zip(*(part.columns for part in parts), strict=True)
+    def chain(tables: Sequence["Edges"]) -> "Edges":
+        """Concatenate edges, one table after the other."""
+        columns = zip(*(table.columns for table in tables), strict=True)
         row, left, right, left_down, right_down, below, owner = map(np.concatenate, columns)
         return Edges(row, left, right, left_down, right_down, below, owner)
 
 
 def edges(runs: Integers, owner: Integers, *, height: int, width: int, first_row: int) -> Edges:
-    """The horizontal edges between ``height`` rows and one more above them.
+    """Return the horizontal edges between rows of a mask and one more above them.
 
     Args:
         runs: The runs of all these rows, as `changes` gives them.
@@ -113,12 +122,14 @@ def edges(runs: Integers, owner: Integers, *, height: int, width: int, first_row
     line = width + 1
     upper, lower = runs[: np.searchsorted(runs, height * line)] + line, runs[np.searchsorted(runs, line) :]
     owners = np.repeat(owner, 2)
-    above = _corners(upper, lower, owners[: len(upper)], down=False)
-    under = _corners(lower, upper, owners[len(owners) - len(lower) :], down=True)
-    place, to_right, down, below, owned = (np.concatenate(pair) for pair in zip(above, under, strict=True))
-    order = np.argsort(2 * place + to_right)  # where two edges meet at one place, the left one comes first
-    place, down, below, owned = place[order], down[order], below[order], owned[order]
-    left, right = place[::2], place[1::2]
+    from_above = _corners(upper, lower, owners[: len(upper)], down=False)
+    from_below = _corners(lower, upper, owners[len(owners) - len(lower) :], down=True)
+    corner, to_right, down, below, owners_of_corners = (
+        np.concatenate(pair) for pair in zip(from_above, from_below, strict=True)
+    )
+    order = np.argsort(2 * corner + to_right)  # where two edges meet at one corner, the left one comes first
+    corner, down, below, owners_of_corners = corner[order], down[order], below[order], owners_of_corners[order]
+    left, right = corner[::2], corner[1::2]
     return Edges(
         (left // line + (first_row - 1)).astype(np.int32),
         (left % line).astype(np.int32),
@@ -126,28 +137,31 @@ def edges(runs: Integers, owner: Integers, *, height: int, width: int, first_row
         down[::2],
         down[1::2],
         below[::2],
-        owned[::2],
+        owners_of_corners[::2],
     )
 
 
-def _corners(mine: Integers, other: Integers, owner: Integers, *, down: bool) -> tuple[npt.NDArray[Any], ...]:
-    """Corners at the changes of one row, whose neighbour changes at ``other``.
+def _corners(changed: Integers, other: Integers, owner: Integers, *, down: bool) -> tuple[npt.NDArray[Any], ...]:
+    """Return the corners of outlines at the changes of one row.
+
+    The neighbouring row changes at ``other``.
 
     Returns:
-        Of each corner: place; whether its edge goes to the right; whether the outline goes on downwards; whether
-        the object is below the edge; owner. Where both rows change in the same way the outline goes straight on.
+        Of each corner: where it is, as `changes` counts; whether its edge goes to the right; whether the outline goes
+        on downwards; whether the object is below the edge; owner. Where both rows change in the same way the outline
+        goes straight on, and has none.
     """
-    before = np.searchsorted(other, mine)
-    both = np.zeros(len(mine), np.bool_)
+    before = np.searchsorted(other, changed)
+    both = np.zeros(len(changed), np.bool_)
     inner = before < len(other)
-    both[inner] = other[before[inner]] == mine[inner]
-    begins = np.arange(len(mine)) % 2 == 0
+    both[inner] = other[before[inner]] == changed[inner]
+    begins = np.arange(len(changed)) % 2 == 0
     odd = before % 2 == 1
     turns = ~both | (begins == odd)
     concave = odd & ~both  # the neighbour has a run here, so the edge is on the other side
     below = concave != down
-    flags = (begins != concave, np.full(len(mine), down), below)
-    return (mine[turns], *(flag[turns] for flag in flags), owner[turns])
+    flags = (begins != concave, np.full(len(changed), down), below)
+    return (changed[turns], *(flag[turns] for flag in flags), owner[turns])
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,78 +181,88 @@ class Rings:
     pixels: Integers
 
     def without(self, left_out: Bools) -> Self:
-        """The rings that are not in ``left_out``."""
-        kept = ~left_out
-        corners = self.corners[np.repeat(kept, self.length)]
-        return type(self)(corners, self.length[kept], self.owner[kept], self.pixels[kept])
+        """Return the rings that are not in ``left_out``."""
+        stays = ~left_out
+        corners = self.corners[np.repeat(stays, self.length)]
+        return type(self)(corners, self.length[stays], self.owner[stays], self.pixels[stays])
 
     def linear(self) -> Objects:
-        """Each as a linear ring."""
+        """Return each ring as a linear ring."""
         number = np.repeat(np.arange(len(self.length)), self.length)
         return _array(shapely.linearrings(self.corners.astype(np.float64), indices=number))
 
     def polygons(self) -> Objects:
-        """The polygon of each owner 0, 1, 2 ...: every one has an outer ring."""
+        """Return the polygon of each owner 0, 1, 2 ...
+
+        Every owner has an outer ring.
+        """
         return _array(shapely.polygons(self.linear(), indices=self.owner))
 
     def holes(self, which: Integers) -> Objects:
-        """Some of the rings, each as a polygon."""
+        """Return some of the rings, each as a polygon."""
         return _array(shapely.polygons(self.linear()[which]))
 
 
-def _array(found: Any) -> Objects:
-    assert isinstance(found, np.ndarray)
-    return found
+def _array(geometries: Any) -> Objects:
+    assert isinstance(geometries, np.ndarray)
+    return geometries
 
 
-def rings(parts: Edges) -> Rings:
-    """The outlines of whole objects from all their edges.
+def rings(edge: Edges) -> Rings:
+    """Return the outlines of whole objects from all their edges.
 
     Where an object meets itself at a corner, its outline does not cross there: a hole touches the outer ring, or
     another hole, in a point.
     """
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - only once a scene is mapped
 
-    count = len(parts)
-    following = _following(parts)
+    count = len(edge)
+    following = _following(edge)
     rounds, ring = connected_components(_pointing(following), directed=True, connection="strong")
-    run = np.where(parts.below, 1, -1) * (parts.right - parts.left)
-    pixels = -np.bincount(ring, weights=parts.row.astype(np.float64) * run, minlength=rounds).astype(np.int64)
+    run = np.where(edge.below, 1, -1) * (edge.right - edge.left)
+    pixels = -np.bincount(ring, weights=edge.row.astype(np.float64) * run, minlength=rounds).astype(np.int64)
     first = np.empty(rounds, np.int64)
     first[ring[::-1]] = np.arange(count)[::-1]
-    order = np.lexsort((pixels < 0, parts.owner[first]))
+    order = np.lexsort((pixels < 0, edge.owner[first]))
     walk = _walk(following, first[order])
-    along = np.where(parts.below[walk, None], [0, 1], [1, 0])
-    columns = np.take_along_axis(np.stack([parts.left[walk], parts.right[walk]], axis=1), along, axis=1)
-    corners = np.stack([columns.ravel(), np.repeat(parts.row[walk], 2)], axis=1)
-    return Rings(corners, 2 * np.bincount(ring, minlength=rounds)[order], parts.owner[first[order]], pixels[order])
+    along = np.where(edge.below[walk, None], [0, 1], [1, 0])
+    columns = np.take_along_axis(np.stack([edge.left[walk], edge.right[walk]], axis=1), along, axis=1)
+    corners = np.stack([columns.ravel(), np.repeat(edge.row[walk], 2)], axis=1)
+    return Rings(corners, 2 * np.bincount(ring, minlength=rounds)[order], edge.owner[first[order]], pixels[order])
 
 
-def _following(parts: Edges) -> Integers:
-    """The edge that comes next along the outline, with the object on the right hand."""
-    down = np.stack([parts.left_down, parts.right_down], axis=1)
-    _part_at_corners(parts, down)
-    column = np.stack([parts.left, parts.right], axis=1).astype(np.int64).ravel()
-    tall = int(parts.row.max(initial=0)) + 1
-    place = (column * tall + np.repeat(parts.row, 2)) * 2 + down.ravel()
-    order = np.argsort(place)  # where two vertical edges meet at one place, the upper one comes first
+def _following(edge: Edges) -> Integers:
+    """Return the edge that comes next along the outline, of each edge.
+
+    The object lies on the right hand.
+    """
+    down = np.stack([edge.left_down, edge.right_down], axis=1)
+    _part_at_corners(edge, down)
+    column = np.stack([edge.left, edge.right], axis=1).astype(np.int64).ravel()
+    tall = int(edge.row.max(initial=0)) + 1
+    position = (column * tall + np.repeat(edge.row, 2)) * 2 + down.ravel()
+    order = np.argsort(position)  # where two vertical edges meet at one position, the upper one comes first
     partner = np.empty(len(order), np.int64)
     partner[order[::2]], partner[order[1::2]] = order[1::2], order[::2]
-    following: Integers = partner[2 * np.arange(len(parts)) + parts.below] // 2
+    following: Integers = partner[2 * np.arange(len(edge)) + edge.below] // 2
     return following
 
 
-def _part_at_corners(parts: Edges, down: Bools) -> None:
-    """Where an object meets itself at a corner, have its outline turn off so that it does not cross itself."""
-    meet = (
-        (parts.row[1:] == parts.row[:-1]) & (parts.left[1:] == parts.right[:-1]) & (parts.owner[1:] == parts.owner[:-1])
-    )
+def _part_at_corners(edge: Edges, down: Bools) -> None:
+    """Turn outlines off where an object meets itself at a corner.
+
+    So that they do not cross themselves; ``down`` is changed in place.
+    """
+    meet = (edge.row[1:] == edge.row[:-1]) & (edge.left[1:] == edge.right[:-1]) & (edge.owner[1:] == edge.owner[:-1])
     at = np.flatnonzero(meet)
     down[at, 1], down[at + 1, 0] = down[at + 1, 0].copy(), down[at, 1].copy()
 
 
 def _pointing(following: Integers, last: int | None = None) -> "csr_array":
-    """The graph in which each node points to the one that follows; the last one to none."""
+    """Return the graph in which each node points to the one that follows.
+
+    The last one, if named, points to none.
+    """
     from scipy.sparse import csr_array  # noqa: PLC0415 - only once a scene is mapped
 
     count = len(following)
@@ -249,7 +273,10 @@ def _pointing(following: Integers, last: int | None = None) -> "csr_array":
 
 
 def _walk(following: Integers, first: Integers) -> Integers:
-    """All nodes, ring after ring in the order of their ``first`` nodes, each in the order in which it is walked."""
+    """Return all nodes, ring after ring, each in the order in which it is walked.
+
+    Rings come in the order of their ``first`` nodes.
+    """
     from scipy.sparse.csgraph import breadth_first_order  # noqa: PLC0415 - only once a scene is mapped
 
     if not len(first):

@@ -1,4 +1,4 @@
-"""Numbers of objects: how often each of their pixels' values is there, statistics of these, means of layers, rules."""
+"""Statistics of the pixels of objects: of their probability, and of other layers."""
 
 from collections.abc import Sequence
 from operator import ge, gt, le, lt
@@ -16,12 +16,14 @@ _COMPARE = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def chain(tables: Sequence[Table]) -> Table:
-    """All tables, one after the other."""
+    """Concatenate tables, one after the other."""
     return tuple(np.concatenate(columns) for columns in zip(*tables, strict=True))
 
 
 def counted(pieces: Integers, values: Floats, first: int) -> Table:
-    """Pieces, the numbered from ``first``, with their values and how often each is there.
+    """Count the distinct values of pieces: a table of piece, value and number.
+
+    The pieces are numbered from ``first``.
 
     Hundredths are counted; of other numbers hardly one is there twice.
     """
@@ -33,14 +35,14 @@ def counted(pieces: Integers, values: Floats, first: int) -> Table:
 
 
 def summed(pieces: Integers, values: Floats, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Sum and number of the values of each piece that are not missing."""
-    known = np.isfinite(values)
-    pieces, values = pieces[known], values[known].astype(np.float64)
+    """Return the sum and the number of the values of each piece, NaN left out."""
+    is_known = np.isfinite(values)
+    pieces, values = pieces[is_known], values[is_known].astype(np.float64)
     return np.bincount(pieces, values, minlength=count), np.bincount(pieces, minlength=count)
 
 
 def means(sums: Table, count: int) -> list[Floats]:
-    """Mean of each layer of each object; NaN where nothing is known.
+    """Return the mean of each layer for each object; NaN where nothing is known.
 
     Args:
         sums: Object, then for each layer the sum and the number of known pixels (`summed`).
@@ -49,17 +51,20 @@ def means(sums: Table, count: int) -> list[Floats]:
     owner, *columns = sums
     totals = [np.bincount(owner, column, minlength=count) for column in columns]
     with np.errstate(invalid="ignore"):
-        return [total / known for total, known in zip(totals[::2], totals[1::2], strict=True)]
+        return [total / pixels for total, pixels in zip(totals[::2], totals[1::2], strict=True)]
 
 
 def follows(values: Floats, sign: str, number: float) -> Bools:
-    """Where a comparison holds; nowhere where the value is missing."""
-    found: Bools = _COMPARE[sign](values, number)
-    return found
+    """Return where a comparison such as < 5 holds; nowhere where a value is missing."""
+    holds: Bools = _COMPARE[sign](values, number)
+    return holds
 
 
 def value_counts(ids: Integers, values: Floats, counts: Integers) -> tuple[Integers, Floats, Integers]:
-    """Each distinct value of each object once, sorted by object and value, with how often it is there."""
+    """Merge counts: each distinct value of each object once, and how often it is.
+
+    Sorted by object and value.
+    """
     order = np.lexsort((values, ids))
     ids, values, counts = ids[order], values[order], counts[order]
     begins = np.ones(len(ids), np.bool_)
@@ -69,7 +74,10 @@ def value_counts(ids: Integers, values: Floats, counts: Integers) -> tuple[Integ
 
 
 def statistics(ids: Integers, values: Floats, counts: Integers) -> dict[str, Floats]:
-    """Mean, max, min, median and (population) std of each object, from the output of `value_counts`."""
+    """Return mean, max, min, median and population std of each object, as columns.
+
+    From the output of `value_counts`.
+    """
     begins = np.flatnonzero(np.diff(ids, prepend=-1))
     ends = np.flatnonzero(np.diff(ids, append=-1))
     values = values.astype(np.float64)

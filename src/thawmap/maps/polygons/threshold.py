@@ -12,14 +12,17 @@ _Bools = npt.NDArray[np.bool_]
 
 
 def above(probability: npt.NDArray[np.floating], threshold: float) -> _Bools:
-    """Where the probability is above the threshold, compared in float64; False where it is missing."""
-    found: _Bools = probability > np.float64(threshold)
-    return found
+    """Return where a probability is above a threshold, compared in float64.
+
+    False where it is missing.
+    """
+    is_above: _Bools = probability > np.float64(threshold)
+    return is_above
 
 
 @dataclass(frozen=True, slots=True)
 class Disc:
-    """What an opening is made with.
+    """A disc with which a mask is opened.
 
     Attributes:
         radius_m: Its radius; 0 opens nothing.
@@ -31,11 +34,14 @@ class Disc:
 
     @property
     def reach(self) -> int:
-        """Rows above and below a pixel whose centres it covers."""
+        """Rows above and below a pixel whose centres the disc covers."""
         return int(self.radius_m * (1 + 1e-9) / self.pixel_m[0])
 
     def opened(self, mask: _Bools) -> _Bools:
-        """The pixels that lie in a disc which lies in the mask, by their centres; beyond the array is nothing."""
+        """Return the pixels of a mask (y, x) that lie in a disc which lies in the mask.
+
+        By their centres; beyond the array is nothing.
+        """
         from scipy import ndimage  # noqa: PLC0415 - only once a scene is mapped
 
         if not self.radius_m or not mask.any():
@@ -44,59 +50,61 @@ class Disc:
         inside = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=self.pixel_m) > radius
         if not inside.any():
             return np.zeros_like(mask)
-        found: _Bools = (ndimage.distance_transform_edt(~inside, sampling=self.pixel_m) <= radius)[1:-1, 1:-1]
-        return found
+        opened: _Bools = (ndimage.distance_transform_edt(~inside, sampling=self.pixel_m) <= radius)[1:-1, 1:-1]
+        return opened
 
 
 def masks(rows: Iterable[Rows], threshold: float, disc: Disc) -> Iterator[tuple[Rows, _Bools]]:
-    """The rows, with where objects are in them; all rows, in order, though not in the same parts.
+    """Yield rows of probability with where objects are in them, both (y, x).
+
+    All rows, in order, though not in the same strips.
 
     Opening looks as far as twice the disc's reach, so rows wait until those below them have come.
     """
     reach = 2 * disc.reach
     if not reach:
-        for part in rows:
-            yield part, disc.opened(above(part.probability, threshold))
+        for strip in rows:
+            yield strip, disc.opened(above(strip.probability, threshold))
         return
     waiting = _Waiting(reach=reach)
-    for part in rows:
-        waiting.add(part, above(part.probability, threshold))
+    for strip in rows:
+        waiting.add(strip, above(strip.probability, threshold))
         yield from waiting.ready(disc, last=False)
     yield from waiting.ready(disc, last=True)
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """Rows that wait for those below them, and the mask of these and of those above that they see."""
+    """Rows that wait for those below them, with the mask that their opening sees."""
 
     reach: int
     rows: list[Rows] = field(default_factory=list)
     mask: _Bools = field(default_factory=lambda: np.empty((0, 0), np.bool_))
     above: int = 0  # rows of the mask that have been handed on
 
-    def add(self, part: Rows, mask: _Bools) -> None:
-        self.rows.append(part)
+    def add(self, strip: Rows, mask: _Bools) -> None:
+        self.rows.append(strip)
         self.mask = np.concatenate([self.mask, mask]) if self.mask.size else mask
 
     def ready(self, disc: Disc, *, last: bool) -> Iterator[tuple[Rows, _Bools]]:
-        """The rows whose lower neighbours have come."""
+        """Yield the rows whose lower neighbours have come, with their opened mask."""
         end = len(self.mask) - (0 if last else self.reach)
         if end <= self.above:
             return
         opened = disc.opened(self.mask)[self.above : end]
         at = 0
         while at < len(opened):
-            part = self.rows.pop(0)
-            count = min(len(part.probability), len(opened) - at)
-            if count < len(part.probability):
-                self.rows.insert(0, _cut(part, slice(count, None)))
-            yield _cut(part, slice(count)), opened[at : at + count]
+            strip = self.rows.pop(0)
+            count = min(len(strip.probability), len(opened) - at)
+            if count < len(strip.probability):
+                self.rows.insert(0, _cut(strip, slice(count, None)))
+            yield _cut(strip, slice(count)), opened[at : at + count]
             at += count
-        kept = max(end - self.reach, 0)
-        self.mask, self.above = self.mask[kept:], end - kept
+        first = max(end - self.reach, 0)
+        self.mask, self.above = self.mask[first:], end - first
 
 
-def _cut(rows: Rows, part: slice) -> Rows:
-    layers = {name: values[part] for name, values in rows.layers.items()}
-    first_row = rows.first_row + (part.start or 0)
-    return replace(rows, first_row=first_row, probability=rows.probability[part], layers=layers)
+def _cut(strip: Rows, rows: slice) -> Rows:
+    layers = {name: values[rows] for name, values in strip.layers.items()}
+    first_row = strip.first_row + (rows.start or 0)
+    return replace(strip, first_row=first_row, probability=strip.probability[rows], layers=layers)

@@ -51,7 +51,7 @@ _PILE = 2**14  # edges and values that wait at least
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneObjects:
-    """What there was in a scene.
+    """The slumps of a scene, the objects that are none, and what changes the mask.
 
     Attributes:
         slumps: With the columns of `SLUMP_COLUMNS`, in the scene's CRS, from the top down.
@@ -69,7 +69,10 @@ class SceneObjects:
 
 @dataclass(slots=True)
 class _Pile:
-    """What is known of pieces that may not be whole; tables begin with the number of the piece."""
+    """Pieces of objects that may not be whole yet.
+
+    Tables begin with the number of the piece.
+    """
 
     pieces: int = 0
     pairs: list[Table] = field(default_factory=list)  # pieces that share a side across a seam
@@ -80,10 +83,10 @@ class _Pile:
 
     def __len__(self) -> int:
         """Number of edges and values."""
-        return sum(len(part) for part in self.edges) + sum(len(part[0]) for part in self.values)
+        return sum(map(len, self.edges)) + sum(len(table[0]) for table in self.values)
 
     def part(self, owner: Integers, which: Bools) -> "_Pile":
-        """What belongs to the owners in ``which``, under their new numbers."""
+        """Return the pieces of the owners in ``which``, under the owners' new numbers."""
         number = np.cumsum(which) - 1
 
         def chosen(tables: Sequence[Table]) -> list[Table]:
@@ -91,8 +94,8 @@ class _Pile:
             if not table:
                 return []
             owners = owner[table[0]]
-            here = which[owners]
-            return [(number[owners[here]], *(column[here] for column in table[1:]))]
+            chosen_rows = which[owners]
+            return [(number[owners[chosen_rows]], *(column[chosen_rows] for column in table[1:]))]
 
         outline = Edges.chain(self.edges)
         owners = owner[outline.owner]
@@ -106,7 +109,7 @@ class _Pile:
 
 
 class Vectoriser:
-    """Takes a scene's rows from the top to the bottom, then has its slumps.
+    """Turns a scene's rows, from the top to the bottom, into its slumps.
 
     Args:
         scene: Whose rows they are.
@@ -131,7 +134,7 @@ class Vectoriser:
         self._filled: list[Objects] = []
 
     def add(self, rows: Rows, mask: Bools) -> None:
-        """Take the next rows, and where objects are in them.
+        """Take the next rows with where objects are in them (y, x).
 
         Raises:
             DataError: If a rule asks for a layer that the rows have not.
@@ -144,28 +147,28 @@ class Vectoriser:
             raise DataError(msg)
         step = max(_STRIP_PX // width, 1)
         for first in range(0, height, step):
-            part = slice(first, first + step)
-            layers = {name: rows.layers[name][part] for name in self._settings.layers}
-            self._add(rows.probability[part], mask[part], layers)
+            strip = slice(first, first + step)
+            layers = {name: rows.layers[name][strip] for name in self._settings.layers}
+            self._add(rows.probability[strip], mask[strip], layers)
 
     def finish(self) -> SceneObjects:
-        """All that there was."""
+        """Return all objects of the scene, once its rows have all come."""
         height, width = self._scene.geobox.shape
         assert self._next_row == height, "all rows of the scene must have come"
         self._close_line(np.zeros((1, width), np.bool_))
         self._settle()
         none = np.empty(0, np.object_)
         objects = _frame(self._tables, self._scene, bundle_id=self._bundle_id)
-        kept = (objects[REASON] == "").to_numpy()
+        is_slump = (objects[REASON] == "").to_numpy()
         return SceneObjects(
-            slumps=objects[kept].drop(columns=REASON).reset_index(drop=True),
-            left_out=objects[~kept].reset_index(drop=True),
+            slumps=objects[is_slump].drop(columns=REASON).reset_index(drop=True),
+            left_out=objects[~is_slump].reset_index(drop=True),
             erased=np.concatenate([none, *self._erased]),
             filled=np.concatenate([none, *self._filled]),
         )
 
     def _add(self, probability: Floats, mask: Bools, layers: Mapping[str, Floats]) -> None:
-        """Take a strip of rows."""
+        """Take a strip of rows: put its pieces on the pile."""
         missing = np.isnan(probability)
         beside = self._beside_missing(missing)
         first = self._pile.pieces
@@ -189,11 +192,11 @@ class Vectoriser:
             self._enough = max(_PILE, 2 * len(self._pile))
 
     def _close_line(self, mask: Bools) -> tuple[Integers, Integers]:
-        """Join the rows of a mask to the last row; their runs, and the piece of each."""
+        """Join the rows of a mask to the last row; return their runs and pieces."""
         height, width = mask.shape
         pile, above = self._pile, len(self._piece)
-        mine = changes(mask)
-        runs = np.concatenate([self._runs, mine + (width + 1)])
+        changed = changes(mask)
+        runs = np.concatenate([self._runs, changed + (width + 1)])
         count, group = groups(len(runs) // 2, overlapping(runs, width))
         number = np.full(count, -1)
         number[group[above:]] = 0
@@ -206,12 +209,12 @@ class Vectoriser:
         owner = np.concatenate([self._piece, piece[above:]])
         pile.edges.append(edges(runs, owner, height=height, width=width, first_row=self._next_row))
         last = (height - 1) * (width + 1)
-        begin = int(np.searchsorted(mine, last))
-        self._runs, self._piece = mine[begin:] - last, piece[above:][begin // 2 :]
-        return mine, piece[above:]
+        begin = int(np.searchsorted(changed, last))
+        self._runs, self._piece = changed[begin:] - last, piece[above:][begin // 2 :]
+        return changed, piece[above:]
 
     def _beside_missing(self, missing: Bools) -> Bools:
-        """Where a pixel shares a side with a missing one or the scene's edge."""
+        """Return where a pixel shares a side with a missing one or the scene's edge."""
         beside = np.zeros_like(missing)
         if missing.any():
             beside[1:] |= missing[:-1]
@@ -224,7 +227,10 @@ class Vectoriser:
         return beside
 
     def _tops(self, missing: Bools) -> Integers:
-        """Column and row of missing pixels with a known one above and on the left: each missing area has one."""
+        """Return a column and row of each area of missing pixels, at least one.
+
+        Pixels with a known one above and on the left: a hole with such a pixel in it is not filled.
+        """
         tops = missing & ~np.concatenate([self._last_missing[None], missing[:-1]])
         tops[:, 1:] &= ~missing[:, :-1]
         row, col = np.nonzero(tops)
@@ -243,50 +249,56 @@ class Vectoriser:
         top = int(self._pile.edges[0].row.min(initial=self._next_row))
         self._obstacles = self._obstacles[self._obstacles[:, 1] >= top]
 
-    def _take(self, whole: _Pile) -> None:
-        """Keep what is to be said of whole objects."""
-        if not whole.pieces:
+    def _take(self, pile: _Pile) -> None:
+        """Measure whole objects, and keep their polygons, columns and reasons."""
+        if not pile.pieces:
             return
         geobox, settings = self._scene.geobox, self._settings
-        table: dict[str, npt.NDArray[Any]] = statistics(*value_counts(*chain(whole.values)))
-        rim = np.bincount(chain(whole.touching)[0], minlength=whole.pieces)
+        table: dict[str, npt.NDArray[Any]] = statistics(*value_counts(*chain(pile.values)))
+        rim = np.bincount(chain(pile.touching)[0], minlength=pile.pieces)
         table["touches_edge"] = rim > 0
-        outline = rings(whole.edges[0])
-        found = polygons = outline.polygons()
+        outline = rings(pile.edges[0])
+        unfilled = polygons = outline.polygons()
         pixels = np.bincount(outline.owner, weights=outline.pixels).astype(np.int64)
         seeded = table["probability_max"] > (-1.0 if settings.seed is None else settings.seed)
         filled: Objects = np.empty(0, np.object_)
         owner: Integers = np.empty(0, np.int64)
         if settings.fill_holes_m2:
-            outline, filled, owner = self._fill(outline, whole.edges[0], seeded)
+            outline, filled, owner = self._fill(outline, pile.edges[0], seeded)
             polygons = outline.polygons()
         table["pixels"] = np.bincount(outline.owner, weights=outline.pixels).astype(np.int64)
-        table[REASON] = self._dropped(whole)
+        table[REASON] = self._dropped(pile)
         table = {name: column[seeded] for name, column in table.items()}
         outlines = shapely.normalize(polygons[seeded])
         table["area_m2"], table["perimeter_m"] = measured(outlines, geobox)
         leave_out(table, rim=rim[seeded], pixels=pixels[seeded], least_m2=settings.min_area_m2)
-        kept = seeded.copy()
-        kept[seeded] = table[REASON] == ""
-        self._erased.append(found[~kept])
-        self._filled.append(filled[kept[owner]])
+        is_slump = seeded.copy()
+        is_slump[seeded] = table[REASON] == ""
+        self._erased.append(unfilled[~is_slump])
+        self._filled.append(filled[is_slump[owner]])
         self._tables.append(table | self._placed(outlines))
 
-    def _dropped(self, whole: _Pile) -> Objects:
-        """The rule that leaves out each object; "" where none does, also where nothing is known."""
-        reasons = np.full(whole.pieces, "", np.object_)
+    def _dropped(self, pile: _Pile) -> Objects:
+        """Return the rule that leaves out each object, as a text; "" where none does.
+
+        None does where nothing is known of the layer.
+        """
+        reasons = np.full(pile.pieces, "", np.object_)
         if self._settings.rules:
-            found = means(chain(whole.layers), whole.pieces)
-            of_layer = dict(zip(self._settings.layers, found, strict=True))
+            layer_means = means(chain(pile.layers), pile.pieces)
+            of_layer = dict(zip(self._settings.layers, layer_means, strict=True))
             for layer, sign, number in self._settings.rules:
                 reasons[follows(of_layer[layer], sign, number) & (reasons == "")] = f"{layer} {sign} {number:g}"
         return reasons
 
-    def _fill(self, outline: Rings, parts: Edges, seeded: Bools) -> tuple[Rings, Objects, Integers]:
-        """The outlines without the holes that are filled; these holes, and whose they are."""
-        owner, first = np.unique(parts.owner, return_index=True)
-        kept = first[seeded[owner]]
-        tops = np.stack([parts.left[kept], parts.row[kept]], axis=1)
+    def _fill(self, outline: Rings, edges_of_objects: Edges, seeded: Bools) -> tuple[Rings, Objects, Integers]:
+        """Return outlines without the holes that are filled, these, and their owners.
+
+        Holes over missing pixels or other objects are not filled.
+        """
+        owner, first = np.unique(edges_of_objects.owner, return_index=True)
+        topmost = first[seeded[owner]]
+        tops = np.stack([edges_of_objects.left[topmost], edges_of_objects.row[topmost]], axis=1)
         self._obstacles = np.concatenate([self._obstacles, tops])
         holes = np.flatnonzero((outline.pixels < 0) & seeded[outline.owner])
         shapes = outline.holes(holes)
@@ -295,12 +307,12 @@ class Vectoriser:
         over = shapely.STRtree(shapes).query(shapely.points(self._obstacles + 0.5), predicate="within")[1]
         free = np.ones(len(holes), np.bool_)
         free[over] = False
-        gone = np.zeros(len(outline.pixels), np.bool_)
-        gone[holes[free]] = True
-        return outline.without(gone), shapes[free], outline.owner[holes[free]]
+        is_filled = np.zeros(len(outline.pixels), np.bool_)
+        is_filled[holes[free]] = True
+        return outline.without(is_filled), shapes[free], outline.owner[holes[free]]
 
     def _placed(self, outlines: Objects) -> dict[str, npt.NDArray[Any]]:
-        """Name, place in the scene, and polygon on the ground."""
+        """Return each outline's slump id, bounds in the scene, and polygon on the ground."""
         geobox = self._scene.geobox
         ground = shapely.orient_polygons(on_ground(outlines, geobox))
         beginning = f"{self._bundle_id}/{self._scene.id}/"
@@ -308,12 +320,12 @@ class Vectoriser:
         if self._settings.simplify_m:
             ground = _simplified(outlines, ground, self._scene, self._settings.simplify_m)
         left, top, right, bottom = shapely.bounds(outlines).reshape(-1, 4).T
-        place = {"top": top, "left": left, "bottom": bottom, "right": right}
-        return {"slump_id": np.array(names, np.object_), "geometry": ground, **place}
+        bounds = {"top": top, "left": left, "bottom": bottom, "right": right}
+        return {"slump_id": np.array(names, np.object_), "geometry": ground, **bounds}
 
 
 def _line(runs: Integers, width: int) -> Bools:
-    """A row of a mask from its runs."""
+    """Return a row of a mask from its runs."""
     steps = np.zeros(width + 1, np.int8)
     steps[runs[::2]] = 1
     steps[runs[1::2]] = -1
@@ -322,17 +334,20 @@ def _line(runs: Integers, width: int) -> Bools:
 
 
 def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: float) -> Objects:
-    """Polygons on the ground with fewer corners; those that would not be valid stay as they are."""
+    """Return polygons on the ground with fewer corners, if they stay valid.
+
+    Others stay as they are.
+    """
     size = np.array(ground_pixel_m(scene.geobox))[::-1]
     metres = shapely.transform(outlines, lambda points: points * size)
     simple = shapely.transform(shapely.simplify(metres, tolerance_m), lambda points: points / size)
     placed = shapely.orient_polygons(on_ground(simple, scene.geobox))
-    found: Objects = np.where(shapely.is_valid(placed) & ~shapely.is_empty(placed), placed, ground)
-    return found
+    simplified: Objects = np.where(shapely.is_valid(placed) & ~shapely.is_empty(placed), placed, ground)
+    return simplified
 
 
 def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str) -> "gpd.GeoDataFrame":
-    """The tables as slumps, sorted."""
+    """Return tables of objects as one table of slumps, sorted from the top down."""
     import geopandas as gpd  # noqa: PLC0415 - only once a scene is mapped
     import pandas as pd  # noqa: PLC0415
 
@@ -360,12 +375,18 @@ def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str)
 
 
 def _hex(polygons: Objects) -> list[str]:
-    """The polygons in hexadecimal WKB; as `shapely.Polygon.wkb_hex`, which is slower."""
+    """Return polygons in hexadecimal WKB.
+
+    As `shapely.Polygon.wkb_hex`, which is slower.
+    """
     return [wkb.hex().upper() for wkb in shapely.to_wkb(polygons)]
 
 
 def _utc(scene: Scene) -> "pd.Timestamp | None":
-    """When the scene was taken; a time without a zone is UTC."""
+    """Return the time of a scene as a timestamp in UTC; None where it is unknown.
+
+    A time without a zone is UTC.
+    """
     import pandas as pd  # noqa: PLC0415 - only once a scene is mapped
 
     if scene.acquired is None:
