@@ -24,7 +24,8 @@ def fill_gaps(images: Array) -> Array:
     """
     arrays = _library(images)
     missing = arrays.isnan(images)
-    if not _is_traced(images) and not missing.any():
+    is_traced = arrays is not np and arrays.compiler.is_compiling()  # then no step may depend on values
+    if not is_traced and not missing.any():
         return images
     # up the pyramid, from pixels to ever larger squares, and down it again, filling each level from the one above
     levels = [(arrays.where(missing, 0.0, images), missing)]
@@ -70,11 +71,3 @@ def _library(values: Array) -> Any:
     import torch  # noqa: PLC0415 - whoever has a tensor has loaded it
 
     return torch
-
-
-def _is_traced(values: Array) -> bool:
-    """Return whether an exporter or compiler traces the code.
-
-    Then no step may depend on values.
-    """
-    return not isinstance(values, np.ndarray) and bool(_library(values).compiler.is_compiling())

@@ -128,9 +128,9 @@ def lovasz(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def _cost_of_each(labelled: Tensor, unlabelled: Tensor) -> Tensor:
-    """Return each pixel's share (n,) of the loss of IoU, in order of errors.
+    """Return by how much each wrong pixel lowers the IoU (n,), in order of errors.
 
-    It is what the pixel takes from the IoU when it and all before it are wrong.
+    All pixels before it are wrong as well.
 
     With I of the labelled pixels still right and U = all labelled pixels and the unlabelled so far: 1 / U for a
     labelled pixel; I / (U - 1) - I / U for another; 1 for the first of all where nothing is labelled.

@@ -106,9 +106,9 @@ def traits(network: nn.Module, *, channels: int) -> Traits:
 
 
 def scale(images: Tensor, reading: Reading) -> Tensor:
-    """Scale images (N, C, H, W) to network range, without NaN.
+    """Scale images (N, C, H, W) in physical units to a network's input, without NaN.
 
-    Images are float32 in physical units, NaN = missing. Missing pixels are filled from near ones where the reading says
+    Images are float32, NaN = missing. Missing pixels are filled from near ones where the reading says
     so (`thawmap.model.gaps`). Each layer becomes (v - low) / (high - low), clipped where the layer says so; what is
     missing then is 0.
     """
@@ -265,6 +265,7 @@ def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
     """
 
     def spread(weights: Tensor, like: Tensor | None) -> Tensor:
+        """Return weights for the layers of ``like``, or as they are."""
         if like is None or weights.ndim != 4 or weights.shape[1] != 3 or like.shape[1] == 3:
             return weights
         layers = like.shape[1]

@@ -24,7 +24,7 @@ from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import load, save
 from thawmap.model.interop import read as foreign
 from thawmap.model.interop.convert import Facts, _layers, darts_checkpoint, import_bundle
-from thawmap.model.interop.encodings import DARTS, STORED, seen_range
+from thawmap.model.interop.encodings import DARTS, STORED, range_of_factor
 from thawmap.model.network import build, probability, scale, traits
 from thawmap.model.reading import Reading
 from thawmap.pipeline import model
@@ -142,7 +142,7 @@ def test_a_lightning_checkpoint_of_darts_sees_their_ranges_clipped(tmp_path):
 )
 def test_any_plausible_factor_gives_the_range_that_it_means(band, times, stored):
     factor = NORM[band] * times
-    low, high = seen_range(band, factor)
+    low, high = range_of_factor(band, factor)
     used = layer(band, low=low, high=high, clip=False)
     physical = torch.full((1, 1, 1, 1), stored * STORED[band].scale + STORED[band].offset)
     assert scale(physical, Reading(layers=(used,), fill="zero")).item() == pytest.approx(

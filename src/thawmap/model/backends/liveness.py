@@ -38,6 +38,7 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return answer
 
     def _count(self, storage: torch.UntypedStorage) -> None:
+        """Add the bytes of a tensor's storage until it is freed."""
         key = id(storage)  # several tensors may share one
         if key not in self._seen:
             self._seen.add(key)
@@ -45,5 +46,6 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
             weakref.finalize(storage, self._forget, key, storage.nbytes())
 
     def _forget(self, key: int, size: int) -> None:
+        """Take away the bytes of a storage that is freed."""
         self._seen.discard(key)
         self._now -= size

@@ -43,8 +43,8 @@ class OpenVinoBackend:
 
     Args:
         path: File of the converted network, as `convert` writes it.
-        precision: Of multiplications; without this said, a processor that knows bfloat16 would use it.
-        fill: What missing pixels look like (`thawmap.model.reading.Reading`).
+        precision: Of multiplications; without a hint, a processor that has bfloat16 would use it.
+        fill: Values of missing pixels (`thawmap.model.reading.Reading`).
     """
 
     def __init__(self, path: Path, precision: Precision, fill: Fill) -> None:
@@ -67,20 +67,16 @@ class OpenVinoBackend:
         As `thawmap.model.backends.open.Backend`.
         """
         answers = np.empty((len(images), *images.shape[2:]), np.float32)
+        shape = (1, *images.shape[1:])
         with memory_errors():
-            self._compile((1, *images.shape[1:]))
+            if shape != self._shape:
+                self._compiled, self._shape = None, ()  # so that two compiled networks are never in memory
+                self._model.reshape(list(shape))
+                self._compiled, self._shape = self._core.compile_model(self._model, "CPU", self._settings), shape
             for image, answer in zip(images, answers, strict=True):
                 filled = fill_gaps(image[None]) if self._fill == "near" else image[None]
                 answer[:] = self._compiled(np.ascontiguousarray(filled, dtype=np.float32), share_outputs=True)[0][0]
         return answers
-
-    def _compile(self, shape: tuple[int, ...]) -> None:
-        """Compile for images of a shape, if that is not the present one."""
-        if shape == self._shape:
-            return
-        self._compiled, self._shape = None, ()  # its memory first
-        self._model.reshape(list(shape))
-        self._compiled, self._shape = self._core.compile_model(self._model, "CPU", self._settings), shape
 
 
 def open_openvino(bundle: Bundle, device: str, precision: Precision) -> OpenVinoBackend:

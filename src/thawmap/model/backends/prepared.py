@@ -58,7 +58,7 @@ class PreparedBackend:
     """Backend of a converted network that first has to pass the self-test.
 
     Args:
-        bundle: One that `recall` knows.
+        bundle: A bundle for which `recall` returned a number.
 
     Raises:
         ConfigError: If the network cannot be read, or OpenVINO is missing.
@@ -79,19 +79,17 @@ class PreparedBackend:
         Raises:
             ConfigError: If the network does not pass the self-test.
         """
-        if not self._is_proven:
-            self._prove()
-        return self._opened(images)
-
-    def _prove(self) -> None:
-        """Refuse a network that fails the bundle's self-test."""
+        if self._is_proven:
+            return self._opened(images)
         test = load_file(self._stored.selftest)
         try:
-            check_selftest(self._stored.folder, float(np.abs(self._opened(test["input"]) - test["probability"]).max()))
+            difference = np.abs(self._opened(test["input"]) - test["probability"])
+            check_selftest(self._stored.folder, float(difference.max()))
         except (BundleError, RuntimeError) as error:
             msg = f"the network in {self._folder} is not that of its bundle ({error}); remove it, and it is made again"
             raise ConfigError(msg) from error
         self._is_proven = True
+        return self._opened(images)
 
 
 def _record(bundle: Bundle) -> Path:

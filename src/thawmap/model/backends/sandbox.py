@@ -39,7 +39,7 @@ class SandboxError(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the folder of results that hold for this machine.
+    """Return the folder in which results that hold for this machine are cached.
 
     ``thawmap`` in XDG_CACHE_HOME, or in ~/.cache; it may not exist yet.
     """
@@ -123,7 +123,10 @@ def run_in_sandbox(module: str, folder: Path, task: Mapping[str, Any], *, limit_
 
 @contextmanager
 def sandboxed_task(folder: Path) -> Iterator[dict[str, Any]]:
-    """Read the task inside a sandbox; an error of ours is written for the caller."""
+    """Give a sandboxed process its task, JSON values, and report its errors.
+
+    An error of ours ends the process, and becomes the message of the caller's SandboxError.
+    """
     try:
         yield json.loads((folder / _TASK).read_text(encoding="utf-8"))
     except ThawmapError as error:
@@ -132,7 +135,7 @@ def sandboxed_task(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _reason(folder: Path, status: int) -> str:
-    """Return the reason why a process failed, from its files and exit status."""
+    """Return the reason why a sandboxed process failed, in a few words."""
     if (folder / _REFUSAL).exists():
         return (folder / _REFUSAL).read_text(encoding="utf-8")
     if status < 0:

@@ -165,9 +165,9 @@ def trials(
     precisions: Sequence[Precision],
     limit_s: float = LIMIT_S,
 ) -> Iterator[Trial]:
-    """Run all candidates on an image, PyTorch in float32 first.
+    """Yield a trial of each candidate on an image, PyTorch in float32 first.
 
-    Each is timed and compared with that, when its trial is asked for.
+    Each is timed, and compared with that, when its trial is asked for.
 
     Args:
         bundle: The model.

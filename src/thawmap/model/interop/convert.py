@@ -17,7 +17,7 @@ from thawmap.config import ModelSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer, layer
 from thawmap.model.bundle import Bundle, library_versions
-from thawmap.model.interop.encodings import DARTS, Range, seen_range
+from thawmap.model.interop.encodings import DARTS, Range, range_of_factor
 from thawmap.model.interop.read import Foreign, read
 from thawmap.model.network import PIXEL, Traits, architectures, build, traits
 
@@ -149,30 +149,28 @@ def _layers(foreign: Foreign, facts: Facts) -> tuple[Layer, ...]:
 
 
 def _layer(band: str, foreign: Foreign, facts: Facts) -> Layer:
-    """Return the layer of a file's band, with its range and recipe."""
-    low, high = facts.ranges.get(band) or _range(band, foreign)
-    used = layer(_LAYER_OF_BAND.get(band, band), low=low, high=high, clip=foreign.factors is None)
-    recipes = {"relative_elevation": f"circle of {facts.window_m:g} m" if facts.window_m is not None else ""}
-    if foreign.kind == "DARTS":
-        recipes["slope"] = "horn"
-    return replace(used, recipe=recipes.get(used.name, ""))
-
-
-def _range(band: str, foreign: Foreign) -> Range:
-    """Return the range of a band by its factor, or else that of DARTS.
+    """Return the layer of a file's band, with its range and recipe.
 
     Raises:
-        ConfigError: If no encoding goes with its factor, or DARTS has no such band.
+        ConfigError: If its range is not given, no encoding goes with its factor, or DARTS has no such band.
     """
-    if foreign.factors is not None:
-        return seen_range(band, foreign.factors[band])
-    if band not in DARTS:
+    if band in facts.ranges:
+        low, high = facts.ranges[band]
+    elif foreign.factors is not None:
+        low, high = range_of_factor(band, foreign.factors[band])
+    elif band in DARTS:
+        low, high = DARTS[band][1]
+    else:
         msg = (
             f"{foreign.file} sees {band!r}, which thawmap does not have or makes in another way; if you make it "
             f"yourself, say which values the network sees as 0 and as 1: --range {band}=LOW:HIGH"
         )
         raise ConfigError(msg)
-    return DARTS[band][1]
+    used = layer(_LAYER_OF_BAND.get(band, band), low=low, high=high, clip=foreign.factors is None)
+    recipes = {"relative_elevation": f"circle of {facts.window_m:g} m" if facts.window_m is not None else ""}
+    if foreign.kind == "DARTS":
+        recipes["slope"] = "horn"
+    return replace(used, recipe=recipes.get(used.name, ""))
 
 
 def _tile(foreign: Foreign, facts: Facts, needs: Traits) -> int:

@@ -22,8 +22,8 @@ class Encoding:
     scale: float
     offset: float
 
-    def seen(self, factor: float) -> Range:
-        """Return the range of a network that sees ``factor`` x stored number."""
+    def range_of(self, factor: float) -> Range:
+        """Return the physical range that ``factor`` x stored number maps to 0..1."""
         return self.offset, float(f"{self.offset + self.scale / factor:.12g}")
 
 
@@ -84,15 +84,17 @@ another side than ours and is left out, and so are its other indices."""
 _LEAST, _MOST = 0.1, 10.0  # that a network may see where a layer has its usual highest value
 
 
-def seen_range(band: str, factor: float) -> Range:
-    """Return the range of a network that sees ``factor`` x a band's stored numbers.
+def range_of_factor(band: str, factor: float) -> Range:
+    """Return the physical range that ``factor`` maps to 0..1, for a band.
+
+    A network that sees ``factor`` x the stored numbers of the band sees that range so.
 
     Raises:
         ConfigError: If the encoding of the band is not known, or does not go with such a factor.
     """
     encoding, usual = STORED.get(band), LAYERS.get(band)
     if encoding is not None and usual is not None and factor > 0:
-        low, high = encoding.seen(factor)
+        low, high = encoding.range_of(factor)
         if high > low and _LEAST <= (usual.high - low) / (high - low) <= _MOST:
             return low, high
     msg = (

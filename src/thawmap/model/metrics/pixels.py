@@ -38,7 +38,7 @@ Score = Literal["overall_accuracy", "kappa", "iou", "precision", "recall", "f1"]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Pixels (or objects) by what was predicted and what is labelled; they add.
+    """Numbers of pixels, or objects, by prediction and label; counts add.
 
     Attributes:
         tp: Predicted and labelled as object.
@@ -206,11 +206,11 @@ def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
 
 
 def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> float:
-    """Return a threshold that is safe for several histograms, a whole hundredth.
+    """Return the middle of the thresholds with nearly the best mean score.
 
-    It is the middle of the plateau of their mean score: of the thresholds where that is within `PLATEAU` of the best,
-    without a gap between them and the best. The middle serves as well on these histograms, and stays right for longer
-    when probabilities move. Histograms without a pixel labelled as object are left out; NaN where all are.
+    A whole hundredth. The plateau of several histograms' mean score are the thresholds where that is within `PLATEAU`
+    of the best, without a gap between them and the best. The middle serves as well on these histograms, and stays right
+    for longer when probabilities move. Histograms without a pixel labelled as object are left out; NaN where all are.
 
     >>> plateau_threshold([Histogram.empty()])
     nan
