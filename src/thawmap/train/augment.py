@@ -1,4 +1,6 @@
-"""Random augmentation of training tiles; image, target and valid move together (law 5).
+"""Random augmentation of training tiles (law 5).
+
+Image, target and valid move together.
 
 It works on batches, on whatever device those are, in physical units, before anything is scaled or clipped. What is
 missing, ignored or not valid moves along and stays so. All randomness comes from a generator on the CPU, so a seed
@@ -107,7 +109,9 @@ def augment(batch: Batch, stored: Sequence[str], settings: AugmentSettings, gene
 
 
 def blur(image: Tensor, side: int) -> Tensor:
-    """Smooth an image (C, H, W) by a Gaussian of ``side`` x ``side`` px; 0 leaves it as it is.
+    """Smooth an image (C, H, W) by a Gaussian of ``side`` x ``side`` px.
+
+    A side of 0 leaves it unchanged.
 
     NaN = missing, and stays so: a missing pixel, or one beyond the border, gives its weight to the others.
     The width follows from the side as in OpenCV: sigma = 0.3 * ((side - 1) / 2 - 1) + 0.8.
@@ -121,7 +125,7 @@ def blur(image: Tensor, side: int) -> Tensor:
 
 
 def _weighted_sums(values: Tensor, side: int) -> Tensor:
-    """Return the Gaussian-weighted sums of values (C, H, W), with zeros beyond the border."""
+    """Return Gaussian-weighted sums of values (C, H, W), zeros beyond the border."""
     reach = side // 2
     sigma = 0.3 * (reach - 1) + 0.8
     weights = [math.exp(-(step**2) / (2 * sigma**2)) for step in range(-reach, reach + 1)]
@@ -135,7 +139,10 @@ def _weighted_sums(values: Tensor, side: int) -> Tensor:
 
 
 def _move(batch: Batch, settings: AugmentSettings, generator: Generator) -> Batch:
-    """Return the batch with tiles turned by quarters against the clock, then mirrored, at random."""
+    """Return the batch with tiles turned and mirrored at random.
+
+    Turns are by quarters against the clock, and come first.
+    """
     number = len(batch.image)
     leftright = _draw_chosen(number, settings.flip, generator).tolist()
     topbottom = _draw_chosen(number, settings.flip, generator).tolist()
@@ -154,7 +161,7 @@ def _move(batch: Batch, settings: AugmentSettings, generator: Generator) -> Batc
 
 
 def _paste(batch: Batch, probability: float, generator: Generator) -> Batch:
-    """Paste the objects of another tile of the batch over each tile that is chosen at random.
+    """Paste objects of other tiles of the batch over tiles chosen at random.
 
     Their pixels bring values, target and valid with them.
     """
@@ -174,7 +181,7 @@ def _paste(batch: Batch, probability: float, generator: Generator) -> Batch:
 
 
 def _lay_gaps(batch: Batch, settings: GapSettings, generator: Generator) -> Batch:
-    """Lay gaps over tiles that are chosen at random: pixels missing in all layers, and not valid.
+    """Lay gaps over tiles chosen at random: missing in all layers, and not valid.
 
     They lie where a smooth random field is highest: patches like clouds of 8 to 64 px with frayed rims; or all that
     lies beyond a straight line, like the end of a swath.
@@ -190,7 +197,7 @@ def _lay_gaps(batch: Batch, settings: GapSettings, generator: Generator) -> Batc
 
 
 def _draw_field(height: int, width: int, generator: Generator) -> Tensor:
-    """Draw a random field (H, W) whose highest values form a gap like clouds or a swath's end."""
+    """Draw a field (H, W) whose highest values are like clouds or a swath's end."""
     kind, angle, size = torch.rand(3, generator=generator).tolist()
     if kind < _SWATH_SHARE:
         # The distance along a random direction, so that any level is a straight line.
@@ -208,7 +215,9 @@ def _draw_field(height: int, width: int, generator: Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Draws:
-    """Random numbers for the tiles of a batch, drawn on the CPU and brought to the device.
+    """Random numbers for the tiles of a batch, drawn on the CPU.
+
+    They are returned on the device.
 
     Attributes:
         number: Tiles of the batch, N.
@@ -229,13 +238,19 @@ class _Draws:
         return largest * (2 * torch.rand((self.number, layers, 1, 1), generator=self.generator) - 1).to(self.device)
 
     def noise(self, shape: Sequence[int], largest: float) -> Tensor:
-        """Draw white noise (N, C, H, W), of a standard deviation from 0 to ``largest`` for each tile."""
+        """Draw white noise of a shape (N, C, H, W).
+
+        Each tile has a standard deviation of its own, uniform from 0 to ``largest``.
+        """
         deviation = largest * torch.rand((self.number, 1, 1, 1), generator=self.generator)
         return (deviation * torch.randn(tuple(shape), generator=self.generator)).to(self.device)
 
 
 def _change_values(batch: Batch, stored: Sequence[str], settings: AugmentSettings, generator: Generator) -> Tensor:
-    """Return the layers (N, C, H, W) with changed values of optical layers and of those made from them."""
+    """Return the layers (N, C, H, W) with random changes of optical values.
+
+    Stored layers that are made from optical ones follow.
+    """
     optical = [position for position, name in enumerate(stored) if _is_optical(name)]
     if not settings.changes_values or not optical:
         return batch.image
@@ -257,14 +272,17 @@ def _change_values(batch: Batch, stored: Sequence[str], settings: AugmentSetting
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of each layer of each tile over valid pixels, (N, C, 1, 1); 0 without any."""
+    """Return the mean of valid pixels, (N, C, 1, 1); 0 where there are none."""
     counted = valid.unsqueeze(1) & ~torch.isnan(values)
     sums = torch.where(counted, values, 0.0).sum((-2, -1), keepdim=True)
     return sums / counted.sum((-2, -1), keepdim=True).clamp(min=1)
 
 
 def _with_changed(image: Tensor, stored: Sequence[str], changed: Mapping[int, Tensor]) -> Tensor:
-    """Return the image with changed layers, by position, and with stored layers made from them anew."""
+    """Return the image with changed layers, which are given by position.
+
+    Stored layers that are made from them are made anew.
+    """
     planes = list(image.unbind(1))
     for position, values in changed.items():
         planes[position] = values
@@ -282,7 +300,10 @@ def _with_changed(image: Tensor, stored: Sequence[str], changed: Mapping[int, Te
 
 
 def _drop_layers(image: Tensor, stored: Sequence[str], settings: DropSettings, generator: Generator) -> Tensor:
-    """Return the image with groups of layers, and stored layers made from them, missing in some tiles."""
+    """Return the image with groups of layers missing in tiles chosen at random.
+
+    Stored layers that are made from missing ones are missing too.
+    """
     gone = torch.zeros(image.shape[:2], dtype=torch.bool)
     for group in _groups(settings, stored):
         follows = torch.tensor([bool(set(group) & _ancestors(name)) for name in stored])

@@ -1,4 +1,4 @@
-"""Calibration of a bundle: its temperature and threshold, from the validation regions.
+"""Calibration of a bundle: its temperature and threshold, by validation.
 
 A network that learnt from labels is surer of itself than it is right, above all on regions that it has never seen. One
 number, the temperature that logits are divided by (Guo et al. 2017, arXiv 1706.04599), takes most of that back and
@@ -44,7 +44,7 @@ class LogitHistogram:
 
     @classmethod
     def of(cls, prediction: Prediction, chosen: npt.NDArray[np.bool_]) -> Self:
-        """Count the labelled, valid pixels of the chosen tiles, a bool (N,), of a prediction."""
+        """Count the labelled, valid pixels of a prediction's chosen tiles, bool (N,)."""
         tiles = torch.from_numpy(chosen).to(prediction.logits.device)
         target, valid = prediction.batch.target[tiles], prediction.batch.valid[tiles]
         counted = usable(target, valid)
@@ -66,7 +66,10 @@ class LogitHistogram:
         return float(cross_entropy) / total if total else math.nan
 
     def histogram(self, temperature: float) -> Histogram:
-        """Return pixels by probability at a temperature; exact but for the steps of logits."""
+        """Return pixels by probability and label at a temperature.
+
+        It is exact but for the steps of logits.
+        """
         hundredths = np.rint(100 / (1 + np.exp(-_bin_logits() / temperature))).astype(np.int64)
         negative, positive = (
             np.bincount(hundredths, weights=pixels, minlength=BINS).astype(np.int64)
@@ -78,7 +81,7 @@ class LogitHistogram:
 def calibrate(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Bundle:
-    """Return a bundle with the temperature and threshold that suit tiles it was not trained on.
+    """Return a bundle with the temperature and threshold that suit these tiles.
 
     The temperature is that of the least cross-entropy, the threshold in the middle of the plateau of IoU; both of the
     mean over the tiles' regions. Where no object is labelled, the bundle is returned unchanged.
@@ -106,7 +109,10 @@ def calibrate(
 
 
 def best_temperature(regions: Sequence[LogitHistogram]) -> float:
-    """Return the temperature of the least cross-entropy, a mean over regions, to three digits."""
+    """Return the temperature of the least cross-entropy, to three digits.
+
+    The cross-entropy is the mean over regions of each one's mean.
+    """
     counted = [region for region in regions if region.negative.any() or region.positive.any()]
 
     def loss(exponent: float) -> float:
@@ -119,7 +125,10 @@ def best_temperature(regions: Sequence[LogitHistogram]) -> float:
 def logits_by_region(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Mapping[str, LogitHistogram]:
-    """Count pixels by logit for each region of the tiles; those of no region are under ""."""
+    """Return pixels by logit and label for each region, by name.
+
+    Tiles of no region are under "".
+    """
     counted: dict[str, LogitHistogram] = {}
     for prediction in predict_tiles(bundle, store, tiles, device=device, batch_size=batch_size):
         regions = prediction.rows["region"].fillna("").to_numpy(dtype=str)

@@ -60,7 +60,7 @@ class BestNetwork:
     weights: dict[str, Tensor] | None = None
 
     def update(self, network: nn.Module, score: float) -> bool:
-        """Keep a network's weights if its score is at least the best, and return whether it is.
+        """Keep a network's weights if none was better, and return whether it did.
 
         A score of NaN counts as the lowest.
         """
@@ -75,7 +75,7 @@ class BestNetwork:
 
 @dataclass(slots=True, kw_only=True)
 class TrainingProgress:
-    """The progress of a training: its running phase, finished epochs, log and best network.
+    """The progress of a training: finished epochs, their log, and best network.
 
     Attributes:
         phase: Number of the running phase, from 0.
@@ -104,7 +104,7 @@ class TrainingProgress:
         return self.epochs == 1
 
     def is_phase_finished(self, phase: Phase, stop_after: int | None) -> bool:
-        """Return whether the running phase has had its epochs, or has stopped getting better."""
+        """Return whether the phase has had its epochs or no longer gets better."""
         return self.epoch >= phase.epochs or (stop_after is not None and epochs_since_best(self.history) >= stop_after)
 
     def next_phase(self) -> None:
@@ -132,7 +132,7 @@ def training_inputs(config: Config, split: Split, store: str) -> dict[str, Any]:
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Claim a result's folder for one training; it is finished when the block ends without error.
+    """Claim a folder for one training; mark it finished if the block succeeds.
 
     Raises:
         TrainingError: If another training runs in it, or it cannot be written.
@@ -159,13 +159,15 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def _sweep(out: Path, *patterns: str) -> None:
-    """Remove the drafts that a killed training left in a result's folder and its 'last'."""
+    """Remove drafts of a killed training from its folder and from ``last``."""
     for draft in (path for pattern in patterns for folder in (out, out / "last") for path in folder.glob(pattern)):
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder with files that a training would replace, unless one has been there.
+    """Refuse a folder with files that a training would replace.
+
+    A folder in which a training has been is accepted.
 
     Raises:
         ConfigError: If there is one.
@@ -221,7 +223,7 @@ def save_checkpoint(out: Path, learner: Learner, progress: TrainingProgress, inp
 
 
 def describe_checkpoint(out: Path) -> str:
-    """Return the last epoch of an unfinished training, as a phrase; "" without a checkpoint."""
+    """Return the epoch of a folder's checkpoint as a phrase; "" without one."""
     if not (out / _CHECKPOINT).exists():
         return ""
     content, progress = _read(out)
@@ -230,7 +232,7 @@ def describe_checkpoint(out: Path) -> str:
 
 
 def load_checkpoint(out: Path, learner: Learner, inputs: Mapping[str, Any]) -> TrainingProgress:
-    """Restore a learner from the checkpoint in a folder, and return the training's progress.
+    """Restore a learner from a folder's checkpoint, and return the progress.
 
     Raises:
         ConfigError: If the interrupted training had other inputs.

@@ -100,14 +100,20 @@ def precision(settings: TrainingSettings, device: torch.device) -> Literal["bf16
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 itself; on others it is slower than float32."""
+    """Return whether a device has bfloat16 arithmetic of its own.
+
+    On others it is slower than float32.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
 def _take_part(number: int, work: Work, settings: TrainingSettings, sender: Connection, port: int) -> None:
-    """Run the work in one of several processes; send the first one's messages, and errors of each."""
+    """Run the work in one of several processes, and send messages and errors.
+
+    Only the first process sends messages.
+    """
 
     def report(line: str) -> None:
         sender.send(line)
@@ -126,7 +132,7 @@ def _take_part(number: int, work: Work, settings: TrainingSettings, sender: Conn
 
 
 def _pass_on_messages(receiver: Connection, report: Report) -> ThawmapError | None:
-    """Report the messages of the processes until they end, and return the first error; else None."""
+    """Report messages of processes until they end; return the first error or None."""
     failure: ThawmapError | None = None
     with receiver:
         while True:

@@ -62,9 +62,10 @@ def fit(
     score_test: bool = False,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Train a network, and write the best one as a bundle in ``out`` and the last in ``out``/last.
+    """Train a network, write the best and last one as bundles, return the best.
 
-    The best bundle is returned, calibrated where there are validation tiles.
+    The best is written into ``out``, the last into ``out``/last. The best bundle is returned, calibrated where there
+    are validation tiles.
 
     ``out/metrics.csv`` has a row per epoch and split (train, validation), with the paper's metrics at 0.5. On a CPU the
     same seed and number of threads give the same numbers, bit by bit, also when the training was killed and resumed.
@@ -130,14 +131,14 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
 def _train_epochs(
     learner: Learner, split: Split, progress: TrainingProgress, names: Sequence[str]
 ) -> Iterator[tuple[Epoch, list[EpochResult], bool]]:
-    """Train the remaining epochs; yield each with its results, and whether it is the best so far.
+    """Train the remaining epochs; yield each, its results, and whether it is best.
 
     After each, the parts of the split with these names are evaluated, as far as they have tiles; validation must be the
     first of them, as it chooses the threshold of the others.
     """
     settings = learner.config.training
-    parts = dict(split.parts())
-    evaluated = [name for name in names if len(parts[name])]
+    tiles_by_name = dict(split.parts())
+    evaluated = [name for name in names if len(tiles_by_name[name])]
     while progress.phase < len(settings.phases):
         phase = settings.phases[progress.phase]
         if not progress.epoch:
@@ -150,14 +151,14 @@ def _train_epochs(
             for name in evaluated:
                 chosen = [result.threshold for result in results if not math.isnan(result.threshold)]
                 threshold = None if name == "validation" else next(iter(chosen), 0.5)
-                results.append(learner.evaluate(parts[name], name, epoch, threshold=threshold))
+                results.append(learner.evaluate(tiles_by_name[name], name, epoch, threshold=threshold))
             improved = progress.add_epoch(phase, results, learner.evaluated)
             yield epoch, results, improved
         progress.next_phase()
 
 
 def _begin(learner: Learner, out: Path, inputs: Mapping[str, Any], *, resume: bool, report: Report) -> TrainingProgress:
-    """Return the progress of an interrupted training that is to be resumed, else of a new one."""
+    """Return the progress of the training to be resumed, else of a new one."""
     reached = checkpoint.describe_checkpoint(out)
     if resume and reached:
         progress = checkpoint.load_checkpoint(out, learner, inputs)
@@ -169,7 +170,7 @@ def _begin(learner: Learner, out: Path, inputs: Mapping[str, Any], *, resume: bo
 
 
 def _calibrate(learner: Learner, split: Split, out: Path, report: Report) -> None:
-    """Give the best bundle in a folder its temperature and threshold, by the validation tiles."""
+    """Give the bundle in a folder its temperature and threshold, by validation."""
     if split.validation.empty:
         return
     batch_size = learner.config.training.batch_size
@@ -182,7 +183,7 @@ def _calibrate(learner: Learner, split: Split, out: Path, report: Report) -> Non
 
 @contextmanager
 def _prepared(settings: TrainingSettings) -> Iterator[None]:
-    """Seed torch's own generator, keep freed memory, and explain a lack of memory in the block.
+    """Seed torch, keep freed memory, and explain a lack of memory in the block.
 
     Raises:
         TrainingError: If memory does not suffice.

@@ -30,14 +30,16 @@ class Prediction:
 
     @property
     def probability(self) -> Tensor:
-        """The probability (N, H, W) float32, 0..1; meaningless where the batch is not valid."""
+        """The probability (N, H, W) float32, 0..1, without meaning where not valid."""
         return torch.sigmoid(self.logits)
 
 
 def predict_tiles(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Iterator[Prediction]:
-    """Run a bundle over tiles of the store, rows of its index, and yield predictions in their order.
+    """Run a bundle over tiles of a store, and yield predictions by batch, in order.
+
+    Tiles are rows of the store's index.
 
     The bundle's network is moved to the device.
     """
@@ -58,7 +60,7 @@ def predict_batches(
     temperature: float = 1.0,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Prediction]:
-    """Run a network, which is on the device, over batches of rows of the store's index.
+    """Run a network over batches of rows of a store's index; yield predictions.
 
     Args:
         network: The network; it is left in evaluation mode.
@@ -79,7 +81,7 @@ def predict_batches(
 
 
 def network_input(batch: Batch, *, stored: Sequence[str], reading: Reading) -> Tensor:
-    """Return the input layers (N, C, H, W) of a batch, in physical units; NaN = missing.
+    """Return a batch's input layers (N, C, H, W) in physical units, NaN = missing.
 
     Where gaps are filled from near pixels, those that are not valid are gaps: a cloud is not shown, nor its rim.
     """

@@ -1,4 +1,4 @@
-"""The network that a training begins from: random, pre-trained, or another bundle's."""
+"""The network that a training begins from: random, pre-trained or a bundle's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class InitialNetwork:
                 raise ConfigError(msg)
 
     def provenance(self) -> dict[str, Any]:
-        """Return the bundle and its regions as a part of a new bundle's provenance; else empty."""
+        """Return provenance that names the bundle and its regions; {} without one."""
         return {"begun_from": {"bundle": self.bundle, "regions": list(self.regions)}} if self.bundle else {}
 
 
@@ -78,7 +78,7 @@ def initial_network(config: Config) -> InitialNetwork:
 
 
 def _check_layers(of_bundle: Sequence[Layer], configured: Sequence[Layer]) -> None:
-    """Refuse layers of which the bundle's network would not see the numbers that it learnt."""
+    """Refuse layers of other names, order, ranges or recipes than the bundle's."""
     if len(of_bundle) != len(configured):
         msg = (
             f"model.weights names a bundle of {len(of_bundle)} layers, and here are {len(configured)}; ask for the "
@@ -102,7 +102,7 @@ def _describe(layer: Layer) -> str:
 
 
 def _trained_on(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the regions of a bundle's training and of all before it; none where it names none."""
+    """Return the regions of a bundle's training and of all trainings before it."""
     own = dict(provenance.get("regions") or {}).get("train") or []
     before = dict(provenance.get("begun_from") or {}).get("regions") or []
     return tuple(sorted({str(region) for region in (*own, *before)}))

@@ -1,4 +1,4 @@
-"""A network in training: passes that train it, passes that evaluate it, and its state."""
+"""A network in training: passes that train and evaluate it, and its state."""
 
 import math
 import time
@@ -35,7 +35,9 @@ _ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # purposes of random numbers in an ep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One epoch of a phase: its tiles, and its position, which its randomness follows from.
+    """One epoch of a phase: its tiles and its position in the training.
+
+    Its randomness follows from the position.
 
     Attributes:
         phase: The phase.
@@ -56,7 +58,7 @@ class Epoch:
 
 @dataclass(slots=True, kw_only=True)
 class WeightAverage:
-    """An exponential moving average of a network's weights and of its norms' running means.
+    """An exponential moving average of a network's weights and running means.
 
     Attributes:
         network: The network with the averages.
@@ -116,7 +118,9 @@ class Learner:
 
     @classmethod
     def of(cls, store: TileStore, config: Config, fabric: Fabric) -> Self:
-        """Build a new network for the tiles of a store; random weights are of torch's generator.
+        """Build a learner with a new network for the tiles of a store.
+
+        Random weights are of torch's own generator.
 
         Raises:
             ConfigError: If network, device and tiles do not suit each other.
@@ -147,7 +151,7 @@ class Learner:
 
     @property
     def reading(self) -> Reading:
-        """The layers and filling of the network's input; its logits are not calibrated yet."""
+        """The layers and filling of the network's input, without calibration."""
         return Reading(layers=self.config.input_layers, fill=self.config.model.fill)
 
     @property
@@ -156,7 +160,10 @@ class Learner:
         return self.network if self.average is None else self.average.network
 
     def begin_phase(self, phase: Phase, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Begin a phase with a new optimiser, average and loss, from these weights or its own."""
+        """Begin a phase with a new optimiser, average and loss.
+
+        The network begins with these weights, or stays as it is.
+        """
         if weights is not None:
             self.network.load_state_dict(weights)
         if self.average is not None:
@@ -201,7 +208,7 @@ class Learner:
         return replace(result, lr=self.optimiser.param_groups[0]["lr"], seconds=time.perf_counter() - begin)
 
     def evaluate(self, tiles: pd.DataFrame, split: str, epoch: Epoch, *, threshold: float | None = None) -> EpochResult:
-        """Return losses and counts of the evaluated network on tiles, without augmentation.
+        """Return loss and counts of the evaluated network on tiles as they are.
 
         Args:
             tiles: Rows of the index.
@@ -223,7 +230,9 @@ class Learner:
         return replace(result, threshold=chosen, lr=lr, seconds=seconds)
 
     def hardness(self, tiles: pd.DataFrame) -> npt.NDArray[np.float64]:
-        """Return how wrong the network is about tiles without objects: sums of squared probability.
+        """Return each tile's sum of squared probabilities, (n,); high = hard.
+
+        It is how wrong the network is about tiles without objects.
 
         One number for each tile, (n,), over the pixels that are labelled and valid.
         """
@@ -261,13 +270,13 @@ class Learner:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
 
     def _seed_epoch(self, epoch: Epoch) -> Generator:
-        """Seed torch's own generator, for dropout, and return one for the epoch's augmentation."""
+        """Seed torch for dropout, and return a generator for augmentation."""
         position = (self.config.training.seed, *epoch.position, self.fabric.global_rank)
         torch.manual_seed(seed_of(*position, _DROPOUT))
         return seeded_generator(*position, _AUGMENTATION)
 
     def _draw_batches(self, epoch: Epoch) -> list[pd.DataFrame]:
-        """Draw the order of the epoch's tiles, and return this process's share of every batch."""
+        """Draw the order of an epoch's tiles; return this process's batches."""
         generator = seeded_generator(self.config.training.seed, *epoch.position, 0, _ORDER)
         order = draw_order(epoch.tiles, epoch.phase.sampler, generator)
         rank, processes = self.fabric.global_rank, self.fabric.world_size
@@ -291,7 +300,7 @@ class Learner:
         )
 
     def _step(self, epoch: Epoch, *, progress: float) -> None:
-        """Make a step of the optimiser; ``progress`` is the finished fraction of the epoch."""
+        """Make a step of the optimiser at a finished fraction of the epoch."""
         settings, highest = self.config.training, self._highest_rate(epoch.phase)
         step = ScheduleStep(done=epoch.position[1] - 1 + progress, epochs=epoch.phase.epochs, history=epoch.history)
         for group in self.optimiser.param_groups:
@@ -312,7 +321,10 @@ class Learner:
 
     @torch.no_grad()
     def _average_buffers(self) -> None:
-        """Replace the running means of norms, of other tiles in each process, by their average."""
+        """Average the running means of norms over all processes.
+
+        Each process has seen other tiles.
+        """
         if self.fabric.world_size == 1:
             return
         networks = [self.network] if self.average is None else [self.network, self.average.network]
@@ -344,7 +356,7 @@ def _check_size(network: nn.Module, config: Config, *, channels: int, size: int)
 
 
 def _freeze_unused(network: nn.Module, *, channels: int, size: int) -> None:
-    """Freeze weights that no logit depends on, as of stages that a decoder does not use.
+    """Freeze weights that no logit depends on, as of stages without use.
 
     Several processes would wait for their gradients for ever.
     """

@@ -61,7 +61,10 @@ class EpochResult:
         return scores(self.histogram.counts(self.threshold))["iou"]
 
     def row(self) -> Row:
-        """Return the row of metrics.csv without phase and epoch; NaN where a score is not defined."""
+        """Return a row of metrics.csv by column, without phase and epoch.
+
+        NaN where a score is not defined.
+        """
         return {
             "split": self.split,
             "loss": self.loss,
@@ -92,7 +95,7 @@ def describe_epoch(results: Sequence[EpochResult]) -> str:
 
 
 def validation_result(results: Sequence[EpochResult]) -> EpochResult:
-    """Return the result on validation tiles; without one the first, which is of training."""
+    """Return the result on validation tiles, else the first, which is training's."""
     return next((result for result in results if result.split == "validation"), results[0])
 
 
@@ -122,7 +125,7 @@ class EpochCounts:
         self._thread.shutdown(cancel_futures=True)
 
     def add(self, loss: Tensor, logits: Tensor, batch: Batch) -> None:
-        """Add a batch's loss, and its counts at a probability of 0.5, which is a logit of 0."""
+        """Add a batch's loss, and its counts at a probability of 0.5, a logit of 0."""
         predicted, labelled = logits > 0, batch.target == 1
         outcomes = (predicted & labelled, predicted & ~labelled, ~predicted & labelled, ~predicted & ~labelled)
         counted = usable(batch.target, batch.valid)
@@ -187,7 +190,10 @@ def _count_objects(predicted: Tensor, target: Tensor, valid: Tensor) -> Counts:
 
 
 def best_threshold_of(result: EpochResult) -> float:
-    """Return the threshold in the middle of the plateau of IoU; NaN without labelled objects."""
+    """Return the threshold of the best IoU; NaN without labelled objects.
+
+    It is in the middle of the plateau of IoU.
+    """
     return math.nan if result.histogram is None else plateau_threshold([result.histogram])
 
 

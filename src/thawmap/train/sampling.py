@@ -15,7 +15,9 @@ from thawmap.text import counted
 
 
 def seeded_generator(seed: int, *position: int) -> Generator:
-    """Return a new random generator for one position (phase, epoch, ...) of a training.
+    """Return a new random generator for one position of a training.
+
+    A position is phase, epoch, process, purpose.
 
     It draws the same numbers whenever it is made.
     """
@@ -93,7 +95,7 @@ def sampling_weights(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArr
 def make_batches(
     tiles: pd.DataFrame, order: npt.NDArray[np.int64], size: int, *, process: int = 0, processes: int = 1
 ) -> list[pd.DataFrame]:
-    """Divide tiles in their ``order`` into batches, and return one process's share of each.
+    """Divide ordered tiles into batches, and return one process's share of each.
 
     Batches are as even as can be, none larger than ``size``. Every batch is divided among the processes; where it has
     fewer tiles than there are processes, some tiles go to several of them. A share of one tile holds it twice, to be

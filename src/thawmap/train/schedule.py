@@ -46,7 +46,7 @@ def lr_factor(schedule: ScheduleTerm, step: ScheduleStep) -> float:
 
 
 def epochs_since_best(history: Sequence[float]) -> int:
-    """Count the epochs after the one with the highest score; the first of equals is the best.
+    """Count the epochs after the best one, which is the first of equals.
 
     >>> epochs_since_best([0.1, 0.3, 0.2, 0.3])
     2
@@ -100,7 +100,7 @@ def _plateau(step: ScheduleStep, *, patience: int, factor: float) -> float:
 
 
 def _cosine_between(first: float, last: float, progress: float) -> float:
-    """Return the value between ``first`` and ``last`` along half a cosine; progress is 0..1."""
+    """Return the value between two ends along half a cosine, at progress 0..1."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 

@@ -1,4 +1,4 @@
-"""Division of tiles into train, validation and test, so that no ground leaks (law 12)."""
+"""Division of tiles into train, validation and test without leaks (law 12)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Split:
         )
 
     def lines(self) -> tuple[str, ...]:
-        """Return a sentence about each frame; about the dropped tiles only where there are any."""
+        """Return a sentence about each frame; none about dropped tiles if there are none."""
         sentences = []
         for name, tiles in self.parts()[:3]:
             sentence = f"{name}: {counted(len(tiles), 'tile')}, {(tiles['positive_pixels'] > 0).sum()} with objects"
@@ -75,7 +75,7 @@ class Split:
 
 
 def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
-    """Divide the regions, places or scenes of a tile index into folds, in order of names.
+    """Divide regions, places or scenes of a tile index into folds, by name.
 
     Each group is held out once. The folds after it in their order, round and round, choose epoch and threshold: as many
     as ``inner`` says, and only such with objects. All others train.
@@ -116,7 +116,7 @@ def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, .
 
 
 def fold_notes(folds: Sequence[Fold], index: pd.DataFrame, regions: Iterable[str | None] = ()) -> tuple[str, ...]:
-    """Return sentences about regions without tiles and about folds without labelled objects.
+    """Return sentences about regions without tiles and folds without objects.
 
     Args:
         folds: The folds.
@@ -140,7 +140,10 @@ def fold_notes(folds: Sequence[Fold], index: pd.DataFrame, regions: Iterable[str
 
 
 def _groups(settings: FoldSettings, weights: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """Return the names that each fold holds out, by fold, from the object pixels of every name."""
+    """Return the names that each fold holds out, by fold.
+
+    ``weights`` are the object pixels of every name, by which folds are balanced.
+    """
     names = sorted(weights)
     if settings.given is not None:
         unknown = [name for members in settings.given.values() for name in members if name not in weights]
@@ -247,14 +250,14 @@ def _check_names(index: gpd.GeoDataFrame, settings: SplitSettings | Fold) -> Non
 def _ground(
     tiles: gpd.GeoDataFrame, scenes: gpd.GeoDataFrame, by: str, names: Sequence[str]
 ) -> npt.NDArray[np.object_]:
-    """Return the footprints of the tiles and of the scenes with these names, as one array."""
+    """Return footprints of tiles, and of scenes with these names, as one array."""
     return np.concatenate([tiles.geometry.to_numpy(), scenes.geometry[scenes[by].isin(names)].to_numpy()])
 
 
 def _overlapping(
     index: gpd.GeoDataFrame, chosen: pd.Series, ground: npt.NDArray[np.object_], buffer_m: float
 ) -> pd.Series:
-    """Mark the chosen tiles that overlap the ground or are nearer to it than the buffer.
+    """Mark chosen tiles that overlap the ground or are nearer than the buffer.
 
     Bool for every row of the index; False for tiles that are not chosen.
     """
@@ -272,5 +275,5 @@ def _overlapping(
 
 
 def _listed(names: object) -> str:
-    """Return the different names in their order, with commas; missing ones are left out."""
+    """Return the distinct names, sorted and with commas, without missing ones."""
     return ", ".join(sorted({str(name) for name in pd.Series(names).dropna()}))

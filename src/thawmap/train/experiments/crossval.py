@@ -1,4 +1,4 @@
-"""Cross-validation: a training for every fold, every setting of a grid and every seed.
+"""Cross-validation: a training for every fold, grid setting and seed.
 
     <out>/crossval.json                        the configuration, and the tiles that all share
     <out>/fits/<fold>/<setting>/seed-<n>/      one training: the best epoch's bundle, metrics.csv, and fit.json when it
@@ -79,7 +79,7 @@ class Fit:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What sets it apart from others of the same cross-validation, as JSON values."""
+        """The JSON values that set it apart from others of its cross-validation."""
         names = {"test": list(self.fold.test), "validation": list(self.fold.validation)}
         return {"fold": self.fold.name, **names, "changes": dict(self.setting.changes), "seed": self.seed}
 
@@ -128,7 +128,7 @@ def check(config: Config) -> None:
 
 
 def tiling_config(config: Config) -> Config:
-    """Return the configuration to cut tiles with: with the layers of all settings of the grid."""
+    """Return the configuration with the layers of all grid settings, for cutting."""
     return with_all_layers(config, (setting.apply(config) for setting in grid_settings(config)))
 
 
@@ -163,7 +163,9 @@ def is_finished(out: Path, fit: Fit) -> bool:
 
 
 def run_fit(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out: Path) -> None:
-    """Run or resume one training, and write its result, with its pixels on the held-out fold.
+    """Run or resume one training, and write its result into its folder.
+
+    The result has the pixels of the held-out fold by probability and label.
 
     Args:
         fit: The training.
@@ -213,7 +215,7 @@ def count_pixels(
 
 
 def write_tables(out: Path, planned: Sequence[Fit]) -> None:
-    """Write metrics.parquet, of all finished trainings, and fits.parquet, of all planned ones."""
+    """Write metrics.parquet of finished trainings, fits.parquet of planned ones."""
     rows, logs = [], []
     for fit in planned:
         identity: dict[str, Any] = {"fold": fit.fold.name, "configuration": fit.setting.name, "seed": fit.seed}
@@ -259,7 +261,10 @@ def _read_result(out: Path, fit: Fit) -> dict[str, Any] | None:
 
 
 def _deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that must not change: all but grid and seeds, whose values are trainings each."""
+    """Return the settings that must not change: all but grid, seeds and split.
+
+    Values of grid and seeds are trainings each, which may be added.
+    """
     settings = {name: resolved.get(name) for name in DECIDING if name != "split"}
     free = ("grid", "seeds")
     settings["crossval"] = {name: value for name, value in resolved.get("crossval", {}).items() if name not in free}

@@ -1,4 +1,4 @@
-"""The folder of an experiment: the plan that it was begun with, and what its trainings share."""
+"""The plan that an experiment was begun with, and the layers of its trainings."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from thawmap.provenance import differences
 
 
 def write_plan(path: Path, config: Config, store: str) -> None:
-    """Write the configuration and the identity of the tile store that an experiment begins with."""
+    """Write an experiment's plan: its configuration and its tile store's identity."""
     write_json(path, {"config": config.as_json(), "tile_store": store})
 
 
@@ -28,7 +28,7 @@ def check_plan(
     resume: bool,
     add_defaults: bool = False,
 ) -> None:
-    """Refuse a plan that nobody asked to go on with, or that another experiment was begun with.
+    """Refuse a plan that is not to be resumed, or is another experiment's.
 
     Args:
         path: The file of the plan, which exists.
@@ -57,7 +57,9 @@ def check_plan(
 
 
 def with_all_layers(config: Config, variants: Iterable[Config]) -> Config:
-    """Return the configuration with the layers of all its variants, to cut tiles for each of them.
+    """Return the configuration with the layers of all its variants.
+
+    Tiles that are cut with it serve each of them.
 
     A pixel is valid where all of these layers have a value, so that every variant is scored on the same pixels.
     """
@@ -68,7 +70,10 @@ def with_all_layers(config: Config, variants: Iterable[Config]) -> Config:
 
 
 def _with_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with defaults of younger keys; unchanged if it is not valid today."""
+    """Return a stored configuration with defaults of younger keys.
+
+    It is returned unchanged where it is not valid today.
+    """
     try:
         return Config.model_validate(resolved).as_json()
     except (ValidationError, ConfigError):

@@ -1,4 +1,4 @@
-"""Grids of settings: all combinations of values that are listed for keys of the YAML."""
+"""Grids of settings: all combinations of values listed for keys of the YAML."""
 
 import json
 import re
@@ -41,7 +41,9 @@ class Setting:
 
 
 def grid_settings(config: Config) -> tuple[Setting, ...]:
-    """Return all combinations of a configuration's grid; one without changes where it has none.
+    """Return all combinations of a configuration's grid.
+
+    There is one, without changes, where it has no grid.
 
     The last key's values change first.
     """
@@ -59,7 +61,7 @@ def grid_settings(config: Config) -> tuple[Setting, ...]:
 
 
 def folder_name(text: str) -> str:
-    """Return a folder name for a text that every file system takes, another for every text.
+    """Return a name for a text that any file system takes; unique to the text.
 
     It ends in a hash where characters had to be replaced.
 

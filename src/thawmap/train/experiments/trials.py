@@ -71,7 +71,10 @@ class Trial:
 
     @property
     def epoch(self) -> int:
-        """The best epoch, from 1 through all phases, the last among equals; 0 where there is none."""
+        """The best epoch, from 1 through all phases; 0 where there is none.
+
+        Among equals it is the last.
+        """
         return max((number for number, score in enumerate(self.scores, start=1) if score == self.score), default=0)
 
     def describe_values(self) -> str:
@@ -106,9 +109,9 @@ class TrialRecord(Record, extra="forbid"):
 
 
 def with_values(config: Config, changes: Mapping[str, str]) -> Config:
-    """Return a configuration with other values, as JSON by key, and nothing left to search.
+    """Return a configuration with other values, which are JSON by key.
 
-    It is checked as any YAML is.
+    Nothing is left to search in it. It is checked as any YAML is.
 
     Raises:
         ConfigError: If a key does not exist, or a value is not allowed.
@@ -182,7 +185,7 @@ def trials_table(trials: Sequence[Trial]) -> pd.DataFrame:
 
 
 def write_results(out: Path, config: Config) -> None:
-    """Write trials.csv and best.yaml, and remove the bundles of all ended trials but the best.
+    """Write trials.csv and best.yaml; remove bundles of ended trials but the best.
 
     There is no best.yaml before a trial is finished.
     """
@@ -216,7 +219,7 @@ def _as_json(value: Any) -> str:
 
 
 def _readable(value: Any) -> str | float:
-    """Return a value for people, as in YAML: names without quotes, numbers of four digits."""
+    """Return a value for people: names without quotes, numbers of four digits."""
     parsed = json.loads(value) if isinstance(value, str) else value
     if isinstance(parsed, float):
         return float(f"{parsed:.4g}")

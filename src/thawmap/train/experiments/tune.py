@@ -78,7 +78,9 @@ def check(config: Config) -> None:
 
 
 def search_space(config: Config) -> "dict[str, BaseDistribution]":
-    """Return the searched values by key: numbers between two ends, or a list's values as JSON.
+    """Return optuna's distributions of the searched values, by key.
+
+    They are numbers between two ends, or the values of a list as JSON.
 
     Raises:
         ConfigError: If a range is given for a key whose value is no number.
@@ -111,7 +113,9 @@ def tiling_config(config: Config) -> Config:
 
 
 def check_begun(out: Path, config: Config, *, store: str | None = None, resume: bool) -> None:
-    """Refuse a folder that holds another tuning; trials may be added to the one that was begun.
+    """Refuse a folder that holds another tuning.
+
+    Trials may be added to the one that was begun.
 
     Args:
         out: Folder of the tuning.
@@ -175,7 +179,7 @@ def run_trial(number: int, *, config: Config, store: TileStore, split: Split, ou
 
 
 def propose_trial(config: Config, number: int, trials: Sequence[Trial]) -> "optuna.Trial":
-    """Return optuna's trial with this number: its values, and later whether to give it up.
+    """Return optuna's trial with this number: its values, and its pruning later.
 
     Its study is made anew from the trials with smaller numbers, and contains no others. Values that were tried are not
     tried again, where other ones are drawn in some draws.
@@ -228,7 +232,9 @@ def _frozen(trial: Trial, space: "dict[str, BaseDistribution]") -> "optuna.trial
 
 
 def _pruning_report(proposed: "optuna.Trial", folder: Path, report: Report, epochs: int) -> Report:
-    """Return a report that ends a training, of so many epochs at most, when it is hopeless.
+    """Return a report that ends a training when it is hopeless.
+
+    The training has ``epochs`` epochs in all; it is not ended after the last.
 
     An epoch is in the folder's metrics.csv before it is reported.
     """
@@ -251,7 +257,10 @@ def _pruning_report(proposed: "optuna.Trial", folder: Path, report: Report, epoc
 
 
 def _read_scores(folder: Path) -> tuple[float, ...]:
-    """Read the validation IoU of every epoch of a training, at its best threshold; () before any."""
+    """Read the validation IoU of every epoch of a training; () before the first.
+
+    It is the IoU at the best threshold.
+    """
     if not (folder / LOG).exists():
         return ()
     log = pd.read_csv(folder / LOG)
@@ -259,7 +268,7 @@ def _read_scores(folder: Path) -> tuple[float, ...]:
 
 
 def _single_changes(config: Config) -> list[Config]:
-    """Return the configuration with each searched value put in by itself; of ranges, the ends.
+    """Return configurations with one searched value each; of ranges, the ends.
 
     Raises:
         ConfigError: If a key does not exist, or a value is not allowed.
@@ -272,7 +281,7 @@ def _single_changes(config: Config) -> list[Config]:
 
 
 def _value_at(config: Config, key: str) -> Any:
-    """Return the configuration's value at a key such as training.phases.0.lr; None without one."""
+    """Return the value at a key such as training.phases.0.lr; None without one."""
     node: Any = config.as_json()
     for name in key.split("."):
         children = dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, dict) else {}
@@ -282,7 +291,7 @@ def _value_at(config: Config, key: str) -> Any:
 
 
 def _deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that must not change: all but the number of trials, which may grow."""
+    """Return the settings that must not change: all but the number of trials."""
     settings = {name: resolved.get(name) for name in DECIDING}
     settings["tune"] = {name: value for name, value in resolved.get("tune", {}).items() if name != "trials"}
     return settings
@@ -290,7 +299,10 @@ def _deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence optuna in the block, which logs every study and warns of steps and new features."""
+    """Silence optuna in the block.
+
+    It logs every study, and warns of steps and new features.
+    """
     logger = logging.getLogger("optuna")
     level = logger.level
     with warnings.catch_warnings():

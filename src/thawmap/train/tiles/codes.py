@@ -19,7 +19,7 @@ from thawmap.layers import CODES, Layer, layer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCode:
-    """The encoding of one layer: code 0 = missing, else value = low + (code - 1) * step.
+    """The encoding of a layer: 0 = missing, else value = low + (code - 1) * step.
 
     Attributes:
         name: Name of the layer.

@@ -149,7 +149,7 @@ def check_replaceable(store: Path, scene: str) -> None:
 
 
 def _check_replaceable(path: Path, _: Path | None = None) -> None:
-    """Refuse to replace a file, or a folder with anything but the arrays and index of tiles."""
+    """Refuse to replace a file, or a folder with anything but a scene's tiles."""
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
     other = [name for name in names if name not in _FOLDER_NAMES] if _INDEX in names else names
     if other:
@@ -190,7 +190,7 @@ def read_attributes(store: Path, scene: str) -> dict[str, Any]:
 
 
 def read_scene_index(store: Path, scene: str) -> gpd.GeoDataFrame:
-    """Read the index of a scene's tiles: a row per tile, with its footprint in `FOOTPRINT_CRS`.
+    """Read the index of a scene: a row per tile, with footprint in `FOOTPRINT_CRS`.
 
     Raises:
         DataError: If it cannot be read.
@@ -199,13 +199,13 @@ def read_scene_index(store: Path, scene: str) -> gpd.GeoDataFrame:
 
 
 def tile_count(shape: tuple[int, int], settings: TileSettings) -> int:
-    """Count the tiles of a scene of ``shape`` (rows, columns), if all of them are stored."""
+    """Count the tiles of a scene of ``shape`` (rows, columns), stored or not."""
     rows, cols = (len(starts(side, tile=settings.size, overlap=settings.overlap)) for side in shape)
     return rows * cols
 
 
 def _blocks(shape: tuple[int, int], settings: TileSettings) -> Iterator[_Block]:
-    """Yield the tiles of a scene of ``shape`` (rows, columns), in blocks of about `_BLOCK_PX`."""
+    """Yield the tiles of a scene of ``shape`` (rows, columns), block by block."""
     size, step = settings.size, settings.size - settings.overlap
     rows, cols = (starts(side, tile=size, overlap=settings.overlap) for side in shape)
     most = 1 + max(0, _BLOCK_PX - size) // step
@@ -229,7 +229,7 @@ def _cut_block(
     sources: Sequence[Source],
     labels: Labels,
 ) -> list[_Tile]:
-    """Cut the tiles of a block; those with too few valid pixels or no labelled one are left out."""
+    """Cut a block's tiles, without those of too few valid or no labelled pixels."""
     window, geobox = block.window, window_geobox(scene.geobox, block.window)
     on_scene = window.clip(scene.geobox.shape.yx)
     assert on_scene is not None
@@ -274,7 +274,7 @@ def disk_bytes(config: Config, sources: Sequence[Source]) -> float:
 def _create_arrays(
     folder: Path, scene: Scene, codes: Sequence[LayerCode], settings: TileSettings, fingerprint: str
 ) -> dict[str, Any]:
-    """Create empty arrays, by name, with room for every tile of the scene, and describe them."""
+    """Create empty arrays for all tiles of a scene, by name, and describe them."""
     size, tiles = settings.size, tile_count(scene.geobox.shape.yx, settings)
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     footprint = gpd.GeoSeries([scene.geobox.extent.geom], crs=crs_of(scene.geobox)).to_crs(FOOTPRINT_CRS)
@@ -304,7 +304,10 @@ def _create_arrays(
 
 
 def _index_row(scene: Scene, tile: _Tile) -> dict[str, Any]:
-    """Return a tile's row of the index; the footprint is in the scene's CRS, and ends with it."""
+    """Return a tile's row of the index, with its footprint in the scene's CRS.
+
+    The footprint ends where the scene ends.
+    """
     on_scene = tile.window.clip(scene.geobox.shape.yx)
     assert on_scene is not None
     positive = int((tile.valid & (tile.target == 1)).sum())

@@ -98,7 +98,7 @@ def decode(codes: "Tensor", stored: Sequence[LayerCode]) -> "Tensor":
 
 
 def derive_layers(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[str]) -> "Tensor":
-    """Return the wanted layers (N, C', H, W) of an image (N, C, H, W) of stored layers.
+    """Return wanted layers (N, C', H, W) of stored ones (N, C, H, W).
 
     Those that are not stored are made from the stored ones by their recipes.
     """
@@ -175,7 +175,7 @@ def _is_of_a_store(path: Path) -> bool:
 
 
 def places_of(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the place of each scene, by scene id, named after its first scene by name.
+    """Return the place of each scene by id; a place is named after its first scene.
 
     Two scenes of one region show one place where they share more than half of the smaller one's ground, or each does
     with a third.
