@@ -138,7 +138,7 @@ def _cost_of_each(labelled: Tensor, unlabelled: Tensor) -> Tensor:
     total = labelled.sum()
     right = (total - labelled.cumsum(0)).float()
     union = (total + unlabelled.cumsum(0)).float()
-    first = (union == 1) & (total == 0)
+    first = (union == 1) & (total == 0)  # where the IoU falls from 1, of nothing, to 0 at once
     of_unlabelled = torch.where(first, 1.0, right / (union * (union - 1)).clamp(min=1))
     return torch.where(labelled, 1 / union.clamp(min=1), torch.where(unlabelled, of_unlabelled, 0.0))
 

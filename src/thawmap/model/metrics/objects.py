@@ -92,6 +92,7 @@ class Comparison:
             valid: True where the pixel could be used; same shape.
         """
         usable = valid & ((target == 0) | (target == 1))
+        # ignored pixels may belong to a predicted object: without them it would fall into fragments
         predicted, labelled = _Objects.of(prediction & valid, usable), _Objects.of((target == 1) & valid, usable)
         return cls(predicted=predicted, labelled=labelled, overlaps=_overlaps(predicted, labelled, usable))
 
@@ -260,6 +261,7 @@ class _Objects:
         for axis in indices:
             mean = np.bincount(labels, weights=axis, minlength=len(self) + 1)[1:] / self.pixels
             distance += (axis - mean[labels - 1]) ** 2
+        # sorted by object and then by distance, each object begins with its nearest pixel
         order = np.lexsort((distance, labels))
         first = order[np.flatnonzero(np.diff(labels[order], prepend=0))]
         return tuple(axis[first] for axis in indices)

@@ -222,7 +222,7 @@ def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> fl
     means = np.nan_to_num(np.array(steps), nan=0.0).mean(axis=1)
     gaps = np.flatnonzero(means < (1 - PLATEAU) * means.max())
     peaks = np.flatnonzero(means == means.max())
-    peak = peaks[len(peaks) // 2]
+    peak = peaks[len(peaks) // 2]  # from which the plateau reaches to the nearest gap on either side
     first = gaps[gaps < peak].max(initial=-1) + 1
     last = gaps[gaps > peak].min(initial=BINS) - 1
     return int(first + last) // 2 / 100
@@ -260,6 +260,7 @@ def reliability(counted: Histogram, *, steps: int = 10) -> Reliability:
         msg = f"hundredths of probability cannot be parted into {steps} steps; allowed is 1 .. {BINS - 1}"
         raise DataError(msg)
     hundredths = np.arange(BINS)
+    # the quotient rounded up, in whole numbers: 0.3 is in the third of ten steps whatever floats make of it
     step = np.maximum(-(-hundredths * steps // (BINS - 1)) - 1, 0)
     both = counted.negative + counted.positive
     pixels = np.zeros(steps, np.int64)
