@@ -15,7 +15,7 @@ from difflib import get_close_matches
 
 
 class ThawmapError(Exception):
-    """The user's request or data is wrong; the message is one sentence that names the remedy."""
+    """The request or data is wrong; the message is a sentence with the remedy."""
 
 
 class ConfigError(ThawmapError):
@@ -39,7 +39,7 @@ class TrainingError(ThawmapError):
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known", most: int | None = None) -> str:
-    """Return a hint for a wrong word: the nearest of the known ones, else a list of them.
+    """Return a hint for a wrong word: the nearest known one, else a list of them.
 
     Args:
         word: What does not exist.

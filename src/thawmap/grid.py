@@ -1,4 +1,4 @@
-"""Windows of a raster's pixels, tiles that cover an axis with overlap, and the weights that blend them.
+"""Windows of a raster's pixels, tiles along an axis, and weights to blend them.
 
 Everything here is integer or float arithmetic on pixels: no files, no coordinates.
 """
@@ -45,7 +45,7 @@ class Window:
 
     @classmethod
     def from_edges(cls, *, top: int, left: int, bottom: int, right: int) -> Self:
-        """Return the window from the first row and column up to, but without, the last ones.
+        """Return the window from its first row and column to those behind its last.
 
         >>> Window.from_edges(top=1, left=2, bottom=4, right=7)
         Window(row=1, col=2, height=3, width=5)
@@ -64,12 +64,12 @@ class Window:
 
     @property
     def rows(self) -> slice:
-        """The rows as a slice."""
+        """Slice of the rows."""
         return slice(self.row, self.row + self.height)
 
     @property
     def cols(self) -> slice:
-        """The columns as a slice."""
+        """Slice of the columns."""
         return slice(self.col, self.col + self.width)
 
     @property
@@ -84,7 +84,7 @@ class Window:
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """Edges (left, top, right, bottom) in pixels, in the order in which shapely takes them."""
+        """Edges (left, top, right, bottom) in pixels, as shapely takes them."""
         return self.col, self.row, self.col + self.width, self.row + self.height
 
     def shift(self, rows: int, cols: int) -> Self:
@@ -96,7 +96,9 @@ class Window:
         return replace(self, row=self.row + rows, col=self.col + cols)
 
     def pad(self, rows: int, cols: int | None = None) -> Self:
-        """Return the window with more pixels on every side; unset, as many columns as rows.
+        """Return the window with more rows and columns on every side.
+
+        Unset, as many columns as rows.
 
         >>> Window(row=1, col=1, height=2, width=2).pad(1)
         Window(row=0, col=0, height=4, width=4)
@@ -106,7 +108,9 @@ class Window:
         return replace(self, row=self.row - rows, col=self.col - cols, height=height, width=width)
 
     def scale(self, rows: int, cols: int | None = None) -> Self:
-        """Return the pixels of a window of blocks, which are ``rows`` x ``cols`` px; unset, as many columns as rows.
+        """Return the window of pixels of a window of blocks of ``rows`` x ``cols`` px.
+
+        Unset, blocks are squares.
 
         >>> Window(row=1, col=2, height=2, width=1).scale(10)
         Window(row=10, col=20, height=20, width=10)
@@ -137,7 +141,7 @@ class Window:
         )
 
     def clip(self, shape: tuple[int, int]) -> Self | None:
-        """Return the pixels of the window that a raster of ``shape`` (rows, columns) has; None where it has none.
+        """Return the part of the window inside a raster of a shape; None without any.
 
         >>> Window(row=-1, col=3, height=4, width=4).clip((10, 5))
         Window(row=0, col=3, height=3, width=2)
@@ -145,7 +149,9 @@ class Window:
         return self.intersect(Window.of_shape(shape)) if min(shape) > 0 else None
 
     def within(self, other: "Window") -> tuple[slice, slice]:
-        """Return rows and columns of this window in the array of another window, which holds it.
+        """Return the slices (rows, columns) of this window in the array of another.
+
+        The other one holds this one.
 
         >>> Window(row=5, col=7, height=2, width=3).within(Window(row=4, col=4, height=9, width=9))
         (slice(1, 3, None), slice(3, 6, None))
@@ -163,7 +169,9 @@ class Window:
             yield replace(self, row=row, height=min(height, self.row + self.height - row))
 
     def blocks(self, height: int, width: int | None = None) -> Iterator[Self]:
-        """Yield the window in blocks of at most ``height`` x ``width`` px, row by row; unset, in squares.
+        """Yield the window in blocks of at most ``height`` x ``width`` px, row by row.
+
+        Unset, in squares.
 
         >>> [block.bounds for block in Window.of_shape((5, 2)).blocks(3)]
         [(0, 0, 2, 3), (0, 3, 2, 5)]
@@ -209,7 +217,7 @@ def spare(length: int, *, tile: int, overlap: int) -> int:
 
 
 def ramp(length: int, *, overlap: int, form: Literal["linear", "cosine"] = "linear") -> npt.NDArray[np.float32]:
-    """Return blending weights (length,), float32 in (0, 1], that rise and fall over the overlap.
+    """Return blending weights (length,), float32 in (0, 1], for a tile's axis.
 
     They go up over the first ``overlap`` pixels and down over the last: linearly, as the paper blends its tiles
     (section 2.3.2, "Inference for Spatial Evaluation"), or along half a cosine; strictly positive, so that a scene's

@@ -1,4 +1,4 @@
-"""The record of what a result was made from: settings as JSON values, and stamps of files.
+"""Records of what results were made from: JSON settings, and stamps of files.
 
 Two records are equal exactly when all that decides the result is; a fingerprint stands for one.
 """
@@ -12,7 +12,7 @@ from thawmap.files.hashes import json_sha256
 
 
 def stamp(path: Path) -> dict[str, Any]:
-    """Return name, size and time of the last change of a file: another stamp, another file.
+    """Return the stamp of a file: its name, size and time of the last change.
 
     Raises:
         OSError: If it cannot be asked.
@@ -22,7 +22,10 @@ def stamp(path: Path) -> dict[str, Any]:
 
 
 def stamps(path: Path) -> list[dict[str, Any]]:
-    """Return the stamps of a file and of those that share its stem (.dbf, .prj, .aux.xml), by name."""
+    """Return the stamps of the files that share a file's stem, sorted by name.
+
+    Its .dbf, .prj and .aux.xml belong to it; an empty list where there is none.
+    """
     files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
     return [stamp(file) for file in files if file.is_file()]
 
@@ -44,7 +47,9 @@ def without(settings: Any, keys: Collection[str]) -> Any:
 
 
 def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> list[str]:
-    """Return the dotted keys, such as training.batch_size, whose values differ in two records.
+    """Return the dotted keys whose values differ in two records.
+
+    Such as training.batch_size.
 
     >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
     ['a.c']

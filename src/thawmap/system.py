@@ -29,24 +29,31 @@ def keep_freed_memory() -> None:
 
 
 def keep_freed_tensors() -> None:
-    """Let this process keep up to 1 GiB of memory that tensors free, where its allocator is glibc's.
+    """Let this process keep up to 1 GiB of memory that tensors free.
 
-    It can be called at any time, and changes nothing in a process that keeps all freed memory. By default a tensor of
-    some megabytes is handed back to the system, and the next one of its size comes in pages that the system first fills
-    with zeros: a seventh of a training step's time on a CPU (benchmarks/training.py). The peak stays the same.
+    Only where its allocator is glibc's. It can be called at any time, and changes nothing in a process that keeps all
+    freed memory. By default a tensor of some megabytes is handed back to the system, and the next one of its size comes
+    in pages that the system first fills with zeros: a seventh of a training step's time on a CPU
+    (benchmarks/training.py). The peak stays the same.
     """
     if _KEEP_ALL not in _applied:
         _apply(_KEEP_1_GIB)
 
 
 def release_freed_memory() -> None:
-    """Give kept memory back, as before images of another size, for which the pieces do not fit."""
+    """Give kept memory back to the system.
+
+    As before images of another size, for which the pieces do not fit.
+    """
     if sys.platform == "linux" and hasattr(allocator := ctypes.CDLL(None), "malloc_trim"):
         allocator.malloc_trim(0)
 
 
 def forget_peak_memory() -> int:
-    """Begin to count `peak_memory` anew, where Linux lets it; return the bytes that are used now."""
+    """Begin to count `peak_memory` anew, and return the bytes that are used now.
+
+    Only on Linux is it counted anew.
+    """
     release_freed_memory()
     with suppress(OSError):  # systems other than Linux cannot
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -59,12 +66,12 @@ def peak_memory() -> int:
 
 
 def threads_each(workers: int) -> int:
-    """Return how many threads each of some workers may use, so that they share the processors; at least 1."""
+    """Return the number of threads, at least 1, that each of some workers may use."""
     return max(1, (os.cpu_count() or 1) // workers)
 
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of libraries by their names; those that are not installed are left out."""
+    """Return versions of libraries by name, without those that are not installed."""
     versions: dict[str, str] = {}
     for name in names:
         with suppress(PackageNotFoundError):
@@ -80,7 +87,7 @@ def _apply(policy: tuple[tuple[int, int], ...]) -> None:
 
 
 def _memory(name: str) -> int:
-    """Return bytes of this process by Linux's name for them; elsewhere the most that it ever had."""
+    """Return bytes of this process by Linux's name; elsewhere its peak ever."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(f"{name}:"):

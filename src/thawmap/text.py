@@ -1,4 +1,4 @@
-"""Small pieces of sentences: numbers with their nouns, and names from strangers made fit to be shown."""
+"""Pieces of sentences: numbers with nouns, and strange names fit to be shown."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words an
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Number with its noun, in the singular for one.
+    """Return a number with its noun, in the singular for one.
 
     >>> counted(1, "scene"), counted(0, "scene"), counted(2, "slump of one date", "slumps of one date")
     ('1 scene', '0 scenes', '2 slumps of one date')
@@ -18,7 +18,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def before(number: int) -> str:
-    """Rest of a sentence about finished items: how many of them an earlier run had finished.
+    """Return the end of a sentence: how many items an earlier run had finished.
+
+    An empty text for none.
 
     >>> "3 scenes are mapped" + before(2), "3 scenes are mapped" + before(0)
     ('3 scenes are mapped, 2 of them before', '3 scenes are mapped')
@@ -27,7 +29,7 @@ def before(number: int) -> str:
 
 
 def whole_number(text: str) -> int | None:
-    """Number that a few of the digits 0 to 9 write; None for any other text.
+    """Return the number that a few of the digits 0 to 9 write; None for other texts.
 
     >>> whole_number("12"), whole_number("1_2"), whole_number("²"), whole_number("-1"), whole_number("9" * 5000)
     (12, None, None, None, None)
@@ -36,7 +38,9 @@ def whole_number(text: str) -> int | None:
 
 
 def printable(text: str) -> str:
-    r"""Text on one line whose control characters are written out, so that a name cannot command a terminal.
+    r"""Return a text on one line, with control characters written out.
+
+    So a name cannot command a terminal.
 
     >>> printable("Lena\x1b[2J\n")
     'Lena\\x1b[2J\\n'

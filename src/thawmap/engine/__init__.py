@@ -1,1 +1,1 @@
-"""One function over many items, on threads, processes or a cluster; a failure is a value."""
+"""One function over many items, on processes or a cluster; failures are values."""

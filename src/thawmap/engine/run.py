@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[Item, Value]):
-    """What became of one item.
+    """Outcome of one item: a value or an error.
 
     Attributes:
         item: What was worked on.
@@ -58,14 +58,14 @@ class Outcome(Generic[Item, Value]):
 
     @property
     def ok(self) -> bool:
-        """Whether the item succeeded."""
+        """True if the item succeeded."""
         return self.error is None
 
 
 def run(
     work: Callable[[Item], Value], items: Iterable[Item], executor: Executor | None = None, *, ahead: int = 8
 ) -> Iterator[Outcome[Item, Value]]:
-    """Outcomes of ``work`` over ``items``, each as soon as it is there.
+    """Yield the outcomes of ``work`` over ``items``, each as soon as it is there.
 
     Args:
         work: A function of one item; for processes and clusters one that can be sent (module level, or a
@@ -95,9 +95,10 @@ def run(
 
 
 def in_order(work: Callable[[Item], Value], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Value]:
-    """Results of ``work`` in the order of ``items``, made by threads; at most ``ahead`` wait to be taken.
+    """Yield the results of ``work`` by threads, in the order of the items.
 
-    For the parts of one thing, where a failure is the failure of the whole: it is raised where its result was due.
+    At most ``ahead`` results wait to be taken. For the parts of one thing, where a failure is the failure of the whole:
+    it is raised where its result was due.
     """
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[Value]] = deque()
@@ -115,7 +116,9 @@ def in_order(work: Callable[[Item], Value], items: Iterable[Item], *, threads: i
 
 @contextmanager
 def executor(workers: int, address: str | None = None) -> Iterator[Executor | None]:
-    """What runs work: the Dask cluster at ``address``, or ``workers`` fresh processes; None (this thread) for one.
+    """Yield an executor: a Dask cluster, fresh processes, or None for this thread.
+
+    The cluster at ``address``; without one, ``workers`` processes, and None for one worker.
 
     Raises:
         ConfigError: If there is no cluster, or its library is not installed.
@@ -139,7 +142,7 @@ def executor(workers: int, address: str | None = None) -> Iterator[Executor | No
 
 
 def processes(workers: int) -> Executor | None:
-    """An executor of ``workers`` fresh processes; None (this thread) for one.
+    """Return an executor of fresh processes; None (this thread) for one worker.
 
     A process that dies costs the one item that it held, and is replaced.
     """
@@ -161,11 +164,11 @@ class _Processes(ThreadPoolExecutor):
     def submit(
         self, fn: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Future[Result]:
-        """As of any executor; the call must be one that can be sent to a process."""
+        """Submit a call that can be sent to a process, as to any executor."""
         return super().submit(self._lend, partial(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
-        """As of any executor; without waiting, each process ends with the last item that it holds."""
+        """Shut down as any executor; processes end with the last item that they hold."""
         super().shutdown(wait=wait, cancel_futures=cancel_futures)
         while wait and not self._idle.empty():
             self._idle.get().shutdown()
@@ -191,7 +194,10 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process with the one that began it, which may be killed: nobody would take its results."""
+    """End this process when the one that began it ends.
+
+    That may be killed, and nobody would take the results.
+    """
     parent = parent_process()
     assert parent is not None
 
@@ -212,7 +218,7 @@ def _attempt(work: Callable[[Item], Value], item: Item) -> Outcome[Item, Value]:
 
 
 def _submit(executor: Executor, work: Callable[[Item], Value], item: Item) -> Future[Outcome[Item, Value]]:
-    """The future of an item; where the executor is beyond use, one that failed."""
+    """Return the future of an item; a failed one where the executor is broken."""
     try:
         return executor.submit(_attempt, work, item)
     except BrokenExecutor as error:
@@ -222,7 +228,7 @@ def _submit(executor: Executor, work: Callable[[Item], Value], item: Item) -> Fu
 
 
 def _outcome(future: Future[Outcome[Item, Value]], item: Item) -> Outcome[Item, Value]:
-    """The result of a future, with the very item that was handed in."""
+    """Return the outcome of a future, with the very item that was handed in."""
     try:
         return replace(future.result(), item=item)
     except BrokenExecutor:

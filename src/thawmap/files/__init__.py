@@ -1,1 +1,1 @@
-"""Files on disk: written whole or not at all, held by one writer, checked before anything trusts or replaces them."""
+"""Files on disk: written whole or not at all, by one writer, and checked."""

@@ -107,7 +107,7 @@ def sync(path: Path) -> None:
 
 
 def unwritable(path: Path, reason: str) -> DataError:
-    """Return the error that a file cannot be written, under the name that it was to take at last.
+    """Return the error for a file that cannot be written, under its final name.
 
     Of a full disk libraries say what it led them to; here that is said of every disk with hardly any room.
     """
@@ -131,7 +131,7 @@ def _check_empty(path: Path, _: Path) -> None:
 
 
 def _publish(draft: Path, path: Path) -> None:
-    """Rename the draft to its name; files of one stem (a Shapefile's) go before the named one."""
+    """Rename a draft to ``path``, after other files in its folder (a Shapefile's)."""
     for file in sorted(draft.parent.iterdir()):
         if file != draft:
             file.replace(path.with_name(file.name))

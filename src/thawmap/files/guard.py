@@ -1,4 +1,4 @@
-"""Guards of people's files: no output replaces what the program did not make, or what it reads."""
+"""Guards of people's files: what was not made here, or is read, stays."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ _SHOWN = 3  # files that a message names
 
 
 def check_new(path: Path) -> None:
-    """Refuse to write a file that exists, as nothing is replaced unasked; of a Shapefile, any of its files.
+    """Refuse to write a file that exists; of a Shapefile, any of its files.
 
     Raises:
         ConfigError: If there is one.
@@ -68,9 +68,10 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], *, replaced: It
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of what a file holds; of a link or an unreadable file, another text.
+    """Return the SHA-256 of what a file holds; another text for what is no file.
 
-    Of a GeoPackage the rows count, as reading alone may change its bytes.
+    Links and files that cannot be read have a text that is no hash, so that none of them is taken for a file that was
+    made. Of a GeoPackage the rows count, as reading alone may change its bytes.
     """
     if path.is_symlink():
         return f"link to {path.readlink()}"  # no file is made as one
@@ -94,41 +95,48 @@ def content_hashes(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, 
 
 
 def changed_files(folder: Path, hashes: Mapping[str, str], *, leave_out: Iterable[str] = ()) -> list[str]:
-    """Return the names of files in a folder that came, or changed, since its `content_hashes`.
+    """Return the names of a folder's files that are new or changed.
 
-    What programs that only show files leave beside them does not count, nor do the names in ``leave_out``.
+    Compared are their `content_hash` and ``hashes``, those of before. What programs that only show files leave beside
+    them does not count, nor do the names in ``leave_out``.
     """
     names = [name for name in _names(folder) if name not in leave_out and not _is_side_file(name, hashes)]
     return [name for name in names if name not in hashes or content_hash(folder / name) != hashes[name]]
 
 
 def some_of(names: Sequence[str]) -> str:
-    """Return the first three names as a list for a message, and how many more there are."""
+    """Return a text of the first three names, and of how many more there are."""
     first, more = names[:_SHOWN], len(names[_SHOWN:])
     return ", ".join(first) + (f" and {more} more" if more else "")
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Yield the names of a folder's files, and of those below it, relative to it and sorted."""
+    """Yield the relative names of the files in and below a folder, sorted."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix()
 
 
 def _is_side_file(name: str, hashes: Mapping[str, str]) -> bool:
-    """Return whether a file was left by a file manager, or beside a known file by a program that opened it."""
+    """Return whether a program that only shows files left this one.
+
+    File managers leave their own; programs that open a known file leave some beside it.
+    """
     if Path(name).name in _OF_SYSTEMS:
         return True
     return any(name.removesuffix(ending) in hashes for ending in _BESIDE if name.endswith(ending))
 
 
 def _real(path: Path) -> Path:
-    """Return where a path leads, through all links; one that leads nowhere as far as it does."""
+    """Return where a path leads through all links, as far as it does."""
     return Path(os.path.realpath(path))
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
-    """Return what two names of one file or folder have in common; the path itself where nothing is there."""
+    """Return what tells a file or folder, by any of its names, from all others.
+
+    The path itself where nothing is there.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -150,7 +158,7 @@ def _rows_sha256(path: Path) -> str:
 
 
 def _digest(base: sqlite3.Connection) -> str:
-    """Return the SHA-256 of the definition and rows of every table but the bookkeeping."""
+    """Return the SHA-256 of all tables, with their rows, but the bookkeeping."""
     digest = hashlib.sha256()
     tables = base.execute("select name, sql from sqlite_master where type = 'table' order by name").fetchall()
     for name, sql in tables:

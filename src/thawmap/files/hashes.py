@@ -1,4 +1,4 @@
-"""SHA-256 of files, texts and JSON values, in hexadecimal digits: the first ones alone are a short id."""
+"""SHA-256 of files, texts and JSON values, whole or as short ids."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Lists of files by folder or pattern, and signs that a file is still being written."""
+"""Lists of files by folder or pattern, and signs that one is half written."""
 
 import glob
 import os
@@ -10,7 +10,7 @@ _HALF_WRITTEN = {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp
 
 
 def matches(pattern: str) -> list[Path]:
-    """Return the paths that a shell's pattern matches, sorted; the pattern may be absolute.
+    """Return the paths that a shell's pattern, also an absolute one, matches, sorted.
 
     Where there are none, those that match if capitals are small letters in the last part, as `A.TIF`.
     """
@@ -31,7 +31,10 @@ def _any_case(match: re.Match[str]) -> str:
 
 
 def files_below(paths: Iterable[Path]) -> list[Path]:
-    """Return the files that are, or lie below, some paths: sorted, each once, without hidden ones."""
+    """Return the files at and below some paths, sorted, without hidden ones.
+
+    Each once; those in hidden folders are left out too.
+    """
     files: set[Path] = set()
     for path in paths:
         if path.is_file():
@@ -48,7 +51,7 @@ _DEEPEST = 12  # levels of folders below a path
 
 
 def half_written(file: Path) -> str | None:
-    """Return the fault of a file that is not written to its end; None where nothing tells of one."""
+    """Return the fault of a file that is half written; None without a sign of it."""
     if file.suffix.lower() in _HALF_WRITTEN:
         return f"{file.name} is still being written; wait for it, or fetch it again"
     partial = [file.with_name(file.name + ending) for ending in _HALF_WRITTEN]

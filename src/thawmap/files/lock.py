@@ -1,4 +1,4 @@
-"""The one lock: a file that a process holds, and that the system takes back from a process that dies."""
+"""The one lock: a file that one process holds, at most until it dies."""
 
 import errno
 import fcntl
@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def hold(path: Path, *, wait: bool = True, remove: bool = True) -> Iterator[bool]:
-    """Hold the lock file ``path`` until the block ends; yield whether the disk has locks.
+    """Hold the lock file ``path`` until the block ends; yield True if it is held.
 
-    The file is made where there is none; what it holds stays. On a disk without locks nothing is held. Processes that
-    are forked in the block hold the lock too, those that are spawned do not.
+    False on a disk without locks. The file is made where there is none; what it holds stays. Processes that are forked
+    in the block hold the lock too, those that are spawned do not.
 
     Args:
         path: The lock file, in a folder that exists.
@@ -40,7 +40,7 @@ def hold(path: Path, *, wait: bool = True, remove: bool = True) -> Iterator[bool
 
 
 def _acquire(path: Path, *, wait: bool) -> int | None:
-    """Return the descriptor of a lock file that is held; None where the disk has no locks."""
+    """Lock a file and return its descriptor; None where the disk has no locks."""
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
         try:

@@ -1,4 +1,4 @@
-"""JSON files that others may have written: read, and checked by a schema, before anything trusts them.
+"""JSON files that others may have written, checked by a schema.
 
 A value has the type that its schema names, and is not converted to it; numbers are finite.
 """
@@ -14,7 +14,7 @@ _DEEPEST = 50  # levels of lists and objects; our own files have fewer than ten
 
 
 class Record(BaseModel):
-    """Part of a JSON file; keys that are not named here are kept, and may hold anything."""
+    """Schema of a JSON object; other keys than its own may hold anything."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -76,7 +76,7 @@ _TOO_DEEP = f"is nested more than {_DEEPEST} levels deep"
 
 
 def _check_depth(content: object) -> None:
-    """Refuse JSON values that are nested so deeply that what reads them by recursion fails."""
+    """Refuse JSON values that are nested too deeply for recursion."""
     level = [content]
     for _ in range(_DEEPEST):
         parents = [value for value in level if isinstance(value, dict | list)]

@@ -1,6 +1,8 @@
-"""Results in a folder of people's, which are written anew where they were not changed: reports, tables, best.yaml.
+"""Results in a folder of people's: written anew unless people changed them.
 
-<folder>/.made.json     what every file held when it was written, and the one that it replaced
+Reports, tables, best.yaml.
+
+    <folder>/.made.json     hashes of what every file held when it was written, and of the one that it replaced
 """
 
 import os
@@ -48,7 +50,9 @@ def result(folder: Path, *, complete: bool = False, last: str = "") -> Iterator[
 
 
 def check_result(folder: Path, names: Sequence[str] = ()) -> None:
-    """Refuse a folder in which a file that would be replaced is not as `result` left it.
+    """Refuse a folder where a file would be replaced that `result` did not write.
+
+    Nor may one have been changed since.
 
     Args:
         folder: The folder, which need not exist.
@@ -69,9 +73,10 @@ def check_result(folder: Path, names: Sequence[str] = ()) -> None:
 
 
 def _publish(draft: Path, folder: Path, *, complete: bool, last: str) -> None:
-    """Move a draft's files into the folder, and remove those that a complete result lacks.
+    """Move a draft's files into a folder, and remove those that it lacks.
 
-    What they hold is recorded before, beside what they replace: so a kill between two leaves none that is unknown.
+    They are removed only of a complete result. What they hold is recorded before, beside what they replace: so a kill
+    between two leaves none that is unknown.
     """
     new, recorded = content_hashes(draft), _recorded(folder)
     check_result(folder, list(new))
@@ -87,7 +92,10 @@ def _publish(draft: Path, folder: Path, *, complete: bool, last: str) -> None:
 
 
 def _recorded(folder: Path) -> dict[str, list[str]]:
-    """Return the hashes that each file of a folder may have, by its name; none where no result was written."""
+    """Return the hashes that the files of a result may have, by name.
+
+    An empty dict where no result was written.
+    """
     try:
         content = read_object(folder / _RECORD)
     except (OSError, ValueError):

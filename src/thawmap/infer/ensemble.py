@@ -1,4 +1,4 @@
-"""The networks that map a scene together: the layers that are read for them, and the scene's tiling."""
+"""Networks that map a scene together: layers read for them, and its tiling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def read_overview(
     picture: Sequence[str] = (),
     size: int = 1024,
 ) -> Stack:
-    """Read a scene on a grid of at most ``size`` pixels a side, to plan and to picture it.
+    """Read a scene on a grid of at most ``size`` px a side, to plan and picture it.
 
     Args:
         scene: What is to be mapped.

@@ -50,7 +50,7 @@ class Member:
 
     @classmethod
     def of(cls, bundle: "Bundle", backend: Network) -> Self:
-        """Make a member of a bundle and the backend that runs it; memory and readers are the defaults."""
+        """Make a member of a bundle and its backend, with default memory and readers."""
         return cls(
             layers=bundle.layers,
             optional=bundle.optional,

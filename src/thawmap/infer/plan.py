@@ -1,4 +1,4 @@
-"""The tiling of a scene, which its networks see: the cheapest that the memory allows.
+"""The tiling of a scene: the cheapest that the memory allows.
 
 Tiles lie where the scene has something valid, row of tiles by row of tiles; what lies beyond is covered too, by tiles
 that cost nothing but reading as long as nothing valid is found there.
@@ -91,7 +91,7 @@ class Tiling:
 
     @property
     def cost(self) -> float:
-        """Time that the tiling takes, as the number of pixels that a network computes in it."""
+        """Time that the tiling takes, in pixels that a network computes."""
         height, width = self.largest
         changes = 1 + sum(above != below for above, below in pairwise(self.widths))
         return self.pixels + _IDLE_SHARE * height * width + _OTHER_WIDTH_PX * changes
@@ -105,7 +105,7 @@ def plan(
     valid: _Bools | None = None,
     extra_layers: int = 0,
 ) -> Tiling:
-    """Return the tiling of a scene of ``shape`` (rows, columns) for networks that see the same tiles.
+    """Return the tiling of a scene for networks that see the same tiles.
 
     A network that sees its whole tile keeps its tile; a tile that is set is obeyed; else the tiling is the cheapest of
     all whose memory, by the estimate of `memory`, is allowed.
@@ -155,7 +155,7 @@ def memory(
 def _memory_terms(
     members: Sequence[Member], settings: InferenceSettings, *, width: int, extra_layers: int
 ) -> tuple[float, float, float]:
-    """Return the bytes in any case, for each row of a tile, and for each pixel of a tile."""
+    """Return bytes in any case, for each row, and for each pixel of a tile."""
     layers = len({name for member in members for name in member.names})
     stacks = 2 * settings.batch_size + 1  # in the batch, waiting, and being read
     network = settings.batch_size * max(member.bytes_per_pixel for member in members)
@@ -189,11 +189,11 @@ class _Ground:
 
     @property
     def rows(self) -> _Span | None:
-        """The rows between which something is valid; None where nothing is."""
+        """Span of the rows where something is valid; None where nothing is."""
         return self._span(np.atleast_1d(self._valid.any(axis=1)), 0)
 
     def cols(self, first: int, end: int) -> _Span | None:
-        """Return the columns between which something is valid in some rows; None where nothing is."""
+        """Return the span of columns that are valid in some rows; None without any."""
         cell, wider = self._cell[0], self._wider(0)
         above, below = first - self.margin, end - self.margin
         rows = slice(max(math.floor(above / cell) - wider, 0), max(math.ceil(below / cell) + wider, 0))
@@ -240,17 +240,20 @@ class _Ground:
         return min(self.overlap, self.shape[axis] - 1) // align * align + align
 
     def _meets_scene(self, first: int, side: int, axis: int) -> bool:
-        """Return whether a tile sees anything of the scene along an axis, and not only what is mirrored."""
+        """Return whether a tile sees any of the scene along an axis.
+
+        And not only what is mirrored.
+        """
         return self.margin - side < first < self.margin + self._scene[axis]
 
     def _tile(self, window: Window, rows: _Span, cols: _Span) -> Tile:
-        """Return a tile in the scene's rows and columns, of its window and the rows and columns of its own."""
+        """Return a tile, its window and own rows and columns counted in the scene's."""
         back = (-self.margin, -self.margin)
         own = Window.from_edges(top=rows[0], left=cols[0], bottom=rows[1], right=cols[1])
         return Tile(window=window.shift(*back), own=own.shift(*back).clip(self._scene))
 
     def _span(self, valid: _Bools, axis: int) -> _Span | None:
-        """Return the pixels between the first and last valid cell of an axis, with margins; None without any."""
+        """Return the span of valid cells of an axis, with margins; None without any."""
         cells = np.flatnonzero(valid)
         if not len(cells):
             return None
@@ -260,14 +263,18 @@ class _Ground:
         return max(first, 0), min(end + 2 * self.margin, self.shape[axis])
 
     def _wider(self, axis: int) -> int:
-        """Return by how many cells the valid ground is taken wider: 1 where cells are coarser than pixels."""
+        """Return by how many cells the valid ground is taken wider, 0 or 1.
+
+        1 where cells are coarser than pixels.
+        """
         return int(1 < self._valid.shape[axis] < self._scene[axis])
 
 
 def _cover(span: _Span | None, length: int, *, tile: int, overlap: int) -> tuple[list[int], _Span]:
-    """Return the first pixels of the tiles that cover an axis, and the pixels that those for ``span`` cover.
+    """Return the first pixels of tiles that cover an axis, and a span that is covered.
 
-    The tiles for ``span`` come first, as few as can be; others go on from them to both ends. None: the whole axis.
+    That is the span that the tiles for ``span`` cover. The tiles for ``span`` come first, as few as can be; others go
+    on from them to both ends. None: the whole axis.
 
     >>> _cover((4, 9), 12, tile=5, overlap=1)
     ([0, 4, 7], (4, 9))
@@ -285,7 +292,7 @@ def _cover(span: _Span | None, length: int, *, tile: int, overlap: int) -> tuple
 
 
 def _outside(first: int, tile: int, covered: _Span, length: int) -> _Span:
-    """Return the pixels of a tile that are not ``covered``; all of a tile that is one of those that cover them."""
+    """Return the span of a tile that is not ``covered``; all of one that covers."""
     if first < covered[0]:
         return first, min(first + tile, covered[0])
     if first + tile > covered[1]:
@@ -294,7 +301,9 @@ def _outside(first: int, tile: int, covered: _Span, length: int) -> _Span:
 
 
 def _narrowest(length: int, most: int, *, overlap: int, align: int) -> int:
-    """Return the side of the fewest and then smallest tiles, of at most ``most`` px, that cover an axis.
+    """Return the smallest side of the fewest tiles that cover an axis.
+
+    They are of at most ``most`` px.
 
     >>> _narrowest(3333, 1500, overlap=128, align=32)
     1216
@@ -304,7 +313,7 @@ def _narrowest(length: int, most: int, *, overlap: int, align: int) -> int:
 
 
 def _cheapest(ground: _Ground, members: Sequence[Member], settings: InferenceSettings, extra_layers: int) -> Tiling:
-    """Return the tiling that costs the least; among equals the one with the fewest rows of tiles.
+    """Return the tiling that costs least; among equals that of fewest rows of tiles.
 
     Raises:
         ConfigError: If the memory allows none.
@@ -334,13 +343,16 @@ def _cheapest(ground: _Ground, members: Sequence[Member], settings: InferenceSet
 
 
 def _heights(length: int, least: int, overlap: int, align: int) -> list[int]:
-    """Return heights of tiles worth trying, largest first: the smallest that will do for each number of tiles."""
+    """Return heights of tiles worth trying, largest first.
+
+    For each number of tiles, the smallest that will do.
+    """
     most = (side for side in range(align, 2 * math.isqrt(LARGEST_PX), align) if side > overlap or side >= length)
     return sorted({max(_narrowest(length, side, overlap=overlap, align=align), least) for side in most}, reverse=True)
 
 
 def _given_side(members: Sequence[Member], settings: InferenceSettings) -> int | None:
-    """Return the side of tiles that networks or settings insist on; None where it is free.
+    """Return the side of tiles that networks or settings demand; None if free.
 
     Raises:
         ConfigError: If they do not agree.
@@ -361,7 +373,7 @@ def _given_side(members: Sequence[Member], settings: InferenceSettings) -> int |
 
 
 def _check_side(shape: tuple[int, int], side: int, stride: int, settings: InferenceSettings) -> None:
-    """Refuse a side of tiles that networks do not take, or that is not larger than the overlap.
+    """Refuse a side of tiles that does not fit the networks or the overlap.
 
     Raises:
         ConfigError: If so.

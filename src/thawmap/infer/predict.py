@@ -112,10 +112,10 @@ class _Answer:
 
 
 def _read(scene: Scene, inputs: InputLayers, sources: Sequence[Source], readers: int, tile: Tile) -> _TileImage:
-    """Read a tile's layers, mirrored beyond the scene; where none of its own pixels is valid, `_NOTHING`.
+    """Read a tile's layers, mirrored beyond the scene; `_NOTHING` if not valid.
 
-    So many readers share one tile, and not each has its own: the networks wait for the first, and for memory's sake
-    few should wait for them.
+    It is not valid where none of its own pixels is. So many readers share one tile, and not each has its own: the
+    networks wait for the first, and for memory's sake few should wait for them.
     """
     inside = tile.window.clip((scene.geobox.height, scene.geobox.width))
     if inside is None or tile.own is None:
@@ -149,7 +149,7 @@ def _read(scene: Scene, inputs: InputLayers, sources: Sequence[Source], readers:
 
 
 def _strips(window: Window, *, together: int = 1) -> Iterator[Window]:
-    """Yield a window in strips that are assembled at once; their number is about a multiple of ``together``.
+    """Yield a window in strips, about a multiple of ``together`` in number.
 
     Strips are small because assembling takes several times the memory of what is kept of it.
     """
@@ -159,7 +159,7 @@ def _strips(window: Window, *, together: int = 1) -> Iterator[Window]:
 
 
 class _Ensemble:
-    """The networks, which answer as many tiles at a time as their devices' memory holds.
+    """The networks, which answer for as many tiles at once as the memory holds.
 
     Args:
         scene: Named in messages.
@@ -187,7 +187,7 @@ class _Ensemble:
             yield from batch
 
     def _batches(self, tiles: Iterable[_TileImage]) -> Iterator[list[_TileImage]]:
-        """Yield tiles that are computed together, with those among them that need not be computed."""
+        """Yield tiles that are computed together, with invalid ones among them."""
         waiting: list[_TileImage] = []
         for tile in tiles:
             shapes = [batched.image.shape for batched in (*waiting, tile) if batched.valid is not None]
@@ -235,9 +235,10 @@ class _Ensemble:
         images: Sequence[_Floats],
         valid: Sequence[npt.NDArray[np.bool_]],
     ) -> _Floats:
-        """Return a network's probability (N, y, x) for images of all layers, the mean over the symmetries.
+        """Return a network's probability (N, y, x) for images of all layers.
 
-        A network whose gaps are filled is not shown what is not valid, as in training (`thawmap.train.inference`).
+        The mean over the symmetries. A network whose gaps are filled is not shown what is not valid, as in training
+        (`thawmap.train.inference`).
 
         Args:
             member: The network.
@@ -288,7 +289,7 @@ def _hide(images: _Floats, valid: Sequence[npt.NDArray[np.bool_]]) -> _Floats:
 
 
 def _mean_of_symmetries(network: Network, images: _Floats, symmetries: Sequence[tuple[int, bool]]) -> _Floats:
-    """Return the mean (N, H, W) of a network's answers for turned and mirrored images, turned back."""
+    """Return the mean (N, H, W) of answers for turned images, turned back."""
     if len(symmetries) == 1:
         return network(images)
     total = np.zeros((len(images), *images.shape[2:]), np.float32)
@@ -323,7 +324,7 @@ def _blend(
     number: int,
     extra_layers: Sequence[str],
 ) -> Iterator[Rows]:
-    """Yield rows of the weighted means of tiles' answers, as soon as no later tile touches them.
+    """Yield rows of weighted means of tiles' answers once no later tile meets them.
 
     Args:
         answers: One per tile, row by row.
@@ -360,7 +361,10 @@ def _blend(
 
 
 def _means(first_row: int, total: _Floats, weight: _Floats, layers: Mapping[str, _Floats]) -> Iterator[Rows]:
-    """Yield the weighted means of finished rows, in slices that bound the memory of whoever takes them."""
+    """Yield the weighted means of finished rows, some rows at a time.
+
+    So the memory of whoever takes them is bounded.
+    """
     number, height, width = total.shape
     step = max(ROWS_PX // (width * number), 1)
     for first in range(0, height, step):

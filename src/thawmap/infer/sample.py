@@ -59,9 +59,9 @@ def cut_out(
 def first_cut_out(
     scenes: Iterable[Scene], bundle: "Bundle", sources: Sequence[Source], side: int
 ) -> tuple[Scene, npt.NDArray[np.float32]] | None:
-    """Return the first scene that is valid somewhere, with its `cut_out` image; None without one.
+    """Return the first scene that is valid somewhere, and its `cut_out` image.
 
-    A scene that cannot be read is left out without a word: whoever maps it will say so (law 9).
+    None where no scene is. A scene that cannot be read is left out without a word: whoever maps it will say so (law 9).
     """
     for scene in scenes:
         try:
