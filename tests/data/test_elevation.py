@@ -77,13 +77,13 @@ def write_tiles(folder, values, grid, side=100, overlap=0):
     for row in range(0, grid.height, side):
         for col in range(0, grid.width, side):
             bottom, right = min(row + side, grid.height), min(col + side, grid.width)
-            part = np.s_[max(row - overlap, 0) : bottom, max(col - overlap, 0) : right]
-            write(folder / f"{row:04}_{col:04}_dem.tif", values[part], grid[part])
+            tile = np.s_[max(row - overlap, 0) : bottom, max(col - overlap, 0) : right]
+            write(folder / f"{row:04}_{col:04}_dem.tif", values[tile], grid[tile])
     return folder
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory):
+def hills_dem(tmp_path_factory):
     """A DEM of `hills`, in tiles."""
     grid = dem_grid()
     return write_tiles(tmp_path_factory.mktemp("dem"), hills(*places(grid)).astype(np.float32), grid, overlap=5)
@@ -103,29 +103,29 @@ def read(path, layers, geobox=SCENE.geobox, scene=SCENE, **more):
 
 def test_it_is_a_source_with_the_layers_that_its_settings_can_give(tmp_path):
     all_of_it: Source = source(tmp_path)
-    made = {"elevation", "relative_elevation", "slope", "aspect", "hillshade", "curvature"}
-    assert all_of_it.layers == made
+    of_dem = {"elevation", "relative_elevation", "slope", "aspect", "hillshade", "curvature"}
+    assert all_of_it.layers == of_dem
     before = Precomputed(path=tmp_path)
     assert ElevationSource(ElevationSettings(slope_degrees=before)).layers == {"slope"}
     assert ElevationSource(ElevationSettings(relative_elevation=before)).layers == {"relative_elevation"}
-    assert ElevationSource(ElevationSettings(path=tmp_path, slope_degrees=before)).layers == made
+    assert ElevationSource(ElevationSettings(path=tmp_path, slope_degrees=before)).layers == of_dem
 
 
-def test_heights_lie_where_they_belong_to_a_twentieth_of_a_pixel(known):
+def test_heights_lie_where_they_belong_to_a_twentieth_of_a_pixel(hills_dem):
     """The DEM and the scene are turned against each other by a right angle; half a pixel off would be 0.3 m."""
-    made = read(known, ["elevation"])[0]
+    heights = read(hills_dem, ["elevation"])[0]
     rows, cols = np.indices(SCENE.geobox.shape)
     east, north = SCENE.geobox.affine * (cols + 0.5, rows + 0.5)
-    right = np.abs(made - hills(east, north)).max()
-    half_a_pixel_off = np.abs(made - hills(east + 1.5, north)).max()
+    right = np.abs(heights - hills(east, north)).max()
+    half_a_pixel_off = np.abs(heights - hills(east + 1.5, north)).max()
     assert right < 0.03
     assert half_a_pixel_off > 10 * right
 
 
-def test_layers_are_those_of_the_ground_whatever_the_dems_grid(known):
+def test_layers_are_those_of_the_ground_whatever_the_dems_grid(hills_dem):
     """Every layer of the polar DEM is the one of the same ground on the scene's own grid."""
     names = ["slope", "aspect", "hillshade", "curvature"]
-    made = dict(zip(names, read(known, names, slope="horn"), strict=True))
+    values = dict(zip(names, read(hills_dem, names, slope="horn"), strict=True))
     rows, cols = np.mgrid[-30 : 60 * 3 + 30, -30 : 80 * 3 + 30]  # metre by metre
     east, north = EAST + cols + 0.5, NORTH - rows - 0.5
     height = hills(east, north).astype(np.float32)
@@ -133,11 +133,11 @@ def test_layers_are_those_of_the_ground_whatever_the_dems_grid(known):
     def on_scene(values):
         return values[30:-30, 30:-30].reshape(60, 3, 80, 3).mean(axis=(1, 3))
 
-    assert np.abs(made["slope"] - on_scene(terrain.slope(height, pixel_m=1.0))).max() < 0.3
-    assert np.abs(made["hillshade"] - on_scene(terrain.hillshade(height, pixel_m=1.0))).max() < 0.01
-    assert np.abs(made["curvature"] - on_scene(terrain.curvature(height, pixel_m=1.0))).max() < 2e-3
-    steep = made["slope"] > 3
-    turn = (made["aspect"] - on_scene_bearing(height, on_scene) + 180) % 360 - 180
+    assert np.abs(values["slope"] - on_scene(terrain.slope(height, pixel_m=1.0))).max() < 0.3
+    assert np.abs(values["hillshade"] - on_scene(terrain.hillshade(height, pixel_m=1.0))).max() < 0.01
+    assert np.abs(values["curvature"] - on_scene(terrain.curvature(height, pixel_m=1.0))).max() < 2e-3
+    steep = values["slope"] > 3
+    turn = (values["aspect"] - on_scene_bearing(height, on_scene) + 180) % 360 - 180
     assert np.abs(turn[steep]).max() < 4
 
 
@@ -146,18 +146,21 @@ def on_scene_bearing(height, on_scene):
     return terrain.bearing(on_scene(right), on_scene(-down))
 
 
-def test_relative_elevation_is_height_less_the_mean_of_a_hundred_metres(known):
-    made = read(known, ["relative_elevation"])[0]
+def test_relative_elevation_is_height_less_the_mean_of_a_hundred_metres(hills_dem):
+    relative = read(hills_dem, ["relative_elevation"])[0]
     for row, col in ((5, 7), (30, 40), (55, 71)):
         east, north = SCENE.geobox.affine * (col + 0.5, row + 0.5)
         off_east, off_north = np.meshgrid(np.arange(-50, 51.0), np.arange(-50, 51.0))
         circle = np.hypot(off_east, off_north) <= 50
         mean = hills(east + off_east, north + off_north)[circle].mean()
-        assert made[row, col] == pytest.approx(hills(east, north) - mean, abs=0.06)
+        assert relative[row, col] == pytest.approx(hills(east, north) - mean, abs=0.06)
 
 
-def test_the_circle_is_as_wide_as_the_settings_say(known):
-    narrow, wide = read(known, ["relative_elevation"], window_m=20), read(known, ["relative_elevation"], window_m=150)
+def test_the_circle_is_as_wide_as_the_settings_say(hills_dem):
+    narrow, wide = (
+        read(hills_dem, ["relative_elevation"], window_m=20),
+        read(hills_dem, ["relative_elevation"], window_m=150),
+    )
     assert np.abs(wide).mean() > 5 * np.abs(narrow).mean()
 
 
@@ -170,8 +173,8 @@ def test_directions_are_against_true_north(tmp_path, to_east, to_north, falls, c
     grid = GeoBox((160, 160), Affine(wide, 0, x - 80 * wide, 0, -tall, y + 80 * tall), crs)
     east, north = places(grid, Transformer.from_crs(crs, UTM, always_xy=True))
     write(tmp_path / "plane.tif", (100 + to_east * (east - EAST) + to_north * (north - NORTH)).astype(np.float32), grid)
-    here = SCENE.geobox[10:20, 10:30]
-    aspect, light, slope, flat = read(tmp_path, ["aspect", "hillshade", "slope", "curvature"], here)
+    scene_grid = SCENE.geobox[10:20, 10:30]
+    aspect, light, slope, flat = read(tmp_path, ["aspect", "hillshade", "slope", "curvature"], scene_grid)
     assert np.abs((aspect - falls + 180) % 360 - 180).max() < 1.5
     steep, above = np.arctan(np.hypot(to_east, to_north)), np.radians(45)
     lit = np.sin(above) * np.cos(steep) + np.cos(above) * np.sin(steep) * np.cos(np.radians(315 - falls))
@@ -213,13 +216,13 @@ def test_on_the_dems_grid_a_window_is_the_whole_bit_for_bit(holed, data):
     rows, cols = scene.geobox.shape
     top, left = data.draw(st.integers(-45, rows - 1)), data.draw(st.integers(-45, cols - 1))
     window = Window(row=top, col=left, height=data.draw(st.integers(1, 90)), width=data.draw(st.integers(1, 90)))
-    whole = np.pad(whole_of(folder, scene), ((0, 0), (100, 100), (100, 100)), constant_values=np.nan)
-    made = read(folder, ALL, window_geobox(scene.geobox, window), scene)
-    inside = whole[:, 100 + top :, 100 + left :][:, : window.height, : window.width]
-    known = np.zeros(whole.shape[1:], bool)
-    known[100:-100, 100:-100] = True
-    known = known[100 + top :, 100 + left :][: window.height, : window.width]
-    np.testing.assert_array_equal(made[:, known], inside[:, known])
+    expected = np.pad(whole_of(folder, scene), ((0, 0), (100, 100), (100, 100)), constant_values=np.nan)
+    values = read(folder, ALL, window_geobox(scene.geobox, window), scene)
+    inside = expected[:, 100 + top :, 100 + left :][:, : window.height, : window.width]
+    covered = np.zeros(expected.shape[1:], bool)
+    covered[100:-100, 100:-100] = True
+    covered = covered[100 + top :, 100 + left :][: window.height, : window.width]
+    np.testing.assert_array_equal(values[:, covered], inside[:, covered])
 
 
 _wholes = {}
@@ -233,21 +236,21 @@ def whole_of(folder, scene):
 
 def test_on_the_dems_grid_values_are_those_of_the_recipes(holed):
     folder, scene, values = holed
-    made = dict(zip(ALL, whole_of(folder, scene), strict=True))
+    layers = dict(zip(ALL, whole_of(folder, scene), strict=True))
     inner = np.s_[40:-40, 40:-40]
     pixel_m = pixel_metres(dem_grid(), slice(0, 1))
     assert pixel_m == (2, 2)
-    np.testing.assert_array_equal(made["elevation"], values[inner])
-    np.testing.assert_array_equal(made["slope"], terrain.slope(values, pixel_m=2.0)[inner])
-    np.testing.assert_array_equal(made["curvature"], terrain.curvature(values, pixel_m=2.0)[inner])
+    np.testing.assert_array_equal(layers["elevation"], values[inner])
+    np.testing.assert_array_equal(layers["slope"], terrain.slope(values, pixel_m=2.0)[inner])
+    np.testing.assert_array_equal(layers["curvature"], terrain.curvature(values, pixel_m=2.0)[inner])
     expected = terrain.relative_elevation(values, pixel_m=2.0, diameter_m=100)[inner]
-    np.testing.assert_array_equal(made["relative_elevation"], expected)
+    np.testing.assert_array_equal(layers["relative_elevation"], expected)
     shade = terrain.hillshade(
         values,
         pixel_m=2.0,
         north=north_of(dem_grid(), Window(row=0, col=0, height=values.shape[0], width=values.shape[1])),
     )
-    np.testing.assert_allclose(made["hillshade"], shade[inner], atol=1e-6)
+    np.testing.assert_allclose(layers["hillshade"], shade[inner], atol=1e-6)
 
 
 @pytest.mark.slow
@@ -260,10 +263,10 @@ def test_on_a_scenes_grid_a_window_is_the_whole_to_a_thousandth_of_a_pixel(holed
     window = Window(
         row=top, col=left, height=data.draw(st.integers(1, 60 - top)), width=data.draw(st.integers(1, 80 - left))
     )
-    whole = read(folder, names)[:, window.rows, window.cols]
-    made = read(folder, names, window_geobox(SCENE.geobox, window))
-    np.testing.assert_array_equal(np.isnan(made), np.isnan(whole))
-    np.testing.assert_allclose(made, whole, atol=0.02)
+    expected = read(folder, names)[:, window.rows, window.cols]
+    values = read(folder, names, window_geobox(SCENE.geobox, window))
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(expected))
+    np.testing.assert_allclose(values, expected, atol=0.02)
 
 
 @pytest.mark.slow
@@ -276,14 +279,14 @@ def test_what_is_too_much_for_the_memory_is_read_in_parts(holed, monkeypatch):
 
 def test_gaps_stay_gaps(holed):
     folder, scene, values = holed
-    made = dict(zip(ALL, whole_of(folder, scene), strict=True))
+    layers = dict(zip(ALL, whole_of(folder, scene), strict=True))
     gap = np.isnan(values[40:-40, 40:-40])
     for name in ALL:
-        assert np.isnan(made[name][gap]).all()
-    np.testing.assert_array_equal(np.isnan(made["elevation"]), gap)
+        assert np.isnan(layers[name][gap]).all()
+    np.testing.assert_array_equal(np.isnan(layers["elevation"]), gap)
     for name in ("slope", "curvature"):
         beside = ndimage.binary_dilation(gap, ndimage.generate_binary_structure(2, 1))
-        np.testing.assert_array_equal(np.isnan(made[name])[1:-1, 1:-1], beside[1:-1, 1:-1])
+        np.testing.assert_array_equal(np.isnan(layers[name])[1:-1, 1:-1], beside[1:-1, 1:-1])
 
 
 # Previews
@@ -305,13 +308,13 @@ def large(tmp_path_factory):
 def test_a_preview_shows_nearly_the_means_of_what_it_previews(large):
     path, scene = large
     names = ["elevation", "relative_elevation", "slope", "hillshade", "curvature"]
-    shown = preview(scene, names, [source(path)], size=50)
+    stack = preview(scene, names, [source(path)], size=50)
     full = read(path, names, scene=scene, geobox=scene.geobox)
     tolerances = {"elevation": 0.25, "relative_elevation": 0.25, "slope": 1.0, "hillshade": 0.02, "curvature": 2e-3}
     for name, values in zip(names, full, strict=True):
         means = values.reshape(50, 16, 50, 16).mean(axis=(1, 3))
-        assert np.abs(shown[name] - means).max() < tolerances[name], name
-        assert np.corrcoef(shown[name].flat, means.flat)[0, 1] > 0.97, name
+        assert np.abs(stack[name] - means).max() < tolerances[name], name
+        assert np.corrcoef(stack[name].flat, means.flat)[0, 1] > 0.97, name
 
 
 @pytest.mark.slow
@@ -337,9 +340,9 @@ def test_a_dem_that_covers_half_of_the_scene_leaves_the_other_missing(tmp_path):
     east, north = places(grid)
     values = np.where(east < EAST + 120, hills(east, north), np.nan).astype(np.float32)
     write(tmp_path / "half.tif", values, grid)
-    made = read(tmp_path, ["elevation", "relative_elevation", "slope"])
-    assert np.isfinite(made[:, :, :38]).all()
-    assert np.isnan(made[:, :, 42:]).all()
+    layers = read(tmp_path, ["elevation", "relative_elevation", "slope"])
+    assert np.isfinite(layers[:, :, :38]).all()
+    assert np.isnan(layers[:, :, 42:]).all()
     only_right = read(tmp_path, ["slope"], SCENE.geobox[:, 60:])
     assert np.isnan(only_right).all()
 
@@ -375,24 +378,24 @@ def test_two_crs_in_a_folder_are_two_dems(tmp_path):
     write(tmp_path / "polar.tif", values, grid)
     other = GeoBox((200, 200), Affine(5, 0, EAST - 300, 0, -5, NORTH + 300), UTM)
     write(tmp_path / "utm.tif", hills(*places(other, Transformer.from_crs(UTM, UTM))).astype(np.float32), other)
-    made = read(tmp_path, ["elevation", "slope"])
+    layers = read(tmp_path, ["elevation", "slope"])
     rows, cols = np.indices(SCENE.geobox.shape)
     expected = hills(*(SCENE.geobox.affine * (cols + 0.5, rows + 0.5)))
-    off = np.abs(made[0] - expected)
+    off = np.abs(layers[0] - expected)
     assert off[:, :37].max() < 0.05
     assert off[:, 43:].max() < 0.05
     assert off.max() < 1  # where the one's resampling ends
-    assert np.isfinite(made).all()
+    assert np.isfinite(layers).all()
     assert [file.name for file in source(tmp_path).files(SCENE)] == ["polar.tif", "utm.tif"]
 
 
 @pytest.mark.parametrize(
     ("ending", "content", "says"), [("", b"", "is empty"), (".part", b"II", "still being written")]
 )
-def test_a_tile_half_written_is_named(tmp_path, known, ending, content, says):
-    for file in known.glob("*.tif"):
+def test_a_tile_half_written_is_named(tmp_path, hills_dem, ending, content, says):
+    for file in hills_dem.glob("*.tif"):
         (tmp_path / file.name).symlink_to(file)
-    victim = tmp_path / source(known).files(SCENE)[0].name
+    victim = tmp_path / source(hills_dem).files(SCENE)[0].name
     victim.unlink()
     victim.with_name(victim.name + ending).write_bytes(content)
     with pytest.raises(DataError, match=rf"{victim.name}.*{says}"):
@@ -406,15 +409,15 @@ def test_impossible_heights_are_refused_with_the_number_and_the_remedy(tmp_path,
     middle = tuple(side // 2 for side in grid.shape)
     values[middle[0] - 9 : middle[0] + 9, middle[1] - 9 : middle[1] + 9] = wrong
     write(tmp_path / "a.tif", values, grid, nodata=None)
-    said = r"a\.tif holds (\S+), a height in metres of .* -500 to 9000 .*'sources\.elevation\.nodata: "
+    message = r"a\.tif holds (\S+), a height in metres of .* -500 to 9000 .*'sources\.elevation\.nodata: "
     for geobox in (SCENE.geobox, SCENE.geobox.zoom_to((10, 10))):
-        with pytest.raises(DataError, match=said) as error:
+        with pytest.raises(DataError, match=message) as error:
             read(tmp_path, ["slope"], geobox)
         number = float(str(error.value).split("'sources.elevation.nodata: ")[1].rstrip("'"))
         assert number == np.float32(wrong)
-    made = read(tmp_path, ["elevation"], nodata=number)
-    assert np.isfinite(made).mean() > 0.9
-    assert made[np.isfinite(made)].min() > 50
+    heights = read(tmp_path, ["elevation"], nodata=number)
+    assert np.isfinite(heights).mean() > 0.9
+    assert heights[np.isfinite(heights)].min() > 50
 
 
 def feet(path, unit, crs=None, stored=0.3048):
@@ -426,11 +429,11 @@ def feet(path, unit, crs=None, stored=0.3048):
     ("unit", "stated", "metres"),
     [("ft", "foot", 0.3048), ("US survey foot", "us_survey_foot", 1200 / 3937), ("Foot", "foot", 0.3048)],
 )
-def test_heights_in_feet_are_refused_and_converted_when_told(tmp_path, known, unit, stated, metres):
+def test_heights_in_feet_are_refused_and_converted_when_told(tmp_path, hills_dem, unit, stated, metres):
     feet(tmp_path / "a.tif", unit, stored=metres)
     with pytest.raises(DataError, match=rf"a\.tif holds heights in '{unit}'; .*'sources\.elevation\.unit: {stated}'"):
         read(tmp_path, ["elevation"])
-    np.testing.assert_allclose(read(tmp_path, ["elevation"], unit=stated), read(known, ["elevation"]), atol=0.01)
+    np.testing.assert_allclose(read(tmp_path, ["elevation"], unit=stated), read(hills_dem, ["elevation"]), atol=0.01)
 
 
 def test_a_vertical_crs_in_feet_is_heard(tmp_path):
@@ -443,10 +446,10 @@ def test_a_vertical_crs_in_feet_is_heard(tmp_path):
     assert np.isfinite(read(tmp_path, ["elevation", "slope", "aspect"])).all()
 
 
-def test_metres_by_any_name_are_metres_and_other_units_are_refused(tmp_path, known):
+def test_metres_by_any_name_are_metres_and_other_units_are_refused(tmp_path, hills_dem):
     for unit in ("m", "metre", "Meters"):
         feet(tmp_path / "a.tif", unit, stored=1)
-        np.testing.assert_allclose(read(tmp_path, ["elevation"]), read(known, ["elevation"]), atol=0.01)
+        np.testing.assert_allclose(read(tmp_path, ["elevation"]), read(hills_dem, ["elevation"]), atol=0.01)
     feet(tmp_path / "a.tif", "fathom", stored=1)
     with pytest.raises(
         DataError, match=r"'fathom'; say so by 'sources\.elevation\.unit' \(metre, foot, us_survey_foot"
@@ -455,11 +458,11 @@ def test_metres_by_any_name_are_metres_and_other_units_are_refused(tmp_path, kno
     assert np.isfinite(read(tmp_path, ["elevation"], unit="metre")).all()
 
 
-def test_a_scale_in_the_file_is_honoured(tmp_path, known):
+def test_a_scale_in_the_file_is_honoured(tmp_path, hills_dem):
     grid = dem_grid()
     decimetres = np.round(10 * (hills(*places(grid)) - 100)).astype(np.int16)
     write(tmp_path / "a.tif", decimetres, grid, nodata=-9999, scale=(0.1, 100))
-    np.testing.assert_allclose(read(tmp_path, ["elevation"]), read(known, ["elevation"]), atol=0.06)
+    np.testing.assert_allclose(read(tmp_path, ["elevation"]), read(hills_dem, ["elevation"]), atol=0.06)
 
 
 @pytest.mark.parametrize("coarser", [1, 8])
@@ -469,9 +472,9 @@ def test_infinite_heights_are_gaps_as_nan_is(tmp_path, coarser):
         heights = rough(grid.shape)
         heights[grid.height // 2 :: 40, ::3] = number
         write(tmp_path / name / "a.tif", heights, grid, nodata=None)
-    made = [read(tmp_path / name, layers, SCENE.geobox.zoom_out(coarser)) for name in ("inf", "nan")]
-    assert np.isfinite(made[0]).any()
-    np.testing.assert_array_equal(*made)
+    values = [read(tmp_path / name, layers, SCENE.geobox.zoom_out(coarser)) for name in ("inf", "nan")]
+    assert np.isfinite(values[0]).any()
+    np.testing.assert_array_equal(*values)
 
 
 @pytest.mark.parametrize("scale", [(0.0, 5.0), (np.nan, 0.0), (1.0, np.inf)])
@@ -504,10 +507,10 @@ def test_metres_of_web_mercator_are_refused_in_the_arctic(tmp_path):
         read(tmp_path, ["slope"])
 
 
-def test_a_circle_no_wider_than_a_pixel_is_refused(known):
+def test_a_circle_no_wider_than_a_pixel_is_refused(hills_dem):
     with pytest.raises(DataError, match=r"'sources\.elevation\.window_m' is 3 m, .* make it at least 4"):
-        read(known, ["relative_elevation"], window_m=3)
-    assert np.isfinite(read(known, ["slope"], window_m=3)).all()
+        read(hills_dem, ["relative_elevation"], window_m=3)
+    assert np.isfinite(read(hills_dem, ["slope"], window_m=3)).all()
 
 
 def test_what_comes_beside_a_dem_of_the_polar_geospatial_center_is_left_aside(tmp_path):
@@ -541,8 +544,8 @@ def test_the_published_encodings_are_read_as_they_are(tmp_path, name, key, dtype
     write(tmp_path / "a.tif", (np.round(stored) if dtype[0] != "f" else stored).astype(dtype), grid, nodata=None)
     reader = ElevationSource(ElevationSettings(**{key: Precomputed(path=tmp_path)}))
     on_own = Scene(id="own", sensor="test", geobox=grid, files={})
-    made = reader.read(on_own, grid, [name])[name]
-    np.testing.assert_allclose(made, values, atol=tolerance)
+    read_back = reader.read(on_own, grid, [name])[name]
+    np.testing.assert_allclose(read_back, values, atol=tolerance)
     assert reader.files(on_own) == [tmp_path / "a.tif"]
 
 
@@ -574,12 +577,12 @@ def test_hundredths_of_degrees_need_a_scale_from_the_file_or_the_settings(tmp_pa
     np.testing.assert_allclose(slope(), 43.5, rtol=1e-5)
 
 
-def test_a_layer_made_before_goes_before_the_dem(tmp_path, known):
+def test_a_layer_made_before_goes_before_the_dem(tmp_path, hills_dem):
     hundredths(tmp_path / "a.tif")
     before = Precomputed(path=tmp_path, scale=0.01)
-    reader = ElevationSource(ElevationSettings(path=known, slope_degrees=before))
+    reader = ElevationSource(ElevationSettings(path=hills_dem, slope_degrees=before))
     stack = reader.read(SCENE, SCENE.geobox, ["slope", "elevation"])
     assert list(stack) == ["slope", "elevation"]
     np.testing.assert_allclose(stack["slope"], 41.5, rtol=1e-5)
-    np.testing.assert_array_equal(stack["elevation"], read(known, ["elevation"])[0])
+    np.testing.assert_array_equal(stack["elevation"], read(hills_dem, ["elevation"])[0])
     assert {file.name for file in reader.files(SCENE)} > {"a.tif"}

@@ -47,19 +47,23 @@ def test_a_stack_has_the_layers_asked_for_in_units_and_one_mask():
     nir, red = field(0), field(1)
     clear = np.random.default_rng(2).random(GRID.shape) > 0.2
     sources = [ArraySource({"nir": nir, "red": red, "blue": field(3)}, GRID, valid=clear)]
-    made = assemble(SCENE, ["ndvi", "red"], GRID, sources)
-    assert list(made) == ["ndvi", "red", "valid"]
-    assert made.geobox == GRID
-    assert {name: str(made[name].dtype) for name in made} == {"ndvi": "float32", "red": "float32", "valid": "bool"}
-    np.testing.assert_allclose(made["ndvi"], (nir - red) / (nir + red), rtol=1e-5)
-    np.testing.assert_array_equal(made["valid"], clear & np.isfinite(nir) & np.isfinite(red))
+    assembled = assemble(SCENE, ["ndvi", "red"], GRID, sources)
+    assert list(assembled) == ["ndvi", "red", "valid"]
+    assert assembled.geobox == GRID
+    assert {name: str(assembled[name].dtype) for name in assembled} == {
+        "ndvi": "float32",
+        "red": "float32",
+        "valid": "bool",
+    }
+    np.testing.assert_allclose(assembled["ndvi"], (nir - red) / (nir + red), rtol=1e-5)
+    np.testing.assert_array_equal(assembled["valid"], clear & np.isfinite(nir) & np.isfinite(red))
 
 
 def test_where_an_index_has_no_value_nothing_is_usable():
     dark = np.zeros(GRID.shape, np.float32)
-    made = assemble(SCENE, ["red", "ndvi"], GRID, [ArraySource({"nir": dark, "red": dark - 0.01}, GRID)])
-    assert np.isnan(made["ndvi"]).all()
-    assert not made["valid"].any()
+    assembled = assemble(SCENE, ["red", "ndvi"], GRID, [ArraySource({"nir": dark, "red": dark - 0.01}, GRID)])
+    assert np.isnan(assembled["ndvi"]).all()
+    assert not assembled["valid"].any()
 
 
 def test_what_is_not_finite_is_missing_in_every_layer_and_in_what_is_made_of_it(monkeypatch):
@@ -67,15 +71,15 @@ def test_what_is_not_finite_is_missing_in_every_layer_and_in_what_is_made_of_it(
     monkeypatch.setattr(derive, "RECIPES", stack.RECIPES)
     nir, red = field(0, missing=0), field(1, missing=0)
     nir[0, :4], red[1, :4], nir[2, :4] = np.inf, -np.inf, 0
-    made = assemble(SCENE, ["red", "nir", "ratio"], GRID, [ArraySource({"nir": nir, "red": red}, GRID)])
+    assembled = assemble(SCENE, ["red", "nir", "ratio"], GRID, [ArraySource({"nir": nir, "red": red}, GRID)])
     expected = np.ones(GRID.shape, bool)
     expected[:3, :4] = False
-    np.testing.assert_array_equal(made["valid"], expected)
+    np.testing.assert_array_equal(assembled["valid"], expected)
     for name, row in (("nir", [0]), ("red", [1]), ("ratio", [0, 1, 2])):
         missing = np.zeros(GRID.shape, bool)
         missing[row, :4] = True
-        np.testing.assert_array_equal(np.isnan(made[name]), missing)
-        assert not np.isinf(made[name]).any()
+        np.testing.assert_array_equal(np.isnan(assembled[name]), missing)
+        assert not np.isinf(assembled[name]).any()
 
 
 def test_layers_that_can_be_done_without_do_not_touch_the_mask():
@@ -89,13 +93,13 @@ def test_layers_that_can_be_done_without_do_not_touch_the_mask():
 
 
 def test_the_first_source_that_has_a_layer_gives_it_and_every_sensors_mask_counts():
-    one, other = np.full(GRID.shape, 1.0), np.full(GRID.shape, 2.0)
+    ones, twos = np.full(GRID.shape, 1.0), np.full(GRID.shape, 2.0)
     left, top = (np.indices(GRID.shape)[axis] > 9 for axis in (1, 0))
-    sources = [ArraySource({"red": one}, GRID, valid=left), ArraySource({"red": other, "nir": other}, GRID, valid=top)]
-    made = assemble(SCENE, ["red", "nir"], GRID, sources)
-    assert (made["red"] == 1).all()
-    assert (made["nir"] == 2).all()
-    np.testing.assert_array_equal(made["valid"], left & top)
+    sources = [ArraySource({"red": ones}, GRID, valid=left), ArraySource({"red": twos, "nir": twos}, GRID, valid=top)]
+    assembled = assemble(SCENE, ["red", "nir"], GRID, sources)
+    assert (assembled["red"] == 1).all()
+    assert (assembled["nir"] == 2).all()
+    np.testing.assert_array_equal(assembled["valid"], left & top)
     alone = assemble(SCENE, ["red"], GRID, sources)
     np.testing.assert_array_equal(alone["valid"], left)
 
@@ -125,16 +129,16 @@ def test_a_window_of_the_whole_is_the_whole_of_the_window(monkeypatch, window):
     monkeypatch.setattr(stack, "RECIPES", CHAIN)
     sources = [ArraySource({"red": field(0, missing=0.02), "nir": field(1, missing=0.02)}, GRID)]
     layers = ["far", "ndvi", "near", "red"]
-    whole = assemble(SCENE, layers, GRID.pad(40), sources)
-    part = assemble(SCENE, layers, window_geobox(GRID, window), sources)
-    assert {values.shape for values in part.values()} == {(window.height, window.width)}
-    assert part.geobox == window_geobox(GRID, window)
+    expected = assemble(SCENE, layers, GRID.pad(40), sources)
+    windowed = assemble(SCENE, layers, window_geobox(GRID, window), sources)
+    assert {values.shape for values in windowed.values()} == {(window.height, window.width)}
+    assert windowed.geobox == window_geobox(GRID, window)
     rows = slice(40 + window.row, 40 + window.row + window.height)
     cols = slice(40 + window.col, 40 + window.col + window.width)
-    inside = {name: values[rows, cols] for name, values in whole.items()}
+    inside = {name: values[rows, cols] for name, values in expected.items()}
     for name in layers:
-        np.testing.assert_allclose(part[name], inside[name], atol=1e-6)
-    np.testing.assert_array_equal(part["valid"], inside["valid"])
+        np.testing.assert_allclose(windowed[name], inside[name], atol=1e-6)
+    np.testing.assert_array_equal(windowed["valid"], inside["valid"])
 
 
 @pytest.fixture(scope="module")
@@ -170,22 +174,22 @@ def delivery(tmp_path_factory):
 def test_a_window_of_files_is_the_window_of_the_whole(delivery, window):
     """Own bands and masks bit for bit; what was warped to a thousandth of a pixel, its gaps where they are."""
     sources, layers = [BandSource(frozenset(delivery.readings))], ["nir", "red", "ndvi", "slope"]
-    whole = assemble(delivery, layers, GRID.pad(60), sources)
-    part = assemble(delivery, layers, window_geobox(GRID, window), sources)
-    assert part.geobox == window_geobox(GRID, window)
+    expected = assemble(delivery, layers, GRID.pad(60), sources)
+    windowed = assemble(delivery, layers, window_geobox(GRID, window), sources)
+    assert windowed.geobox == window_geobox(GRID, window)
     rows, cols = (slice(60 + side.start, 60 + side.stop) for side in (window.rows, window.cols))
-    inside = {name: values[rows, cols] for name, values in whole.items()}
+    inside = {name: values[rows, cols] for name, values in expected.items()}
     for name in ("nir", "red", "ndvi"):
-        np.testing.assert_array_equal(part[name], inside[name])
+        np.testing.assert_array_equal(windowed[name], inside[name])
     gap = np.isnan(inside["slope"])
-    assert np.sum(gap != np.isnan(part["slope"])) <= 1  # where an edge lies on a centre
-    np.testing.assert_allclose(part["slope"][~gap], inside["slope"][~gap], atol=0.05)
-    assert np.sum(part["valid"] != inside["valid"]) <= 1
+    assert np.sum(gap != np.isnan(windowed["slope"])) <= 1  # where an edge lies on a centre
+    np.testing.assert_allclose(windowed["slope"][~gap], inside["slope"][~gap], atol=0.05)
+    assert np.sum(windowed["valid"] != inside["valid"]) <= 1
 
 
 def test_only_what_the_mask_calls_usable_and_every_layer_knows_is_valid(delivery):
     sources = [BandSource(frozenset(delivery.readings))]
-    made = assemble(delivery, ["red", "slope"], GRID, sources)
+    assembled = assemble(delivery, ["red", "slope"], GRID, sources)
     with rasterio.open(delivery.files["clear"]) as file:
         rows, cols = np.indices(GRID.shape) + 0.5
         x, y = GRID.affine * (cols, rows)
@@ -193,31 +197,31 @@ def test_only_what_the_mask_calls_usable_and_every_layer_knows_is_valid(delivery
         clear = file.read(1)
     covered = (row > 0) & (col > 0) & (row < 5) & (col < 7)
     usable = covered & (clear[row.astype(int).clip(0, 4), col.astype(int).clip(0, 6)] == 1)
-    expected = usable & np.isfinite(made["red"]) & np.isfinite(made["slope"])
+    expected = usable & np.isfinite(assembled["red"]) & np.isfinite(assembled["slope"])
     assert 0 < expected.mean() < usable.mean() < covered.mean() < 1
-    np.testing.assert_array_equal(made["valid"], expected)
+    np.testing.assert_array_equal(assembled["valid"], expected)
 
 
 def test_the_whole_scene_of_a_recipe_is_its_function(monkeypatch):
     monkeypatch.setattr(derive, "RECIPES", CHAIN)
     monkeypatch.setattr(stack, "RECIPES", CHAIN)
     red, nir = field(0, missing=0), field(1, missing=0)
-    made = assemble(SCENE, ["far"], GRID, [ArraySource({"red": red, "nir": nir}, GRID)])["far"]
+    far = assemble(SCENE, ["far"], GRID, [ArraySource({"red": red, "nir": nir}, GRID)])["far"]
     for row, col in ((3, 3), (11, 20), (19, 27)):
-        near = [
+        means = [
             red[r - 1 : r + 2, c - 1 : c + 2].mean() for r in range(row - 2, row + 3) for c in range(col - 2, col + 3)
         ]
-        assert made[row, col] == pytest.approx(np.mean(near) - nir[row, col], abs=1e-6)
-    assert np.isnan(made[2]).all()
-    assert np.isnan(made[:, 28]).all()
+        assert far[row, col] == pytest.approx(np.mean(means) - nir[row, col], abs=1e-6)
+    assert np.isnan(far[2]).all()
+    assert np.isnan(far[:, 28]).all()
 
 
 @given(window=windows())
 def test_a_windows_grid_lies_where_its_pixels_lie(window):
-    place = window_geobox(GRID, window)
-    assert place.shape == (window.height, window.width)
-    assert place.affine * (0, 0) == GRID.affine * (window.col, window.row)
-    assert place.affine * (1, 1) == GRID.affine * (window.col + 1, window.row + 1)
+    window_grid = window_geobox(GRID, window)
+    assert window_grid.shape == (window.height, window.width)
+    assert window_grid.affine * (0, 0) == GRID.affine * (window.col, window.row)
+    assert window_grid.affine * (1, 1) == GRID.affine * (window.col + 1, window.row + 1)
 
 
 def test_a_preview_has_at_most_its_size_and_never_more_pixels_than_the_scene():
@@ -230,8 +234,8 @@ def test_a_preview_has_at_most_its_size_and_never_more_pixels_than_the_scene():
 
 
 def test_an_array_has_the_asked_order():
-    made = assemble(SCENE, ["red", "nir"], GRID, [ArraySource({"red": field(0), "nir": field(1)}, GRID)])
-    array = as_array(made, ["nir", "red"])
+    assembled = assemble(SCENE, ["red", "nir"], GRID, [ArraySource({"red": field(0), "nir": field(1)}, GRID)])
+    array = as_array(assembled, ["nir", "red"])
     assert array.dtype == np.float32
     np.testing.assert_array_equal(array, [field(1), field(0)])
 
@@ -249,20 +253,20 @@ def stack_of(values, name="red", **options):
     ],
 )  # fmt: skip
 def test_numbers_in_other_units_are_refused_by_name(name, median, fits):
-    made = stack_of(np.full(GRID.shape, float(median)), name)
+    assembled = stack_of(np.full(GRID.shape, float(median)), name)
     if fits:
-        check_ranges(made, [layer(name)], scene_id="s1")
+        check_ranges(assembled, [layer(name)], scene_id="s1")
         return
     with pytest.raises(DataError, match=f"scene s1: the median of {name} is {median:g}, .*'scale' and 'offset'"):
-        check_ranges(made, [layer(name)], scene_id="s1")
+        check_ranges(assembled, [layer(name)], scene_id="s1")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "setting"),
     [("red", "scenes.offset"), ("slope", "sources.elevation"), ("tc_wetness", "sources.trends"), ("ndvi", "'scale'")],
 )
-def test_the_refusal_names_the_settings_that_tell_how_a_layer_is_read(name, said):
-    with pytest.raises(DataError, match=f"correct how it is read .*{said}.*, or leave the scene out"):
+def test_the_refusal_names_the_settings_that_tell_how_a_layer_is_read(name, setting):
+    with pytest.raises(DataError, match=f"correct how it is read .*{setting}.*, or leave the scene out"):
         check_ranges(stack_of(np.full(GRID.shape, 9e4), name), [layer(name)], scene_id="s1")
 
 
@@ -271,13 +275,13 @@ def test_reflectance_that_was_scaled_twice_is_refused(scale, fits):
     """Water alone in one band is no reason, nor are indices, which no scale changes."""
     water = np.abs(field(1)) * 1e-4
     source = ArraySource({"red": field(0, missing=0.3) * scale, "nir": water, "slope": water}, GRID)
-    asked = [layer(name) for name in ("nir", "ndvi", "red", "slope")]
-    made = assemble(SCENE, [one.name for one in asked], GRID, [source])
+    layers = [layer(name) for name in ("nir", "ndvi", "red", "slope")]
+    assembled = assemble(SCENE, [wanted.name for wanted in layers], GRID, [source])
     if fits:
-        check_ranges(made, asked, scene_id="s1")
+        check_ranges(assembled, layers, scene_id="s1")
         return
     with pytest.raises(DataError, match=r"scene s1: nir, red hardly exceed .*'scale'"):
-        check_ranges(made, asked, scene_id="s1")
+        check_ranges(assembled, layers, scene_id="s1")
 
 
 def test_only_usable_pixels_tell_the_units():
@@ -291,18 +295,18 @@ def test_only_usable_pixels_tell_the_units():
 
 def test_an_optional_layer_may_be_missing_altogether():
     source = ArraySource({"red": field(0), "slope": np.full(GRID.shape, np.nan)}, GRID)
-    made = assemble(SCENE, ["red", "slope"], GRID, [source], optional=frozenset({"slope"}))
-    assert made["valid"].any()
-    check_ranges(made, [layer("red"), layer("slope")], scene_id="s1")
+    assembled = assemble(SCENE, ["red", "slope"], GRID, [source], optional=frozenset({"slope"}))
+    assert assembled["valid"].any()
+    check_ranges(assembled, [layer("red"), layer("slope")], scene_id="s1")
 
 
 def test_an_optional_layer_that_nobody_has_is_missing_everywhere():
     source = ArraySource({"red": field(0)}, GRID)
     without = frozenset({"slope", "nir", "ndvi"})
-    made = assemble(SCENE, ["red", "slope", "ndvi"], GRID, [source], optional=without)
-    assert np.isnan(made["slope"]).all()
-    assert np.isnan(made["ndvi"]).all()
-    np.testing.assert_array_equal(made["valid"], np.isfinite(made["red"]))
+    assembled = assemble(SCENE, ["red", "slope", "ndvi"], GRID, [source], optional=without)
+    assert np.isnan(assembled["slope"]).all()
+    assert np.isnan(assembled["ndvi"]).all()
+    np.testing.assert_array_equal(assembled["valid"], np.isfinite(assembled["red"]))
     with pytest.raises(DataError, match="'nir' is in no source"):
         assemble(SCENE, ["red", "slope", "ndvi"], GRID, [source], optional=frozenset({"slope"}))
 
@@ -323,6 +327,6 @@ def test_a_layer_that_one_scene_lacks_is_missing_where_it_may_be_and_named_where
     sources = [BandSource(frozenset({"red", "swir1"}))]
     with pytest.raises(DataError, match="scene s1 has no swir1, which others have; leave the scene out"):
         assemble(scene, ["red", "swir1"], GRID, sources)
-    made = assemble(scene, ["red", "swir1"], GRID, sources, optional=frozenset({"swir1"}))
-    assert made["valid"].all()
-    assert np.isnan(made["swir1"]).all()
+    assembled = assemble(scene, ["red", "swir1"], GRID, sources, optional=frozenset({"swir1"}))
+    assert assembled["valid"].all()
+    assert np.isnan(assembled["swir1"]).all()

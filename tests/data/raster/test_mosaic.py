@@ -63,8 +63,8 @@ def folder(tmp_path_factory):
     return write_tiles(tmp_path_factory.mktemp("tiles"))
 
 
-def opened(place, geobox=EVERYWHERE, **more):
-    return open_tile_sets(place, geobox, setting="sources.x.path", **more)
+def opened(path, geobox=EVERYWHERE, **more):
+    return open_tile_sets(path, geobox, setting="sources.x.path", **more)
 
 
 def merged(folder):
@@ -79,30 +79,30 @@ def merged(folder):
 def test_a_window_of_tiles_on_one_lattice_is_their_pixels(folder, data):
     row, col = data.draw(st.integers(-20, 110)), data.draw(st.integers(-20, 140))
     window = Window(row=row, col=col, height=data.draw(st.integers(1, 80)), width=data.draw(st.integers(1, 80)))
-    found = opened(folder)
-    assert len(found.sets) == 1
-    made = View(tile_set=found.sets[0], content=content()).read(window)[0]
-    whole = np.pad(merged(folder), 200, constant_values=np.nan)
-    np.testing.assert_array_equal(made, whole[200 + row :, 200 + col :][: window.height, : window.width])
+    tile_sets = opened(folder)
+    assert len(tile_sets.sets) == 1
+    values = View(tile_set=tile_sets.sets[0], content=content()).read(window)[0]
+    padded = np.pad(merged(folder), 200, constant_values=np.nan)
+    np.testing.assert_array_equal(values, padded[200 + row :, 200 + col :][: window.height, : window.width])
     # and the same through a grid, without resampling
-    np.testing.assert_array_equal(read_mosaic(found, window_geobox(EVERYWHERE, window), content())[0], made)
+    np.testing.assert_array_equal(read_mosaic(tile_sets, window_geobox(EVERYWHERE, window), content())[0], values)
 
 
-@pytest.mark.parametrize("place", ["", "*.tif", "../*/[abcd].tif", "all.vrt"])
-def test_a_folder_a_pattern_and_a_vrt_are_the_same(folder, tmp_path, place):
+@pytest.mark.parametrize("pattern", ["", "*.tif", "../*/[abcd].tif", "all.vrt"])
+def test_a_folder_a_pattern_and_a_vrt_are_the_same(folder, tmp_path, pattern):
     shutil.copytree(folder, tmp_path / "tiles")
     (tmp_path / "tiles" / "notes.txt").write_text("none")
-    path = tmp_path / "tiles" / place
-    if place == "all.vrt":
+    path = tmp_path / "tiles" / pattern
+    if pattern == "all.vrt":
         write_vrt(path)
-    made = read_mosaic(opened(path), EVERYWHERE, content())[0]
+    values = read_mosaic(opened(path), EVERYWHERE, content())[0]
     expected = np.full((200, 200), np.nan, np.float32)
-    whole = merged(folder)
-    expected[: whole.shape[0], : whole.shape[1]] = whole
-    if place == "all.vrt":  # whose sources overwrite each other, last name last
-        np.testing.assert_array_equal(np.isnan(made), np.isnan(expected))
+    joined = merged(folder)
+    expected[: joined.shape[0], : joined.shape[1]] = joined
+    if pattern == "all.vrt":  # whose sources overwrite each other, last name last
+        np.testing.assert_array_equal(np.isnan(values), np.isnan(expected))
     else:
-        np.testing.assert_array_equal(made, expected)
+        np.testing.assert_array_equal(values, expected)
 
 
 def write_vrt(path):
@@ -127,25 +127,25 @@ def test_a_vrt_in_a_folder_is_read_only_where_nothing_else_is(folder, tmp_path):
 
 
 def test_only_the_files_that_a_grid_touches_are_named_and_opened(folder, monkeypatch):
-    found = opened(folder)
+    tile_sets = opened(folder)
     corner = window_geobox(EVERYWHERE, Window(row=70, col=5, height=10, width=10))
-    assert [file.name for file in found.files(corner)] == ["b.tif"]
+    assert [file.name for file in tile_sets.files(corner)] == ["b.tif"]
     read = []
     monkeypatch.setattr(
         mosaic,
         "read_raster",
         lambda path, *args, _read=mosaic.read_raster, **more: read.append(path.name) or _read(path, *args, **more),
     )
-    read_mosaic(found, corner, content())
+    read_mosaic(tile_sets, corner, content())
     assert set(read) == {"b.tif"}
 
 
 def test_a_grid_in_another_crs_has_the_tiles_under_it(folder):
-    found = opened(folder)
+    tile_sets = opened(folder)
     x, y = Transformer.from_crs(POLAR, "EPSG:3573", always_xy=True).transform(*(ORIGIN * (15, 75)))
-    there = GeoBox((10, 10), Affine(2, 0, x - 10, 0, -2, y + 10), "EPSG:3573")
-    assert [file.name for file in found.files(there)] == ["b.tif"]
-    assert found.files(GeoBox((5, 5), Affine(3, 0, 5e5, 0, -3, 7.7e6), "EPSG:32608")) == []
+    grid = GeoBox((10, 10), Affine(2, 0, x - 10, 0, -2, y + 10), "EPSG:3573")
+    assert [file.name for file in tile_sets.files(grid)] == ["b.tif"]
+    assert tile_sets.files(GeoBox((5, 5), Affine(3, 0, 5e5, 0, -3, 7.7e6), "EPSG:32608")) == []
 
 
 def test_other_lattices_fill_the_gaps_of_the_finest(tmp_path):
@@ -159,13 +159,17 @@ def test_other_lattices_fill_the_gaps_of_the_finest(tmp_path):
         crs="EPSG:32608",
         transform=Affine(3, 0, 5e5, 0, -3, 7.7e6),
     )
-    found = opened(tmp_path)
-    assert [tile_set.tiles[0].info.path.name for tile_set in found.sets] == ["b_fine.tif", "c_utm.tif", "a_coarse.tif"]
-    made = read_mosaic(found, EVERYWHERE, content())[0]
-    np.testing.assert_allclose(made[:10, :40], 5)
-    np.testing.assert_allclose(made[12:18, :40], 9)
-    np.testing.assert_allclose(made[45:78, 2:78], 9)
-    assert np.isnan(made[85:]).all()
+    tile_sets = opened(tmp_path)
+    assert [tile_set.tiles[0].info.path.name for tile_set in tile_sets.sets] == [
+        "b_fine.tif",
+        "c_utm.tif",
+        "a_coarse.tif",
+    ]
+    values = read_mosaic(tile_sets, EVERYWHERE, content())[0]
+    np.testing.assert_allclose(values[:10, :40], 5)
+    np.testing.assert_allclose(values[12:18, :40], 9)
+    np.testing.assert_allclose(values[45:78, 2:78], 9)
+    assert np.isnan(values[85:]).all()
 
 
 def test_tiles_half_a_pixel_off_are_another_lattice(tmp_path):
@@ -178,20 +182,20 @@ def test_tiles_half_a_pixel_off_are_another_lattice(tmp_path):
 @given(step=st.integers(2, 9), data=st.data())
 def test_means_of_blocks_are_those_of_their_pixels_in_one_tile(folder, step, data):
     """Within one tile; where tiles meet, the first that knows any of a block gives it."""
-    found = open_tile_sets(folder / "c.tif", EVERYWHERE, setting="x")
-    view = View(tile_set=found.sets[0], content=content(), step=step)
+    tile_sets = open_tile_sets(folder / "c.tif", EVERYWHERE, setting="x")
+    view = View(tile_set=tile_sets.sets[0], content=content(), step=step)
     rows, cols = view.grid.shape
     top, left = data.draw(st.integers(-2, rows - 1)), data.draw(st.integers(-2, cols - 1))
     window = Window(row=top, col=left, height=data.draw(st.integers(1, 12)), width=data.draw(st.integers(1, 12)))
     pixels = np.full((300, 300), np.nan)
     pixels[100:160, 100:150] = numbers((60, 50), 0)
-    part = pixels[100 + top * step :, 100 + left * step :][: window.height * step, : window.width * step]
-    blocks = part.reshape(window.height, step, window.width, step)
+    under_blocks = pixels[100 + top * step :, 100 + left * step :][: window.height * step, : window.width * step]
+    blocks = under_blocks.reshape(window.height, step, window.width, step)
     count = np.isfinite(blocks).sum(axis=(1, 3))
     expected = np.where(count > 0, np.nansum(blocks, axis=(1, 3)) / np.maximum(count, 1), np.nan)
     np.testing.assert_allclose(view.read(window)[0], expected, rtol=1e-5)
     # a nodata that files do not know is looked for in every pixel
-    unflagged = View(tile_set=found.sets[0], content=content(nodata=-5), step=step)
+    unflagged = View(tile_set=tile_sets.sets[0], content=content(nodata=-5), step=step)
     np.testing.assert_allclose(unflagged.read(window)[0], expected, rtol=1e-5)
 
 
@@ -206,17 +210,17 @@ def test_memory_is_bounded_by_halves_that_do_not_show(folder, monkeypatch):
     grid = GeoBox((90, 70), ORIGIN * Affine.translation(3.3, 4.4) * Affine.scale(1.37), POLAR)
     expected = read_mosaic(opened(folder), grid, content())
     monkeypatch.setattr(mosaic, "_MAX_NUMBERS", 900)
-    asked = []
+    sizes = []
 
     def make(view, window):
-        asked.append(window.height * window.width)
+        sizes.append(window.height * window.width)
         return view.read(window)
 
-    made = read_mosaic(opened(folder), grid, content(), make=make)
-    np.testing.assert_array_equal(np.isnan(made), np.isnan(expected))
-    np.testing.assert_allclose(made, expected, atol=0.05)
-    assert len(asked) > 8
-    assert max(asked) <= 900
+    values = read_mosaic(opened(folder), grid, content(), make=make)
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(expected))
+    np.testing.assert_allclose(values, expected, atol=0.05)
+    assert len(sizes) > 8
+    assert max(sizes) <= 900
 
 
 # What is wrong with a tile
@@ -251,11 +255,11 @@ FAULTS = {
 def test_a_tile_that_cannot_be_used_costs_only_what_no_other_covers(folder, tmp_path, how, says):
     shutil.copytree(folder, tmp_path / "tiles")
     spoil(tmp_path / "tiles" / "b.tif", how)
-    found = opened(tmp_path / "tiles")
+    tile_sets = opened(tmp_path / "tiles")
     covered = window_geobox(EVERYWHERE, Window(row=2, col=2, height=20, width=20))
-    assert np.isfinite(read_mosaic(found, covered, content())).any()
+    assert np.isfinite(read_mosaic(tile_sets, covered, content())).any()
     with pytest.raises(DataError, match=says):
-        read_mosaic(found, EVERYWHERE, content())
+        read_mosaic(tile_sets, EVERYWHERE, content())
     (tmp_path / "only").mkdir()
     for file in (tmp_path / "tiles").glob("b*"):
         shutil.copy(file, tmp_path / "only")
@@ -270,11 +274,11 @@ def test_a_tile_cut_off_in_its_middle_is_named_when_it_is_read(tmp_path):
         read_mosaic(opened(tmp_path), EVERYWHERE, content())
 
 
-@pytest.mark.parametrize("place", ["nowhere", "none*", "."])
-def test_a_place_without_rasters_is_refused(tmp_path, place):
+@pytest.mark.parametrize("pattern", ["nowhere", "none*", "."])
+def test_a_place_without_rasters_is_refused(tmp_path, pattern):
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(ConfigError, match=r"holds none; correct 'sources\.x\.path'"):
-        opened(tmp_path / place)
+        opened(tmp_path / pattern)
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -286,9 +290,9 @@ def test_a_number_that_cannot_be_is_named_with_its_remedy(tmp_path, step):
     window = Window(row=0, col=0, height=60 // step, width=60 // step)
     with pytest.raises(DataError, match=r"a\.tif holds -32768, a number of .*set 'sources\.x\.nodata: -32768'"):
         View(tile_set=opened(tmp_path).sets[0], content=limited, step=step).read(window)
-    told = content(limits=(0, 100), nodata=-32768)
-    made = View(tile_set=opened(tmp_path).sets[0], content=told, step=step).read(window)
-    assert np.isnan(made).sum() == (1 if step == 1 else 0)
+    with_nodata = content(limits=(0, 100), nodata=-32768)
+    masked = View(tile_set=opened(tmp_path).sets[0], content=with_nodata, step=step).read(window)
+    assert np.isnan(masked).sum() == (1 if step == 1 else 0)
 
 
 # What changes
@@ -300,17 +304,17 @@ def test_headers_are_read_once_and_again_where_something_changed(tmp_path, monke
         index, "raster_info", lambda path, _info=index.raster_info: read.append(path.name) or _info(path)
     )
     write(tmp_path / "below" / "a.tif", np.full((20, 20), 1, np.float32))
-    here = GeoBox((10, 10), ORIGIN, POLAR)
-    assert read_mosaic(opened(tmp_path, here), here, content())[0, 0, 0] == 1
-    opened(tmp_path, here)
+    grid = GeoBox((10, 10), ORIGIN, POLAR)
+    assert read_mosaic(opened(tmp_path, grid), grid, content())[0, 0, 0] == 1
+    opened(tmp_path, grid)
     assert read == ["a.tif"]
 
     write(tmp_path / "below" / "0.tif", np.full((20, 20), 7, np.float32))
-    assert read_mosaic(opened(tmp_path, here), here, content())[0, 0, 0] == 7
+    assert read_mosaic(opened(tmp_path, grid), grid, content())[0, 0, 0] == 7
     assert read == ["a.tif", "0.tif"]
 
     write(tmp_path / "below" / "0.tif", np.full((20, 20), 8, np.float32), col=100)
-    assert read_mosaic(opened(tmp_path, here), here, content())[0, 0, 0] == 1
+    assert read_mosaic(opened(tmp_path, grid), grid, content())[0, 0, 0] == 1
 
     (tmp_path / "below" / "0.tif").unlink()
     assert [file.name for file in opened(tmp_path, EVERYWHERE).files(EVERYWHERE)] == ["a.tif"]
@@ -333,15 +337,15 @@ def test_many_tiles_are_found_by_their_bounds(tmp_path):
                 shutil.copy(first, tmp_path / f"{row}_{col}.tif")
                 with rasterio.open(tmp_path / f"{row}_{col}.tif", "r+") as file:
                     file.transform = ORIGIN * Affine.translation(4 * col, 4 * row)
-    here = window_geobox(EVERYWHERE, Window(row=41, col=81, height=2, width=2))
-    found = opened(tmp_path, here)
-    assert len(found.sets) == 1
-    assert [file.name for file in found.files(here)] == ["10_20.tif"]
+    grid = window_geobox(EVERYWHERE, Window(row=41, col=81, height=2, width=2))
+    tile_sets = opened(tmp_path, grid)
+    assert len(tile_sets.sets) == 1
+    assert [file.name for file in tile_sets.files(grid)] == ["10_20.tif"]
 
 
 def test_threads_share_one_index(folder, tmp_path):
-    place = Path(shutil.copytree(folder, tmp_path / "tiles"))
+    copy = Path(shutil.copytree(folder, tmp_path / "tiles"))
     expected = read_mosaic(opened(folder), EVERYWHERE, content())
     with ThreadPoolExecutor(4) as pool:
-        for made in pool.map(lambda _: read_mosaic(opened(place), EVERYWHERE, content()), range(12)):
-            np.testing.assert_array_equal(made, expected)
+        for values in pool.map(lambda _: read_mosaic(opened(copy), EVERYWHERE, content()), range(12)):
+            np.testing.assert_array_equal(values, expected)

@@ -66,8 +66,8 @@ def around(crs, *, shape, pixel, turn=0.0, shift=(0.0, 0.0)):
     return GeoBox(shape, affine * Affine.translation(shift[0] - shape[1] / 2, shift[1] - shape[0] / 2), crs)
 
 
-def same(one, other):
-    np.testing.assert_array_equal(one, other)
+def same(first, second):
+    np.testing.assert_array_equal(first, second)
 
 
 # Reading a part of the file's own grid
@@ -79,13 +79,13 @@ def same(one, other):
     dtype=st.sampled_from(["uint8", "uint16", "int16", "float32"]),
     nodata=st.sampled_from([None, 0, 7]),
     extra=st.sampled_from([None, 3, 7]),
-    place=st.tuples(st.integers(-8, 14), st.integers(-8, 14)),
+    corner=st.tuples(st.integers(-8, 14), st.integers(-8, 14)),
     shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
 )
 def test_a_window_holds_the_files_own_pixels_and_nan_where_missing_or_outside(
-    tmp_path, seed, dtype, nodata, extra, place, shape
+    tmp_path, seed, dtype, nodata, extra, corner, shape
 ):
-    row, col = place
+    row, col = corner
     values = np.random.default_rng(seed).integers(0, 9, (2, 11, 13)).astype(dtype)
     path = save(tmp_path / "a.tif", values, nodata=nodata)
     window = grid(shape, NORTH_UP * Affine.translation(col, row))
@@ -253,8 +253,8 @@ def interpolated(values, col, row, method):
 
     def keys(distance):
         t = np.abs(distance)
-        near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
-        return np.where(t < 1, near, np.where(t < 2, far, 0))
+        inner, outer = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+        return np.where(t < 1, inner, np.where(t < 2, outer, 0))
 
     weight = {"bilinear": tent, "cubic": keys}[method]
     total = np.zeros(col.shape)
@@ -289,16 +289,16 @@ def test_gaps_change_nothing_beyond_the_reach_of_a_kernel(geobox, method):
     values = np.random.default_rng(8).uniform(0, 1, (2, 100, 100)).astype(np.float32)
     gaps = values.copy()
     gaps[0, 45:52, 40:49] = np.nan
-    whole, parts = (warp(given, source, geobox, resampling=method) for given in (values, gaps))
-    same(whole[1], parts[1])
+    without_gaps, with_gaps = (warp(given, source, geobox, resampling=method) for given in (values, gaps))
+    same(without_gaps[1], with_gaps[1])
     col, row = positions(geobox, source)
     far = (np.abs(row - 48.5) > 3.5 + 4) | (np.abs(col - 44.5) > 4.5 + 4)
-    np.testing.assert_allclose(parts[0][far], whole[0][far], atol=1e-5)
+    np.testing.assert_allclose(with_gaps[0][far], without_gaps[0][far], atol=1e-5)
     if method not in ("average", None):
         inside = (np.abs(row - 48.5) < 3.5 - 0.01) & (np.abs(col - 44.5) < 4.5 - 0.01)
         outside = (np.abs(row - 48.5) > 3.5 + 0.01) | (np.abs(col - 44.5) > 4.5 + 0.01)
-        assert np.isnan(parts[0][inside]).all()
-        assert np.isfinite(parts[0][outside]).all()
+        assert np.isnan(with_gaps[0][inside]).all()
+        assert np.isfinite(with_gaps[0][outside]).all()
 
 
 @WARPS
@@ -307,9 +307,9 @@ def test_a_footprint_is_all_that_a_warp_needs(geobox, method):
     source = around(POLAR, shape=(200, 200), pixel=10)
     values = np.random.default_rng(9).uniform(0, 1, (1, 200, 200)).astype(np.float32)
     under = footprint(source, geobox)
-    part = GeoBox((under.height, under.width), source.affine * Affine.translation(under.col, under.row), POLAR)
-    assert part.height * part.width < 200 * 200
-    read = warp(values[:, under.rows, under.cols], part, geobox, resampling=method)
+    window_grid = GeoBox((under.height, under.width), source.affine * Affine.translation(under.col, under.row), POLAR)
+    assert window_grid.height * window_grid.width < 200 * 200
+    read = warp(values[:, under.rows, under.cols], window_grid, geobox, resampling=method)
     np.testing.assert_allclose(read, warp(values, source, geobox, resampling=method), atol=2e-3)
 
 
@@ -348,8 +348,8 @@ def test_a_coarser_pixel_is_the_mean_of_what_it_covers_however_grids_are_turned(
     values = np.random.default_rng(4).normal(5, 1, (40, 42)).astype(np.float32)
     values[13:19, 14:19] = np.nan
     path = save(tmp_path / "a.tif", values[None])
-    place = Affine.translation(20 + shift[0], 20 + shift[1]) * Affine.rotation(turn) * Affine.scale(factor)
-    geobox = grid((3, 3), NORTH_UP * place * Affine.translation(-1.5, -1.5))
+    transform = Affine.translation(20 + shift[0], 20 + shift[1]) * Affine.rotation(turn) * Affine.scale(factor)
+    geobox = grid((3, 3), NORTH_UP * transform * Affine.translation(-1.5, -1.5))
     errors = []
     for (row, col), got in np.ndenumerate(read_raster(path, geobox, bands=[1])[0]):
         corners = [~NORTH_UP * geobox.affine * (col + i, row + j) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))]
@@ -375,11 +375,11 @@ def test_a_window_equals_the_whole_whatever_the_cut(tmp_path, geobox, rows, cols
     source = around(POLAR, shape=(70, 70), pixel=10)
     path = save(tmp_path / "a.tif", values, transform=source.affine, crs=POLAR)
     cut = np.s_[rows[0] : rows[0] + rows[1], cols[0] : cols[0] + cols[1]]
-    whole = read_raster(path, geobox, bands=[1])[0][cut]
-    part = read_raster(path, geobox[cut], bands=[1])[0]
-    assert np.sum(np.isnan(part) != np.isnan(whole)) <= 1  # where an edge lies on a centre
-    both = np.isfinite(part) & np.isfinite(whole)
-    np.testing.assert_allclose(part[both], whole[both], atol=0.01)
+    expected = read_raster(path, geobox, bands=[1])[0][cut]
+    windowed = read_raster(path, geobox[cut], bands=[1])[0]
+    assert np.sum(np.isnan(windowed) != np.isnan(expected)) <= 1  # where an edge lies on a centre
+    both = np.isfinite(windowed) & np.isfinite(expected)
+    np.testing.assert_allclose(windowed[both], expected[both], atol=0.01)
 
 
 @pytest.mark.parametrize("method", ["nearest", "cubic", "average"])
@@ -388,10 +388,10 @@ def test_what_is_read_in_parts_for_want_of_memory_is_the_same(tmp_path, monkeypa
     source = around(POLAR, shape=(300, 300), pixel=10)
     path = save(tmp_path / "a.tif", values, transform=source.affine, crs=POLAR)
     geobox = around(UTM, shape=(61, 47), pixel=25)
-    whole = read_raster(path, geobox, bands=[1, 2], resampling=method)
+    at_once = read_raster(path, geobox, bands=[1, 2], resampling=method)
     monkeypatch.setattr("thawmap.data.raster.resample._MAX_NUMBERS", 20_000)
-    parts = read_raster(path, geobox, bands=[1, 2], resampling=method)
-    assert np.isclose(parts, whole, atol=0.01).mean() > 0.999
+    by_halves = read_raster(path, geobox, bands=[1, 2], resampling=method)
+    assert np.isclose(by_halves, at_once, atol=0.01).mean() > 0.999
 
 
 def test_missing_pixels_spread_no_further_than_the_pixel_and_reveal_nothing(tmp_path):
@@ -497,9 +497,9 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         save(tmp_path / "adrift.tif", np.zeros((1, 9, 9), np.uint8), transform=Affine.identity())
     (tmp_path / "empty.tif").touch()
-    whole = save(tmp_path / "whole.tif", np.random.default_rng(0).normal(size=(1, 90, 90)))
-    (tmp_path / "cut.tif").write_bytes(whole.read_bytes()[:9000])
-    for name, said in {
+    sound = save(tmp_path / "whole.tif", np.random.default_rng(0).normal(size=(1, 90, 90)))
+    (tmp_path / "cut.tif").write_bytes(sound.read_bytes()[:9000])
+    for name, message in {
         "absent.tif": "does not exist",
         "bare.tif": "no CRS",
         "adrift.tif": "no transform",
@@ -507,12 +507,12 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path):
         "empty.tif": "not a raster",
         "cut.tif": "read",
     }.items():
-        with pytest.raises(DataError, match=said) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             read_raster(tmp_path / name, geobox, bands=[1])
         assert str(tmp_path / name) in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="has no band 3; it has 1 to 1"):
-        read_raster(whole, geobox, bands=[1, 3])
+        read_raster(sound, geobox, bands=[1, 3])
 
 
 # Writing rasters
@@ -548,10 +548,10 @@ def test_rows_written_in_any_order_come_back(tmp_path, dtype, shape, cuts, seed)
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 200, shape).astype(dtype)
     ends = sorted({0, shape[0], *(cut for cut in cuts if cut < shape[0])})
-    parts = list(pairwise(ends))
-    rng.shuffle(parts)
+    strips = list(pairwise(ends))
+    rng.shuffle(strips)
     with raster_writer(tmp_path / "a.tif", grid(shape), Encoding(dtype=dtype)) as writer:
-        for first, end in parts:
+        for first, end in strips:
             writer.write(int(first), values[first:end])
     same(read_raster(tmp_path / "a.tif", grid(shape), bands=[1])[0], values.astype(np.float32))
 
@@ -618,18 +618,18 @@ def test_nothing_stands_under_the_name_before_the_end(tmp_path):
 
 
 def test_a_folder_takes_its_name_whole(tmp_path):
-    place = tmp_path / "maps"
+    path = tmp_path / "maps"
 
     def fill(draft, name="2.txt"):
         draft.mkdir()
         (draft / name).write_text("x")
 
     for number in range(2):
-        with atomic(place, replacing=lambda *_: None) as draft:
+        with atomic(path, replacing=lambda *_: None) as draft:
             fill(draft, f"{number}.txt")
     assert leave_behind(tmp_path) == ["1.txt", "maps"]
     with pytest.raises(ValueError, match="half"):
-        break_off(atomic(place), fill, ValueError("half"))
+        break_off(atomic(path), fill, ValueError("half"))
     assert leave_behind(tmp_path) == ["1.txt", "maps"]
 
 
@@ -643,10 +643,10 @@ def test_a_folder_is_replaced_only_where_that_is_asked_for(tmp_path):
     assert leave_behind(tmp_path) == ["file", "folder", "mine"]
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_link_stays_and_where_it_leads_is_written(tmp_path, there):
+@pytest.mark.parametrize("target_exists", [True, False])
+def test_a_link_stays_and_where_it_leads_is_written(tmp_path, target_exists):
     (tmp_path / "far").mkdir()
-    if there:
+    if target_exists:
         (tmp_path / "far" / "a.txt").write_text("old")
     (tmp_path / "a.txt").symlink_to(Path("far") / "a.txt")
     write_text(tmp_path / "a.txt", "new")
@@ -657,12 +657,12 @@ def test_a_link_stays_and_where_it_leads_is_written(tmp_path, there):
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     frame = gpd.GeoDataFrame({"a": [1]}, geometry=[shapely.box(0, 0, 1, 1)], crs=UTM)
-    place = tmp_path / "file" / "below"
+    folder = tmp_path / "file" / "below"
     for write in (
-        lambda: write_text(place / "a.txt", "x"),
-        lambda: write_png(place / "a.png", np.zeros((2, 2, 3), np.uint8)),
-        lambda: write_raster(place / "a.tif", np.zeros((2, 2)), grid((2, 2)), encoding=Encoding(dtype="uint8")),
-        lambda: write_vector(place / "a.gpkg", frame),
+        lambda: write_text(folder / "a.txt", "x"),
+        lambda: write_png(folder / "a.png", np.zeros((2, 2, 3), np.uint8)),
+        lambda: write_raster(folder / "a.tif", np.zeros((2, 2)), grid((2, 2)), encoding=Encoding(dtype="uint8")),
+        lambda: write_vector(folder / "a.gpkg", frame),
     ):
         with pytest.raises(DataError, match="cannot be written"):
             write()

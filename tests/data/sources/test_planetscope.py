@@ -101,9 +101,9 @@ def project(folder, **options):
 
 def scene_of(folder, **options):
     """The one scene of a folder."""
-    here = project(folder, **options)
-    (candidate,) = here.candidates()
-    return here.open(candidate)
+    delivery = project(folder, **options)
+    (candidate,) = delivery.candidates()
+    return delivery.open(candidate)
 
 
 def fault_of(folder, **options):
@@ -193,8 +193,8 @@ def test_names_of_visual_images_masks_of_ones_own_and_other_satellites_are_passe
 def test_the_region_is_the_folder_below_the_delivery(tmp_path):
     image(tmp_path / "Lena" / "PSScene" / f"{NEW}_3B_AnalyticMS_SR.tif")
     image(tmp_path / "Horton" / f"{OLD}_3B_AnalyticMS_SR.tif")
-    found = project(tmp_path, region="{folder}").candidates()
-    assert {one.id: one.region for one in found} == {NEW: "Lena", OLD: "Horton"}
+    candidates = project(tmp_path, region="{folder}").candidates()
+    assert {candidate.id: candidate.region for candidate in candidates} == {NEW: "Lena", OLD: "Horton"}
 
 
 def test_no_raster_is_opened_to_find_scenes(tmp_path):
@@ -342,10 +342,10 @@ def test_an_ortho_tile_without_metadata_has_a_date_and_says_so(tmp_path):
     assert scene.acquired == datetime(2022, 7, 16, tzinfo=UTC)
     assert any("date only" in note for note in scene.notes)
     feature(tmp_path / f"{TILE}_metadata.json", TILE, acquired="2022-07-16T02:13:05Z", cloud_cover=0.07)
-    told = scene_of(tmp_path)
-    assert told.acquired == datetime(2022, 7, 16, 2, 13, 5, tzinfo=UTC)
-    assert not any("date only" in note for note in told.notes)
-    assert "its metadata tell 7% cloud cover" in told.notes
+    scene = scene_of(tmp_path)
+    assert scene.acquired == datetime(2022, 7, 16, 2, 13, 5, tzinfo=UTC)
+    assert not any("date only" in note for note in scene.notes)
+    assert "its metadata tell 7% cloud cover" in scene.notes
 
 
 def test_the_xml_tells_time_and_clouds_where_there_is_no_json_and_stac_items_do_too(tmp_path):
@@ -368,12 +368,14 @@ def around(transform=TRANSFORM):
     return [to_degrees.transform(*corner) for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
 
 
-@pytest.mark.parametrize(("stored", "said"), [(0.87, ["87%"]), (87, ["87%"]), (870, []), (-1, []), (float("inf"), [])])
-def test_cloud_cover_may_count_in_percent_and_what_is_no_share_is_not_said(tmp_path, stored, said):
+@pytest.mark.parametrize(
+    ("stored", "covers"), [(0.87, ["87%"]), (87, ["87%"]), (870, []), (-1, []), (float("inf"), [])]
+)
+def test_cloud_cover_may_count_in_percent_and_what_is_no_share_is_not_said(tmp_path, stored, covers):
     image(tmp_path / f"{NEW}_3B_AnalyticMS_SR.tif")
     feature(tmp_path / f"{NEW}_metadata.json", NEW, cloud_cover=stored)
     clouds = [note for note in scene_of(tmp_path).notes if "cloud cover" in note]
-    assert clouds == [f"its metadata tell {share} cloud cover" for share in said]
+    assert clouds == [f"its metadata tell {share} cloud cover" for share in covers]
 
 
 @pytest.mark.parametrize("change", [str.upper, str.title])
@@ -494,11 +496,11 @@ def test_a_delivery_that_is_still_being_written_is_named(delivery, words, spoil)
     path = delivery.file(words, ending="json" if words == "metadata" else "tif")
     if words == "metadata":
         feature(path, NEW)
-    part = path.with_name(path.name + ".part")
+    unfinished = path.with_name(path.name + ".part")
     if spoil == "part":
-        path.rename(part)
+        path.rename(unfinished)
     elif spoil == "beside":
-        part.write_bytes(b"half")
+        unfinished.write_bytes(b"half")
     else:
         path.write_bytes(b"")
     sentence = delivery.failed()
@@ -637,29 +639,29 @@ def test_a_table_of_regions_without_a_row_is_named(delivery):
 
 
 def test_a_folder_or_a_file_can_be_named_instead(delivery):
-    here = project(delivery.folder / "nowhere")
-    assert len(here.candidates([delivery.folder])) == 4
-    (one,) = here.candidates([delivery.file("3B_AnalyticMS_SR_clip")])
-    assert set(here.open(one).files) == {"image", "udm2"}
+    elsewhere = project(delivery.folder / "nowhere")
+    assert len(elsewhere.candidates([delivery.folder])) == 4
+    (candidate,) = elsewhere.candidates([delivery.file("3B_AnalyticMS_SR_clip")])
+    assert set(elsewhere.open(candidate).files) == {"image", "udm2"}
     files = sorted(delivery.folder.glob("*.tif"))
-    assert len(here.candidates(files)) == 4
+    assert len(elsewhere.candidates(files)) == 4
 
 
 def test_the_named_image_of_several_is_read(delivery):
     path = image(delivery.file("3B_AnalyticMS_SR_8b_clip"), count=8)
-    here = project(delivery.folder)
+    in_folder = project(delivery.folder)
     for named in (path, delivery.file("3B_AnalyticMS_SR_clip")):
-        (one,) = here.candidates([named])
-        assert here.open(one).files["image"] == named
+        (candidate,) = in_folder.candidates([named])
+        assert in_folder.open(candidate).files["image"] == named
 
 
 def test_a_named_raster_without_planets_name_is_at_fault(delivery):
     path = image(delivery.folder / "composite.tif")
-    here = project(delivery.folder)
-    found = here.candidates([path, delivery.file("3B_AnalyticMS_SR_clip")])
-    assert [one.fault is None for one in found] == [True, False]
+    in_folder = project(delivery.folder)
+    candidates = in_folder.candidates([path, delivery.file("3B_AnalyticMS_SR_clip")])
+    assert [candidate.fault is None for candidate in candidates] == [True, False]
     with pytest.raises(DataError, match="not named as Planet"):
-        here.open(found[1])
+        in_folder.open(candidates[1])
 
 
 # Real side files
@@ -716,6 +718,9 @@ def test_every_order_of_two_scenes_gives_the_same_list(tmp_path):
     ids = [NEW, OLD, TILE]
     for id_ in ids:
         image(tmp_path / id_ / f"{id_}_{'BGRN_SR' if id_ == TILE else '3B_AnalyticMS_SR'}.tif")
-    here = project(tmp_path / "nowhere")
-    lists = [[one.id for one in here.candidates([tmp_path / id_ for id_ in order])] for order in permutations(ids)]
-    assert all(found == sorted(ids) for found in lists)
+    elsewhere = project(tmp_path / "nowhere")
+    lists = [
+        [candidate.id for candidate in elsewhere.candidates([tmp_path / id_ for id_ in order])]
+        for order in permutations(ids)
+    ]
+    assert all(listed_ids == sorted(ids) for listed_ids in lists)

@@ -68,8 +68,8 @@ def test_a_time_is_one_of_an_image_or_unknown(text, time):
 
 
 def test_folders_are_found_by_pattern_in_order_with_the_region_above_them(tmp_path):
-    for place in ("Lena/s2", "Lena/s10", "Horton/b"):
-        blank(tmp_path / place / "a.tif")
+    for folder in ("Lena/s2", "Lena/s10", "Horton/b"):
+        blank(tmp_path / folder / "a.tif")
     (tmp_path / "Lena" / "notes.txt").touch()
     scenes = open_all(mapped(path=tmp_path / "*" / "[bs]*", region="{parent}"))
     assert [(scene.id, scene.region) for scene in scenes] == [("b", "Horton"), ("s10", "Lena"), ("s2", "Lena")]
@@ -118,9 +118,9 @@ def test_what_a_file_says_of_its_numbers_is_noted_where_the_settings_differ(tmp_
 
 
 def test_notes_that_differ_in_numbers_alone_are_one_line():
-    said = {f"s{n}": [f"its metadata tell {n}% cloud cover", "it has no mask", "a.tif is odd"] for n in range(100)}
-    said["s7"].append("a.tif is odd")
-    assert notes(said) == (
+    by_scene = {f"s{n}": [f"its metadata tell {n}% cloud cover", "it has no mask", "a.tif is odd"] for n in range(100)}
+    by_scene["s7"].append("a.tif is odd")
+    assert notes(by_scene) == (
         "100 scenes, each with its own numbers, such as s0: its metadata tell 0% cloud cover",
         "100 scenes, such as s0: it has no mask",
         "100 scenes, such as s0: a.tif is odd",
@@ -137,7 +137,7 @@ def test_one_file_can_be_a_scene(tmp_path, monkeypatch):
     assert [scene.id for scene in open_all(settings)] == ["one.v2", "two"]
     assert open_all(settings)[0].files["masks/{name}_*.tif"].name == "one.v2_udm.tif"
     monkeypatch.chdir(tmp_path)
-    assert [found.id for found in candidates(settings, paths=[Path("two.tif")])] == ["two"]
+    assert [candidate.id for candidate in candidates(settings, paths=[Path("two.tif")])] == ["two"]
 
 
 def test_a_name_with_the_signs_of_a_pattern_means_itself(tmp_path):
@@ -151,9 +151,9 @@ def test_the_folder_one_stands_in_is_a_scene(tmp_path, monkeypatch):
     blank(tmp_path / "s1" / "a.tif")
     monkeypatch.chdir(tmp_path / "s1")
     settings = mapped(path=tmp_path / "*", region="{parent}")
-    (found,) = candidates(settings, paths=[Path()])
-    assert (found.id, found.region) == ("s1", tmp_path.name)
-    assert open_scene(found, settings).geobox == GRID
+    (candidate,) = candidates(settings, paths=[Path()])
+    assert (candidate.id, candidate.region) == ("s1", tmp_path.name)
+    assert open_scene(candidate, settings).geobox == GRID
 
 
 def test_a_table_names_ids_regions_places_and_times(tmp_path, caplog):
@@ -182,7 +182,7 @@ def test_a_table_names_ids_regions_places_and_times(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("id;path\ns1;a\n", "no column 'id'.*commas"),
         ("id,place\ns1,a\n", "no column 'path'"),
@@ -196,19 +196,19 @@ def test_a_table_names_ids_regions_places_and_times(tmp_path, caplog):
         (None, "cannot be read"),
     ],
 )
-def test_a_faulty_table_is_refused_with_its_line(tmp_path, text, said):
+def test_a_faulty_table_is_refused_with_its_line(tmp_path, text, message):
     table = tmp_path / "t.csv"
     if text is not None:
         table.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         candidates(mapped(table=table))
 
 
 def test_no_scene_and_two_of_one_name_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no scene matches"):
         candidates(mapped(path=tmp_path / "*"))
-    for place in ("x/s1", "y/s1"):
-        blank(tmp_path / place / "a.tif")
+    for folder in ("x/s1", "y/s1"):
+        blank(tmp_path / folder / "a.tif")
     with pytest.raises(ConfigError, match="two scenes have the id 's1'"):
         candidates(mapped(path=tmp_path / "[xy]" / "*"))
 
@@ -217,11 +217,11 @@ def test_a_name_that_is_no_folder_is_the_fault_of_one_scene(tmp_path):
     for name in ("s1", "s 2", "s3 (1)"):
         blank(tmp_path / f"{name}.tif")
     settings = mapped({"{name}.tif": {"red": {}}}, path=tmp_path / "*.tif")
-    found = candidates(settings)
-    assert [one.fault is None for one in found] == [True, False, False]
-    for one, said in zip(found[1:], (r"rename it to s3\.tif", "'s 2' cannot name a folder"), strict=True):
-        with pytest.raises(DataError, match=f"scene {one.id}: .*{said}"):
-            open_scene(one, settings)
+    scenes = candidates(settings)
+    assert [candidate.fault is None for candidate in scenes] == [True, False, False]
+    for candidate, message in zip(scenes[1:], (r"rename it to s3\.tif", "'s 2' cannot name a folder"), strict=True):
+        with pytest.raises(DataError, match=f"scene {candidate.id}: .*{message}"):
+            open_scene(candidate, settings)
     other = mapped({"s3.tif": {"red": {}}}, path=tmp_path.parent / tmp_path.name)
     with pytest.raises(DataError, match=r"s3 \(1\)\.tif has a name .* rename it to s3\.tif"):
         open_all(other)
@@ -238,7 +238,7 @@ def one(tmp_path, settings_files=None, **options):
 def test_what_a_scene_lacks_is_said_with_its_id(tmp_path):
     blank(tmp_path / "s1" / "a.tif")
     blank(tmp_path / "s1" / "b.tif")
-    for files, options, said in (
+    for files, options, message in (
         ({"c.tif": {"red": {}}}, {}, "scene s1: file 'c.tif' is not there"),
         ({"*.tif": {"red": {}}}, {}, r"scene s1: file '\*.tif' matches 2 files, such as a.tif, b.tif"),
         ({"a.tif": {"red": {"band": 2}}}, {}, "scene s1: a.tif has no band 2 for layer 'red'; it has 1 to 1"),
@@ -246,7 +246,7 @@ def test_what_a_scene_lacks_is_said_with_its_id(tmp_path):
         (None, {"valid": {"file": "b.tif", "band": 3}}, "scene s1: b.tif has no band 3"),
     ):
         settings, candidate = one(tmp_path, files, **options)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             open_scene(candidate, settings)
     settings, candidate = one(tmp_path)
     with pytest.raises(DataError, match=r"scene s1: file 'labels\.tif' is not there"):
@@ -314,8 +314,8 @@ def hills(x, y):
 
 def centres(geobox, crs):
     rows, cols = geobox.shape
-    place = geobox.affine * tuple(np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5))
-    return Transformer.from_crs(str(geobox.crs), crs, always_xy=True).transform(*place)
+    points = geobox.affine * tuple(np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5))
+    return Transformer.from_crs(str(geobox.crs), crs, always_xy=True).transform(*points)
 
 
 def around(crs, pixel, shape):
@@ -349,9 +349,9 @@ def test_dem_and_trends_on_grids_of_their_own_land_on_the_scenes(tmp_path, grid)
     assert np.abs(stack["elevation"] - expected).max() < steepest * 0.5
     assert np.abs(stack["tc_wetness"] - expected).max() < steepest * 3
     tile = Window(row=20, col=15, height=30, width=25)
-    part = BandSource(frozenset(scene.readings)).read(scene, window_geobox(grid, tile), ["elevation", "tc_wetness"])
+    windowed = BandSource(frozenset(scene.readings)).read(scene, window_geobox(grid, tile), ["elevation", "tc_wetness"])
     for name in ("elevation", "tc_wetness"):
-        np.testing.assert_allclose(part[name], stack[name][tile.rows, tile.cols], atol=0.002)
+        np.testing.assert_allclose(windowed[name], stack[name][tile.rows, tile.cols], atol=0.002)
 
 
 def test_a_preview_is_the_whole_scene_in_small(tmp_path):

@@ -115,9 +115,9 @@ def project(folder, **options):
 
 
 def scene_of(folder, **options):
-    here = project(folder, **options)
-    (candidate,) = here.candidates()
-    return here.open(candidate)
+    delivery = project(folder, **options)
+    (candidate,) = delivery.candidates()
+    return delivery.open(candidate)
 
 
 def fault_of(folder, **options):
@@ -189,8 +189,8 @@ def test_bands_of_20_m_come_onto_the_10_m_grid(tmp_path):
 def test_classes_are_masked_by_name_and_no_data_always_is(tmp_path, unusable):
     safe(tmp_path)
     options = {} if unusable is None else {"unusable": unusable}
-    here = project(tmp_path, **options)
-    unwanted = {"no_data", *here.config.scenes.unusable}
+    in_folder = project(tmp_path, **options)
+    unwanted = {"no_data", *in_folder.config.scenes.unusable}
     of = np.array(CLASSES)[classes().repeat(2, axis=0).repeat(2, axis=1)]
     expected = ~np.isin(of, sorted(unwanted))
     assert 0 < expected.sum() < expected.size
@@ -253,8 +253,8 @@ def test_granules_of_an_old_product_are_scenes_of_their_own(tmp_path):
         put_bands(
             product / "GRANULE" / name / "IMG_DATA", pattern, transform=TRANSFORM * Affine.translation(999 * number, 0)
         )
-    here = project(tmp_path)
-    scenes = [here.open(one) for one in here.candidates()]
+    in_folder = project(tmp_path)
+    scenes = [in_folder.open(candidate) for candidate in in_folder.candidates()]
     assert [scene.id for scene in scenes] == names
     for scene in scenes:
         assert_reads(scene, offset=0)
@@ -346,8 +346,8 @@ def test_several_scenes_of_one_folder_have_their_own_bands_and_items(tmp_path):
     for name, baseline in zip(names, ("03.00", "04.00"), strict=True):
         put_bands(tmp_path, name + "_{}.tif")
         stac(tmp_path / f"{name}.json", id_=name, **{"s2:processing_baseline": baseline})
-    here = project(tmp_path)
-    scenes = [here.open(one) for one in here.candidates()]
+    in_folder = project(tmp_path)
+    scenes = [in_folder.open(candidate) for candidate in in_folder.candidates()]
     assert [scene.id for scene in scenes] == list(names)
     assert_reads(scenes[0], offset=0)
     assert_reads(scenes[1], offset=-1000)
@@ -358,11 +358,11 @@ def test_several_scenes_of_one_folder_have_their_own_bands_and_items(tmp_path):
 def test_the_id_does_not_depend_on_where_the_search_begins(tmp_path):
     put_bands(tmp_path / "a" / "b", "{}.tif")
     put_bands(tmp_path / "a" / "c", TILE + "_{}.tif")
-    here = project(tmp_path / "nowhere")
-    for place in (tmp_path, tmp_path / "a"):
-        assert [one.id for one in here.candidates([place])] == [TILE, "b"]
-    assert [one.id for one in here.candidates([tmp_path / "a" / "b"])] == ["b"]
-    assert [one.id for one in here.candidates([tmp_path / "a" / "c"])] == [TILE]
+    elsewhere = project(tmp_path / "nowhere")
+    for path in (tmp_path, tmp_path / "a"):
+        assert [candidate.id for candidate in elsewhere.candidates([path])] == [TILE, "b"]
+    assert [candidate.id for candidate in elsewhere.candidates([tmp_path / "a" / "b"])] == ["b"]
+    assert [candidate.id for candidate in elsewhere.candidates([tmp_path / "a" / "c"])] == [TILE]
 
 
 def test_without_classes_a_note_says_so_and_without_a_time_another(tmp_path):
@@ -377,8 +377,8 @@ def test_the_region_is_the_folder_below_the_delivery(tmp_path):
     safe(tmp_path / "Lena")
     put_bands(tmp_path / "Horton", "T52WFE_20220712T025549_{}.tif")
     put_bands(tmp_path / "Banks" / "one", "{}.tif")
-    found = project(tmp_path, region="{folder}").candidates()
-    assert {one.id: one.region for one in found} == {
+    candidates = project(tmp_path, region="{folder}").candidates()
+    assert {candidate.id: candidate.region for candidate in candidates} == {
         PRODUCT: "Lena",
         "T52WFE_20220712T025549": "Horton",
         "one": "Banks",
@@ -422,13 +422,13 @@ def test_a_whole_delivery_has_nothing_to_name(delivery):
 @pytest.mark.parametrize("spoil", ["part", "beside", "empty"])
 def test_a_delivery_that_is_still_being_written_is_named(delivery, name, spoil):
     path = delivery / SPOILT / name
-    part = path.with_name(name + ".part")
+    unfinished = path.with_name(name + ".part")
     if spoil == "empty":
         path.write_bytes(b"")
     elif spoil == "beside":
-        part.write_bytes(b"half")
+        unfinished.write_bytes(b"half")
     else:
-        path.rename(part)
+        path.rename(unfinished)
     assert ("wait for it" in failed(delivery)) or name == "item.json"
 
 
@@ -449,8 +449,8 @@ def test_a_truncated_jpeg_2000_is_named(delivery, share, open_end):
     path = delivery / SPOILT / "B04.jp2"
     content = path.read_bytes()
     if open_end:  # the last box may say that it reaches to the end
-        place = content.index(b"jp2c") - 4
-        content = content[:place] + b"\0\0\0\0" + content[place + 4 :]
+        box_start = content.index(b"jp2c") - 4
+        content = content[:box_start] + b"\0\0\0\0" + content[box_start + 4 :]
     path.write_bytes(content)
     assert listed(delivery) == (3, {})
     path.write_bytes(content[: int(len(content) * share)])
@@ -490,15 +490,15 @@ def test_an_xml_of_another_scene_is_named(delivery):
     assert "of another scene" in failed(delivery, PRODUCT)
 
 
-@pytest.mark.parametrize("told", ["name", "xml", "beside"])
-def test_level_1c_is_refused_by_name(delivery, told):
+@pytest.mark.parametrize("source", ["name", "xml", "beside"])
+def test_level_1c_is_refused_by_name(delivery, source):
     shutil.rmtree(delivery / SPOILT)
-    name = PRODUCT.replace("MSIL2A", "MSIL1C") if told == "name" else "S2B_product"
+    name = PRODUCT.replace("MSIL2A", "MSIL1C") if source == "name" else "S2B_product"
     folder = delivery / f"{name}.SAFE"
     put_bands(folder / "GRANULE" / "L1C_T52WFE_A022714_20210712T025549" / "IMG_DATA", TILE + "_{}.jp2")
-    if told == "xml":
+    if source == "xml":
         mtd(folder / "MTD_MSIL2A.xml", PRODUCT, kind="S2MSI1C")
-    if told == "beside":
+    if source == "beside":
         (folder / "MTD_MSIL1C.xml").write_text("<a/>")
     assert "Level-1C" in failed(delivery, name)
 
@@ -547,26 +547,26 @@ def test_a_folder_without_scenes_is_the_requests_fault(tmp_path):
 
 def test_a_folder_or_a_file_can_be_named_instead(tmp_path):
     folder = safe(tmp_path)
-    here = project(tmp_path / "nowhere")
+    elsewhere = project(tmp_path / "nowhere")
     granule = folder / "GRANULE" / GRANULE
     blue = granule / "IMG_DATA" / "R10m" / f"{TILE}_B02_10m.jp2"
-    for place in (tmp_path, folder, granule, granule / "IMG_DATA", blue, folder / "MTD_MSIL2A.xml"):
-        (one,) = here.candidates([place])
-        scene = here.open(one)
+    for path in (tmp_path, folder, granule, granule / "IMG_DATA", blue, folder / "MTD_MSIL2A.xml"):
+        (candidate,) = elsewhere.candidates([path])
+        scene = elsewhere.open(candidate)
         assert scene.id == PRODUCT
         assert {*FOUR, "scl", "MTD_MSIL2A.xml"} <= set(scene.files)
 
 
 def test_all_files_of_a_folder_can_be_named(delivery):
-    here = project(delivery / "nowhere")
+    elsewhere = project(delivery / "nowhere")
     files = sorted((delivery / SPOILT).iterdir())
-    (one,) = here.candidates(files)
-    assert here.open(one).id == SPOILT
+    (candidate,) = elsewhere.candidates(files)
+    assert elsewhere.open(candidate).id == SPOILT
 
 
 def test_a_named_raster_that_is_no_band_is_at_fault(delivery):
     path = put(delivery / SPOILT / "composite.tif", numbers(0))
-    here = project(delivery)
-    (one,) = here.candidates([path])
+    in_folder = project(delivery)
+    (candidate,) = in_folder.candidates([path])
     with pytest.raises(DataError, match="not named after a band"):
-        here.open(one)
+        in_folder.open(candidate)

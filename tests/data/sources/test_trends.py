@@ -54,13 +54,13 @@ def read(path, geobox=SCENE.geobox, names=NAMES, **more):
 
 
 def test_it_is_a_source_of_three_layers_in_units(tmp_path):
-    one: Source = TrendSource(TrendSettings(path=tmp_path))
-    assert one.layers == set(NAMES)
+    source: Source = TrendSource(TrendSettings(path=tmp_path))
+    assert source.layers == set(NAMES)
     write(tmp_path / "a.tif", codes((60, 90)), tile_grid())
-    stack = one.read(SCENE, SCENE.geobox, ["tc_wetness", "tc_brightness"])
+    stack = source.read(SCENE, SCENE.geobox, ["tc_wetness", "tc_brightness"])
     assert list(stack) == ["tc_wetness", "tc_brightness"]
     assert {str(stack[name].dtype) for name in stack} == {"float32"}
-    assert one.files(SCENE) == [tmp_path / "a.tif"]
+    assert source.files(SCENE) == [tmp_path / "a.tif"]
 
 
 @pytest.mark.parametrize(("code", "trend"), [(0, -0.12), (255, 0.12), (51, -0.072)])
@@ -74,10 +74,10 @@ def test_a_code_is_low_and_its_share_of_the_range(tmp_path, code, trend):
 def test_trends_in_any_crs_are_gdals_warp(tmp_path, crs):
     grid = tile_grid(crs=crs)
     path = write(tmp_path / "a.tif", 80 + codes(grid.shape) // 3, grid)
-    place = {"height": 90, "width": 110, "transform": SCENE.geobox.affine, "crs": UTM}
+    profile = {"height": 90, "width": 110, "transform": SCENE.geobox.affine, "crs": UTM}
     with (
         rasterio.open(path) as file,
-        WarpedVRT(file, **place, resampling=Resampling.cubic, tolerance=0.001) as warped,
+        WarpedVRT(file, **profile, resampling=Resampling.cubic, tolerance=0.001) as warped,
     ):
         expected = warped.read()
     np.testing.assert_allclose(read(tmp_path), -0.12 + expected / 255 * 0.24, atol=1e-3)
@@ -86,15 +86,15 @@ def test_trends_in_any_crs_are_gdals_warp(tmp_path, crs):
 def test_each_band_is_its_own_index(tmp_path):
     values = np.stack([np.full((60, 90), code, np.uint8) for code in (10, 100, 200)])
     write(tmp_path / "a.tif", values, tile_grid())
-    made = read(tmp_path, names=["tc_wetness", "tc_brightness", "tc_greenness"])
-    assert made[0].mean() > made[2].mean() > made[1].mean()
+    wetness, brightness, greenness = read(tmp_path, names=["tc_wetness", "tc_brightness", "tc_greenness"])
+    assert wetness.mean() > greenness.mean() > brightness.mean()
 
 
 def test_tiles_join_without_a_seam_and_where_none_is_nothing_is_known(tmp_path):
     grid, values = tile_grid(), codes((60, 90))
     write(tmp_path / "whole" / "a.tif", values, grid)
-    for number, part in enumerate((np.s_[:, :45], np.s_[:, 45:])):
-        write(tmp_path / "cut" / f"{number}.tif", values[:, *part], grid[part])
+    for number, columns in enumerate((np.s_[:, :45], np.s_[:, 45:])):
+        write(tmp_path / "cut" / f"{number}.tif", values[:, *columns], grid[columns])
     np.testing.assert_array_equal(read(tmp_path / "cut"), read(tmp_path / "whole"))
     half = read(tmp_path / "cut" / "0.tif")
     assert np.isnan(half).any()
@@ -111,8 +111,8 @@ def test_a_window_is_the_whole(tmp_path_factory, data):
     window = Window(
         row=row, col=col, height=data.draw(st.integers(1, 90 - row)), width=data.draw(st.integers(1, 110 - col))
     )
-    whole = read(folder)[:, window.rows, window.cols]
-    np.testing.assert_allclose(read(folder, window_geobox(SCENE.geobox, window)), whole, atol=2e-4)
+    expected = read(folder)[:, window.rows, window.cols]
+    np.testing.assert_allclose(read(folder, window_geobox(SCENE.geobox, window)), expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("how", ["nodata", "setting", "alpha"])
@@ -124,9 +124,9 @@ def test_what_is_missing_is_missing_however_it_is_said(tmp_path, how):
         write(tmp_path / "a.tif", np.concatenate([values, alpha]), grid, alpha=True)
     else:
         write(tmp_path / "a.tif", values, grid, nodata=0 if how == "nodata" else None)
-    made = read(tmp_path, grid, **({"nodata": 0} if how == "setting" else {}))
-    np.testing.assert_array_equal(np.isnan(made), values == 0)
-    np.testing.assert_allclose(made[:, 40:], -0.12 + values[:, 40:] / 255 * 0.24, atol=1e-6)
+    values_read = read(tmp_path, grid, **({"nodata": 0} if how == "setting" else {}))
+    np.testing.assert_array_equal(np.isnan(values_read), values == 0)
+    np.testing.assert_allclose(values_read[:, 40:], -0.12 + values[:, 40:] / 255 * 0.24, atol=1e-6)
 
 
 def test_floats_are_trends_already(tmp_path):
@@ -163,6 +163,6 @@ def test_a_preview_is_the_mean_of_what_it_previews(tmp_path):
     values = np.stack([128 + 100 * np.sin(row / 30) * np.cos(col / 50)] * 3).round().astype(np.uint8)
     write(tmp_path / "a.tif", values, GeoBox((250, 250), Affine(30, 0, 6e5 - 900, 0, -30, 7.7e6 + 900), UTM))
     source = TrendSource(TrendSettings(path=tmp_path))
-    shown = preview(large, NAMES[:1], [source], size=6)["tc_brightness"]
+    previewed = preview(large, NAMES[:1], [source], size=6)["tc_brightness"]
     means = (-0.12 + values[0, 30:210, 30:210] / 255 * 0.24).reshape(6, 30, 6, 30).mean(axis=(1, 3))
-    np.testing.assert_allclose(shown, means, atol=2e-3)
+    np.testing.assert_allclose(previewed, means, atol=2e-3)

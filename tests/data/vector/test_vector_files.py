@@ -47,8 +47,8 @@ def test_vectors_come_back(tmp_path, suffix, rows):
     read = read_vector(path)
     assert read.crs == crs
     assert len(read) == rows
-    for one, other in zip(read.geometry, shapes, strict=True):
-        assert one.equals(other)
+    for geometry, shape in zip(read.geometry, shapes, strict=True):
+        assert geometry.equals(shape)
     if rows or "json" not in suffix:  # which has its columns in its features
         assert list(read["name"]) == columns["name"]
         np.testing.assert_array_equal(read[["area", "count"]].to_numpy(), frame[["area", "count"]].to_numpy())
@@ -108,7 +108,7 @@ def test_names_that_differ_by_capitals_are_told_apart(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"BaseMapDate": ["2020-07-14"] * 2}, "at most 10 letters, and 'BaseMapDate' has more"),
         ({"note": ["short", "ä" * 128]}, "at most 254 bytes, and 'note' has 256 in row 2"),
@@ -116,9 +116,9 @@ def test_names_that_differ_by_capitals_are_told_apart(tmp_path, caplog):
         ({"geometry": [shapely.box(0, 0, 1, 1), shapely.Point(0, 0)]}, "in row 2"),
     ],
 )
-def test_a_shapefile_is_not_written_where_it_would_lose_something(tmp_path, columns, said):
+def test_a_shapefile_is_not_written_where_it_would_lose_something(tmp_path, columns, message):
     frame = squares().assign(**columns).set_geometry("geometry")
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         write_vector(tmp_path / "a.shp", frame)
     assert "write a GeoPackage" in str(caught.value)
     assert "place" not in str(caught.value)
@@ -237,15 +237,15 @@ def test_texts_of_an_unknown_encoding_are_said(tmp_path, caplog):
 
 def ring(path, *rings, name="x"):
     features = [
-        {"type": "Feature", "properties": {"name": name}, "geometry": {"type": "Polygon", "coordinates": [one]}}
-        for one in rings
+        {"type": "Feature", "properties": {"name": name}, "geometry": {"type": "Polygon", "coordinates": [coordinates]}}
+        for coordinates in rings
     ]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
 def test_a_vector_file_that_cannot_be_used_is_one_sentence(tmp_path):
-    whole, open_ = [[8, 69], [8.1, 69], [8.1, 69.1], [8, 69]], [[8, 69], [8.1, 69], [8.1, 69.1]]
-    ring(tmp_path / "open.geojson", whole, open_)
+    closed, open_ = [[8, 69], [8.1, 69], [8.1, 69.1], [8, 69]], [[8, 69], [8.1, 69], [8.1, 69.1]]
+    ring(tmp_path / "open.geojson", closed, open_)
     (tmp_path / "latin.geojson").write_bytes((tmp_path / "open.geojson").read_bytes().replace(b'"x"', b'"\xca"'))
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     squares().set_crs(None, allow_override=True).to_parquet(tmp_path / "bare.parquet")
@@ -257,7 +257,7 @@ def test_a_vector_file_that_cannot_be_used_is_one_sentence(tmp_path):
     (tmp_path / "part.shx").unlink()
     for name in ("text.gpkg", "text.shp", "text.parquet", "text.geojson", "text.docx", "text"):
         (tmp_path / name).write_text("no polygons")
-    for name, said in {
+    for name, message in {
         "absent.gpkg": "does not exist",
         "open.geojson": "the shape in row 2 cannot be read",
         "latin.geojson": "holds texts that are not UTF-8",
@@ -269,7 +269,7 @@ def test_a_vector_file_that_cannot_be_used_is_one_sentence(tmp_path):
         "part.shp": "lacks its .shx",
         **dict.fromkeys((path.name for path in tmp_path.glob("text*")), "not a vector file"),
     }.items():
-        with pytest.raises(DataError, match=said) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             read_vector(tmp_path / name)
         assert str(caught.value).startswith(str(tmp_path / name))
         assert "\n" not in str(caught.value)
@@ -297,19 +297,19 @@ def test_damaged_files_end_in_a_sentence(tmp_path, suffix, capsys):
         write_vector(sound / f"a{suffix}", frame)
     path = tmp_path / f"a{suffix}"
     for seed in range(25):
-        parts = content(sound)
+        files = content(sound)
         chance = random.Random(seed)
-        part = chance.choice(sorted(parts))
-        parts[part] = damaged(parts[part], chance)
-        for name, stored in parts.items():
+        victim = chance.choice(sorted(files))
+        files[victim] = damaged(files[victim], chance)
+        for name, stored in files.items():
             (tmp_path / name).write_bytes(stored)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             status = cli._run(["labels", "check", str(path)])
-        said = capsys.readouterr()
-        assert status in (0, 2), said.err
-        assert "Traceback" not in said.err
-        assert status == 0 or str(path) in said.err
+        output = capsys.readouterr()
+        assert status in (0, 2), output.err
+        assert "Traceback" not in output.err
+        assert status == 0 or str(path) in output.err
 
 
 def damaged(stored: bytes, chance: random.Random) -> bytes:
