@@ -1,4 +1,4 @@
-"""The contract with the user: one YAML, checked once, frozen, and travelling with every result.
+"""The contract with the user: one YAML, checked once, kept with every result.
 
 Every setting has its default and its help text here and nowhere else. Unknown keys are refused with the file,
 the line, the key and the nearest known key. Relative paths count from the YAML's folder.

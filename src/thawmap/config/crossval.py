@@ -1,4 +1,4 @@
-"""The part of the YAML that says which regions are held out in turn, and which settings are compared."""
+"""Settings of a cross-validation: folds, compared settings and seeds."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -9,18 +9,22 @@ from thawmap.config.inputs import Metres, Seed, Settings
 VARIED = ("augment", "layers", "model", "training")
 """Sections whose keys can be compared: they change nothing of how tiles are cut."""
 
-Named = Annotated[tuple[str, ...], Field(min_length=1)]
+HeldOut = Annotated[tuple[str, ...], Field(min_length=1)]
+"""Names of the regions, places or scenes that a fold holds out, at least one."""
 
 
 class FoldSettings(Settings):
-    """Which scenes are held out together; each fold is held out once, and the others train."""
+    """Folds: groups of scenes that are held out together.
+
+    Each fold is held out once, and the others train.
+    """
 
     by: Literal["region", "place", "scene"] = "region"
     """What is never divided: a region, a place with all its dates, or a scene."""
     number: Annotated[int, Field(ge=2, le=100_000)] | None = None
     """Folds into which all of them are dealt, with about as many object pixels each; unset: each is a fold (leave one
     region out, as in the paper)."""
-    given: dict[str, Named] | None = None
+    given: dict[str, HeldOut] | None = None
     """Or the folds by hand: the name of each, and what it holds out; what no fold names always trains."""
     buffer_m: Metres = 0.0
     """Tiles nearer to what is held out than this are not trained on, in metres."""
@@ -41,7 +45,10 @@ class FoldSettings(Settings):
 
 
 class CrossvalSettings(Settings):
-    """Cross-validation: every fold with every combination of the grid's settings and every seed is one training."""
+    """Cross-validation: one training for each fold, setting and seed.
+
+    Its settings are all combinations of the values in the grid.
+    """
 
     folds: FoldSettings = FoldSettings()
     inner: Annotated[int, Field(ge=0, le=100_000)] = 1
@@ -59,7 +66,7 @@ class CrossvalSettings(Settings):
                 remedy = "list seeds in 'crossval.seeds'" if key == "training.seed" else f"use {', '.join(VARIED)}"
                 msg = f"'grid' cannot vary {key!r}; {remedy}"
                 raise ValueError(msg)
-            if any(value in values[:place] for place, value in enumerate(values)):
+            if any(value in values[:index] for index, value in enumerate(values)):
                 msg = f"'grid' lists a value of {key!r} twice; keep one"
                 raise ValueError(msg)
         if len(set(self.seeds)) < len(self.seeds):

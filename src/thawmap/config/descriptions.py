@@ -1,6 +1,6 @@
-"""Help texts of the settings, read from the docstrings below their fields when somebody asks for them.
+"""Help texts of the settings, read from the strings below their fields on demand.
 
-pydantic can read them by itself, but does so whenever the settings are imported, in a third of the time of that.
+pydantic can read them by itself, but does so at every import of the settings, and takes a third of its time.
 """
 
 import ast
@@ -14,8 +14,11 @@ from thawmap.config.inputs import Settings
 
 
 def describe(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
-    """Add the help text of every field of `Settings` to the JSON schema of ``root``; the same schema."""
-    for settings in _below(Settings):
+    """Add the help text of every field to a JSON schema, in place; return it.
+
+    ``schema`` is that of ``root``.
+    """
+    for settings in _subclasses(Settings):
         section = schema if settings is root else schema["$defs"].get(settings.__name__, {})
         texts = {name: text for base in reversed(settings.__mro__) for name, text in _field_texts(base)}
         for name, field in section.get("properties", {}).items():
@@ -24,19 +27,21 @@ def describe(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def _below(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+def _subclasses(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Yield the classes that inherit from ``base``, and those that inherit from them."""
     for settings in base.__subclasses__():
         yield settings
-        yield from _below(settings)
+        yield from _subclasses(settings)
 
 
 def _field_texts(settings: type) -> Iterator[tuple[str, str]]:
-    """Names of a class's own fields and the strings right below them."""
+    """Yield the name and the help text of each field that a class itself defines."""
     if not issubclass(settings, Settings):
         return
     (body,) = ast.parse(inspect.getsource(settings)).body
     assert isinstance(body, ast.ClassDef)
-    for field, below in zip(body.body, body.body[1:], strict=False):
-        match field, below:
+    # Python throws away a string below a field, so the source is parsed
+    for field, following in zip(body.body, body.body[1:], strict=False):
+        match field, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 yield name, inspect.cleandoc(text)

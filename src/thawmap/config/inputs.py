@@ -1,4 +1,4 @@
-"""The part of the YAML that says what there is: scenes, other sources, labels, and how they are cut."""
+"""Settings of the inputs: scenes, other sources, layers, labels and tiles."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 
 def from_folder(path: Path, info: ValidationInfo) -> Path:
-    """A path that counts from the YAML's folder."""
+    """Return a path; a relative one is put below the YAML's folder, where there is one."""
     folder = (info.context or {}).get("folder")
     return path if folder is None or path.is_absolute() else Path(os.path.normpath(folder / path))
 
@@ -26,13 +26,19 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 
 
 class Settings(BaseModel):
-    """Base of every section: frozen, unknown keys refused; the string below a field is its help text."""
+    """Base of every section: frozen, and refusing unknown keys.
+
+    The string below a field is its help text.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Band(Settings):
-    """One band of a file: how its stored numbers become physical values (stored * scale + offset)."""
+    """One band of a file, and the encoding of its stored numbers.
+
+    The physical value is stored * scale + offset.
+    """
 
     band: Positive = 1
     """Number of the band in the file, from 1."""
@@ -76,7 +82,10 @@ class Delivery(Settings):
 
 
 class PlanetScopeScenes(Delivery):
-    """PlanetScope scenes as the Orders API and Explorer deliver them: PSScene and PSOrthoTile, with their masks."""
+    """PlanetScope scenes as the Orders API and Explorer deliver them.
+
+    These are PSScene and PSOrthoTile, with their masks.
+    """
 
     kind: Literal["planetscope"]
     """Kind of delivery: planetscope, sentinel2, or rasters (any files)."""
@@ -89,7 +98,7 @@ class PlanetScopeScenes(Delivery):
 
 
 class Sentinel2Scenes(Delivery):
-    """Sentinel-2 Level-2A scenes: SAFE folders, or folders with one file for each band."""
+    """Sentinel-2 Level-2A scenes: SAFE folders, or folders with a file for each band."""
 
     kind: Literal["sentinel2"]
     """Kind of delivery: planetscope, sentinel2, or rasters (any files)."""
@@ -105,7 +114,7 @@ class Sentinel2Scenes(Delivery):
 
 
 class RasterScenes(Settings):
-    """Scenes of any sensor: which there are, and which files hold their layers."""
+    """Scenes of any sensor, found by pattern or table, and the files of their layers."""
 
     kind: Literal["rasters"]
     """Kind of delivery: planetscope, sentinel2, or rasters (any files, by pattern or table)."""
@@ -141,7 +150,7 @@ class RasterScenes(Settings):
 
 
 SceneSettings = Annotated[PlanetScopeScenes | Sentinel2Scenes | RasterScenes, Field(discriminator="kind")]
-"""Which scenes there are, and how they are read."""
+"""The scenes and how they are read, by the kind of their delivery."""
 
 
 class Precomputed(Settings):
@@ -160,7 +169,7 @@ class Precomputed(Settings):
 
 
 class ElevationSettings(Settings):
-    """Elevation, and the layers that are made from it on its own grid; or such layers, made before."""
+    """Elevation and the layers made from it on its own grid, or such layers as files."""
 
     path: RelativePath | None = None
     """Folder of DEM rasters, a pattern, or one file (a VRT too), in any CRS."""
@@ -185,12 +194,15 @@ class ElevationSettings(Settings):
         return self
 
     def made_before(self, layer: str) -> Precomputed | None:
-        """The files in which a layer was made before; None where it is made from the DEM."""
+        """Return the files in which a layer was made before; None if there are none."""
         return {"relative_elevation": self.relative_elevation, "slope": self.slope_degrees}.get(layer)
 
 
 class TrendSettings(Settings):
-    """Landsat trends of the tasseled-cap indices (TCVIS): brightness, greenness and wetness in three bands."""
+    """Landsat trends of the tasseled-cap indices (TCVIS).
+
+    Brightness, greenness and wetness are three bands.
+    """
 
     path: RelativePath
     """Folder of rasters, a pattern, or one file (a VRT too)."""
@@ -203,7 +215,7 @@ class TrendSettings(Settings):
 
 
 class SourceSettings(Settings):
-    """Where layers come from that are not in the scenes themselves."""
+    """Sources of layers that are not in the scenes themselves."""
 
     elevation: ElevationSettings | None = None
     trends: TrendSettings | None = None
@@ -227,7 +239,7 @@ _OF_RASTERS = ("band", "positive", "negative", "ignore")
 
 
 class LabelSettings(Settings):
-    """Where the digitised objects are: polygons in one vector file, or one raster per scene."""
+    """Digitised objects: polygons in one vector file, or one raster per scene."""
 
     path: RelativePath | None = None
     """Vector file of polygons."""
@@ -264,9 +276,9 @@ class LabelSettings(Settings):
             msg = "labels are in either 'path' (polygons) or 'raster'; give exactly one of them"
             raise ValueError(msg)
         kind, foreign = ("raster", _OF_POLYGONS) if self.raster else ("path", _OF_RASTERS)
-        wrong = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
-        if wrong:
-            msg = f"'{wrong[0]}' has no meaning beside '{kind}'; leave it out"
+        misplaced = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
+        if misplaced:
+            msg = f"'{misplaced[0]}' has no meaning beside '{kind}'; leave it out"
             raise ValueError(msg)
         if self.end is not None and self.start is None:
             msg = "'end' has no meaning without 'start'; give both, or leave it out"
@@ -281,7 +293,7 @@ class LabelSettings(Settings):
 
 
 class TileSettings(Settings):
-    """How labelled scenes are cut for training."""
+    """Tiles into which labelled scenes are cut for training."""
 
     size: Side = Field(default=256, ge=32, multiple_of=32)
     """Side of a tile in pixels."""

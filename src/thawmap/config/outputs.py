@@ -1,4 +1,4 @@
-"""The part of the YAML that says how probabilities become objects, and which files are written."""
+"""Settings of what comes out: objects from probabilities, and files."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -10,21 +10,26 @@ from thawmap.config.inputs import Metres, Probability, Settings
 _RULE = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
-def _rule(text: str) -> str:
-    """The rule with one blank between its parts."""
-    return " ".join(_parts(text))
+def _normalise_rule(text: str) -> str:
+    """Return a rule with one blank between layer, comparison and number."""
+    return " ".join(_parse_rule(text))
 
 
-def _parts(text: str) -> tuple[str, str, str]:
-    found = _RULE.fullmatch(text)
-    if found is None:
+def _parse_rule(text: str) -> tuple[str, str, str]:
+    """Return layer, comparison and number of a rule such as "ndvi < 0".
+
+    Raises:
+        ValueError: If the text is no rule.
+    """
+    match = _RULE.fullmatch(text)
+    if match is None:
         msg = f"{text!r} is no rule; write LAYER, one of < <= > >=, and a NUMBER, such as 'ndvi < 0'"
         raise ValueError(msg)
-    return found[1], found[2], found[3]
+    return match[1], match[2], match[3]
 
 
 class PolygonSettings(Settings):
-    """How probabilities become objects."""
+    """Objects: how probabilities become polygons, and which are left out."""
 
     threshold: Literal["bundle"] | Probability = "bundle"
     """Objects are where the probability is above it; bundle: the one chosen on validation, else 0.5."""
@@ -37,7 +42,7 @@ class PolygonSettings(Settings):
     min_area_m2: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """Minimum mapping unit: smaller objects are left out; auto: those below 200 m2 or 4 pixels, whichever is more, and
     slivers along missing pixels; 0: none. What is left out lies in a layer of its own, with the reason."""
-    drop: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
+    drop: tuple[Annotated[str, AfterValidator(_normalise_rule)], ...] = ()
     """Rules such as `ndvi < 0`: objects whose mean of any layer, seen by the network or not, is so are left out."""
     simplify_m: Metres = 0.0
     """About how far, in metres, outlines are moved to have fewer corners; numbers stay those of the pixels; 0: not."""
@@ -52,16 +57,16 @@ class PolygonSettings(Settings):
     @property
     def rules(self) -> tuple[tuple[str, str, float], ...]:
         """Layer, comparison and number of each rule in `drop`."""
-        return tuple((layer, sign, float(number)) for layer, sign, number in map(_parts, self.drop))
+        return tuple((layer, sign, float(number)) for layer, sign, number in map(_parse_rule, self.drop))
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers that the rules ask for, each once."""
+        """Names of the layers in the rules, each once."""
         return tuple(dict.fromkeys(layer for layer, _, _ in self.rules))
 
 
 class OutputSettings(Settings):
-    """Which files are written."""
+    """Files of a map: their formats and names."""
 
     probability: Literal["uint8", "float32"] = "uint8"
     """Storage of probabilities: hundredths in one byte, or full."""

@@ -1,7 +1,7 @@
-"""YAML from strangers: bounded in size, of plain values only, with the line of every key.
+"""YAML of unknown origin: bounded, of plain values, with the line of each key.
 
-Aliases cost a few bytes where they stand, and can stand for millions of values; a level costs a byte, and the libraries
-one call of a function. So the size of what would be built is known before anything is.
+An alias is a few bytes and can stand for millions of values; a level is one byte, and takes the libraries one call of a
+function. So the size of what would be built is counted before anything is built.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,14 +11,14 @@ import yaml
 
 from thawmap.errors import ConfigError
 
-Place = tuple[str | int, ...]
-"""A key of the YAML, from the outermost section inwards; numbers count the items of a list."""
+KeyPath = tuple[str | int, ...]
+"""A key with the sections around it, from outside inwards; numbers count in lists."""
 LARGEST_BYTES = 2**20
-"""Size of a YAML, far beyond any that a person writes."""
+"""Most bytes of a YAML, far beyond any that a person writes."""
 MOST_VALUES = 50_000
-"""Keys and values of a YAML, those of an alias counted wherever it stands."""
+"""Most keys and values of a YAML, those of an alias counted wherever it stands."""
 DEEPEST = 20
-"""Levels of a YAML."""
+"""Most levels of a YAML."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is twenty times as fast, and not everywhere
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")}
@@ -27,17 +27,17 @@ _STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A YAML's content.
+    """Content of a YAML, with the line of each key and the text of each value.
 
     Attributes:
-        value: What it says.
-        lines: Where each of its keys stands, as ``file:line``.
-        texts: How each of its values is written.
+        value: Its values, in dicts and lists; None where it is empty.
+        lines: Key to its position, as ``file:line``.
+        texts: Key to its value as it is written, of those that are no section or list.
     """
 
     value: Any
-    lines: dict[Place, str] = field(default_factory=dict)
-    texts: dict[Place, str] = field(default_factory=dict)
+    lines: dict[KeyPath, str] = field(default_factory=dict)
+    texts: dict[KeyPath, str] = field(default_factory=dict)
 
 
 def read_yaml(text: str, name: str) -> Document:
@@ -55,93 +55,93 @@ def read_yaml(text: str, name: str) -> Document:
             node = loader.get_single_node()
             if node is None:
                 return document
-            _note(node, (), document, name)
-            return replace(document, value=_unshared(loader.construct_document(node)))
+            _record(node, (), document, name)
+            return replace(document, value=_without_sharing(loader.construct_document(node)))
         finally:
             loader.dispose()
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        ValueError,
-    ) as error:  # of what is in its tags
+    # PyYAML lets the errors of Python's own conversions out, such as those of a date that is none
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
+        position = f"{name}:{mark.line + 1}" if mark else name
         reason = " ".join(str(getattr(error, "problem", error)).split())[:200]
-        msg = f"{place}: not valid YAML ({reason}); check indentation, colons and quotes"
+        msg = f"{position}: not valid YAML ({reason}); check indentation, colons and quotes"
         raise ConfigError(msg) from error
 
 
 def check_size(text: str, name: str) -> None:
-    """Refuse what is too deep or too large to be built, by its events alone.
+    """Refuse a YAML text with too many levels or values, before anything is built.
+
+    ``name`` stands for the text in messages.
 
     Raises:
-        ConfigError: If it is, or an alias stands within what it stands for.
+        ConfigError: If there are too many, or an alias stands within what it stands for.
     """
-    sizes: dict[str, int] = {}  # of what each anchor names
-    open_: list[
-        tuple[str | None, int]
-    ] = []  # anchor and number of values before it, of collections not yet at their end
+    sizes: dict[str, int] = {}  # anchor to the number of values that its aliases stand for
+    unclosed: list[tuple[str | None, int]] = []  # anchor of each open collection, and the values before it
     count = 0
     for event in yaml.parse(text, Loader=_Loader):
-        here = f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}"
+        position = f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}"
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
-            if anchor in {outer for outer, _ in open_}:
-                msg = f"{here}: the alias *{anchor} contains itself; write out what it stands for"
+            if anchor in {outer for outer, _ in unclosed}:
+                msg = f"{position}: the alias *{anchor} contains itself; write out what it stands for"
                 raise ConfigError(msg)
             count += sizes.get(anchor or "", 0)
         elif isinstance(event, yaml.CollectionStartEvent):
-            open_.append((anchor, count))
+            unclosed.append((anchor, count))
         elif isinstance(event, yaml.CollectionEndEvent):
-            ended, before = open_.pop()
+            closed, before = unclosed.pop()
             count += 1
-            sizes |= {ended: count - before} if ended else {}
+            sizes |= {closed: count - before} if closed else {}
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
             sizes |= {anchor: 1} if anchor else {}
-        if len(open_) > DEEPEST or count > MOST_VALUES:
-            much = f"more than {DEEPEST} levels" if len(open_) > DEEPEST else f"more than {MOST_VALUES} values"
-            msg = f"{here}: a configuration cannot have {much}, those of aliases included; write it shorter"
+        if len(unclosed) > DEEPEST or count > MOST_VALUES:
+            excess = f"more than {DEEPEST} levels" if len(unclosed) > DEEPEST else f"more than {MOST_VALUES} values"
+            msg = f"{position}: a configuration cannot have {excess}, those of aliases included; write it shorter"
             raise ConfigError(msg)
 
 
-def _note(node: yaml.Node, path: Place, document: Document, name: str) -> None:
-    """Note where the keys below a node stand, and how its values are written.
+def _record(node: yaml.Node, path: KeyPath, document: Document, name: str) -> None:
+    """Write the lines and texts of a node and all below it into ``document``.
 
     Raises:
-        ConfigError: If a key stands twice, or is no text.
+        ConfigError: If a key stands twice or is no text, or a value is not plain.
     """
-    here = f"{name}:{node.start_mark.line + 1}"
-    document.lines.setdefault(path, here)
+    position = f"{name}:{node.start_mark.line + 1}"
+    document.lines.setdefault(path, position)
     if node.tag not in _TAGS:
-        msg = f"{here}: not valid YAML ('{node.tag}' has no meaning in a configuration); write plain values"
+        msg = f"{position}: not valid YAML ('{node.tag}' has no meaning in a configuration); write plain values"
         raise ConfigError(msg)
     if isinstance(node, yaml.ScalarNode):
         document.texts[path] = node.value
     if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _note(item, (*path, index), document, name)
+        for index, entry in enumerate(node.value):
+            _record(entry, (*path, index), document, name)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line = f"{name}:{key.start_mark.line + 1}"
-            inner = (*path, _key(key, line))
+            inner = (*path, _read_key(key, line))
             if inner in document.lines:
                 msg = f"{line}: key '{'.'.join(map(str, inner))}' stands twice; keep one"
                 raise ConfigError(msg)
             document.lines[inner] = line
-            _note(value, inner, document, name)
+            _record(value, inner, document, name)
 
 
-def _unshared(value: Any) -> Any:
-    """Copies of what aliases share, so that a change in one place is one in that place only."""
+def _without_sharing(value: Any) -> Any:
+    """Copy sections and lists that aliases share, so that one can change alone."""
     if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _without_sharing(inner) for key, inner in value.items()}
+    return [_without_sharing(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _key(node: yaml.Node, line: str) -> str:
+def _read_key(node: yaml.Node, line: str) -> str:
+    """Return the text of a key at a ``line``, as ``file:line``.
+
+    Raises:
+        ConfigError: If the key is no text.
+    """
     if not isinstance(node, yaml.ScalarNode):
         msg = f"{line}: a key is a list or a section; keys are texts, such as 'scenes'"
         raise ConfigError(msg)

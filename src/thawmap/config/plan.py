@@ -1,4 +1,4 @@
-"""What a cross-validation or a tuning was begun with: its file, and reading it."""
+"""The file that keeps what a cross-validation or a tuning was begun with."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from thawmap.files.records import Record, read
 
 
 class CrossvalRecord(Record):
-    """Keys of the section `crossval` that a report shows."""
+    """The section `crossval`, as far as a report shows it."""
 
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     inner: int = 1
 
 
 class ConfigRecord(Record):
-    """The configuration; the sections that are compared may hold anything."""
+    """The configuration, as far as reports and reruns read it."""
 
     project: str
     crossval: CrossvalRecord = CrossvalRecord()
@@ -25,14 +25,16 @@ class ConfigRecord(Record):
 
 
 class PlanRecord(Record):
-    """The file as a whole."""
+    """The file as a whole: the configuration, and the identity of the tiles."""
 
     config: ConfigRecord
     tile_store: str
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """Read what a cross-validation or a tuning was begun with: its configuration, and the identity of its tiles.
+    """Read the plan of a cross-validation or a tuning, as a dict of JSON values.
+
+    Its keys are "config", the whole configuration, and "tile_store", the identity of the tiles.
 
     Raises:
         OSError: If there is no such file.

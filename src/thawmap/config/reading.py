@@ -1,4 +1,4 @@
-"""Reading the YAML: what is wrong is said with the file, the line, the key, and the nearest known one."""
+"""Reading the YAML; messages name the file, the line, the key and the nearest key."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from thawmap.config.plain_yaml import LARGEST_BYTES, Document, Place, read_yaml
+from thawmap.config.plain_yaml import LARGEST_BYTES, Document, KeyPath, read_yaml
 from thawmap.config.schema import Config
 from thawmap.errors import ConfigError, suggest
 from thawmap.text import printable, whole_number
 
 _KINDS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", date: "a date"}
-_OF_TEXT = ("string_type", "path_type")  # faults of values that had to be text
-_SHOWN = 200  # characters of a value that a message shows
+_NO_TEXT = ("string_type", "path_type")  # types of pydantic's errors for values that had to be text
+_MOST_SHOWN = 200  # characters of a value that a message shows
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML file, with ``KEY=VALUE`` overrides.
+    """Read a configuration from a YAML file, with ``KEY=VALUE`` put over it.
 
     Raises:
         ConfigError: If the file is missing or not YAML, or a key or value is not allowed; the message names
@@ -43,133 +43,151 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse(text: str, *, name: str, folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML text.
+    """Read a configuration from a YAML text, with ``KEY=VALUE`` put over it.
 
     Args:
         text: The YAML.
-        name: What stands for it in messages.
-        folder: Where relative paths count from.
+        name: Name of the text in messages.
+        folder: Folder from which relative paths count.
         overrides: ``KEY=VALUE`` each, such as ``training.batch_size=8``.
 
     Raises:
-        ConfigError: As `load`.
+        ConfigError: If the text is not YAML, or a key or value is not allowed; the message names file, line, key and
+            remedy.
     """
-    read = read_yaml(text, name)
-    if not isinstance(read.value, dict):
+    document = read_yaml(text, name)
+    if not isinstance(document.value, dict):
         msg = f"{name}: a configuration has keys such as 'scenes' and 'labels'; see 'thawmap init'"
         raise ConfigError(msg)
     for override in overrides:
-        _override(read, override)
+        _override(document, override)
     try:
-        return Config.model_validate(read.value, context={"folder": folder})
+        return Config.model_validate(document.value, context={"folder": folder})
     except ConfigError as error:
-        msg = f"{read.lines.get(('layers',), name)}: {error}"
+        msg = f"{document.lines.get(('layers',), name)}: {error}"
         raise ConfigError(msg) from error
     except ValidationError as error:
-        raise ConfigError(_sentence(error, read)) from error
+        raise ConfigError(_sentence(error, document)) from error
 
 
 def json_schema() -> str:
-    """The JSON schema of the YAML, for editors that complete it."""
+    """Return the JSON schema of the YAML as text, for editors that complete and check."""
     from thawmap.config.descriptions import describe  # noqa: PLC0415 - only the schema needs it
 
     return json.dumps(describe(Config.model_json_schema(), Config), indent=2)
 
 
-def _override(read: Document, override: str) -> None:
-    """Put one ``a.b=value`` into what was read, and note where it came from; the value is read as YAML."""
+def _override(document: Document, override: str) -> None:
+    """Put ``a.b=value`` into a document; its position becomes "--set a.b=value".
+
+    Raises:
+        ConfigError: If it has no such form, its value is not YAML, or the document has no such key.
+    """
     key, equals, text = override.partition("=")
-    source = f"--set {printable(override[:_SHOWN])}"
+    source = f"--set {printable(override[:_MOST_SHOWN])}"
     if not equals or not key:
         msg = f"{source}: not of the form KEY=VALUE, such as training.batch_size=8"
         raise ConfigError(msg)
     try:
-        value = read_yaml(text, "")
+        replacement = read_yaml(text, "")
     except ConfigError as error:
         msg = f"{source}: {str(error).partition(': ')[2]}"
         raise ConfigError(msg) from error
-    path: Place = ()
-    place: Any = read.value
+    path: KeyPath = ()
+    section: Any = document.value
     try:
         *outer, last = key.split(".")
-        for part in outer:
-            path = (*path, _step(place, part))
-            place = place.setdefault(part, {}) if isinstance(place, dict) else place[path[-1]]
-        path = (*path, _step(place, last))
-        place[path[-1]] = value.value
+        for word in outer:
+            path = (*path, _key_or_index(section, word))
+            section = section.setdefault(word, {}) if isinstance(section, dict) else section[path[-1]]
+        path = (*path, _key_or_index(section, last))
+        section[path[-1]] = replacement.value
     except (TypeError, IndexError, AttributeError) as error:
-        msg = f"{source}: the configuration has no place {printable(key[:_SHOWN])!r}; see 'thawmap config' for its keys"
+        shown = printable(key[:_MOST_SHOWN])
+        msg = f"{source}: the configuration has no place {shown!r}; see 'thawmap config' for its keys"
         raise ConfigError(msg) from error
-    for noted in (read.lines, read.texts):
-        for known in [known for known in noted if known[: len(path)] == path]:
-            del noted[known]
+    # lines and texts of the value that was replaced, and of all below it, are no longer true
+    for records in (document.lines, document.texts):
+        for replaced in [other for other in records if other[: len(path)] == path]:
+            del records[replaced]
     for end in range(1, len(path) + 1):
-        read.lines.setdefault(path[:end], source)
-    read.texts.update({(*path, *below): written for below, written in value.texts.items()})
+        document.lines.setdefault(path[:end], source)
+    document.texts.update({(*path, *below): written for below, written in replacement.texts.items()})
 
 
-def _step(place: Any, part: str) -> str | int:
-    """The key of a section, or the number of an item of a list."""
-    number = whole_number(part)
-    return part if number is None or isinstance(place, dict) else number
+def _key_or_index(section: Any, word: str) -> str | int:
+    """Return a word as the index that it is in a list; in a section it is a key."""
+    number = whole_number(word)
+    return word if number is None or isinstance(section, dict) else number
 
 
-def _sentence(error: ValidationError, read: Document) -> str:
-    """The most telling fault as one sentence, and how many others there are."""
-    faults = [(_path(fault, read.value), fault) for fault in error.errors()]
+def _sentence(error: ValidationError, document: Document) -> str:
+    """Return a sentence on the worst fault, with its line and the number of others."""
+    faults = [(_key_path(fault, document.value), fault) for fault in error.errors()]
     first = faults[0][0]
     unknown = [path for path, fault in faults if fault["type"] == "extra_forbidden"]
     within = [path for path, _ in faults if path[: len(first)] == first]
+    # other faults often follow from an unknown key; without one the deepest of the first says the most
     chosen = unknown[0] if unknown else max(within, key=len)
-    said = _said(chosen, [fault for path, fault in faults if path == chosen], read)
+    message = _message(chosen, [fault for path, fault in faults if path == chosen], document)
     others = {path for path, _ in faults if path != chosen[: len(path)]}
     more = f" (and {len(others)} more)" if others else ""
-    known = next(chosen[:end] for end in range(len(chosen), -1, -1) if chosen[:end] in read.lines)
-    return f"{read.lines[known]}: {said}{more}"
+    # a key that is missing has no line; the section that lacks it has
+    nearest = next(chosen[:end] for end in range(len(chosen), -1, -1) if chosen[:end] in document.lines)
+    return f"{document.lines[nearest]}: {message}{more}"
 
 
-def _path(fault: ErrorDetails, raw: Mapping[str, Any]) -> Place:
-    """The keys of a fault as they stand in the YAML, without the names of the types that were tried."""
+def _key_path(fault: ErrorDetails, raw: Mapping[str, Any]) -> KeyPath:
+    """Return the keys of a fault as they stand in the YAML.
+
+    pydantic puts the names of the types that it tried between them; these are left out.
+    """
     path: list[str | int] = []
     value: Any = raw
-    for part in fault["loc"]:
+    for key in fault["loc"]:
         inside = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-        if part in inside:
-            value = value[part]
-            path.append(part)
+        if key in inside:
+            value = value[key]
+            path.append(key)
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return (*path, fault["ctx"]["discriminator"].strip("'")) if isinstance(value, dict) else tuple(path)
     return (*path, fault["loc"][-1]) if fault["type"] == "missing" else tuple(path)
 
 
-def _said(path: Place, faults: Sequence[ErrorDetails], read: Document) -> str:
-    """What is wrong with the value at ``path``; several faults are what each of several types found."""
-    key, fault = _dotted(path) or "the configuration", faults[0]
+def _message(path: KeyPath, faults: Sequence[ErrorDetails], document: Document) -> str:
+    """Return a message on the value at ``path``, without its line.
+
+    ``faults`` are several where several types were tried, each with a fault of its own.
+    """
+    key, fault = ".".join(map(str, path)) or "the configuration", faults[0]
     if fault["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; {suggest(str(path[-1]), _keys_at(path[:-1], read.value), otherwise='known here')}"
+        allowed_keys = _keys_at(path[:-1], document.value)
+        return f"unknown key '{key}'; {suggest(str(path[-1]), allowed_keys, otherwise='known here')}"
     if fault["type"] == "union_tag_invalid":
         return f"'{key}' is {fault['ctx']['tag']!r}: must be {fault['ctx']['expected_tags'].replace(', ', ' or ')}"
     if fault["type"] in ("missing", "union_tag_not_found"):
         return f"key '{key}' is missing; add it"
     if fault["type"] == "model_type":
-        return f"'{key}' must have keys of its own: {', '.join(_keys_at(path, read.value))}; give one, or leave it out"
-    if all(each["type"] in _OF_TEXT for each in faults) and path in read.texts and fault["input"] is not None:
-        kind = next((said for of, said in _KINDS.items() if isinstance(fault["input"], of)), "no text")
-        return f"'{key}' is {read.texts[path]}, which is {kind} in YAML; put it in quotes: '{read.texts[path]}'"
+        return (
+            f"'{key}' must have keys of its own: {', '.join(_keys_at(path, document.value))}; give one, or leave it out"
+        )
+    if all(each["type"] in _NO_TEXT for each in faults) and path in document.texts and fault["input"] is not None:
+        kind = next((noun for type_, noun in _KINDS.items() if isinstance(fault["input"], type_)), "no text")
+        return f"'{key}' is {document.texts[path]}, which is {kind} in YAML; put it in quotes: '{document.texts[path]}'"
     allowed = " or ".join(dict.fromkeys(_plain(fault["msg"]) for fault in faults)).replace(" or must be ", " or ")
     got = f" is {_shortened(fault['input'])}" if isinstance(fault["input"], str | int | float | bool) else ""
     return f"'{key}'{got}: {allowed}"
 
 
 def _shortened(value: object) -> str:
-    """The value as Python writes it, without the middle of a long one."""
+    """Return a value as Python writes it, without the end of a long one."""
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _plain(message: str) -> str:
-    """A message of pydantic in the words of a YAML."""
-    for theirs, ours in (
+    """Return a message of pydantic in the words of a YAML, in lower case at first."""
+    for pydantic_words, yaml_words in (
         ("Value error, ", ""),
         ("Input should be", "must be"),
         (" after validation", ""),
@@ -178,31 +196,35 @@ def _plain(message: str) -> str:
         ("a valid dictionary or object to extract fields from", "a section of keys"),
         ("a valid dictionary", "a section of keys"),
     ):
-        message = message.replace(theirs, ours)
+        message = message.replace(pydantic_words, yaml_words)
     return message[:1].lower() + message[1:]
 
 
-def _dotted(path: Place) -> str:
-    return ".".join(str(part) for part in path)
+def _keys_at(path: KeyPath, raw: Mapping[str, Any]) -> list[str]:
+    """Return the keys that the section at ``path`` may have.
 
-
-def _keys_at(path: Place, raw: Mapping[str, Any]) -> list[str]:
-    """Keys that the section at ``path`` knows, as its `kind` or `name` in the YAML says."""
+    They depend on the section's `kind` or `name` in the YAML, ``raw``.
+    """
     schema = Config.model_json_schema()
-    place: Any = schema
+    node: Any = schema
     value: Any = raw
-    for part in path:
-        place = _section(place, schema["$defs"], value)
-        below = place.get("properties", {}).get(part) or place.get("items")
-        place = below or place.get("additionalProperties") or {}
+    # down the schema and the YAML together: which schema holds below depends on the value beside it
+    for key in path:
+        node = _section_schema(node, schema["$defs"], value)
+        below = node.get("properties", {}).get(key) or node.get("items")
+        node = below or node.get("additionalProperties") or {}
         inside = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
-        value = inside.get(part)
-    return list(_section(place, schema["$defs"], value).get("properties", {}))
+        value = inside.get(key)
+    return list(_section_schema(node, schema["$defs"], value).get("properties", {}))
 
 
-def _section(place: dict[str, Any], definitions: Mapping[str, Any], value: Any) -> dict[str, Any]:
-    """A place of the schema, or what it refers to: of several kinds the value's, of several types the section."""
-    options: list[dict[str, Any]] = [place, *place.get("anyOf", ()), *place.get("oneOf", ())]
+def _section_schema(node: dict[str, Any], definitions: Mapping[str, Any], value: Any) -> dict[str, Any]:
+    """Return the schema of the section or list at a node of a JSON schema.
+
+    References are followed. Where several are allowed, it is that of a list for a list, that of the value's own `kind` or `name` for a section,
+    else the first that is defined; the node itself where nothing is.
+    """
+    options: list[dict[str, Any]] = [node, *node.get("anyOf", ()), *node.get("oneOf", ())]
     lists = [option for option in options if "items" in option]
     if lists and isinstance(value, list):
         return lists[0]
@@ -210,5 +232,5 @@ def _section(place: dict[str, Any], definitions: Mapping[str, Any], value: Any) 
     if tags and isinstance(value, dict):
         options = [{"$ref": tags[0]["mapping"].get(str(value.get(tags[0]["propertyName"])), "")}]
     sections = [option for option in options if option.get("$ref")]
-    found: dict[str, Any] = definitions[sections[0]["$ref"].rsplit("/", 1)[-1]] if sections else place
-    return found
+    section: dict[str, Any] = definitions[sections[0]["$ref"].rsplit("/", 1)[-1]] if sections else node
+    return section

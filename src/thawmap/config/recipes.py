@@ -1,4 +1,4 @@
-"""Named ways of training: what stands in the YAML where the user says nothing."""
+"""Recipes: named ways of training, which fill the keys that a YAML leaves out."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,9 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "nitze2021": {"model": {"fill": "zero"}},
 }
-"""Section, key and value of what each differs in from the defaults of the keys, which are the paper's.
+"""Recipe to section to key to value, where it differs from the keys' defaults.
+
+The defaults are the paper's.
 
 thawmap2026 is what did best on regions left out of 151 real scenes (docs/experiments.md).
 """
@@ -21,18 +23,19 @@ DEFAULT: Name = "thawmap2026"
 
 
 def under(raw: dict[str, Any]) -> dict[str, Any]:
-    """A YAML's content with its recipe laid under it: a key that it names, whatever its value, is as it says.
+    """Return a copy of a YAML's content with the keys of its recipe laid under it.
 
-    What is no recipe, or no section, stays as it is, for the check that follows.
+    A key that the YAML names keeps its value, whatever that is. What is no recipe, or no section, stays as it is, for
+    the check that follows.
 
     >>> under({"recipe": "nitze2021", "training": {"batch_size": 6}})
     {'recipe': 'nitze2021', 'training': {'batch_size': 6}, 'model': {'fill': 'zero'}}
     >>> under({"training": {"loss": "focal", "batch_size": 6}})["training"]
     {'loss': 'focal', 'schedule': 'cosine', 'batch_size': 6}
     """
-    whole, name = dict(raw), raw.get("recipe", DEFAULT)
+    content, name = dict(raw), raw.get("recipe", DEFAULT)
     for section, keys in RECIPES.get(name, {}).items() if isinstance(name, str) else ():
-        said = whole.get(section, {})
-        if isinstance(said, dict):
-            whole[section] = keys | said
-    return whole
+        own_keys = content.get(section, {})
+        if isinstance(own_keys, dict):
+            content[section] = keys | own_keys
+    return content

@@ -1,4 +1,4 @@
-"""The whole of the YAML: the inputs, the network, its training, and what comes out."""
+"""The whole configuration, and its sections on network, split, maps and engine."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,23 +24,25 @@ from thawmap.config.outputs import OutputSettings, PolygonSettings
 from thawmap.config.training import AugmentSettings, TrainingSettings
 from thawmap.config.tune import TuneSettings
 from thawmap.errors import ConfigError
-from thawmap.layers import PAPER_LAYERS, Layer, layer
+from thawmap.layers import PAPER_LAYERS, Layer
+from thawmap.layers import layer as known_layer
 
 Fill = Literal["near", "zero"]
 
 
-def _weights(name: str, info: ValidationInfo) -> str:
+def _resolve_weights(name: str, info: ValidationInfo) -> str:
+    """Return weights: a path is put below the YAML's folder, a name stays as it is."""
     return str(from_folder(Path(name), info)) if name.endswith(".safetensors") or "/" in name else name
 
 
 class ModelSettings(Settings):
-    """The network."""
+    """The network: architecture, encoder, first weights, and missing pixels."""
 
     architecture: str = "unetplusplus"
     """Any architecture of segmentation_models.pytorch, such as unet, unetplusplus, deeplabv3; or `pixel`."""
     encoder: str = "resnet34"
     """Any encoder of segmentation_models.pytorch."""
-    weights: Annotated[str, AfterValidator(_weights)] | None = None
+    weights: Annotated[str, AfterValidator(_resolve_weights)] | None = None
     """What training begins from: a bundle's folder such as models/first, whose whole network is trained on; or for the
     encoder alone a .safetensors file, or a name such as imagenet, which the library fetches; unset: random numbers, as
     in the paper."""
@@ -51,12 +53,15 @@ class ModelSettings(Settings):
 
     @property
     def begins_from_a_bundle(self) -> bool:
-        """Whether ``weights`` is the folder of a bundle: it has a slash, as names of weights have none."""
+        """True if ``weights`` is the folder of a bundle: names of weights have no slash."""
         return self.weights is not None and "/" in self.weights and not self.weights.endswith(".safetensors")
 
 
 class SplitSettings(Settings):
-    """What is left out of training: epoch and threshold are chosen on validation, never on test."""
+    """Split: regions or scenes that are left out of training.
+
+    Epoch and threshold are chosen on validation, never on test.
+    """
 
     by: Literal["region", "scene"] = "region"
     """What the names below are."""
@@ -75,7 +80,7 @@ class SplitSettings(Settings):
 
 
 class InferenceSettings(Settings):
-    """How maps are made."""
+    """Mapping: tiles, device, backend and arithmetic."""
 
     tile: Literal["auto"] | Annotated[Side, Field(ge=32)] = "auto"
     """Side of the squares that the network sees, in pixels; auto: the cheapest cut that memory allows."""
@@ -108,7 +113,7 @@ class InferenceSettings(Settings):
 
 
 class EngineSettings(Settings):
-    """What runs the work over many scenes."""
+    """Engine: the processes or the cluster that work on many scenes."""
 
     kind: Literal["local", "dask"] = "local"
     """local: processes of this machine; dask: a running Dask cluster, whose workers see the same folders."""
@@ -125,8 +130,15 @@ class EngineSettings(Settings):
         return self
 
 
+def _input_layer(setting: str | LayerSettings) -> Layer:
+    """Return a known layer by its name, or with the range that settings give it."""
+    if isinstance(setting, str):
+        return known_layer(setting)
+    return known_layer(setting.name, low=setting.low, high=setting.high, clip=setting.clip)
+
+
 class Config(Settings):
-    """Everything that decides a result."""
+    """Configuration: everything that decides a result."""
 
     project: str = "thawmap"
     """Name of the project, kept with every result."""
@@ -153,12 +165,12 @@ class Config(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _lie_on_recipe(cls, raw: Any) -> Any:
+    def _fill_from_recipe(cls, raw: Any) -> Any:
         return recipes.under(raw) if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [item.name for item in self.input_layers]
+        names = [layer.name for layer in self.input_layers]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             msg = f"layer {twice[0]!r} is listed twice in 'layers'; keep one"
@@ -167,28 +179,22 @@ class Config(Settings):
 
     @property
     def input_layers(self) -> tuple[Layer, ...]:
-        """The model's inputs with their ranges and how they are made, in order."""
-        return tuple(
-            replace(one, recipe=self.made_as(one.name))
-            for one in (
-                layer(item) if isinstance(item, str) else layer(item.name, low=item.low, high=item.high, clip=item.clip)
-                for item in self.layers
-            )
-        )
+        """Layers that the network sees, in order, with their ranges and recipes."""
+        return tuple(replace(layer, recipe=self.made_as(layer.name)) for layer in map(_input_layer, self.layers))
 
     def made_as(self, name: str) -> str:
-        """How a layer is made from elevation, such as "circle of 100 m"; "" where nothing is known of it."""
+        """Return how a layer is made from elevation, such as "circle of 100 m"; else ""."""
         elevation = self.sources.elevation
         if elevation is None or elevation.path is None or elevation.made_before(name):
             return ""
-        recipes = {"relative_elevation": f"circle of {elevation.window_m:g} m", "slope": elevation.slope}
-        return recipes.get(name, "")
+        formulas = {"relative_elevation": f"circle of {elevation.window_m:g} m", "slope": elevation.slope}
+        return formulas.get(name, "")
 
     def as_json(self) -> dict[str, Any]:
-        """The resolved configuration as plain JSON values."""
+        """Return the configuration with all defaults filled in, as JSON values."""
         resolved: dict[str, Any] = self.model_dump(mode="json")
         return resolved
 
     def as_yaml(self) -> str:
-        """The resolved configuration as a YAML that gives it again."""
+        """Return the configuration as the text of a YAML, with all defaults filled in."""
         return yaml.safe_dump(self.as_json(), sort_keys=False, allow_unicode=True)

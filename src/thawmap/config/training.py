@@ -1,4 +1,4 @@
-"""The part of the YAML that says how the network learns: augmentation, losses, optimiser, schedule, phases."""
+"""Settings of training: augmentation, losses, optimiser, schedule and phases."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,7 +12,10 @@ Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class BrightnessSettings(Settings):
-    """All optical layers of a tile brighter or darker by one offset, as under haze or another sun."""
+    """Brightness: one offset for all optical layers of a tile.
+
+    So they look under haze or another sun.
+    """
 
     probability: Probability = 0.5
     """Probability that a tile is changed."""
@@ -21,7 +24,10 @@ class BrightnessSettings(Settings):
 
 
 class ContrastSettings(Settings):
-    """The optical layers of a tile nearer to their mean over it, or farther from it, all by one factor."""
+    """Contrast: optical layers of a tile nearer to their mean, or farther from it.
+
+    All by one factor.
+    """
 
     probability: Probability = 0.5
     """Probability that a tile is changed."""
@@ -30,7 +36,7 @@ class ContrastSettings(Settings):
 
 
 class NoiseSettings(Settings):
-    """White noise on the optical layers, every pixel on its own."""
+    """White noise on the optical layers, drawn for every pixel."""
 
     probability: Probability = 0.5
     """Probability that a tile is changed."""
@@ -39,9 +45,9 @@ class NoiseSettings(Settings):
 
 
 class RadiometrySettings(Settings):
-    """A gain and an offset for every optical layer, each on its own, as another sensor or atmosphere has them.
+    """Radiometry: a gain and an offset of its own for every optical layer.
 
-    Drawn for every tile, as if each were from a scene of its own.
+    Another sensor or atmosphere has such. They are drawn for every tile, as if each were from a scene of its own.
     """
 
     probability: Probability = 0.5
@@ -56,7 +62,10 @@ LayerGroup = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class DropSettings(Settings):
-    """Layers that are missing in a tile, so that the model learns to do without them: then scenes may lack them."""
+    """Layers that are made missing in some tiles.
+
+    So the model learns to do without them, and scenes may lack them.
+    """
 
     probability: Probability = 0.2
     """Probability of each group to be missing in a tile."""
@@ -66,9 +75,9 @@ class DropSettings(Settings):
 
 
 class GapSettings(Settings):
-    """Gaps in a tile, as clouds and ends of swaths leave them, so that the model learns that their rims are nothing.
+    """Gaps that are made in tiles, as clouds and ends of swaths leave them.
 
-    Their pixels are not valid then, and count in no loss.
+    So the model learns that their borders are nothing. Their pixels are not valid then, and count in no loss.
     """
 
     probability: Probability = 0.25
@@ -78,11 +87,11 @@ class GapSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """Random changes of training tiles, each tile on its own (by default the paper's, section 2.3.2).
+    """Random changes of training tiles, drawn for each tile.
 
-    In this order: mirrored and turned, pasted, blurred; then gaps are laid over them; then changes of value, of optical
-    layers alone (reflectances whose names are known), in physical units and never clipped; then layers are dropped.
-    NDVI and its like follow.
+    By default they are the paper's (section 2.3.2). In this order: mirrored and turned, pasted, blurred; then gaps are
+    laid over them; then changes of value, of optical layers alone (reflectances whose names are known), in physical
+    units and never clipped; then layers are dropped. NDVI and its like follow.
     """
 
     flip: Probability = 0.5
@@ -109,7 +118,7 @@ class AugmentSettings(Settings):
 
     @property
     def changes_values(self) -> tuple[str, ...]:
-        """Names of the changes of optical values that are asked for."""
+        """Names of those changes of optical values that are set."""
         return tuple(name for name in _OF_VALUES if getattr(self, name) is not None)
 
 
@@ -139,9 +148,9 @@ class OptimiserSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         foreign = _OF_ADAM if self.name == "sgd" else _OF_SGD
-        wrong = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
-        if wrong:
-            msg = f"'{wrong[0]}' is no setting of {self.name}; leave it out"
+        misplaced = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
+        if misplaced:
+            msg = f"'{misplaced[0]}' is no setting of {self.name}; leave it out"
             raise ValueError(msg)
         if self.nesterov and not self.momentum:
             msg = "'nesterov' needs a 'momentum' above 0; give one"
@@ -188,7 +197,10 @@ class CosineSchedule(Settings):
 
 
 class OneCycleSchedule(Settings):
-    """Up along half a cosine, and down along another (Smith and Topin 2018, arXiv 1708.07120); momentum stays."""
+    """Up along half a cosine and down along another; momentum stays.
+
+    Source: Smith and Topin 2018, arXiv 1708.07120.
+    """
 
     name: Literal["one_cycle"] = "one_cycle"
     """Name of the schedule."""
@@ -230,7 +242,10 @@ class BceLoss(Settings):
 
 
 class FocalLoss(Settings):
-    """Mean focal loss: cross-entropy that looks away from what is easy (the paper's, Lin et al. 2017)."""
+    """Mean focal loss: cross-entropy that weighs easy pixels less.
+
+    It is the paper's (Lin et al. 2017).
+    """
 
     name: Literal["focal"] = "focal"
     """Name of the loss."""
@@ -243,7 +258,10 @@ class FocalLoss(Settings):
 
 
 class TverskyLoss(Settings):
-    """One minus the soft Tversky index of the batch: Dice with a choice of what is worse (Salehi et al. 2017)."""
+    """One minus the soft Tversky index of the batch.
+
+    It is Dice with a choice of which mistake is worse (Salehi et al. 2017).
+    """
 
     name: Literal["tversky"] = "tversky"
     """Name of the loss."""
@@ -256,7 +274,10 @@ class TverskyLoss(Settings):
 
 
 class OverlapLoss(Settings):
-    """One minus an overlap of the batch: soft Dice, soft Jaccard (IoU), or IoU by its Lovasz extension."""
+    """One minus an overlap of the batch.
+
+    The overlap is soft Dice, soft Jaccard (IoU), or IoU by its Lovasz extension.
+    """
 
     name: Literal["dice", "jaccard", "lovasz"]
     """Name of the loss."""
@@ -268,31 +289,40 @@ LossName = Literal["bce", "dice", "focal", "jaccard", "lovasz", "tversky"]
 LossTerm = Annotated[BceLoss | FocalLoss | OverlapLoss | TverskyLoss, Field(discriminator="name")]
 
 
-def _named(value: object) -> object:
+def _as_settings(value: object) -> object:
+    """Return a name as settings with that name; anything else as it is."""
     return {"name": value} if isinstance(value, str) else value
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
+    """Return one loss as a tuple of it; a list as it is.
+
+    Raises:
+        ValueError: If the list is empty.
+    """
     if value in ([], ()):
         msg = "must name at least one loss"
         raise ValueError(msg)
     return value if isinstance(value, list | tuple) else (value,)
 
 
-LossItem = Annotated[LossTerm, BeforeValidator(_named, json_schema_input_type=LossName | LossTerm)]
+OneLoss = Annotated[LossTerm, BeforeValidator(_as_settings, json_schema_input_type=LossName | LossTerm)]
 LossSum = Annotated[
-    tuple[LossItem, ...],
-    BeforeValidator(_listed, json_schema_input_type=LossName | LossTerm | tuple[LossName | LossTerm, ...]),
+    tuple[OneLoss, ...],
+    BeforeValidator(_as_list, json_schema_input_type=LossName | LossTerm | tuple[LossName | LossTerm, ...]),
 ]
-"""A name, a name with its settings, or a list of either, whose weighted sum is the loss."""
+"""A name, a name with its settings, or a list of either; their sum is the loss."""
 
 
-Schedule = Annotated[ScheduleTerm, BeforeValidator(_named, json_schema_input_type=ScheduleName | ScheduleTerm)]
+Schedule = Annotated[ScheduleTerm, BeforeValidator(_as_settings, json_schema_input_type=ScheduleName | ScheduleTerm)]
 """A name, or a name with its settings."""
 
 
 class SamplerSettings(Settings):
-    """How often tiles are drawn; an epoch draws as many as there are, some twice, some not at all."""
+    """Sampling: how often a tile is drawn, by its objects and its region.
+
+    An epoch draws as many tiles as there are, some twice, some not at all.
+    """
 
     positive: Weight = 1.0
     """Weight of a tile with an object in it."""
@@ -303,7 +333,10 @@ class SamplerSettings(Settings):
 
 
 class Phase(Settings):
-    """A stretch of training over one choice of tiles; it starts from the best model of the phase before."""
+    """Phase: a stretch of training over one choice of tiles.
+
+    It starts from the best model of the phase before.
+    """
 
     name: str
     """Name in the log."""
@@ -321,7 +354,7 @@ class Phase(Settings):
 
 
 class TrainingSettings(Settings):
-    """How the network learns."""
+    """Training: loss, optimiser, schedule, batches, phases and device."""
 
     loss: LossSum = (FocalLoss(),)
     """Loss over usable and labelled pixels only: a name, {name: tversky, alpha: 0.3}, or a list to be summed; where it

@@ -1,4 +1,4 @@
-"""The part of the YAML that says which settings are searched, and how long."""
+"""Settings of a tuning: the keys that are searched, and the number of trials."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -10,7 +10,7 @@ from thawmap.config.inputs import Positive, Settings
 
 
 class Range(Settings):
-    """Numbers between two ends, both of which are among them."""
+    """Range of numbers, both ends included."""
 
     low: int | float
     """The lower end."""
@@ -27,8 +27,8 @@ class Range(Settings):
             msg = f"'low' is {self.low:g} and 'high' {self.high:g}; 'low' must be below 'high'"
             raise ValueError(msg)
         if self.log and (self.low <= 0 or self.step is not None):
-            what = "cannot have a 'step'" if self.step is not None else f"needs a 'low' above 0, and has {self.low:g}"
-            msg = f"a range with 'log: true' {what}; correct it, or leave 'log' out"
+            fault = "cannot have a 'step'" if self.step is not None else f"needs a 'low' above 0, and has {self.low:g}"
+            msg = f"a range with 'log: true' {fault}; correct it, or leave 'log' out"
             raise ValueError(msg)
         if self.step is not None and self.step > self.high - self.low:
             msg = f"'step' is {self.step:g}; it must fit between {self.low:g} and {self.high:g}"
@@ -36,29 +36,38 @@ class Range(Settings):
         return self
 
 
-def _some(value: object) -> object:
+def _check_choices(value: object) -> object:
+    """Return a range or a list of values as it is; refuse anything else.
+
+    Raises:
+        ValueError: If it is neither, or empty.
+    """
     if isinstance(value, Mapping | list | tuple | Range) and (isinstance(value, Range) or len(value) > 0):
         return value
     msg = "must be a range such as {low: 1, high: 8}, or a list of values"
     raise ValueError(msg)
 
 
-def _kind(value: object) -> str:
+def _choice_tag(value: object) -> str:
+    """Return the tag of what is tried: "range" or "list"."""
     return "range" if isinstance(value, Mapping | Range) else "list"
 
 
-Searched = Annotated[
+Choices = Annotated[
     Annotated[Range, Tag("range")] | Annotated[tuple[Any, ...], Tag("list")],
-    Discriminator(_kind),
-    BeforeValidator(_some),
+    Discriminator(_choice_tag),
+    BeforeValidator(_check_choices),
 ]
 """What is tried of a key: a range of numbers, or the values of a list."""
 
 
 class TuneSettings(Settings):
-    """Tuning: trainings with other settings each, of which the one with the best validation is the answer."""
+    """Tuning: trials with other settings each.
 
-    keys: dict[str, Searched] = Field(default_factory=dict)
+    The answer is that with the best validation.
+    """
+
+    keys: dict[str, Choices] = Field(default_factory=dict)
     """Keys of this YAML, such as training.optimiser.lr, and what is tried: {low: 1e-4, high: 1e-2, log: true}, or a
     list of values."""
     trials: Positive = 20
@@ -82,7 +91,7 @@ class TuneSettings(Settings):
             if above is not None:
                 msg = f"'keys' varies both {above!r} and {key!r}, which is a part of it; keep one"
                 raise ValueError(msg)
-            if isinstance(values, tuple) and any(value in values[:place] for place, value in enumerate(values)):
+            if isinstance(values, tuple) and any(value in values[:index] for index, value in enumerate(values)):
                 msg = f"'keys' lists a value of {key!r} twice; keep one"
                 raise ValueError(msg)
         return self
