@@ -221,8 +221,8 @@ def _keys_at(path: KeyPath, raw: Mapping[str, Any]) -> list[str]:
 def _section_schema(node: dict[str, Any], definitions: Mapping[str, Any], value: Any) -> dict[str, Any]:
     """Return the schema of the section or list at a node of a JSON schema.
 
-    References are followed. Where several are allowed, it is that of a list for a list, that of the value's own `kind` or `name` for a section,
-    else the first that is defined; the node itself where nothing is.
+    References are followed. Where several are allowed, it is that of a list for a list, that of the value's own `kind`
+    or `name` for a section, else the first that is defined; the node itself where nothing is.
     """
     options: list[dict[str, Any]] = [node, *node.get("anyOf", ()), *node.get("oneOf", ())]
     lists = [option for option in options if "items" in option]

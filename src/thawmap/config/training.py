@@ -26,7 +26,7 @@ class BrightnessSettings(Settings):
 class ContrastSettings(Settings):
     """Contrast: optical layers of a tile nearer to their mean, or farther from it.
 
-    All by one factor.
+    One factor serves all of them.
     """
 
     probability: Probability = 0.5
@@ -311,7 +311,7 @@ LossSum = Annotated[
     tuple[OneLoss, ...],
     BeforeValidator(_as_list, json_schema_input_type=LossName | LossTerm | tuple[LossName | LossTerm, ...]),
 ]
-"""A name, a name with its settings, or a list of either; their sum is the loss."""
+"""A loss by name or with settings, or a list of such, whose weighted sum is taken."""
 
 
 Schedule = Annotated[ScheduleTerm, BeforeValidator(_as_settings, json_schema_input_type=ScheduleName | ScheduleTerm)]
