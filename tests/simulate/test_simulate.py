@@ -54,7 +54,7 @@ def dated(tmp_path_factory):
 
 def opened(project: Path) -> tuple[Config, list[Scene]]:
     config = load(project)
-    return config, [Project(config).open(found, labelled=False) for found in Project(config).candidates()]
+    return config, [Project(config).open(candidate, labelled=False) for candidate in Project(config).candidates()]
 
 
 def images(project: Path) -> list[Path]:
@@ -71,8 +71,8 @@ def stored(path: Path) -> np.ndarray:
 
 
 def files(project: Path) -> dict[str, bytes]:
-    found = sorted(path for path in project.parent.rglob("*") if path.suffix in {".tif", ".json"})
-    return {str(path.relative_to(project.parent)): path.read_bytes() for path in found}
+    paths = sorted(path for path in project.parent.rglob("*") if path.suffix in {".tif", ".json"})
+    return {str(path.relative_to(project.parent)): path.read_bytes() for path in paths}
 
 
 def covers(shape: shapely.Polygon, lattice: Lattice) -> np.ndarray:
@@ -89,8 +89,8 @@ def slumps_of(region, seed=0, side=6000):
 @pytest.fixture(scope="module")
 def crowd():
     """A piece of the moraine, 300 px a side, with slumps across its middle."""
-    found = slumps_of(MORAINE, side=4000)
-    middle = max(visible(found, year=2019), key=lambda slump: slump.length_px)
+    slumps_there = slumps_of(MORAINE, side=4000)
+    middle = max(visible(slumps_there, year=2019), key=lambda slump: slump.length_px)
     return MORAINE.country(0), Lattice(row=middle.row - 150, col=middle.col - 140, height=300, width=300)
 
 
@@ -107,8 +107,8 @@ def test_a_window_of_an_image_is_the_image_bit_for_bit(crowd, top, left, height,
     sky = draw_sky(country, 0, 0, whole)
     assert sky.cloud_from < 1e8
     view = (slice(top, top + height), slice(left, left + width))
-    for one, other in zip(photograph(country, sky, part), photograph(country, sky, whole), strict=True):
-        assert np.array_equal(one, other[(..., *view)])
+    for of_window, of_image in zip(photograph(country, sky, part), photograph(country, sky, whole), strict=True):
+        assert np.array_equal(of_window, of_image[(..., *view)])
 
 
 @pytest.mark.slow
@@ -161,26 +161,26 @@ PAPER = {  # Table 2: median areas of the sites in m2, and slumps per date in 10
 @pytest.mark.slow
 @pytest.mark.parametrize("region", REGIONS, ids=lambda region: region.name)
 def test_sizes_and_numbers_follow_the_papers_regions(region):
-    found = slumps_of(region, side=3400)
-    active = visible(found, year=2019.0)
+    all_slumps = slumps_of(region, side=3400)
+    active = visible(all_slumps, year=2019.0)
     areas = [slump.outline(2019.0).area * 9 for slump in active]
     sizes, numbers = PAPER[region.name]
     assert 0.65 * sizes[0] < np.median(areas) < 1.5 * sizes[1]
     per_site = len(active) / (3400 * 0.003) ** 2 * 100
     assert 0.5 * numbers[0] < per_site < 2.5 * numbers[1]
-    assert 0.2 < 1 - len(active) / len(found) < 0.75  # and slumps that do not thaw
+    assert 0.2 < 1 - len(active) / len(all_slumps) < 0.75  # and slumps that do not thaw
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("region", [MORAINE, COAST], ids=lambda region: region.name)
 def test_slumps_do_not_lie_on_each_other(region):
-    found = slumps_of(region, side=3400)
-    middles = np.array([(slump.row, slump.col) for slump in found])
-    lengths = np.array([slump.length_px for slump in found])
+    all_slumps = slumps_of(region, side=3400)
+    middles = np.array([(slump.row, slump.col) for slump in all_slumps])
+    lengths = np.array([slump.length_px for slump in all_slumps])
     apart = np.hypot(*(middles[:, None] - middles[None]).transpose(2, 0, 1))
     np.fill_diagonal(apart, np.inf)
     assert (apart >= 0.5 * (lengths[:, None] + lengths[None])).all()
-    assert len(found) > 20
+    assert len(all_slumps) > 20
 
 
 @pytest.mark.slow
@@ -188,34 +188,34 @@ def test_slumps_do_not_lie_on_each_other(region):
 def test_slumps_lie_on_land(region, seed):
     begun = [slump for slump in slumps_of(region, seed, side=3400) if slump.size(2019.0)]
     for slump in begun:
-        around = Lattice(row=slump.row - 124, col=slump.col - 124, height=125, width=125, step=2)
-        inside = covers(slump.outline(2019.0), around)
-        assert (shores(region.country(seed), around)[0][inside] > 0).mean() > 0.7
+        lattice = Lattice(row=slump.row - 124, col=slump.col - 124, height=125, width=125, step=2)
+        inside = covers(slump.outline(2019.0), lattice)
+        assert (shores(region.country(seed), lattice)[0][inside] > 0).mean() > 0.7
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("year", [2016.0, 2019.0, 2024.0])
 def test_an_outline_has_the_pixels_that_the_ground_has(year):
-    found = slumps_of(MORAINE, side=4000)
-    there = [slump for slump in found if slump.size(year)][:6]
-    for slump in there:
-        around = Lattice(row=slump.row - 249, col=slump.col - 249, height=166, width=166, step=3)
-        shape = slumps.imprint(slump, around, year)
-        mine = np.zeros(around.shape, bool)
-        mine[shape.view] = shape.edge_m > 0
+    all_slumps = slumps_of(MORAINE, side=4000)
+    begun = [slump for slump in all_slumps if slump.size(year)][:6]
+    for slump in begun:
+        lattice = Lattice(row=slump.row - 249, col=slump.col - 249, height=166, width=166, step=3)
+        shape = slumps.imprint(slump, lattice, year)
+        imprinted = np.zeros(lattice.shape, bool)
+        imprinted[shape.view] = shape.edge_m > 0
         exact = slump.outline(year)
-        sure = ~covers(exact.exterior.buffer(0.1), around)
-        assert np.array_equal(mine[sure], covers(exact, around)[sure])
-        assert mine.sum() * 9 == pytest.approx(exact.area, rel=0.1)
+        sure = ~covers(exact.exterior.buffer(0.1), lattice)
+        assert np.array_equal(imprinted[sure], covers(exact, lattice)[sure])
+        assert imprinted.sum() * 9 == pytest.approx(exact.area, rel=0.1)
 
 
 @pytest.mark.slow
 def test_slumps_grow_upslope_begin_and_stabilise():
-    found = slumps_of(MORAINE, side=5000)
-    early, late = visible(found, year=2018.5), visible(found, year=2025.5)
+    all_slumps = slumps_of(MORAINE, side=5000)
+    early, late = visible(all_slumps, year=2018.5), visible(all_slumps, year=2025.5)
     assert set(late) - set(early)  # new ones
     assert {slump for slump in early if slump not in late}  # stabilised ones
-    assert any(slump.ended < 2010 for slump in found)
+    assert any(slump.ended < 2010 for slump in all_slumps)
     growing = [slump for slump in early if slump in late and slump.ended > 2025.5]
     assert len(growing) > 10
     for slump in growing:
@@ -239,17 +239,17 @@ def test_same_seed_same_bytes_whatever_else_is_made(tmp_path):
     np.random.default_rng().random(7)
     many = simulate(tmp_path / "many", Simulation(seed=3, regions=3, scenes_per_region=2, size=96, dates=2))
     other = simulate(tmp_path / "other", Simulation(seed=4, regions=2, scenes_per_region=1, size=96))
-    mine, theirs = files(few), files(many)
-    pictures = {name for name in mine if name.startswith("scenes")}
+    few_files, many_files = files(few), files(many)
+    pictures = {name for name in few_files if name.startswith("scenes")}
     assert len(pictures) == 6
-    assert {name: mine[name] for name in pictures}.items() <= theirs.items()
-    assert not set(mine.values()) & set(files(other).values())
+    assert {name: few_files[name] for name in pictures}.items() <= many_files.items()
+    assert not set(few_files.values()) & set(files(other).values())
     labels = read_vector(few.parent / "labels.gpkg")
     more = read_vector(many.parent / "labels.gpkg")
     more = more[more.image_id.isin(labels.image_id)].reset_index(drop=True)
     assert labels.geometry.geom_equals(more.geometry).all()
     again = simulate(tmp_path / "again", Simulation(seed=3, regions=2, scenes_per_region=1, size=96))
-    assert files(again) == mine
+    assert files(again) == few_files
 
 
 @pytest.mark.slow
@@ -307,9 +307,9 @@ def test_the_metadatas_footprint_is_what_was_seen(project):
         geobox = raster_info(image).geobox
         outline = shapely.from_geojson(beside(image, "_metadata.json").read_text())
         to_utm = CRS("EPSG:4326").transformer_to_crs(geobox.crs)
-        there = shapely.transform(outline, lambda points, to=to_utm: np.column_stack(to(*points.T)))
+        in_utm = shapely.transform(outline, lambda points, to=to_utm: np.column_stack(to(*points.T)))
         x, y = geobox.affine * tuple(np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5))
-        inside = shapely.contains_xy(there, x.ravel(), y.ravel()).reshape(256, 256)
+        inside = shapely.contains_xy(in_utm, x.ravel(), y.ravel()).reshape(256, 256)
         assert (inside != (stored(image)[0] > 0)).mean() < 0.002
 
 
@@ -317,8 +317,8 @@ def mosaic(project: Path, region: str, geobox: GeoBox) -> np.ndarray:
     """Elevation on a grid, from all tiles; NaN in gaps."""
     height = np.full(geobox.shape, np.nan, np.float32)
     for tile in sorted(project.parent.glob(f"aux/arcticdem/{region}*.tif")):
-        part = read_raster(tile, geobox, bands=[1], resampling="bilinear")[0]
-        height = np.where(np.isfinite(part), part, height)
+        tile_height = read_raster(tile, geobox, bands=[1], resampling="bilinear")[0]
+        height = np.where(np.isfinite(tile_height), tile_height, height)
     return height
 
 
@@ -326,16 +326,16 @@ def mosaic(project: Path, region: str, geobox: GeoBox) -> np.ndarray:
 def test_elevation_covers_the_scenes_and_lies_where_they_lie(project):
     gaps = []
     for image in images(project):
-        region = next(one for one in REGIONS if one.name == image.parts[-3])
+        region = next(region for region in REGIONS if region.name == image.parts[-3])
         tiles = sorted(project.parent.glob(f"aux/arcticdem/{region.name}*.tif"))
         info = [raster_info(tile) for tile in tiles]
-        assert {(one.count, one.dtype, one.nodata, one.geobox.crs.epsg) for one in info} == {
-            (1, "float32", -9999.0, 3413)
-        }
-        assert {abs(one.geobox.resolution.x) for one in info} == {2.0}
+        assert {
+            (tile_info.count, tile_info.dtype, tile_info.nodata, tile_info.geobox.crs.epsg) for tile_info in info
+        } == {(1, "float32", -9999.0, 3413)}
+        assert {abs(tile_info.geobox.resolution.x) for tile_info in info} == {2.0}
         gaps.append(np.mean([(stored(tile) == -9999).mean() for tile in tiles]))
         scene = raster_info(image).geobox
-        ground = shapely.union_all([shapely.box(*one.geobox.boundingbox.bbox) for one in info])
+        ground = shapely.union_all([shapely.box(*tile_info.geobox.boundingbox.bbox) for tile_info in info])
         corners = np.array(scene.boundingbox.points)
         x, y = scene.crs.transformer_to_crs(CRS("EPSG:3413"))(*corners.T)
         assert ground.contains(shapely.MultiPoint(np.column_stack([x, y])).convex_hull.buffer(100))
@@ -426,18 +426,18 @@ def inside_and_around(project: Path) -> dict[str, dict[str, tuple[float, float]]
     config, scenes = opened(project)
     assert config.labels is not None
     labels = open_labels(config.labels)
-    found = {}
+    means = {}
     for scene in scenes:
-        stack = assemble(scene, [one.name for one in config.input_layers], scene.geobox, Project(config).sources)
+        stack = assemble(scene, [layer.name for layer in config.input_layers], scene.geobox, Project(config).sources)
         usable, slump = stack["valid"], labels.burn(scene, scene.geobox) == 1
         ring = ndimage.binary_dilation(slump, iterations=20) & ~ndimage.binary_dilation(slump, iterations=4)
         ring &= usable & (stack["ndvi"] > 0)
-        found[scene.region] = {
+        means[scene.region] = {
             name: (float(stack[name][slump & usable].mean()), float(stack[name][ring].mean()))
             for name in stack
             if name != "valid"
         }
-    return found
+    return means
 
 
 @pytest.mark.slow
@@ -462,7 +462,7 @@ def test_regions_look_different(project):
     for image in images(project):
         dn, mask = stored(image) / 10000, stored(beside(image, "_3B_udm2_clip.tif"))
         colours[image.parts[-3]] = dn[:, (mask[0] == 1) & (dn[3] > 0.08)].mean(axis=1)
-    pairs = [(one, other) for one in colours for other in colours if one < other]
+    pairs = [(first, second) for first in colours for second in colours if first < second]
     apart = {pair: float(np.abs(colours[pair[0]] / colours[pair[1]] - 1).max()) for pair in pairs}
     assert min(apart.values()) > 0.04
     assert max(apart.values()) > 0.4
@@ -480,11 +480,11 @@ def test_labels_are_one_valid_polygon_per_slump_and_image(dated):
     assert set(labels.label) == {1}
     assert set(labels.site) == {"moraine_01", "lake_plain_01"}
     for scene in scenes:
-        mine = labels[labels.image_id == scene.id].to_crs(str(scene.geobox.crs))
-        assert mine.within(shapely.box(*scene.geobox.boundingbox.bbox).buffer(0.05)).all()
-        assert (mine.area > 100).all()
-        assert (mine.image_date == scene.acquired.strftime("%Y-%m-%d")).all()
-        assert (mine.region == scene.region).all()
+        drawn = labels[labels.image_id == scene.id].to_crs(str(scene.geobox.crs))
+        assert drawn.within(shapely.box(*scene.geobox.boundingbox.bbox).buffer(0.05)).all()
+        assert (drawn.area > 100).all()
+        assert (drawn.image_date == scene.acquired.strftime("%Y-%m-%d")).all()
+        assert (drawn.region == scene.region).all()
 
 
 def whole(project: Path, drawn: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
@@ -499,14 +499,14 @@ def test_dates_of_a_place_are_years_apart_and_show_growth(dated):
     _, scenes = opened(dated)
     labels = read_vector(dated.parent / "labels.gpkg").to_crs("EPSG:6931")
     for region in ("moraine", "lake_plain"):
-        mine = sorted((scene for scene in scenes if scene.region == region), key=lambda scene: scene.acquired)
-        years = [scene.acquired.year for scene in mine]
+        dates = sorted((scene for scene in scenes if scene.region == region), key=lambda scene: scene.acquired)
+        years = [scene.acquired.year for scene in dates]
         assert years == list(range(years[0], years[0] + 4))
-        boxes = [shapely.box(*scene.geobox.boundingbox.bbox) for scene in mine]
+        boxes = [shapely.box(*scene.geobox.boundingbox.bbox) for scene in dates]
         assert boxes[0].equals(boxes[2])
         assert not boxes[0].equals(boxes[1])
         assert all(box.intersection(boxes[0]).area > 0.6 * boxes[0].area for box in boxes)
-        first, last = (labels[labels.image_id == mine[number].id] for number in (0, 3))
+        first, last = (labels[labels.image_id == dates[number].id] for number in (0, 3))
         pairs = whole(dated, first).sjoin(whole(dated, last), predicate="intersects")
         assert len(pairs)
         grown = last.loc[pairs.index_right].area.sum() - first.loc[pairs.index].area.sum()
@@ -521,8 +521,8 @@ def test_snow_lies_in_early_summer_only(crowd):
     snowy = {}
     for number in range(12):
         sky = draw_sky(country, number, 0, lattice)
-        shown = photograph(country, sky, lattice)[1]
-        snowy.setdefault((sky.acquired.month, sky.acquired.day < 24), []).append(float((shown == 1).mean()))
+        classes = photograph(country, sky, lattice)[1]
+        snowy.setdefault((sky.acquired.month, sky.acquired.day < 24), []).append(float((classes == 1).mean()))
     assert max(snowy[6, True]) > 0
     assert all(not any(shares) for (month, _), shares in snowy.items() if month > 7)
 
@@ -531,12 +531,12 @@ def test_snow_lies_in_early_summer_only(crowd):
 @pytest.mark.parametrize("size", [96, 320])
 def test_every_site_has_a_slump_and_none_overlaps_another(size):
     for region in REGIONS:
-        found = [sites.find_site(region.country(1), number, size) for number in range(2)]
-        assert not coordinates.outer_edge(found[0].footprint).intersects(coordinates.outer_edge(found[1].footprint))
-        for site in found:
+        both = [sites.find_site(region.country(1), number, size) for number in range(2)]
+        assert not coordinates.outer_edge(both[0].footprint).intersects(coordinates.outer_edge(both[1].footprint))
+        for site in both:
             box = coordinates.outer_edge(site.footprint)
-            near = visible(slumps.slumps_near(site.country, site.footprint), year=2019.0)
-            share = sum(slump.outline(2019.0).intersection(box).area for slump in near) / box.area
+            active = visible(slumps.slumps_near(site.country, site.footprint), year=2019.0)
+            share = sum(slump.outline(2019.0).intersection(box).area for slump in active) / box.area
             assert 0.002 < share < 0.6
             assert land(site.country, site.footprint, year=2019.0).shore_m.max() > 50
 

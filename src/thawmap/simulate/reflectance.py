@@ -49,7 +49,7 @@ def surface(country: Country, ground: Land, *, green: float) -> Field:
     image[:] = np.array(region.sparse, np.float32)[:, None, None]
     paint(image, green * cover, region.dense)
     paint(image, _bare_ground(country, ground, wide, fine), region.soil)
-    # Old slumps carry more shrub than what surrounds them, which is how they are mistaken for active ones.
+    # Shrubs grow thick on old slumps.
     paint(image, 0.6 * ground.old * np.clip(0.8 + 0.3 * fine, 0, 1) * green, _SHRUB)
     dry = ground.shore_m > 0
     # Bars and flats of sand where the shore is low, a beach along the rest.
