@@ -52,22 +52,22 @@ def evaluate(
         roles=_origin.roles(opened, bundle),
         facts=_origin.facts(bundle),
     )
-    chosen = examples.examples(
+    chosen = examples.choose_examples(
         evaluation,
         threshold_name=page.main_threshold(evaluation),
         regions=page.regions_that_count(evaluation, about),
     )
     ranks = {scored.scene: (rank, scored) for rank, scored in chosen.items()}
 
-    def show(scene: Scene) -> examples.Place:
+    def show(scene: Scene) -> examples.Example:
         rank, scored = ranks[scene.id]
-        return examples.look(scored, scene, rank=rank, maps=maps, labels=labelled, sources=project.sources)
+        return examples.open_example(scored, scene, rank=rank, maps=maps, labels=labelled, sources=project.sources)
 
     shown = sorted((scene for scene in opened if scene.id in ranks), key=lambda scene: list(ranks).index(scene.id))
     places, unseen = run_all(show, shown, config, None, "", in_process=True)
     with result(out, complete=True) as draft:
         scoring.write_scores(evaluation, draft)
-        page.write_page(draft / "index.html", evaluation, about, places=places, training=_origin.training(model))
+        page.write_page(draft / "index.html", evaluation, about, examples=places, training=_origin.training(model))
     unmapped = len(project.candidates()) - len(mapped)
     aside = f"not scored, having no map in {maps}: {counted(unmapped, 'scene')} of the configuration"
     lines = (

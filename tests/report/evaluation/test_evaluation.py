@@ -30,7 +30,7 @@ from thawmap.model.metrics.boundaries import boundary_counts
 from thawmap.model.metrics.objects import average_precision, detections, object_counts
 from thawmap.model.metrics.pixels import SCORES, Counts, calibration_error, histogram, scores
 from thawmap.report.evaluation import score
-from thawmap.report.evaluation.examples import examples, look
+from thawmap.report.evaluation.examples import choose_examples, open_example
 from thawmap.report.evaluation.page import About, summary, write_page
 from thawmap.report.evaluation.result import (
     COLUMNS,
@@ -398,7 +398,7 @@ def test_scores_are_written_as_csv_and_parquet_alike(evaluation, tmp_path):
 
 
 def test_examples_are_ranked_by_iou_and_name_no_scene_twice(evaluation):
-    ranked = examples(evaluation, threshold_name="validation")
+    ranked = choose_examples(evaluation, threshold_name="validation")
     assert list(ranked) == ["best", "median", "worst"]
     reached = [scores(item.histogram.counts(0.13))["iou"] for item in ranked.values()]
     assert reached == sorted(reached, reverse=True)
@@ -407,7 +407,7 @@ def test_examples_are_ranked_by_iou_and_name_no_scene_twice(evaluation):
 
 def test_a_place_shows_the_pixels_of_its_scene(world, evaluation):
     scene = world.scenes[1]
-    place = look(
+    place = open_example(
         evaluation.scenes[1], scene, rank="best", maps=world.maps, labels=world.labels, sources=[world.source()]
     )
     assert place.layers == ("nir", "red", "green")
@@ -429,9 +429,9 @@ def test_the_page_stands_alone(world, evaluation, tmp_path):
     )
     scenes = {scene.id: scene for scene in world.scenes}
     shared = {"maps": world.maps, "labels": world.labels, "sources": [world.source()]}
-    best = examples(evaluation, threshold_name="validation")["best"]
-    places = [look(best, scenes[best.scene], rank="best", **shared)]
-    write_page(tmp_path / "index.html", evaluation, ABOUT, places=places, training=log)
+    best = choose_examples(evaluation, threshold_name="validation")["best"]
+    places = [open_example(best, scenes[best.scene], rank="best", **shared)]
+    write_page(tmp_path / "index.html", evaluation, ABOUT, examples=places, training=log)
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(html)
@@ -505,8 +505,8 @@ def test_a_map_beside_the_scenes_grid_is_scored_on_its_own_grid(tmp_path):
 
 def test_what_the_model_has_seen_does_not_count_in_the_result(world, evaluation, tmp_path):
     seen = [item.scene for item in evaluation.scenes if item.region == "Yamal"]
-    everywhere = examples(evaluation, threshold_name="validation")
-    unseen = examples(evaluation, threshold_name="validation", regions=["Lena"])
+    everywhere = choose_examples(evaluation, threshold_name="validation")
+    unseen = choose_examples(evaluation, threshold_name="validation", regions=["Lena"])
     assert {item.scene for item in everywhere.values()} >= set(seen)
     assert list(unseen) == ["best", "worst"]
     assert {item.region for item in unseen.values()} == {"Lena"}
@@ -548,7 +548,9 @@ def test_what_a_map_leaves_out_is_no_object_at_its_own_threshold_and_is_told(tmp
     assert (shapes["validation"].matched[0.5], shapes["paper"].matched[0.5]) == (Counts(tp=1), Counts(tp=1, fp=1))
     assert shapes["validation"].boundary.fp == 0 < shapes["paper"].boundary.fp
     assert any("1 that the maps leave out: 1 below 400 m2" in line for line in summary(found, ABOUT))
-    seen = look(found.scenes[0], scene, rank="best", maps=world.maps, labels=world.labels, sources=[world.source()])
+    seen = open_example(
+        found.scenes[0], scene, rank="best", maps=world.maps, labels=world.labels, sources=[world.source()]
+    )
     np.testing.assert_array_equal(
         seen.mapped, (target == 1)[found.scenes[0].richest.rows, found.scenes[0].richest.cols]
     )

@@ -1,4 +1,4 @@
-"""Places to look at: the scenes that a model maps best, middling and worst, with image, probability and labels."""
+"""The scenes that a model maps best, middling and worst, as examples to look at."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -27,8 +27,8 @@ _MISSING = 139  # grey of a pixel without data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Place:
-    """A part of a scene, with everything that is drawn of it.
+class Example:
+    """A window of a scene, with everything that is drawn of it.
 
     Attributes:
         rank: What it is an example of, such as "best".
@@ -51,10 +51,12 @@ class Place:
     pixel_m: float
 
 
-def examples(
+def choose_examples(
     evaluation: Evaluation, *, threshold_name: str, regions: Collection[str] | None = None
 ) -> dict[str, Scored]:
-    """The scenes with the best, the median and the worst IoU, by those words; scenes without an IoU have no rank.
+    """Return the scenes with the best, the median and the worst IoU, by those words.
+
+    Scenes without an IoU have no rank; of one scene there is only the best, of two no median.
 
     Args:
         evaluation: What was scored.
@@ -71,11 +73,13 @@ def examples(
     scenes = {item.scene: item for item in evaluation.scenes}
     last = len(ranked) - 1
     wanted = {"best": 0} | ({"median": last // 2} if last > 1 else {}) | ({"worst": last} if last else {})
-    return {rank: scenes[ranked[place]] for rank, place in wanted.items()}
+    return {rank: scenes[ranked[position]] for rank, position in wanted.items()}
 
 
-def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels, sources: Sequence[Source]) -> Place:
-    """Read the richest window of a scene that was scored.
+def open_example(
+    scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels, sources: Sequence[Source]
+) -> Example:
+    """Read image, probability and labels of the richest window of a scored scene.
 
     Raises:
         DataError: If a file cannot be read.
@@ -85,7 +89,7 @@ def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels,
     geobox = window_geobox(scene_map.grid, scored.richest)
     layers = composite(frozenset[str]().union(*(source.layers for source in sources)))
     stack = assemble(scene, layers, geobox, sources)
-    return Place(
+    return Example(
         rank=rank,
         scored=scored,
         layers=layers,
@@ -98,21 +102,27 @@ def look(scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels,
 
 
 def composite(available: Collection[str]) -> tuple[str, ...]:
-    """Three of the layers to show as red, green and blue; one layer, three times, where no composite is there."""
+    """Return three of some layers to show as red, green and blue.
+
+    One layer, three times, where no composite is among them.
+    """
     return next((layers for layers in COMPOSITES if set(layers) <= set(available)), (min(available),) * 3)
 
 
 def stretch(bands: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
-    """Three bands (y, x, 3), NaN = missing, each from its 2nd to its 98th percentile; grey where one is missing."""
+    """Return three bands (y, x, 3), NaN = missing, as a picture, uint8.
+
+    Each from its 2nd to its 98th percentile; grey where one is missing.
+    """
     image = np.full(bands.shape, _MISSING, np.uint8)
-    known = np.isfinite(bands).all(axis=-1)
-    if known.any():
-        image[known] = (brightness(bands[known], *brightness_limits(bands[known])) * 255).astype(np.uint8)
+    is_known = np.isfinite(bands).all(axis=-1)
+    if is_known.any():
+        image[is_known] = (brightness(bands[is_known], *brightness_limits(bands[is_known])) * 255).astype(np.uint8)
     return image
 
 
 def _pixel_m(geobox: GeoBox) -> float:
-    """Width of a pixel in metres, at the middle of the grid."""
+    """Return the width of a pixel in metres, at the middle of the grid."""
     width = abs(float(geobox.resolution.x))
     crs = geobox.crs
     if crs is None or crs.projected:

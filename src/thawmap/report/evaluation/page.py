@@ -1,4 +1,7 @@
-"""One HTML page that says how good a map is: self-contained, for colleagues; every word and number from the data."""
+"""One HTML page that says how good a map is, for colleagues.
+
+Self-contained; every word and number is from the data.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +12,7 @@ import pandas as pd
 from thawmap.files.atomic import write_text
 from thawmap.model.metrics.pixels import SCORES, Histogram, scores
 from thawmap.report.diagnostics import object_scores, reliability_diagram
-from thawmap.report.evaluation.examples import Place
+from thawmap.report.evaluation.examples import Example
 from thawmap.report.evaluation.result import (
     CALIBRATION,
     SHAPE_COUNTED,
@@ -59,7 +62,7 @@ def write_page(
     evaluation: Evaluation,
     about: About,
     *,
-    places: Sequence[Place] = (),
+    examples: Sequence[Example] = (),
     training: pd.DataFrame | None = None,
 ) -> None:
     """Write the page, atomically.
@@ -68,7 +71,7 @@ def write_page(
         path: The HTML file.
         evaluation: What to show.
         about: What was evaluated.
-        places: Parts of scenes to show.
+        examples: Windows of scenes to show.
         training: The training's CSV, for its curves.
 
     Raises:
@@ -86,7 +89,7 @@ def write_page(
         rows=_rows(evaluation, about, name),
         columns=_columns(evaluation, name),
         figures=_figures(evaluation, about, training),
-        places=[_panel(place, evaluation, name) for place in places],
+        examples=[_panel(example, evaluation, name) for example in examples],
         pixels=_pixels(evaluation),
         boundary_px=BOUNDARY_PX,
         main_iou=MAIN,
@@ -95,39 +98,44 @@ def write_page(
 
 
 def _ordered(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
-    """All regions: those never seen first, then those that chose, those trained on, and the rest."""
-    order = {role: place for place, role in enumerate(ROLES)}
+    """Return the scenes by region, the regions in the order of their roles.
+
+    Those never seen first, then those that chose, those trained on, and the rest.
+    """
+    order = {role: number for number, role in enumerate(ROLES)}
     regions = evaluation.regions
     names = sorted(regions, key=lambda name: (order.get(about.roles.get(name, ""), len(order)), name))
     return {name: regions[name] for name in names}
 
 
 def _columns(evaluation: Evaluation, name: str) -> list[str]:
-    """Headings of the IoU columns of the thresholds that are only compared with."""
+    """Return headings of the IoU columns of further thresholds and of the oracle."""
     others = [f"IoU at {value:.2f}" for key, value in evaluation.thresholds.items() if key != name]
     return [*others, "IoU, oracle"]
 
 
 def _rows(evaluation: Evaluation, about: About, name: str) -> list[dict[str, Any]]:
-    """The page's table: every region, then the mean and the sum of those that count."""
+    """Return the page's table: every region, then mean and sum of those that count."""
     counting = regions_that_count(evaluation, about)
     members = [item for region in counting.values() for item in region]
     sums = tabulate(members, evaluation.thresholds)
     which = "never seen" if len(counting) < len(evaluation.regions) else "all regions"
     rows = []
     for region, scored in _ordered(evaluation, about).items():
-        part = _where(evaluation.table, scope="region", region=region)
+        region_rows = _where(evaluation.table, scope="region", region=region)
         role = ROLES.get(about.roles.get(region, ""), "")
-        rows.append(_row(part, name, title=region or "All scenes", role=role, scenes=len(scored)))
+        rows.append(_row(region_rows, name, title=region or "All scenes", role=role, scenes=len(scored)))
     if len(counting) > 1:
         rows.append(_row(_where(sums, scope="mean"), name, title=f"Mean, {which}"))
         rows.append(_row(_where(sums, scope="pooled"), name, title=f"Pooled, {which}", scenes=len(members)))
     return rows
 
 
-def _row(part: pd.DataFrame, name: str, *, title: str, role: str = "", scenes: int | None = None) -> dict[str, Any]:
-    """One line of the page's table, from the rows of all thresholds."""
-    by_name = part.set_index("threshold_name")
+def _row(
+    thresholds: pd.DataFrame, name: str, *, title: str, role: str = "", scenes: int | None = None
+) -> dict[str, Any]:
+    """Return one line of the page's table, from the rows of all thresholds."""
+    by_name = thresholds.set_index("threshold_name")
     main = by_name.loc[name]
     return {
         **{key: main[key] for key in (*SCORES, *SHAPE_SCORES, CALIBRATION)},
@@ -142,13 +150,14 @@ def _row(part: pd.DataFrame, name: str, *, title: str, role: str = "", scenes: i
 
 
 def _where(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """Return the rows of a table whose columns have the wanted values."""
     for column, value in wanted.items():
         table = table[table[column] == value]
     return table
 
 
 def _pixels(evaluation: Evaluation) -> dict[str, int]:
-    """How many pixels were scored, and how many not, and why."""
+    """Count pixels by "scored", "ignored" and "missing", over all scenes."""
     return {
         "scored": sum(item.histogram.total for item in evaluation.scenes),
         "ignored": sum(item.ignored for item in evaluation.scenes),
@@ -157,6 +166,7 @@ def _pixels(evaluation: Evaluation) -> dict[str, int]:
 
 
 def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None) -> list[Picture]:
+    """Draw all figures of the page."""
     name = main_threshold(evaluation)
     counting = regions_that_count(evaluation, about)
     members = [item for region in counting.values() for item in region]
@@ -205,6 +215,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
 
 
 def _learning(training: pd.DataFrame) -> Picture:
+    """Draw the curves of a training."""
     return picture(
         "How it learned",
         training_curves(training),
@@ -215,7 +226,10 @@ def _learning(training: pd.DataFrame) -> Picture:
 
 
 def _shape_pictures(members: Sequence[Scored], name: str, where: str, thresholds: Mapping[str, float]) -> list[Picture]:
-    """Scores of objects by the IoU that is asked of them; nothing where objects are not known."""
+    """Draw the scores of objects by the IoU that is asked of them.
+
+    Nothing where objects are not known.
+    """
     table = tabulate_objects(members, {name: thresholds[name]})
     if table["f1"].isna().all():
         return []
@@ -230,36 +244,41 @@ def _shape_pictures(members: Sequence[Scored], name: str, where: str, thresholds
     ]
 
 
-def _panel(place: Place, evaluation: Evaluation, name: str) -> Picture:
+def _panel(example: Example, evaluation: Evaluation, name: str) -> Picture:
+    """Draw an example with its scores."""
     value = evaluation.thresholds[name]
-    counts = place.scored.histogram.counts(value)
+    counts = example.scored.histogram.counts(value)
     figure = map_panel(
-        place.image,
-        place.probability,
-        place.target,
+        example.image,
+        example.probability,
+        example.target,
         threshold=value,
-        pixel_m=place.pixel_m,
+        pixel_m=example.pixel_m,
         ceiling=_ceiling(evaluation),
-        mapped=place.mapped if value == place.scored.cut_at else None,
+        mapped=example.mapped if value == example.scored.threshold else None,
     )
-    region = f", {place.scored.region}" if place.scored.region else ""
+    region = f", {example.scored.region}" if example.scored.region else ""
     reached = scores(counts)
     result = ", ".join(f"{title} {score(reached[key])}" for key, title in _SHOWN.items())
     return picture(
-        f"{place.rank.capitalize()}: {place.scored.scene}{region}",
+        f"{example.rank.capitalize()}: {example.scored.scene}{region}",
         figure,
-        f"Scene {place.scored.scene} twice, the image and the probability, with labelled and mapped outlines.",
-        f"{result} over the whole scene. Left: {', '.join(place.layers)} shown as red, green, blue.",
+        f"Scene {example.scored.scene} twice, the image and the probability, with labelled and mapped outlines.",
+        f"{result} over the whole scene. Left: {', '.join(example.layers)} shown as red, green, blue.",
     )
 
 
 def _curves(regions: Mapping[str, Sequence[Scored]]) -> dict[str, Histogram]:
-    """The histogram of every region in which an object is labelled; without one there is no curve."""
+    """Return the histogram of each region in which an object is labelled.
+
+    Without one there is no curve.
+    """
     pixels = {region or "all": summed(members) for region, members in regions.items()}
     return {region: counted for region, counted in pixels.items() if counted.positive.any()}
 
 
 def _marks(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return the thresholds by region and name, without the unknown."""
     marks: dict[str, dict[str, float]] = {}
     for row in table.dropna(subset=["threshold"]).itertuples():
         marks.setdefault(str(row.region), {})[str(row.threshold_name)] = float(str(row.threshold))
@@ -267,7 +286,9 @@ def _marks(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def _ceiling(evaluation: Evaluation) -> float:
-    """The probability that maps show as white; low where a model is never sure, so that something is to be seen.
+    """Return the probability that maps show as white.
+
+    Low where a model is never sure, so that something is to be seen.
 
     At most one pixel in a thousand is above it.
     """
@@ -276,5 +297,6 @@ def _ceiling(evaluation: Evaluation) -> float:
 
 
 def _share_above(counted: Histogram, probability: float) -> float:
+    """Return the share of pixels above a probability."""
     counts = counted.counts(probability)
     return (counts.tp + counts.fp) / counted.total

@@ -142,7 +142,7 @@ def evaluate(
 
 
 def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping[str, float]) -> Evaluation:
-    """The evaluation of what `score` gave for each scene, failures listed.
+    """Gather the scores of scenes into an evaluation, failures listed by scene.
 
     Raises:
         DataError: If no scene could be scored.
@@ -168,7 +168,9 @@ def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping
 
 
 def tabulate(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """The table of `COLUMNS`: regions, their mean, all pooled, then each scene.
+    """Return the table of scores: regions, their mean, all pooled, then each scene.
+
+    Its columns are `COLUMNS`.
 
     The oracle's threshold is the best of each region, and of all for the pooled row; a scene has its region's.
     """
@@ -182,7 +184,10 @@ def tabulate(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.Da
 
 
 def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """The table of `OBJECT_COLUMNS`, in the same order of scopes."""
+    """Return the table of objects by rule, in the same order of scopes.
+
+    Its columns are `OBJECT_COLUMNS`.
+    """
     rows = [row for members in _by_region(scored).values() for row in _object_rows("region", members, thresholds)]
     rows += _mean(rows, by=("threshold_name", "match", "min_iou"), names=_KINDS)
     rows += _object_rows("pooled", scored, thresholds)
@@ -191,42 +196,48 @@ def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) 
 
 
 def tabulate_curves(scored: Sequence[Scored]) -> pd.DataFrame:
-    """The table of `CURVE_COLUMNS`: regions, all pooled, then each scene."""
+    """Return the table of precision and recall at every threshold.
+
+    Its columns are `CURVE_COLUMNS`: regions, all pooled, then each scene.
+    """
     rows = []
     for about, members in _scopes(scored):
         counted = summed(members)
         for step in range(BINS):
             reached = scores(counted.counts(step / 100))
             pixels = {"negative": int(counted.negative[step]), "positive": int(counted.positive[step])}
-            kept = {kind: reached[kind] for kind in ("precision", "recall")}
-            rows.append({**about, "threshold": step / 100, **pixels, **kept})
+            shown_scores = {kind: reached[kind] for kind in ("precision", "recall")}
+            rows.append({**about, "threshold": step / 100, **pixels, **shown_scores})
     return _typed(pd.DataFrame(rows, columns=list(CURVE_COLUMNS)))
 
 
 def tabulate_reliability(scored: Sequence[Scored]) -> pd.DataFrame:
-    """The table of `RELIABILITY_COLUMNS`, ten rows each for regions, all pooled, and each scene."""
+    """Return the table of promised and kept probabilities.
+
+    Its columns are `RELIABILITY_COLUMNS`, ten rows each for regions, all pooled, and each scene.
+    """
     frames = []
     for about, members in _scopes(scored):
-        found = reliability(summed(members))
-        edges = np.linspace(0, 1, len(found.pixels) + 1)
-        numbers = {"promised": found.predicted, "kept": found.observed, "pixels": found.pixels}
+        shares = reliability(summed(members))
+        edges = np.linspace(0, 1, len(shares.pixels) + 1)
+        numbers = {"promised": shares.predicted, "kept": shares.observed, "pixels": shares.pixels}
         frames.append(pd.DataFrame({"low": edges[:-1], "high": edges[1:], **numbers}).assign(**about))
     return _typed(pd.concat(frames, ignore_index=True)[list(RELIABILITY_COLUMNS)])
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
-    """Write scores, objects, curves and reliability as CSV and Parquet; scores.json; left_out.csv.
+    """Write the tables of an evaluation as CSV and Parquet, and scores.json.
 
     The JSON holds the scores, the objects and the reliability as lists of rows, null where something is not known;
     left_out.csv holds the scenes without scores, and why.
     """
-    made = (
+    frames = (
         evaluation.table,
         evaluation.objects,
         tabulate_reliability(evaluation.scenes),
         tabulate_curves(evaluation.scenes),
     )
-    tables = dict(zip(_TABLES, made, strict=True))
+    tables = dict(zip(_TABLES, frames, strict=True))
     for name, table in tables.items():
         write_table(folder / f"{name}.csv", table)
         with atomic(folder / f"{name}.parquet") as draft:
@@ -243,16 +254,17 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
 
 
 def summed(members: Iterable[Scored]) -> Histogram:
-    """The pixels of several scenes by probability and label."""
+    """Return the pixels of several scenes by probability and label."""
     return sum((item.histogram for item in members), Histogram.empty())
 
 
 def summed_shapes(members: Iterable[Scored], name: str) -> Shapes:
-    """Boundaries and objects of several scenes at the threshold called ``name``."""
+    """Return boundaries and objects of several scenes at a threshold."""
     return sum((item.shapes[name] for item in members), Shapes.empty())
 
 
 def _check(thresholds: Mapping[str, float]) -> None:
+    """Refuse thresholds that are no probability, or bear the oracle's name."""
     for name, value in thresholds.items():
         if name == ORACLE or not 0 <= value <= 1:
             msg = f"threshold {name!r} of {value} cannot be used; it must be 0 .. 1 and not be called {ORACLE!r}"
@@ -260,12 +272,13 @@ def _check(thresholds: Mapping[str, float]) -> None:
 
 
 def _by_region(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """Return scenes by region, in order of the regions' names."""
     names = sorted({item.region for item in scored})
     return {name: [item for item in scored if item.region == name] for name in names}
 
 
 def _scopes(scored: Sequence[Scored]) -> Iterator[tuple[dict[str, str | None], Sequence[Scored]]]:
-    """Everything that is summed, with its columns of place."""
+    """Yield everything that is summed, with its columns of scope, region and scene."""
     for members in _by_region(scored).values():
         yield _place("region", members), members
     yield _place("pooled", scored), scored
@@ -274,17 +287,18 @@ def _scopes(scored: Sequence[Scored]) -> Iterator[tuple[dict[str, str | None], S
 
 
 def _place(scope: str, members: Sequence[Scored]) -> dict[str, str | None]:
+    """Return the columns of scope, region and scene."""
     region = None if scope == "pooled" else members[0].region
     return {"scope": scope, "region": region, "scene": members[0].scene if scope == "scene" else None}
 
 
 def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """One row per threshold of the members' sum."""
+    """Yield one row of scores for each threshold, of the members' sum."""
     counted = summed(members)
     promised = calibration_error(counted)
     for name, value in thresholds.items():
         counts = counted.counts(value)
-        found = [item.objects_mapped if item.cut_at == value else None for item in members]
+        mapped = [scene.objects_mapped if scene.threshold == value else None for scene in members]
         yield {
             **_place(scope, members),
             "threshold_name": name,
@@ -297,7 +311,7 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
             "pixels_ignored": sum(item.ignored for item in members),
             "pixels_missing": sum(item.missing for item in members),
             **scores(counts),
-            "objects_mapped": _total(found),
+            "objects_mapped": _total(mapped),
             "objects_labelled": _total([item.objects_labelled for item in members]),
             **dict.fromkeys(SHAPE_SCORES, math.nan),
             **({} if name == ORACLE else _shape_columns(summed_shapes(members, name))),
@@ -306,21 +320,27 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
 
 
 def _shape_columns(shapes: Shapes) -> dict[str, Any]:
-    """Columns of boundaries and of objects; without those of objects where they are not known."""
+    """Return columns of boundaries and of objects.
+
+    Without those of objects where they are not known.
+    """
     bands, outlines = shapes.boundary, scores(shapes.boundary)
     row: dict[str, Any] = dict(zip(_BANDS, (bands.tp, bands.fp, bands.fn), strict=True))
     row |= {"boundary_iou": outlines["iou"], "boundary_f1": outlines["f1"]}
     if shapes.matched is None or shapes.ranked is None:
         return row
-    found = shapes.matched[MAIN]
-    row |= zip(_FOUND, (found.tp, found.fp, found.fn), strict=True)
-    for prefix, counts in (("object", found), ("centroid", shapes.matched["centroid"])):
+    objects = shapes.matched[MAIN]
+    row |= zip(_FOUND, (objects.tp, objects.fp, objects.fn), strict=True)
+    for prefix, counts in (("object", objects), ("centroid", shapes.matched["centroid"])):
         row |= {f"{prefix}_{kind}": scores(counts)[kind] for kind in _KINDS}
     return row | {"object_average_precision": average_precision(shapes.ranked)}
 
 
 def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """One row per threshold and rule of the members' sum; none where objects are not known."""
+    """Yield one row for each threshold and rule, of the members' sum.
+
+    None where objects are not known.
+    """
     for name, value in thresholds.items():
         for rule, counts in (summed_shapes(members, name).matched or {}).items():
             reached = scores(counts)
@@ -337,23 +357,28 @@ def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str,
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
+    """Return the columns that say by which rule objects match."""
     return {"match": "centroid", "min_iou": None} if rule == "centroid" else {"match": "iou", "min_iou": rule}
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], *, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The mean of the regions' scores, one row for all with the same ``by``, regions without the score left out."""
-    for key in dict.fromkeys(tuple(row[one] for one in by) for row in rows):
-        mine = [row for row in rows if tuple(row[one] for one in by) == key]
-        value = math.nan if ORACLE in key else mine[0]["threshold"]
-        yield {"scope": "mean", **dict(zip(by, key, strict=True)), "threshold": value, **mean_scores(mine, names)}
+    """Yield the mean of the regions' scores, one row for all with the same ``by``.
+
+    Regions without the score do not count.
+    """
+    for key in dict.fromkeys(tuple(row[column] for column in by) for row in rows):
+        same = [row for row in rows if tuple(row[column] for column in by) == key]
+        value = math.nan if ORACLE in key else same[0]["threshold"]
+        yield {"scope": "mean", **dict(zip(by, key, strict=True)), "threshold": value, **mean_scores(same, names)}
 
 
 def _typed(table: pd.DataFrame, *, whole: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table with texts as strings, and whole numbers that may be missing."""
     words = [name for name in (*_PLACE, "threshold_name", "match") if name in table]
     return table.astype({**dict.fromkeys(words, "string"), **dict.fromkeys(whole, "Int64")})
 
 
 def _total(numbers: Sequence[int | None]) -> int | None:
-    """The sum; None where one is not known."""
-    known = [number for number in numbers if number is not None]
-    return sum(known) if len(known) == len(numbers) else None
+    """Return the sum of numbers; None where one is not known."""
+    certain = [number for number in numbers if number is not None]
+    return sum(certain) if len(certain) == len(numbers) else None

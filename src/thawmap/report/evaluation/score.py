@@ -1,4 +1,4 @@
-"""One scene's map against its labels: pixels, boundaries, objects, in bounded memory.
+"""One scene's map against its labels: pixels, boundaries and objects.
 
 Two passes over the scene. The first goes window by window, with a rim for the boundaries, and notes which blocks of
 `_BLOCK` pixels hold anything that is mapped or labelled. The second goes by clusters of such blocks that touch: an
@@ -43,7 +43,7 @@ BOUNDARY_PX = 2
 _SIDE = 2048  # of the windows that are read, in pixels
 _BLOCK = 32  # side of the blocks that clusters are made of, in pixels
 _LARGEST = 2**26  # pixels of the largest cluster whose objects are counted: at most 5 GB
-_LOOK = 512  # side of the windows that are shown, in pixels
+_VIEW_PX = 512  # side of the windows that are shown, in pixels
 
 Bools = npt.NDArray[np.bool_]
 
@@ -64,11 +64,11 @@ class Shapes:
 
     @classmethod
     def empty(cls) -> Self:
-        """Nothing is mapped, and nothing labelled."""
+        """Return the shapes of a scene in which nothing is mapped or labelled."""
         return cls(matched=MappingProxyType(dict.fromkeys(RULES, Counts())), ranked=Detections.empty())
 
     def __add__(self, other: "Shapes") -> "Shapes":
-        """The counts of both together; not known where one is not."""
+        """Return the counts of both together; objects are None where one's are."""
         boundary = self.boundary + other.boundary
         if self.matched is None or other.matched is None or self.ranked is None or other.ranked is None:
             return Shapes(boundary=boundary, matched=None, ranked=None)
@@ -78,7 +78,7 @@ class Shapes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scored:
-    """What one scene's map and labels say of each other.
+    """The counts of one scene's map against its labels.
 
     Attributes:
         scene: Id of the scene.
@@ -89,7 +89,7 @@ class Scored:
         missing: Pixels with a label and no probability.
         objects_mapped: Polygons in slumps.gpkg; None without that file.
         objects_labelled: Digitised polygons in the scene; None where labels are rasters.
-        cut_at: Threshold of the map's polygons; None where the map does not say.
+        threshold: Threshold of the map's polygons; None where the map does not say.
         left_out: Number of objects that the map leaves out, by the reason.
         bundle: Id of the model that made the map; "" where the map does not say.
         richest: The window with the most labelled object pixels, or else the highest probabilities: where to look.
@@ -103,14 +103,14 @@ class Scored:
     missing: int
     objects_mapped: int | None
     objects_labelled: int | None
-    cut_at: float | None
+    threshold: float | None
     left_out: Mapping[str, int] = field(default_factory=dict)
     bundle: str
     richest: Window
 
 
 def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, float]) -> Scored:
-    """Compare one scene's map with its labels.
+    """Count where one scene's map and its labels agree.
 
     Args:
         scene: The scene.
@@ -128,25 +128,25 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         raise DataError(msg)
     scene_map = MapFolder.open(maps / scene.id, item=item)
     compared = _Compared(scene=scene, scene_map=scene_map, labels=labels)
-    first = _look(compared, thresholds)
-    if not first.histogram.total:
+    sums = _first_pass(compared, thresholds)
+    if not sums.histogram.total:
         msg = f"scene {scene.id} has no pixel with both a probability and a label; see its mask and its labels"
         raise DataError(msg)
-    objects = _objects(compared, first.occupied, thresholds)
+    objects = _second_pass(compared, sums.occupied, thresholds)
     outlines, slumps = labels.outlines(scene), scene_map.slumps()
     return Scored(
         scene=scene.id,
         region=scene.region or "",
-        histogram=first.histogram,
-        shapes={name: found + objects[name] for name, found in first.shapes.items()},
-        ignored=first.ignored,
-        missing=first.missing,
+        histogram=sums.histogram,
+        shapes={name: boundaries + objects[name] for name, boundaries in sums.shapes.items()},
+        ignored=sums.ignored,
+        missing=sums.missing,
         objects_mapped=None if slumps is None else len(slumps),
         objects_labelled=None if outlines is None else len(outlines),
-        cut_at=item.threshold,
+        threshold=item.threshold,
         left_out=item.left_out,
         bundle=item.bundle or "",
-        richest=_whole(first.richest[2], compared.shape),
+        richest=_full_size(sums.richest[2], compared.shape),
     )
 
 
@@ -170,20 +170,26 @@ class _Compared:
         return self.scene_map.grid.height, self.scene_map.grid.width
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
-        """Return whole hundredths of probability (y, x) in a window, NaN = missing, and the target (y, x)."""
+        """Return probability and target (y, x) of a window.
+
+        The probability is in whole hundredths, float64, NaN = missing; the target as `Labels.burn` gives it.
+        """
         probability = self.scene_map.read(window)
         target = self.labels.burn(self.scene, window_geobox(self.scene_map.grid, window))
         return np.rint(probability * np.float32(100)).astype(np.float64) / 100, target
 
     def objects(self, window: Window, probability: npt.NDArray[np.float64], threshold: float) -> Bools:
-        """Return where objects are (y, x): in the map's mask at its own threshold, else above the threshold."""
+        """Return where a window has objects (y, x), at a threshold.
+
+        At the map's own threshold as its mask says, without what it leaves out; else above the threshold.
+        """
         mask = self.scene_map.mask(window) if threshold == self.scene_map.threshold else None
         return probability > threshold if mask is None else mask
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Sums:
-    """What the first pass found.
+    """What the first pass over a scene counts.
 
     Attributes:
         occupied: Blocks in which anything is mapped or labelled, (rows, columns) bool.
@@ -202,8 +208,8 @@ class _Sums:
     richest: tuple[float, float, Window] = (-1.0, -1.0, Window(row=0, col=0, height=1, width=1))
 
 
-def _look(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
-    """The first pass: pixels, boundaries, and where objects are."""
+def _first_pass(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
+    """Count a scene's pixels and boundaries, and find the blocks with objects."""
     rows, cols = (-(-side // _BLOCK) for side in compared.shape)
     shapes = dict.fromkeys(thresholds, Shapes.empty())
     sums = _Sums(occupied=np.zeros((rows, cols), np.bool_), shapes=shapes, histogram=Histogram.empty())
@@ -212,50 +218,59 @@ def _look(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
         probability, target = compared.read(padded)
         inner = np.zeros(target.shape, np.bool_)
         inner[window.within(padded)] = True
-        known = np.isfinite(probability)
+        is_known = np.isfinite(probability)
         for name, value in thresholds.items():
             objects = compared.objects(padded, probability, value)
-            bands = boundary_counts(objects, target, known, width=BOUNDARY_PX, within=inner)
+            bands = boundary_counts(objects, target, is_known, width=BOUNDARY_PX, within=inner)
             sums.shapes[name] += replace(Shapes.empty(), boundary=bands)
-        _note(sums, window, probability[window.within(padded)], target[window.within(padded)])
-        something = inner & ((probability > min(thresholds.values())) | (known & (target == 1)))
-        row, col = np.nonzero(something)
+        _count_pixels(sums, window, probability[window.within(padded)], target[window.within(padded)])
+        has_object = inner & ((probability > min(thresholds.values())) | (is_known & (target == 1)))
+        row, col = np.nonzero(has_object)
         sums.occupied[(row + padded.row) // _BLOCK, (col + padded.col) // _BLOCK] = True
     return sums
 
 
-def _note(sums: _Sums, window: Window, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8]) -> None:
-    """Add a window's pixels."""
-    known = np.isfinite(probability)
-    sums.histogram += histogram(probability, target, known)
+def _count_pixels(
+    sums: _Sums, window: Window, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8]
+) -> None:
+    """Add the pixels of a window to the sums."""
+    is_known = np.isfinite(probability)
+    sums.histogram += histogram(probability, target, is_known)
     sums.ignored += int((target == IGNORE).sum())
-    sums.missing += int(((target != IGNORE) & ~known).sum())
-    for part in window.blocks(_LOOK):
-        here = part.within(window)
-        rich = (float((known[here] & (target[here] == 1)).sum()), float(np.nansum(probability[here])), part)
-        sums.richest = max(sums.richest, rich, key=lambda item: item[:2])
+    sums.missing += int(((target != IGNORE) & ~is_known).sum())
+    for view in window.blocks(_VIEW_PX):
+        pixels = view.within(window)
+        richness = (
+            float((is_known[pixels] & (target[pixels] == 1)).sum()),
+            float(np.nansum(probability[pixels])),
+            view,
+        )
+        sums.richest = max(sums.richest, richness, key=lambda candidate: candidate[:2])
 
 
-def _objects(compared: _Compared, occupied: Bools, thresholds: Mapping[str, float]) -> dict[str, Shapes]:
-    """The second pass: objects by the name of the threshold."""
-    found = dict.fromkeys(thresholds, Shapes.empty())
-    for window, kept in _clusters(occupied, compared.shape):
+def _second_pass(compared: _Compared, occupied: Bools, thresholds: Mapping[str, float]) -> dict[str, Shapes]:
+    """Count objects by the name of the threshold, a cluster of blocks at a time.
+
+    They are None for all thresholds where a cluster is too large.
+    """
+    shapes = dict.fromkeys(thresholds, Shapes.empty())
+    for window, cluster_blocks in _clusters(occupied, compared.shape):
         if window.size > _LARGEST:
             return dict.fromkeys(thresholds, Shapes(matched=None, ranked=None))
-        inside = kept.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[: window.height, : window.width]
+        inside = cluster_blocks.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[: window.height, : window.width]
         probability, target = compared.read(window)
-        known = np.isfinite(probability)
-        target[~inside & (target == 1)] = 0
+        is_known = np.isfinite(probability)
+        target[~inside & (target == 1)] = 0  # labelled in another cluster, which counts it
         for name, value in thresholds.items():
-            found[name] += _match(compared.objects(window, probability, value) & inside, probability, target, known)
-    return found
+            shapes[name] += _match(compared.objects(window, probability, value) & inside, probability, target, is_known)
+    return shapes
 
 
 def _match(
-    prediction: Bools, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8], known: Bools
+    prediction: Bools, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8], is_known: Bools
 ) -> Shapes:
-    """Objects of a window, matched by every rule."""
-    pairs = Comparison.of(prediction, target, known)
+    """Match the objects of a window by every rule."""
+    pairs = Comparison.of(prediction, target, is_known)
     matched = {
         rule: pairs.counts(match="centroid") if isinstance(rule, str) else pairs.counts(min_iou=rule) for rule in RULES
     }
@@ -263,13 +278,15 @@ def _match(
 
 
 def _clusters(occupied: Bools, shape: tuple[int, int]) -> Iterator[tuple[Window, Bools]]:
-    """Windows in pixels with their blocks (rows, columns) that count, so that each cluster is whole in one of them.
+    """Yield windows in pixels, with which of their blocks count (rows, columns).
+
+    Each cluster of blocks that touch is whole in one of the windows.
 
     Clusters that lie in one window of the first pass go together, to be read at once.
     """
     number, _ = ndimage.label(occupied)
     side = max(_SIDE // _BLOCK, 1)
-    homes: dict[tuple[int, ...], list[int]] = {}
+    sharing: dict[tuple[int, ...], list[int]] = {}
     boxes = [
         Window.from_edges(top=rows.start, left=cols.start, bottom=rows.stop, right=cols.stop)
         for rows, cols in ndimage.find_objects(number)
@@ -277,16 +294,16 @@ def _clusters(occupied: Bools, shape: tuple[int, int]) -> Iterator[tuple[Window,
     for index, box in enumerate(boxes):
         left, top, right, bottom = box.bounds
         first, last = (top // side, left // side), ((bottom - 1) // side, (right - 1) // side)
-        homes.setdefault(first if first == last else (*first, index), []).append(index)
-    for members in homes.values():
-        window = Window.around(boxes[one] for one in members)
+        sharing.setdefault(first if first == last else (*first, index), []).append(index)
+    for members in sharing.values():
+        window = Window.around(boxes[index] for index in members)
         pixels = window.scale(_BLOCK).clip(shape)
         assert pixels is not None
-        yield pixels, np.isin(number[window.rows, window.cols], [one + 1 for one in members])
+        yield pixels, np.isin(number[window.rows, window.cols], [index + 1 for index in members])
 
 
-def _whole(window: Window, shape: tuple[int, int]) -> Window:
-    """The window at full size, shifted back into the raster where it is cut by the border."""
-    height, width = min(_LOOK, shape[0]), min(_LOOK, shape[1])
+def _full_size(window: Window, shape: tuple[int, int]) -> Window:
+    """Return a window at full size, shifted back into the raster at its border."""
+    height, width = min(_VIEW_PX, shape[0]), min(_VIEW_PX, shape[1])
     row, col = min(window.row, shape[0] - height), min(window.col, shape[1] - width)
     return Window(row=row, col=col, height=height, width=width)

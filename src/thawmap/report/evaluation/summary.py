@@ -1,4 +1,4 @@
-"""The result of an evaluation in plain sentences, each word and number from the data."""
+"""The result of an evaluation in plain sentences."""
 
 import math
 from collections import Counter
@@ -37,12 +37,18 @@ class About:
 
 
 def main_threshold(evaluation: Evaluation) -> str:
-    """Name of the threshold whose scores are the result: the one chosen on validation, else the first."""
+    """Return the name of the threshold whose scores are the result.
+
+    The one chosen on validation, else the first.
+    """
     return "validation" if "validation" in evaluation.thresholds else next(iter(evaluation.thresholds))
 
 
 def summary(evaluation: Evaluation, about: About) -> list[str]:
-    """The result in plain sentences: what was found in the regions that count, and what the threshold does to it."""
+    """Describe an evaluation in plain sentences.
+
+    What was found in the regions that count, what the threshold does to it, and what became of objects.
+    """
     name = main_threshold(evaluation)
     value = evaluation.thresholds[name]
     regions = regions_that_count(evaluation, about)
@@ -58,7 +64,7 @@ def summary(evaluation: Evaluation, about: About) -> list[str]:
 
 
 def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
-    """Where it works best, and where worst, as a sentence."""
+    """Say where maps are best, and where worst."""
     reached = {region: _iou(members, value) for region, members in regions.items()}
     order = sorted((region for region in reached if not math.isnan(reached[region])), key=lambda name: -reached[name])
     if not order:
@@ -68,12 +74,13 @@ def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
 
 
 def _sentence(region: str, members: Sequence[Scored], value: float, role: str | None) -> str:
+    """Say what was found in one region."""
     aside = _ASIDES.get(role or "", "")
     return f"In {region or 'all scenes'}{aside} it {_finding(summed(members).counts(value))}."
 
 
 def _finding(counts: Counts) -> str:
-    """What was found, as the rest of a sentence."""
+    """Say what was found, as the rest of a sentence."""
     reached = scores(counts)
     if counts.tp + counts.fn == 0:
         return f"maps {thousands(counts.fp)} pixels where nothing is labelled"
@@ -86,7 +93,7 @@ def _finding(counts: Counts) -> str:
 
 
 def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) -> str:
-    """What other thresholds would have given, in the same regions."""
+    """Say what other thresholds would have given in the same regions."""
     value = evaluation.thresholds[name]
     chosen = "was chosen on validation regions" if name == "validation" else "was fixed beforehand"
     text = f"A pixel counts as mapped where its probability is above {value:.2f}; this threshold {chosen}."
@@ -103,37 +110,41 @@ def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) ->
 
 
 def _about_objects(members: Sequence[Scored], name: str) -> list[str]:
-    """What was found as objects, as a sentence; nothing where that is not known."""
+    """Say how many objects were found; no sentence where that is not known."""
     matched = summed_shapes(members, name).matched
     if matched is None:
         return []
-    found, centres = matched[MAIN], matched["centroid"]
-    labelled, mapped = found.tp + found.fn, found.tp + found.fp
-    said = (
-        f"As objects: {thousands(found.tp)} of {thousands(labelled)} labelled ones are found with an IoU of {MAIN} or "
-        f"more, {thousands(centres.tp)} at the right place; {thousands(found.fp)} of {thousands(mapped)} mapped ones "
+    fits, centres = matched[MAIN], matched["centroid"]
+    labelled, mapped = fits.tp + fits.fn, fits.tp + fits.fp
+    sentence = (
+        f"As objects: {thousands(fits.tp)} of {thousands(labelled)} labelled ones are found with an IoU of {MAIN} or "
+        f"more, {thousands(centres.tp)} at the right place; {thousands(fits.fp)} of {thousands(mapped)} mapped ones "
         f"fit none that well, and {thousands(centres.fp)} are at no labelled place."
     )
-    return [said, *_about_left_out(members)]
+    return [sentence, *_about_left_out(members)]
 
 
 def _about_left_out(members: Sequence[Scored]) -> list[str]:
-    """How many objects the maps leave out, and why, as a sentence; nothing where there is none."""
+    """Say how many objects the maps leave out, and why; no sentence for none."""
     reasons: Counter[str] = Counter()
-    for item in members:
-        reasons.update(item.left_out)
+    for scene in members:
+        reasons.update(scene.left_out)
     if not reasons:
         return []
-    listed = ", ".join(f"{thousands(number)} {why}" for why, number in reasons.most_common())
+    listed = ", ".join(f"{thousands(number)} {reason}" for reason, number in reasons.most_common())
     text = f"Not among these are {thousands(reasons.total())} that the maps leave out: {listed}."
     return [f"{text} They lie in the layer 'left_out' beside the slumps (settings polygons.min_area_m2 and drop)."]
 
 
 def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
-    """The regions that the model has never seen; all, where the split names none of them."""
+    """Return the scenes of the regions that the model has never seen, by region.
+
+    Of all regions, where the split names none of them.
+    """
     unseen = {name: members for name, members in evaluation.regions.items() if about.roles.get(name) == "test"}
     return unseen or evaluation.regions
 
 
 def _iou(members: Sequence[Scored], threshold: float) -> float:
+    """Return the IoU of several scenes together."""
     return scores(summed(members).counts(threshold))["iou"]
