@@ -61,7 +61,7 @@ def ground_of(rows, cols, seed, share):
     margin=st.integers(0, 100),
 )
 @settings(deadline=None, max_examples=30)
-def test_an_automatic_cut_covers_the_scene_within_the_memory(shape, overlap, stride, memory_gb, ground, margin):
+def test_an_automatic_tiling_covers_the_scene_within_the_memory(shape, overlap, stride, memory_gb, ground, margin):
     network, inference = Net(stride=stride), InferenceSettings(overlap=overlap, memory_gb=memory_gb, margin=margin)
     valid = ground_of(*ground)
     tiling = plan(shape, [network], inference, valid=valid[: shape[0], : shape[1]])
@@ -179,7 +179,7 @@ def changes(tiling):
     return sum(one != other for one, other in pairwise(tiling.widths))
 
 
-def test_no_cut_with_one_width_is_much_cheaper():
+def test_no_tiling_with_one_width_is_much_cheaper():
     """Against every height and width, for scenes without gaps; three tenths of a window nothing else is done."""
     inference = InferenceSettings(memory_gb=2, overlap=64, margin=0)
     for shape in ((700, 1900), (1333, 1333), (3000, 500)):

@@ -174,6 +174,7 @@ class _Processes(ThreadPoolExecutor):
             self._idle.get().shutdown()
 
     def _lend(self, call: Callable[[], Result]) -> Result:
+        """Return the result of a call in an idle process, which is replaced if it dies."""
         process = self._idle.get()
         try:
             return process.submit(call).result()
@@ -185,30 +186,30 @@ class _Processes(ThreadPoolExecutor):
 
 
 def _one_process() -> ProcessPoolExecutor:
+    """Return a pool of one fresh process, which keeps freed memory and ends with this one."""
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
 
 
 def _begin() -> None:
+    """Prepare a fresh process, before it loads numpy or PyTorch."""
     keep_freed_memory()
     _end_with_parent()
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that began it ends.
-
-    That may be killed, and nobody would take the results.
-    """
+    """End this process when the one that began it ends: nobody would take results."""
     parent = parent_process()
     assert parent is not None
 
-    def wait_for_it() -> None:
+    def end_after_parent() -> None:
         parent.join()
         os._exit(1)
 
-    Thread(target=wait_for_it, name="thawmap-parent", daemon=True).start()
+    Thread(target=end_after_parent, name="thawmap-parent", daemon=True).start()
 
 
 def _attempt(work: Callable[[Item], Value], item: Item) -> Outcome[Item, Value]:
+    """Do the work for one item, and return what became of it, whatever it raises."""
     begin = time.perf_counter()
     try:
         value = work(item)
@@ -232,16 +233,17 @@ def _outcome(future: Future[Outcome[Item, Value]], item: Item) -> Outcome[Item, 
     try:
         return replace(future.result(), item=item)
     except BrokenExecutor:
-        why = "the process that worked on it was ended from outside, most often for want of memory"
-        return Outcome(item=item, error=f"{why}; try fewer workers")
+        error = "the process that worked on it was ended from outside, most often for want of memory; try fewer workers"
+        return Outcome(item=item, error=error)
     except Exception as error:  # noqa: BLE001 - here a failure becomes data (law 9)
         return Outcome(item=item, error=_sentence(error))
 
 
 def _sentence(error: Exception) -> str:
+    """Return the message of one of our errors; of others also their type and where they were raised."""
     if isinstance(error, ThawmapError):
         return str(error)
     _log.debug("".join(traceback.format_exception(error)))
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    where = f" at {place[0].name}, line {place[0].lineno}" if place else ""
-    return f"{type(error).__name__}{where}: {error}".strip()
+    frames = traceback.extract_tb(error.__traceback__)
+    position = f" at {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{position}: {error}".strip()
