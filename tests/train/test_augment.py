@@ -23,9 +23,9 @@ STILL = {"flip": 0, "rotate90": 0, "blur": 0}
 
 def numbered(number=8, side=6):
     """Tiles in which every pixel knows its place, in image, target and valid alike."""
-    place = torch.arange(side * side).view(1, side, side).expand(number, -1, -1)
-    image = torch.stack([place.float(), place.float() * 10], dim=1)
-    return Batch(image=image, target=(place % 251).to(torch.uint8), valid=place % 3 == 0)
+    position = torch.arange(side * side).view(1, side, side).expand(number, -1, -1)
+    image = torch.stack([position.float(), position.float() * 10], dim=1)
+    return Batch(image=image, target=(position % 251).to(torch.uint8), valid=position % 3 == 0)
 
 
 def seeded(seed=0):
@@ -43,7 +43,7 @@ def test_image_target_and_valid_move_together_by_one_of_eight_exact_moves(seed, 
     assert torch.equal(moved.valid, moved.image[:, 0] % 3 == 0)
     plain = batch.image[0, 0]
     allowed = [torch.rot90(side, k, (0, 1)) for side in (plain, plain.flip(0)) for k in range(4)]
-    assert all(any(torch.equal(one[0], other) for other in allowed) for one in moved.image)
+    assert all(any(torch.equal(tile[0], other) for other in allowed) for tile in moved.image)
 
 
 def test_each_change_comes_as_often_as_is_set_and_every_tile_alone():
@@ -66,9 +66,9 @@ def test_zero_probability_changes_nothing():
 
 
 def test_a_seed_decides_everything():
-    one, other, third = (augment(numbered(), STORED[:2], AugmentSettings(), seeded(seed)).image for seed in (1, 1, 2))
-    assert torch.equal(one, other)
-    assert not torch.equal(one, third)
+    first, same, third = (augment(numbered(), STORED[:2], AugmentSettings(), seeded(seed)).image for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, third)
 
 
 @pytest.mark.slow
@@ -79,15 +79,15 @@ def test_the_blur_is_scipys_gaussian_of_what_is_known(seed, side, missing):
     image = rng.normal(size=(3, 9, 7))
     image[rng.random(image.shape) < missing] = np.nan
     sigma, reach = {3: 0.8, 5: 1.1}[side], side // 2
-    known = np.isfinite(image)
+    finite = np.isfinite(image)
 
     def gaussian(values):
         return ndimage.gaussian_filter(values, (0, sigma, sigma), mode="constant", radius=(0, reach, reach))
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        expected = np.where(known, gaussian(np.where(known, image, 0)) / gaussian(known.astype(float)), np.nan)
-    found = blur(torch.from_numpy(image).float(), side).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        expected = np.where(finite, gaussian(np.where(finite, image, 0)) / gaussian(finite.astype(float)), np.nan)
+    blurred = blur(torch.from_numpy(image).float(), side).numpy()
+    np.testing.assert_allclose(blurred, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", BLUR_PX)
@@ -163,12 +163,12 @@ def test_whatever_is_set_a_pixel_keeps_its_target_its_mask_and_what_it_misses(se
 def test_pasting_puts_all_objects_of_one_other_tile_over_a_tile(seed, number):
     batch = patchy(seed, number)
     pasted = augment(batch, STORED, chosen(paste=1), seeded(seed))
-    for mine in range(number):
-        others = [other for other in range(number) if other != mine] or [mine]
+    for tile in range(number):
+        others = [other for other in range(number) if other != tile] or [tile]
         expected = [
-            torch.where(batch.target[other] == 1, batch.image[other, 4], batch.image[mine, 4]) for other in others
+            torch.where(batch.target[other] == 1, batch.image[other, 4], batch.image[tile, 4]) for other in others
         ]
-        assert any(torch.equal(pasted.image[mine, 4], one) for one in expected)
+        assert any(torch.equal(pasted.image[tile, 4], candidate) for candidate in expected)
 
 
 def test_pasting_comes_as_often_as_is_set():
@@ -203,13 +203,13 @@ def test_contrast_keeps_the_mean_over_valid_pixels():
     batch = patchy(0, 300)
     changed = augment(batch, STORED, chosen(contrast={"change": 0.5, "probability": 1}), seeded())
     for layer_ in (0, 1):
-        one, other = batch.image[:, layer_], changed.image[:, layer_]
-        counted = torch.where(batch.valid & torch.isfinite(one), 1.0, torch.nan)
-        means = [(values * counted).flatten(1).nanmean(1) for values in (one, other)]
+        before, after = batch.image[:, layer_], changed.image[:, layer_]
+        counted = torch.where(batch.valid & torch.isfinite(before), 1.0, torch.nan)
+        means = [(values * counted).flatten(1).nanmean(1) for values in (before, after)]
         torch.testing.assert_close(means[0], means[1])
-        factor = ((other - means[1].view(-1, 1, 1)) / (one - means[0].view(-1, 1, 1))).flatten(1).nanmedian(1).values
-        expected = means[0].view(-1, 1, 1) + factor.view(-1, 1, 1) * (one - means[0].view(-1, 1, 1))
-        torch.testing.assert_close(other.nan_to_num(0), expected.nan_to_num(0), atol=1e-5, rtol=0)
+        factor = ((after - means[1].view(-1, 1, 1)) / (before - means[0].view(-1, 1, 1))).flatten(1).nanmedian(1).values
+        expected = means[0].view(-1, 1, 1) + factor.view(-1, 1, 1) * (before - means[0].view(-1, 1, 1))
+        torch.testing.assert_close(after.nan_to_num(0), expected.nan_to_num(0), atol=1e-5, rtol=0)
         assert 0.5 <= factor.min() < 0.52
         assert 1.48 < factor.max() <= 1.5 + 1e-4
     torch.testing.assert_close(  # a tile of which nothing is valid has no mean
@@ -221,29 +221,29 @@ def test_contrast_keeps_the_mean_over_valid_pixels():
 def test_radiometry_is_a_gain_and_an_offset_for_each_layer():
     batch = patchy(0, 300)
     changed = augment(batch, STORED, chosen(radiometry={"gain": 0.4, "offset": 0.2, "probability": 0.7}), seeded())
-    found = []
+    changes = []
     for tile in range(300):
         pairs = []
         for layer_ in (0, 1):
-            one, other = batch.image[tile, layer_].flatten(), changed.image[tile, layer_].flatten()
-            there = torch.isfinite(one)
-            gain, offset = np.polyfit(one[there].double(), other[there].double(), 1)
-            assert np.allclose(one[there] * gain + offset, other[there], atol=1e-5)
+            before, after = batch.image[tile, layer_].flatten(), changed.image[tile, layer_].flatten()
+            finite = torch.isfinite(before)
+            gain, offset = np.polyfit(before[finite].double(), after[finite].double(), 1)
+            assert np.allclose(before[finite] * gain + offset, after[finite], atol=1e-5)
             pairs.append((gain - 1, offset))
-        found.append(pairs)
-    found = np.array(found)
-    assert np.abs(found).max((0, 1)) == pytest.approx([0.4, 0.2], abs=0.02)
-    touched = np.abs(found).max(2) > 1e-4
+        changes.append(pairs)
+    changes = np.array(changes)
+    assert np.abs(changes).max((0, 1)) == pytest.approx([0.4, 0.2], abs=0.02)
+    touched = np.abs(changes).max(2) > 1e-4
     assert touched.all(1).mean() == pytest.approx(0.7, abs=0.07)
     assert (touched.any(1) == touched.all(1)).all()
-    assert abs(np.corrcoef(found[touched.all(1)][:, 0, 0], found[touched.all(1)][:, 1, 0])[0, 1]) < 0.2
+    assert abs(np.corrcoef(changes[touched.all(1)][:, 0, 0], changes[touched.all(1)][:, 1, 0])[0, 1]) < 0.2
 
 
 def test_noise_is_white_and_as_strong_as_is_set():
     batch = patchy(0, 200, 16)
     changed = augment(batch, STORED, chosen(noise={"deviation": 0.1, "probability": 0.5}), seeded())
     noise = (changed.image - batch.image)[:, :2]
-    deviation = torch.stack([one[torch.isfinite(one)].std() for one in noise])
+    deviation = torch.stack([tile[torch.isfinite(tile)].std() for tile in noise])
     assert (deviation == 0).float().mean().item() == pytest.approx(0.5, abs=0.08)
     assert deviation[deviation > 0].mean().item() == pytest.approx(0.05, abs=0.008)
     assert deviation.max().item() == pytest.approx(0.1, abs=0.015)
@@ -255,10 +255,11 @@ def test_noise_is_white_and_as_strong_as_is_set():
 def test_a_stored_index_follows_the_bands_it_is_made_from(seed, values):
     batch = patchy(seed)
     changed = augment(batch, STORED, AugmentSettings.model_validate(STILL | values), seeded(seed)).image
-    there = known(batch)
-    made = normalised_difference(changed[:, 1], changed[:, 0])
-    alike = torch.isnan(made) | torch.isclose(changed[:, 2], made, atol=1e-6)  # two dark bands have no index: it stays
-    assert alike[there].all()
+    finite = known(batch)
+    derived = normalised_difference(changed[:, 1], changed[:, 0])
+    # two dark bands have no index: it stays
+    follows = torch.isnan(derived) | torch.isclose(changed[:, 2], derived, atol=1e-6)
+    assert follows[finite].all()
     alone = augment(
         Batch(image=batch.image[:, [0, 2]], target=batch.target, valid=batch.valid), ["red", "ndvi"],
         AugmentSettings.model_validate(STILL | values), seeded(seed),
@@ -272,11 +273,11 @@ def test_dropped_layers_are_missing_by_groups_as_often_as_is_set_and_others_as_t
     changed = augment(batch, STORED, chosen(drop={"probability": 0.3, "layers": groups}), seeded())
     gone = torch.isnan(changed.image).all((2, 3)) & ~torch.isnan(batch.image).all((2, 3))
     assert gone[:, 4].float().mean().item() == pytest.approx(0.3, abs=0.03)
-    whole = ~torch.isnan(batch.image).all((2, 3)).any(1)
-    assert gone[whole, 3].float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert (gone[whole, 3] & gone[whole, 4]).float().mean().item() == pytest.approx(0.09, abs=0.02)
-    assert torch.equal(gone[whole, 1], gone[whole, 4])
-    assert torch.equal(gone[whole, 2], gone[whole, 4])  # NDVI is made from near infrared
+    complete = ~torch.isnan(batch.image).all((2, 3)).any(1)
+    assert gone[complete, 3].float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert (gone[complete, 3] & gone[complete, 4]).float().mean().item() == pytest.approx(0.09, abs=0.02)
+    assert torch.equal(gone[complete, 1], gone[complete, 4])
+    assert torch.equal(gone[complete, 2], gone[complete, 4])  # NDVI is made from near infrared
     assert torch.equal(changed.image.nan_to_num(9)[~gone], batch.image.nan_to_num(9)[~gone])
     assert torch.equal(changed.valid, batch.valid)
     assert torch.equal(changed.target, batch.target)

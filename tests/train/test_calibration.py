@@ -47,19 +47,19 @@ def test_the_loss_is_the_cross_entropy_of_usable_pixels(seed, temperature, suren
 @pytest.mark.parametrize("sureness", [0.5, 1, 2, 6])
 def test_the_temperature_takes_back_how_much_too_sure_a_network_is(sureness):
     logits, target = drawn(1, sureness=sureness, number=200)
-    found = counted(logits, target)
-    temperature = best_temperature([found])
+    histogram_ = counted(logits, target)
+    temperature = best_temperature([histogram_])
     assert temperature == pytest.approx(sureness, rel=0.05)
-    before, after = (calibration_error(found.histogram(value)) for value in (1.0, temperature))
+    before, after = (calibration_error(histogram_.histogram(value)) for value in (1.0, temperature))
     assert after < 0.01
     assert sureness == 1 or before > 2 * after
 
 
 def test_regions_count_alike_for_the_temperature():
     """One region on which the network is four times too sure, and ten times as much ground where it is right."""
-    one, other = counted(*drawn(1, sureness=4, number=20)), counted(*drawn(2, sureness=1, number=200))
-    pooled, alike = best_temperature([one + other]), best_temperature([one, other])
-    assert 1 < pooled < alike < 4
+    sure, right = counted(*drawn(1, sureness=4, number=20)), counted(*drawn(2, sureness=1, number=200))
+    pooled, by_region = best_temperature([sure + right]), best_temperature([sure, right])
+    assert 1 < pooled < by_region < 4
 
 
 @given(seed=st.integers(0, 1000), temperature=st.sampled_from([0.5, 1.0, 2.5]))
@@ -68,16 +68,16 @@ def test_histograms_are_those_of_the_probabilities_but_for_steps_of_logits(seed,
     logits, target = drawn(seed, sureness=2, number=20)
     valid = np.ones(target.shape, bool)
     exact = histogram(torch.sigmoid(logits / temperature).numpy(), target.numpy(), valid)
-    found = counted(logits, target).histogram(temperature)
-    assert found.total == exact.total
+    rounded = counted(logits, target).histogram(temperature)
+    assert rounded.total == exact.total
     for step in range(5, 100, 5):
-        one, other = found.counts(step / 100), exact.counts(step / 100)
-        assert abs(one.tp - other.tp) + abs(one.fp - other.fp) <= 0.01 * exact.total
+        counts, expected = rounded.counts(step / 100), exact.counts(step / 100)
+        assert abs(counts.tp - expected.tp) + abs(counts.fp - expected.fp) <= 0.01 * exact.total
 
 
 def test_infinite_and_huge_logits_are_counted_at_the_ends():
     logits = torch.full((1, SIDE, SIDE), math.inf)
     logits[0, 0] = -1e30
-    found = counted(logits, torch.ones(1, SIDE, SIDE, dtype=torch.uint8))
-    assert found.positive[0] == SIDE
-    assert found.positive[-1] == SIDE * (SIDE - 1)
+    histogram_ = counted(logits, torch.ones(1, SIDE, SIDE, dtype=torch.uint8))
+    assert histogram_.positive[0] == SIDE
+    assert histogram_.positive[-1] == SIDE * (SIDE - 1)

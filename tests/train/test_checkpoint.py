@@ -154,8 +154,8 @@ def test_without_resume_it_begins_again_and_says_so(store, tmp_path):
 
 def test_a_state_that_is_damaged_is_refused(store, tmp_path):
     interrupted(store, tmp_path)
-    whole = (tmp_path / STATE).read_bytes()
-    for damaged in (whole[:100], whole[:-10], b"", b"x" * 1000):
+    content = (tmp_path / STATE).read_bytes()
+    for damaged in (content[:100], content[:-10], b"", b"x" * 1000):
         (tmp_path / STATE).write_bytes(damaged)
         with pytest.raises(TrainingError, match=r"damaged.*begin again without --resume"):
             run(store, tmp_path, resume=True)
@@ -207,20 +207,20 @@ def test_a_full_disk_is_said_and_leaves_the_epoch_before(store, tmp_path):
     run(store, tmp_path / "unbroken", TWELVE)
     words = [sys.executable, "-c", textwrap.dedent(FULL), str(store.path), str(tmp_path), TWELVE, *ROOMS]
     done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1] / "support")
-    for (room, what), line in zip(ROOMS.items(), done.stdout.splitlines(), strict=True):
-        assert f"{what} cannot be written" in line
+    for (room, file), line in zip(ROOMS.items(), done.stdout.splitlines(), strict=True):
+        assert f"{file} cannot be written" in line
         reached = describe_checkpoint(tmp_path / room)
-        assert reached == "epoch 1 of phase full" if what == "last" else reached > "epoch 1 of phase full"
+        assert reached == "epoch 1 of phase full" if file == "last" else reached > "epoch 1 of phase full"
         assert load(tmp_path / room)
         run(store, tmp_path / room, TWELVE, resume=True)
         assert same(tmp_path / room, tmp_path / "unbroken")
 
 
 def test_differences_are_named_by_their_keys():
-    made = {"training": {"lr": 1, "phases": [{"name": "a"}]}, "gone": 1}
-    assert differences(made, made) == []
+    before = {"training": {"lr": 1, "phases": [{"name": "a"}]}, "gone": 1}
+    assert differences(before, before) == []
     wanted = {"training": {"lr": 2, "phases": [{"name": "b"}]}, "new": None, "model": {"a": 1}}
-    assert differences(made, wanted) == ["training.lr", "training.phases", "model", "gone"]
+    assert differences(before, wanted) == ["training.lr", "training.phases", "model", "gone"]
 
 
 @pytest.fixture

@@ -38,15 +38,15 @@ def log_of(out):
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(store, tmp_path):
     lines = {1: [], 2: []}
-    for number, said in lines.items():
+    for number, messages in lines.items():
         chosen = (*ALIKE, f"training.devices={number}", "training.ema=0.5")
-        run(store, tmp_path / str(number), *chosen, report=said.append)
-    words = {number: [re.sub(r"\d+\.\d+", "#", line) for line in said] for number, said in lines.items()}
+        run(store, tmp_path / str(number), *chosen, report=messages.append)
+    words = {number: [re.sub(r"\d+\.\d+", "#", line) for line in messages] for number, messages in lines.items()}
     assert words[1] == words[2]  # the numbers, which may differ in their last digit, are compared below
     pd.testing.assert_frame_equal(log_of(tmp_path / "1"), log_of(tmp_path / "2"), rtol=1e-4)
-    one, other = (load_file(tmp_path / number / "weights.safetensors") for number in "12")
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+    single, shared = (load_file(tmp_path / number / "weights.safetensors") for number in "12")
+    for name in single:
+        torch.testing.assert_close(single[name], shared[name], rtol=1e-4, atol=1e-5)
     assert {path.name for path in (tmp_path / "1").iterdir()} == {path.name for path in (tmp_path / "2").iterdir()}
 
 

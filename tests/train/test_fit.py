@@ -39,9 +39,9 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def hard(tmp_path_factory):
     """Three tiles to train on, of which nothing is known of two: a batch of one, and one that is all ignored."""
-    made = make_store(tmp_path_factory.mktemp("hard"), configuration(), across=3)
-    ignore(made, "Lena-1", [0, 1])
-    return made
+    store = make_store(tmp_path_factory.mktemp("hard"), configuration(), across=3)
+    ignore(store, "Lena-1", [0, 1])
+    return store
 
 
 def log_of(out):
@@ -102,7 +102,7 @@ def test_a_network_that_learnt_without_a_layer_maps_scenes_that_do_not_have_it(s
     grid = GeoBox((32, 32), Affine(10, 0, 500_000, 0, -10, 7_800_000), "EPSG:32640")
     scene = Scene(id="s", sensor="test", geobox=grid, files={}, region=None)
     source = ArraySource({"red": np.full((32, 32), 0.1, np.float32)}, grid)
-    names = [one.name for one in bundle.layers]
+    names = [layer.name for layer in bundle.layers]
     stack = assemble(scene, names, grid, [source], optional=bundle.optional)
     assert stack["valid"].all()
     assert np.isfinite(open_backend(bundle)(as_array(stack, names)[np.newaxis])).all()
@@ -193,12 +193,12 @@ def test_the_best_epoch_is_kept_and_the_next_phase_starts_from_it(store, tmp_pat
     lines = []
     bundle = run(store, tmp_path, f"training.phases={phases}", "augment.blur=0", report=lines.append)
     scores = [float(line.split("IoU ")[1].split(" ")[0]) for line in lines if "IoU" in line]
-    kept = [line.endswith("kept") for line in lines if "IoU" in line]
+    improved = [line.endswith("kept") for line in lines if "IoU" in line]
     assert scores[4] < max(scores)
     assert scores[5] == max(scores)
     assert bundle.metrics["validation_iou_at_threshold"] == pytest.approx(max(scores), rel=0.03)
-    assert kept[5]  # as good as the best, and later
-    best = max(number for number in range(5) if kept[number])
+    assert improved[5]  # as good as the best, and later
+    best = max(number for number in range(5) if improved[number])
     checked = log_of(tmp_path).query("split == 'validation'").reset_index(drop=True)
     for name in ("loss", *SCORES):
         assert checked[name].fillna(-1)[5] == checked[name].fillna(-1)[best]

@@ -58,14 +58,14 @@ def test_a_network_is_most_wrong_where_it_sees_what_is_not_labelled(tmp_path):
         learner.network.weight[:] = torch.tensor([0.0, 0.0, 20.0]).view(1, 3, 1, 1)
         learner.network.bias[:] = -14  # an object where NDVI is above 0.4
     negative = store.index[store.index["positive_pixels"] == 0]
-    found = learner.hardness(negative)
+    hardness = learner.hardness(negative)
     silent = negative["number"].to_numpy() == 1
-    assert len(found) == len(negative) == 6
-    assert found[silent].min() > 50 * found[~silent].max()
+    assert len(hardness) == len(negative) == 6
+    assert hardness[silent].min() > 50 * hardness[~silent].max()
     probability = np.concatenate(
         [each.probability.flatten(1).numpy() for each in learner._predict(negative, [slice(None)])]
     )
-    np.testing.assert_allclose(found, (probability.astype(float) ** 2).sum(1), rtol=1e-6)
+    np.testing.assert_allclose(hardness, (probability.astype(float) ** 2).sum(1), rtol=1e-6)
 
 
 def test_a_phase_without_tiles_is_refused():
@@ -108,25 +108,27 @@ def test_batches_hold_every_tile_once_and_a_lone_one_twice(number, size, process
     order = np.random.default_rng(number).permutation(number)
     frame = tiles([0] * number)
     alone = sampling.make_batches(frame, order, size)
-    each = [sampling.make_batches(frame, order, size, process=one, processes=processes) for one in range(processes)]
-    assert {len(parts) for parts in (alone, *each)} == {math.ceil(number / size)}
-    seen = [tile for part in alone for tile in part["tile"].unique()]
-    assert seen == list(order)
-    assert all(2 <= len(part) <= max(size, 2) for part in alone)
-    for whole, *parts in zip(alone, *each, strict=True):  # a step sees the same tiles, whoever looks at them
-        assert set(whole["tile"]) == {tile for part in parts for tile in part["tile"]}
-        sizes = [part["tile"].nunique() for part in parts]
+    each = [
+        sampling.make_batches(frame, order, size, process=process, processes=processes) for process in range(processes)
+    ]
+    assert {len(batches) for batches in (alone, *each)} == {math.ceil(number / size)}
+    in_order = [tile for batch in alone for tile in batch["tile"].unique()]
+    assert in_order == list(order)
+    assert all(2 <= len(batch) <= max(size, 2) for batch in alone)
+    for batch, *shares in zip(alone, *each, strict=True):  # a step sees the same tiles, whoever looks at them
+        assert set(batch["tile"]) == {tile for share in shares for tile in share["tile"]}
+        sizes = [share["tile"].nunique() for share in shares]
         assert max(sizes) - min(sizes) <= 1
-        assert sum(sizes) == max(whole["tile"].nunique(), processes)
-        assert all(len(part) == 2 or part["tile"].is_unique for part in parts)
+        assert sum(sizes) == max(batch["tile"].nunique(), processes)
+        assert all(len(share) == 2 or share["tile"].is_unique for share in shares)
 
 
 def test_every_place_has_randomness_of_its_own_and_always_the_same():
     places = [(phase_, epoch, process, purpose) for phase_ in (0, 1) for epoch in (1, 2) for process in (0, 1)
               for purpose in (1, 2, 3)]  # fmt: skip
-    numbers = [sampling.seed_of(5, *place) for place in places]
+    numbers = [sampling.seed_of(5, *position) for position in places]
     assert len(set(numbers)) == len(places)
-    assert numbers == [sampling.seed_of(5, *place) for place in places]
+    assert numbers == [sampling.seed_of(5, *position) for position in places]
     assert sampling.seed_of(-1, 0) != sampling.seed_of(1, 0)
-    one, other = (torch.rand(3, generator=sampling.seeded_generator(5, 1, 2)) for _ in range(2))
-    assert torch.equal(one, other)
+    first, second = (torch.rand(3, generator=sampling.seeded_generator(5, 1, 2)) for _ in range(2))
+    assert torch.equal(first, second)

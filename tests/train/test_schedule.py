@@ -26,11 +26,11 @@ def torchs(kind, number, **settings_):
     steps = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of steps that no optimiser optimiser
-        scheduler, found = kind(steps, **settings_), []
+        scheduler, rates = kind(steps, **settings_), []
         for _ in range(number):
-            found.append(steps.param_groups[0]["lr"])
+            rates.append(steps.param_groups[0]["lr"])
             scheduler.step()
-    return found
+    return rates
 
 
 def test_constant_is_one():
@@ -54,10 +54,10 @@ def test_cosine_is_torchs_by_step_and_rises_before():
 
 def test_one_cycle_is_torchs():
     chosen = {"pct_start": 0.25, "max_lr": 1.0, "div_factor": 20.0, "final_div_factor": 50.0}
-    theirs = torchs(torch.optim.lr_scheduler.OneCycleLR, 4000, total_steps=4001, **chosen)
-    ours = factors(40, 100, name="one_cycle", warmup=0.25, start=0.05, final=0.001)
-    assert ours == pytest.approx(theirs, abs=2e-3)  # theirs turns one step earlier
-    assert max(ours) == ours[1000] == 1.0
+    expected = torchs(torch.optim.lr_scheduler.OneCycleLR, 4000, total_steps=4001, **chosen)
+    rates = factors(40, 100, name="one_cycle", warmup=0.25, start=0.05, final=0.001)
+    assert rates == pytest.approx(expected, abs=2e-3)  # torch's turns one step earlier
+    assert max(rates) == rates[1000] == 1.0
 
 
 @given(

@@ -54,8 +54,8 @@ def test_no_ground_leaks_and_no_tile_is_dropped_without_reason(tiles):
         split = split_tiles(index, wanted)
     except TrainingError:
         return
-    parts = (split.train, split.validation, split.test, split.dropped)
-    assert sorted(index["tile_id"]) == sorted(name for part in parts for name in part["tile_id"])
+    frames = (split.train, split.validation, split.test, split.dropped)
+    assert sorted(index["tile_id"]) == sorted(name for tiles_ in frames for name in tiles_["tile_id"])
     held_out = [shape for shape, region in zip(index.geometry, index["region"], strict=True) if region in {"b", "c"}]
     assert set(split.train["region"]).isdisjoint({"b", "c"})
     assert not any(overlap(shape, other) for shape in split.train.geometry for other in held_out)
@@ -79,7 +79,7 @@ def test_tiles_that_touch_do_not_overlap_even_after_rounding():
 def test_scenes_can_be_left_out_by_name():
     index = frame([("a", 0, 0, 5), ("b", 9, 9, 5), ("c", 20, 20, 5)])
     split = split_tiles(index, SplitSettings(by="scene", validation=("b-scene",), test=("c-scene",)))
-    assert [list(part["region"]) for part in (split.train, split.validation, split.test)] == [["a"], ["b"], ["c"]]
+    assert [list(tiles_["region"]) for tiles_ in (split.train, split.validation, split.test)] == [["a"], ["b"], ["c"]]
 
 
 def test_what_is_dropped_is_said():
@@ -151,8 +151,8 @@ def test_every_region_is_held_out_once_and_never_chooses_for_itself(pixels, inne
     wanted = CrossvalSettings(inner=inner)
     others = [sum(pixels[other] > 0 for other in pixels if other != name) for name in pixels]
     if min(others) <= inner:
-        said = r"crossval\.inner asks for" if min(others) < inner else "no region with an object is left to train on"
-        with pytest.raises(ConfigError, match=said):
+        message = r"crossval\.inner asks for" if min(others) < inner else "no region with an object is left to train on"
+        with pytest.raises(ConfigError, match=message):
             deal_folds(weighed(pixels), wanted)
         return
     folds = deal_folds(weighed(pixels), wanted)
@@ -229,7 +229,7 @@ def test_places_are_held_out_with_all_their_dates_and_whole_scenes():
     index["scene"], index["place"] = ["s", "t", "u", "v"], ["s", "s", "u", "v"]
     scenes = gpd.GeoDataFrame({"scene": ["s"], "region": ["a"]}, geometry=[shapely.box(0, 0, 8, 5)], crs="EPSG:6931")
     split = split_tiles(index, Fold(name="s", by="place", test=("s",)), scenes=scenes)
-    assert [list(part["scene"]) for part in (split.test, split.dropped, split.train)] == [["s", "t"], ["u"], ["v"]]
+    assert [list(tiles_["scene"]) for tiles_ in (split.test, split.dropped, split.train)] == [["s", "t"], ["u"], ["v"]]
 
 
 def test_what_divides_a_single_region_leaves_gaps_between_its_places():
@@ -238,6 +238,6 @@ def test_what_divides_a_single_region_leaves_gaps_between_its_places():
     wanted = CrossvalSettings(folds={"by": "place", "number": 3, "buffer_m": 6}, inner=0)
     for fold in deal_folds(index, wanted):
         split = split_tiles(index, fold, buffer_m=wanted.folds.buffer_m)
-        assert all(one.distance(other) > 6 for one in split.train.geometry for other in split.test.geometry)
+        assert all(trained.distance(tested) > 6 for trained in split.train.geometry for tested in split.test.geometry)
         assert len(split.dropped)
     assert all(right.distance(left) == 5 for left, right in pairwise(index.geometry))

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -126,7 +125,8 @@ def training_inputs(config: Config, split: Split, store: str) -> dict[str, Any]:
     ``store`` is the identity of the tile store.
     """
     resolved = config.as_json()
-    hashes = {name: _hash_rows(tiles) for name, tiles in split.parts()}
+    rows = {name: tiles[["scene", "number"]].to_csv(index=False) for name, tiles in split.parts()}
+    hashes = {name: sha256(text, digits=12) for name, text in rows.items()}
     return {name: resolved[name] for name in DECIDING} | {"tile store": store, "folds": hashes}
 
 
@@ -267,8 +267,3 @@ def _read(out: Path) -> tuple[dict[str, Any], TrainingProgress]:
 
 def _damaged(out: Path) -> TrainingError:
     return TrainingError(f"{out / _CHECKPOINT} is damaged, so nobody can go on from it; begin again without --resume")
-
-
-def _hash_rows(tiles: pd.DataFrame) -> str:
-    rows = tiles[["scene", "number"]].to_csv(index=False)
-    return sha256(rows, digits=12)
