@@ -219,10 +219,11 @@ def rings(edge: Edges) -> Rings:
     count = len(edge)
     following = _following(edge)
     rounds, ring = connected_components(_pointing(following), directed=True, connection="strong")
+    # areas between edges and row 0, signed by the edges' directions: their sum is the ring's (Green)
     run = np.where(edge.below, 1, -1) * (edge.right - edge.left)
     pixels = -np.bincount(ring, weights=edge.row.astype(np.float64) * run, minlength=rounds).astype(np.int64)
     first = np.empty(rounds, np.int64)
-    first[ring[::-1]] = np.arange(count)[::-1]
+    first[ring[::-1]] = np.arange(count)[::-1]  # written backwards, so that the first edge of a ring stays
     order = np.lexsort((pixels < 0, edge.owner[first]))
     walk = _walk(following, first[order])
     along = np.where(edge.below[walk, None], [0, 1], [1, 0])
@@ -281,6 +282,7 @@ def _walk(following: Integers, first: Integers) -> Integers:
 
     if not len(first):
         return np.empty(0, np.int64)
+    # the rings are joined to one path, so that one search walks them all in order
     before = np.empty_like(following)
     before[following] = np.arange(len(following))
     ends = before[first]

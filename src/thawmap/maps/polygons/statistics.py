@@ -86,6 +86,7 @@ def statistics(ids: Integers, values: Floats, counts: Integers) -> dict[str, Flo
     pixels = upto[ends] - before
     mean = np.add.reduceat(values * counts, begins) / pixels
     variance = np.add.reduceat((values - mean[ids]) ** 2 * counts, begins) / pixels
+    # the median is between the values of the two middle pixels, found by how many pixels come before
     low = np.searchsorted(upto, before + (pixels - 1) // 2, side="right")
     high = np.searchsorted(upto, before + pixels // 2, side="right")
     return {

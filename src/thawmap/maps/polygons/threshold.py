@@ -47,6 +47,7 @@ class Disc:
         if not self.radius_m or not mask.any():
             return mask
         radius = self.radius_m * (1 + 1e-9)  # a centre on the circle is in it, however its distance is rounded
+        # opened is eroded, then dilated: where the disc fits, then all that it covers there
         inside = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=self.pixel_m) > radius
         if not inside.any():
             return np.zeros_like(mask)

@@ -189,13 +189,14 @@ class Vectoriser:
         self._next_row += len(mask)
         if len(pile) > self._enough:
             self._settle()
-            self._enough = max(_PILE, 2 * len(self._pile))
+            self._enough = max(_PILE, 2 * len(self._pile))  # doubled, so that time stays linear
 
     def _close_line(self, mask: Bools) -> tuple[Integers, Integers]:
         """Join the rows of a mask to the last row; return their runs and pieces."""
         height, width = mask.shape
         pile, above = self._pile, len(self._piece)
         changed = changes(mask)
+        # the last row again, above the new ones, so that runs on both sides of the seam fall into one group
         runs = np.concatenate([self._runs, changed + (width + 1)])
         count, group = groups(len(runs) // 2, overlapping(runs, width))
         number = np.full(count, -1)
@@ -204,7 +205,7 @@ class Vectoriser:
         number[new] = pile.pieces + np.arange(int(new.sum()))
         pile.pieces += int(new.sum())
         piece = number[group]
-        goes_on = piece[:above] >= 0
+        goes_on = piece[:above] >= 0  # pieces of the last row that a new row touches
         pile.pairs.append((self._piece[goes_on], piece[:above][goes_on]))
         owner = np.concatenate([self._piece, piece[above:]])
         pile.edges.append(edges(runs, owner, height=height, width=width, first_row=self._next_row))
@@ -246,6 +247,7 @@ class Vectoriser:
         self._take(pile.part(group, ~is_open))
         self._pile = pile.part(group, is_open)
         self._piece = (np.cumsum(is_open) - 1)[group[self._piece]]
+        # obstacles above all open objects can lie in none of their holes
         top = int(self._pile.edges[0].row.min(initial=self._next_row))
         self._obstacles = self._obstacles[self._obstacles[:, 1] >= top]
 

@@ -87,7 +87,10 @@ def write_page(
         threshold_text=threshold_label(name),
         summary=summary(evaluation, about),
         rows=_rows(evaluation, about, name),
-        columns=_columns(evaluation, name),
+        columns=[
+            *(f"IoU at {value:.2f}" for key, value in evaluation.thresholds.items() if key != name),
+            "IoU, oracle",
+        ],
         figures=_figures(evaluation, about, training),
         examples=[_panel(example, evaluation, name) for example in examples],
         pixels=_pixels(evaluation),
@@ -106,12 +109,6 @@ def _ordered(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ..
     regions = evaluation.regions
     names = sorted(regions, key=lambda name: (order.get(about.roles.get(name, ""), len(order)), name))
     return {name: regions[name] for name in names}
-
-
-def _columns(evaluation: Evaluation, name: str) -> list[str]:
-    """Return headings of the IoU columns of further thresholds and of the oracle."""
-    others = [f"IoU at {value:.2f}" for key, value in evaluation.thresholds.items() if key != name]
-    return [*others, "IoU, oracle"]
 
 
 def _rows(evaluation: Evaluation, about: About, name: str) -> list[dict[str, Any]]:
@@ -292,11 +289,6 @@ def _ceiling(evaluation: Evaluation) -> float:
 
     At most one pixel in a thousand is above it.
     """
-    counted = summed(evaluation.scenes)
-    return next(limit for limit in (0.25, 0.5, 1.0) if _share_above(counted, limit) <= 0.001)
-
-
-def _share_above(counted: Histogram, probability: float) -> float:
-    """Return the share of pixels above a probability."""
-    counts = counted.counts(probability)
-    return (counts.tp + counts.fp) / counted.total
+    pixels = summed(evaluation.scenes)
+    counts = {limit: pixels.counts(limit) for limit in (0.25, 0.5, 1.0)}  # of 1.0 none is above it
+    return next(limit for limit, above in counts.items() if (above.tp + above.fp) / above.total <= 0.001)

@@ -35,7 +35,7 @@ from thawmap.model.metrics.pixels import (
     reliability,
     scores,
 )
-from thawmap.report.evaluation.score import MAIN, Rule, Scored, Shapes, score
+from thawmap.report.evaluation.score import MAIN, Scored, Shapes, score
 from thawmap.text import counted
 
 ORACLE = "oracle"
@@ -348,17 +348,13 @@ def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str,
                 **_place(scope, members),
                 "threshold_name": name,
                 "threshold": value,
-                **_rule(rule),
+                "match": "centroid" if rule == "centroid" else "iou",
+                "min_iou": None if rule == "centroid" else rule,
                 "tp": counts.tp,
                 "fp": counts.fp,
                 "fn": counts.fn,
                 **{kind: reached[kind] for kind in _KINDS},
             }
-
-
-def _rule(rule: Rule) -> dict[str, Any]:
-    """Return the columns that say by which rule objects match."""
-    return {"match": "centroid", "min_iou": None} if rule == "centroid" else {"match": "iou", "min_iou": rule}
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], *, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
