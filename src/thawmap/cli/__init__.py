@@ -1,4 +1,4 @@
-"""The door: parse the command line, load the configuration, call one verb, set the exit status.
+"""The command line: load the configuration, call one verb, set the exit status.
 
 Exit status: 0 all done, 1 some items failed (the rest finished, each failure named), 2 the request was wrong.
 """
@@ -63,7 +63,9 @@ _IN_ORDER = {
 
 @app.command
 def demo(*, out: Out = Path("demo")) -> int:
-    """Show the whole flow on simulated scenes: simulate, train, predict an unseen region, polygons, scores, a page.
+    """Show the whole flow on simulated scenes.
+
+    It simulates, trains, maps a region that was left out, and makes polygons, scores and a page.
 
     Args:
         out: Folder for everything that the demo makes; what is already there and still true is kept.
@@ -73,7 +75,9 @@ def demo(*, out: Out = Path("demo")) -> int:
 
 @app.command
 def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, dates: int = 1, size: int = 384, seed: int = 0) -> int:
-    """Make a project of simulated scenes with thaw slumps, labels and a thawmap.yaml that runs as it is.
+    """Make a project of simulated scenes with thaw slumps and labels.
+
+    Its thawmap.yaml runs as it is.
 
     Args:
         out: Folder to make.
@@ -90,7 +94,7 @@ def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, dates: int = 1,
 
 @app.command
 def init(folder: Path = Path(), /) -> int:
-    """Write a commented thawmap.yaml to start from; a file that is there is never replaced.
+    """Write a commented thawmap.yaml to start from; a file is never replaced.
 
     Args:
         folder: Where to write it.
@@ -131,7 +135,7 @@ def config(path: Path | None = None, /, *, schema: bool = False, set_: Sets = ()
 
 @app.command
 def scenes(path: Path, /, *, set_: Sets = ()) -> int:
-    """List the scenes with their grid, date, region and what is wrong with them, before anything runs.
+    """List the scenes with their grid, date, region and faults, before anything runs.
 
     Args:
         path: The YAML.
@@ -166,7 +170,9 @@ def train(
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
-    """Train a model; epoch and threshold are chosen on the validation regions, never on the test regions.
+    """Train a model on the labelled scenes.
+
+    Epoch and threshold are chosen on the validation regions, never on the test regions.
 
     Args:
         path: The YAML.
@@ -192,7 +198,9 @@ def crossval(
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
-    """Hold every region out in turn, with every setting of the YAML's 'crossval.grid'; tables, figures and a page.
+    """Hold every region out in turn, with every setting of the YAML's 'crossval.grid'.
+
+    The result is tables, figures and a page.
 
     Args:
         path: The YAML.
@@ -221,7 +229,9 @@ def tune(
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
-    """Search the keys of the YAML's 'tune.keys' for the best validation; the answer is a YAML, best.yaml.
+    """Search the keys of the YAML's 'tune.keys' for the best validation.
+
+    The answer is a YAML, best.yaml.
 
     Args:
         path: The YAML.
@@ -249,7 +259,9 @@ def predict(
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
-    """Map scenes: probabilities, masks, polygons, pictures; a rerun maps only what is missing or changed.
+    """Map scenes: probabilities, masks, polygons, pictures.
+
+    A rerun maps only what is missing or changed.
 
     Args:
         paths: The YAML, for its scenes; or files and folders of scenes, read as the YAML of --config says.
@@ -268,9 +280,9 @@ def predict(
         raise ConfigError(msg)
     settings = load_config(config or paths[0], set_)
     places = paths if config is not None else ()
-    made = thawmap.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
-    status = finish(made)
-    if made.done and not places and settings.labels is not None:
+    summary = thawmap.predict(settings, model, out, places=places, part=split, dry_run=dry_run, progress=Terminal())
+    status = finish(summary)
+    if summary.done and not places and settings.labels is not None:
         print(printable(f"next: thawmap evaluate {out} --config {paths[0]} --out report"))
     return status
 
@@ -289,7 +301,9 @@ def fuse(  # noqa: PLR0913 - a parameter for each option
     dry_run: DryRun = False,
     set_: Sets = (),
 ) -> int:
-    """Make one map of all dates of a place, with the number of clear dates; a rerun makes only what changed.
+    """Make one map of all dates of a place, with the number of clear dates.
+
+    A rerun makes only what changed.
 
     Args:
         maps: Folders that 'thawmap predict' made.
@@ -322,7 +336,7 @@ def evaluate(
     model: OptionalModel = None,
     set_: Sets = (),
 ) -> int:
-    """Score maps against labels, by scene and region: a table and a page with pictures.
+    """Score maps against labels by scene and region: a table and a page with pictures.
 
     Args:
         maps: Folder that 'thawmap predict' made.
@@ -335,13 +349,13 @@ def evaluate(
     return finish(thawmap.evaluate(settings, maps, out, model=model, progress=Terminal()))
 
 
-for _place, (_title, _verbs) in enumerate(_IN_ORDER.items()):
-    _group = Group(_title, sort_key=_place)
+for _order, (_title, _verbs) in enumerate(_IN_ORDER.items()):
+    _group = Group(_title, sort_key=_order)
     for _number, _verb in enumerate(_verbs):
         app[_verb].group, app[_verb].sort_key = (_group,), _number
 
 
-_RESUMED = ("train", "crossval", "tune")  # verbs that go on with what was begun only where they are told to
+_RESUMED = ("train", "crossval", "tune")  # verbs that go on with what was begun only where --resume is given
 
 
 def main() -> Never:
@@ -351,19 +365,26 @@ def main() -> Never:
     handler.setFormatter(_Printable())
     logging.basicConfig(handlers=[handler])
     status = _run(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said; what is still to be closed ends without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the interpreter closes prints no traceback
     sys.exit(status)
 
 
 class _Printable(logging.Formatter):
-    """Messages of libraries, which name files as they find them, fit for a terminal."""
+    """Format of libraries' messages, with control characters written out.
+
+    Such messages name files of unknown origin.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return a message line by line, fit for a terminal."""
         return "\n".join(map(printable, super().format(record).splitlines()))
 
 
 def _run(words: list[str]) -> int:
-    """Run one command line; the exit status. ``help VERB`` is another way to say ``VERB --help``."""
+    """Run one command line and return its exit status; messages go to stderr.
+
+    ``help VERB`` is another way to say ``VERB --help``.
+    """
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     try:
@@ -375,16 +396,12 @@ def _run(words: list[str]) -> int:
         print(printable(f"thawmap: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nthawmap: stopped; what is finished stays, {_to_go_on(words)}", file=sys.stderr)
+        needs_resume = words[:1] and words[0] in _RESUMED and "--resume" not in words
+        remedy = f"{'add --resume to' if needs_resume else 'run'} the same command to go on"
+        print(f"\nthawmap: stopped; what is finished stays, {remedy}", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        # the reader has gone, as head does; what the interpreter still flushes must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return int(result or 0)
-
-
-def _to_go_on(words: list[str]) -> str:
-    """What goes on where a command line was stopped."""
-    if words[:1] and words[0] in _RESUMED and "--resume" not in words:
-        return "add --resume to the same command to go on"
-    return "run the same command to go on"

@@ -24,7 +24,9 @@ def bench(
     json: Path | None = None,
     set_: Sets = (),
 ) -> int:
-    """Time every backend with a model on this machine, and compare what it answers with PyTorch in float32.
+    """Time every backend with a model on this machine, and compare their answers.
+
+    The answers are compared with those of PyTorch in float32.
 
     Args:
         model: Folder of the bundle; may stand several times; by default U-Net with ResNet-34, with random weights.

@@ -34,7 +34,9 @@ def check_labels(
     repaired: Path | None = None,
     set_: Sets = (),
 ) -> int:
-    """Say what is wrong with digitised polygons: geometry, duplicates, overlaps, scenes, dates, sizes.
+    """Say what is wrong with digitised polygons.
+
+    It checks geometry, duplicates, overlaps, scenes, dates and sizes.
 
     Args:
         path: The YAML, whose scenes the polygons are compared with; or only a vector file.
@@ -44,13 +46,15 @@ def check_labels(
         set_: KEY=VALUE put over the YAML.
     """
     source = config_or_file(path, set_)
-    made = thawmap.check_labels(source, layer=layer, out=out, repaired=repaired, progress=Terminal())
-    return finish(made)
+    summary = thawmap.check_labels(source, layer=layer, out=out, repaired=repaired, progress=Terminal())
+    return finish(summary)
 
 
 @labels_app.command(name="stats")
 def label_stats(path: Path, /, *, layer: str | None = None, by: str | None = None, set_: Sets = ()) -> int:
-    """Say what an inventory holds, as the paper's Table 2: objects, objects of a date, median area.
+    """Say what an inventory holds, as the paper's Table 2.
+
+    That is objects, objects of a date, and their median area.
 
     Args:
         path: The YAML, or a vector file.
@@ -74,7 +78,9 @@ def convert_labels(
     image: str | None = None,
     resolution: float | None = None,
 ) -> int:
-    """Write labels in the columns of the ARTS inventory, or ARTS in those of thawmap; nothing is lost.
+    """Write labels in the columns of the ARTS inventory, or ARTS in those of thawmap.
+
+    Nothing is lost.
 
     Args:
         source: Vector file to read.
@@ -85,5 +91,7 @@ def convert_labels(
         image: What it was digitised on, such as PlanetScope, where they do not say it.
         resolution: Resolution of that in m, where they do not say it.
     """
-    made = thawmap.convert_labels(source, out, to=to, layer=layer, creator=creator, image=image, resolution=resolution)
-    return finish(made)
+    summary = thawmap.convert_labels(
+        source, out, to=to, layer=layer, creator=creator, image=image, resolution=resolution
+    )
+    return finish(summary)

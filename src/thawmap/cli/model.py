@@ -1,4 +1,4 @@
-"""The verbs about models: what a bundle is, and other people's models in and out."""
+"""The verb model and its own verbs: describe, import and export bundles."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +13,9 @@ model_app = App(name="model", help="Describe bundles; bring other people's model
 
 @model_app.command(name="info")
 def model_info(bundle: Path, /) -> int:
-    """Say what a bundle is: its layers with their ranges, network, thresholds, metrics, and how it came to be.
+    """Say what a bundle is: its layers, network, thresholds and metrics.
+
+    Layers are shown with their ranges; where known, how the bundle came to be.
 
     Args:
         bundle: Folder of the bundle.

@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: options, reading the YAML, printing what came out."""
+"""Options that verbs share, reading the YAML, and printing a verb's summary."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,19 +29,23 @@ _YAML = (".yaml", ".yml")
 
 
 def is_yaml(path: Path) -> bool:
-    """Whether a file is a YAML by its name."""
+    """Return whether a file has the name of a YAML."""
     return path.suffix.lower() in _YAML
 
 
 def load_config(path: Path, overrides: tuple[str, ...]) -> "Config":
-    """The configuration in a YAML, with what --set puts over it."""
+    """Read the configuration in a YAML, with the texts of --set put over it."""
     from thawmap.config import load  # noqa: PLC0415
 
     return load(path, overrides=overrides)
 
 
 def config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
-    """The configuration in a YAML, or a file that is none."""
+    """Read the configuration if a file is a YAML; else return the path of the file.
+
+    Raises:
+        ConfigError: If the YAML is wrong, or --set is given without a YAML.
+    """
     if is_yaml(path):
         return load_config(path, overrides)
     if overrides:
@@ -51,9 +55,9 @@ def config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
 
 
 def finish(summary: "Summary") -> int:
-    """Print what came out; the exit status."""
+    """Print a verb's summary and return the exit status: 1 if an item failed, else 0."""
     if summary.rows:
-        print("\n".join(_aligned(summary.rows)))
+        print("\n".join(_table_lines(summary.rows)))
     for line in summary.lines:
         print(printable(line))
     for name, error in summary.failed.items():
@@ -63,16 +67,17 @@ def finish(summary: "Summary") -> int:
     return 1 if summary.failed else 0
 
 
-def _aligned(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines of a table: the names of its columns, then its rows; what is unknown is blank."""
+def _table_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table: names of columns, then rows, all right-aligned."""
     lines = [list(rows[0]), *(row.values() for row in rows)]
-    cells = [[printable(_text(value)) for value in line] for line in lines]
+    cells = [[printable(_cell(value)) for value in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         yield " ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
 
 
-def _text(value: Any) -> str:
+def _cell(value: Any) -> str:
+    """Return a value as text: six digits of a float, nothing for None and NaN."""
     if value is None or value != value:  # noqa: PLR0124 - no number, and no missing one, equals itself
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

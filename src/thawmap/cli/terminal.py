@@ -1,4 +1,4 @@
-"""What a person sees while a verb runs: a bar that moves, or the lines of a batch log."""
+"""Progress of a verb for a person: a bar that moves, or the lines of a batch log."""
 
 import os
 import sys
@@ -6,39 +6,40 @@ import time
 
 from thawmap.text import printable
 
-_QUIET_S = 10.0  # a batch log gets a line about every so many seconds
+_LINE_EVERY_S = 10.0  # about how often a batch log gets a line
 
 
 class Terminal:
-    """Says what happens: a bar that moves on a terminal, plain lines with times in a batch log."""
+    """Progress on stderr: a moving bar on a terminal, lines with times in a batch log."""
 
     def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._moving = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._open_line = False
-        self._last = self._begin
+        self._start = time.monotonic()
+        self._draws_bar = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._in_bar = False
+        self._last_line_at = self._start
 
     def say(self, message: str) -> None:
-        """One line."""
-        self._end_line()
-        seconds = int(time.monotonic() - self._begin)
+        """Print one line, with the minutes and seconds since the begin."""
+        self._end_bar()
+        seconds = int(time.monotonic() - self._start)
         print(f"{seconds // 60:3d}:{seconds % 60:02d}  {printable(message)}", file=sys.stderr, flush=True)
 
     def step(self, title: str, done: int, total: int) -> None:
-        """One item of a long verb is done."""
-        if not self._moving:
-            if done == total or time.monotonic() - self._last > _QUIET_S:
-                self._last = time.monotonic()
+        """Draw a bar for ``done`` of ``total`` items; in a batch log print a line at times."""
+        if not self._draws_bar:
+            if done == total or time.monotonic() - self._last_line_at > _LINE_EVERY_S:
+                self._last_line_at = time.monotonic()
                 self.say(f"{title}: {done} of {total}")
             return
         filled = round(24 * done / max(total, 1))
         bar = "━" * filled + "─" * (24 - filled)
         print(f"\r{title} {bar} {done}/{total}\033[K", end="", file=sys.stderr, flush=True)
-        self._open_line = True
+        self._in_bar = True
         if done == total:
-            self._end_line()
+            self._end_bar()
 
-    def _end_line(self) -> None:
-        if self._open_line:
+    def _end_bar(self) -> None:
+        """End the line of a bar that is being drawn, so that the next text has its own."""
+        if self._in_bar:
             print(file=sys.stderr)
-            self._open_line = False
+            self._in_bar = False

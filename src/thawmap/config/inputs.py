@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 
 def from_folder(path: Path, info: ValidationInfo) -> Path:
-    """Return a path; a relative one is put below the YAML's folder, where there is one."""
+    """Return a path; a relative one is put below the YAML's folder, if there is one."""
     folder = (info.context or {}).get("folder")
     return path if folder is None or path.is_absolute() else Path(os.path.normpath(folder / path))
 
