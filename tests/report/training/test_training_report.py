@@ -21,7 +21,7 @@ from thawmap.model.bundle_folder import load
 from thawmap.model.metrics.objects import object_counts
 from thawmap.model.metrics.pixels import Counts, counts, scores
 from thawmap.report.figures import training_curves
-from thawmap.report.training.page import WORST, Seen, Tile, is_made, write
+from thawmap.report.training.page import WORST, Tile, TileStatistics, is_made, write
 from thawmap.train.tiles.store import TileStore
 
 pytestmark = pytest.mark.slow
@@ -217,9 +217,9 @@ def make_tile(seed, size=6):
 @settings(max_examples=25)
 def test_what_is_kept_is_what_a_slow_version_finds(seeds):
     tiles, thresholds = [make_tile(seed) for seed in seeds], {"paper": 0.5, "validation": 0.13}
-    seen = Seen(thresholds=thresholds)
+    statistics = TileStatistics(thresholds=thresholds)
     for tile in tiles:
-        seen.add(tile)
+        statistics.add(tile)
 
     def count(tile, threshold):
         return counts(tile.probability.round(2) > np.float32(threshold), tile.target, np.isfinite(tile.probability))
@@ -228,15 +228,15 @@ def test_what_is_kept_is_what_a_slow_version_finds(seeds):
         return count(tile, 0.13).fp + count(tile, 0.13).fn
 
     worst = sorted((tile for tile in tiles if wrong(tile)), key=wrong, reverse=True)[:WORST]
-    assert [tile.scene for tile in seen.worst_first] == [tile.scene for tile in worst]
+    assert [tile.scene for tile in statistics.worst_first] == [tile.scene for tile in worst]
     for name, value in thresholds.items():
-        assert seen.together.counts(value) == sum((count(tile, value) for tile in tiles), Counts())
+        assert statistics.together.counts(value) == sum((count(tile, value) for tile in tiles), Counts())
         objects = [
             object_counts(one.probability.round(2) > np.float32(value), one.target, np.isfinite(one.probability))
             for one in tiles
         ]
-        assert seen.objects.get(name, Counts()) == sum(objects, Counts())
-    assert len(seen.rows) == len(tiles)
+        assert statistics.objects.get(name, Counts()) == sum(objects, Counts())
+    assert len(statistics.rows) == len(tiles)
 
 
 @pytest.mark.slow

@@ -15,12 +15,12 @@ from thawmap.report.figures import halo, outline
 from thawmap.report.style import INK, PROBABILITY, SKY, YELLOW, styled
 
 
-class Shown(NamedTuple):
-    """A tile on the sheet.
+class SheetTile(NamedTuple):
+    """A tile as it is drawn on the sheet.
 
     Attributes:
-        name: What it is called.
-        fault: What is wrong with it.
+        name: Title above the image.
+        fault: What is wrong with it, the title above the probability.
         image: (y, x, 3) uint8.
         probability: (y, x), 0..1; NaN = missing.
         target: (y, x) uint8; 1 object, 0 not, 255 not scored.
@@ -37,24 +37,28 @@ _INCHES = 2.1  # side of a tile on the sheet
 
 
 @styled
-def tile_sheet(tiles: Sequence[Shown], *, threshold: float) -> Figure:
-    """Tiles as image and as probability side by side, two tiles a row, with what is labelled and what is predicted.
+def tile_sheet(tiles: Sequence[SheetTile], *, threshold: float) -> Figure:
+    """Draw tiles as image and probability, with labelled and predicted outlines.
+
+    Two tiles are in a row.
 
     Args:
-        tiles: What to show, at least one.
+        tiles: The tiles, at least one.
         threshold: Outlines of the prediction stand where the probability is above it.
     """
     rows = -(-len(tiles) // 2)
     figure = Figure(figsize=(8.6, (_INCHES + 0.27) * rows + 0.35), layout="constrained")
     panels = figure.subplots(rows, 4, squeeze=False).reshape(-1, 2)
-    ceiling = _ceiling(tiles)
+    # a network that is sure of nothing would show black tiles: white is the least of these limits above all
+    highest = max(float(np.nanmax(tile.probability, initial=0.0)) for tile in tiles)
+    ceiling = next(limit for limit in (0.25, 0.5, 1.0) if highest <= limit)
     for pair, tile in zip(panels, tiles, strict=False):
         pair[0].imshow(tile.image, interpolation="nearest")
-        known = np.ma.masked_invalid(tile.probability)
-        pair[1].imshow(known, cmap=PROBABILITY, norm=Normalize(0, ceiling), interpolation="nearest")
+        valid = np.ma.masked_invalid(tile.probability)
+        pair[1].imshow(valid, cmap=PROBABILITY, norm=Normalize(0, ceiling), interpolation="nearest")
         for axes, title in zip(pair, (tile.name, tile.fault), strict=True):
             axes.set_title(title, size=7, weight="normal", color=INK)
-            _draw(axes, tile, threshold)
+            _draw_outlines(axes, tile, threshold)
     for pair in panels[len(tiles) :]:
         for axes in pair:
             axes.set_axis_off()
@@ -69,17 +73,11 @@ def tile_sheet(tiles: Sequence[Shown], *, threshold: float) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, tile: Shown, threshold: float) -> None:
-    """Outlines, and no axes."""
+def _draw_outlines(axes: Axes, tile: SheetTile, threshold: float) -> None:
+    """Draw what of a tile is not scored, labelled and predicted, without axes."""
     outline(axes, tile.target == IGNORE, colour="#ffffff", width=0.6)
     outline(axes, tile.target == 1, colour=YELLOW, width=1.0)
     outline(axes, tile.probability > threshold, colour=SKY, width=1.0)
     height, width = tile.target.shape
     axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.spines[:].set_visible(False)
-
-
-def _ceiling(tiles: Sequence[Shown]) -> float:
-    """The probability that is drawn white; low where nothing is higher."""
-    highest = max(float(np.nanmax(tile.probability, initial=0.0)) for tile in tiles)
-    return next(limit for limit in (0.25, 0.5, 1.0) if highest <= limit)

@@ -1,4 +1,4 @@
-"""How a network learned, and what it does on the tiles that chose its epoch and threshold: a page, and what is in it.
+"""The report of a training: how a network learned, and its validation tiles.
 
     tiles --one by one--> pixels, objects, the worst tiles --with metrics.csv--> figures, tiles.csv, page
 
@@ -8,7 +8,7 @@ as maps store them; metrics.csv, which is written while a network learns, has it
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,11 +28,11 @@ from thawmap.model.metrics.pixels import Counts, Histogram, calibration_error, h
 from thawmap.report.diagnostics import reliability_diagram
 from thawmap.report.figures import precision_recall, thousands, training_curves
 from thawmap.report.html import Picture, picture, render, score
-from thawmap.report.training.figures import Shown, tile_sheet
+from thawmap.report.training.figures import SheetTile, tile_sheet
 from thawmap.text import counted
 
 WORST = 12
-"""Number of tiles that are shown."""
+"""Number of the worst tiles that are drawn."""
 
 CURVES = ("loss", "iou", "precision", "recall", "f1", "object_f1")
 """Columns of metrics.csv that are drawn."""
@@ -42,7 +42,7 @@ _DONE = "report.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tile:
-    """A tile, and what the network says of it.
+    """A tile with the probability that the network predicts.
 
     Attributes:
         scene: Id of its scene.
@@ -62,14 +62,14 @@ class Tile:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Seen:
-    """What tiles say together, the worst of them kept.
+class TileStatistics:
+    """Counts over tiles that come one by one, and the worst of these tiles.
 
     Attributes:
-        thresholds: Name to value.
+        thresholds: Value of each threshold, by name.
         pixels: By region, pixels by probability and label.
         objects: By name of the threshold, counts of objects, matched by an IoU of 0.5.
-        ranked: Predicted objects by confidence, likewise.
+        detections: By name of the threshold, predicted objects by confidence.
         rows: One row per tile: its place, its counts of pixels at the chosen threshold, and their scores.
         worst: Wrong pixels, number of the row, and the tile, of those with most wrong pixels.
     """
@@ -77,46 +77,46 @@ class Seen:
     thresholds: Mapping[str, float]
     pixels: dict[str, Histogram] = field(default_factory=dict)
     objects: dict[str, Counts] = field(default_factory=dict)
-    ranked: dict[str, Detections] = field(default_factory=dict)
+    detections: dict[str, Detections] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     worst: list[tuple[int, int, Tile]] = field(default_factory=list)
 
     @property
     def chosen(self) -> str:
-        """Name of the threshold whose scores are the result."""
+        """Name of the threshold whose scores are the result: validation, else paper."""
         return "validation" if "validation" in self.thresholds else "paper"
 
     @property
     def together(self) -> Histogram:
-        """The pixels of all regions."""
+        """Pixels of all regions, by probability and label."""
         return sum(self.pixels.values(), Histogram.empty())
 
     @property
     def worst_first(self) -> list[Tile]:
-        """The worst tiles, from the one with most wrong pixels on; equals in the order in which they came."""
-        return [tile for _, _, tile in sorted(self.worst, key=lambda one: (-one[0], -one[1]))]
+        """The worst tiles, those with most wrong pixels first, equals as they came."""
+        return [tile for _, _, tile in sorted(self.worst, key=lambda entry: (-entry[0], -entry[1]))]
 
     def add(self, tile: Tile) -> None:
-        """One more tile."""
-        probability = np.rint(tile.probability * np.float32(100)).astype(np.float64) / 100
-        known = np.isfinite(probability)
-        counted = histogram(probability, tile.target, known)
-        self.pixels[tile.region] = self.pixels.get(tile.region, Histogram.empty()) + counted
-        for name, value in self.thresholds.items():
-            found = Comparison.of(probability > value, tile.target, known)
-            self.objects[name] = self.objects.get(name, Counts()) + found.counts()
-            self.ranked[name] = self.ranked.get(name, Detections.empty()) + found.detections(probability)
-        counts = counted.counts(self.thresholds[self.chosen])
-        place = {"scene": tile.scene, "tile": tile.number, "region": tile.region}
-        self.rows.append({**place, **asdict(counts), **scores(counts)})
+        """Count one more tile, and keep it if it is among the worst."""
+        probability = np.rint(tile.probability * np.float32(100)).astype(np.float64) / 100  # as maps store it
+        valid = np.isfinite(probability)
+        pixels = histogram(probability, tile.target, valid)
+        self.pixels[tile.region] = self.pixels.get(tile.region, Histogram.empty()) + pixels
+        for name, threshold in self.thresholds.items():
+            comparison = Comparison.of(probability > threshold, tile.target, valid)
+            self.objects[name] = self.objects.get(name, Counts()) + comparison.counts()
+            self.detections[name] = self.detections.get(name, Detections.empty()) + comparison.detections(probability)
+        counts = pixels.counts(self.thresholds[self.chosen])
+        about = {"scene": tile.scene, "tile": tile.number, "region": tile.region}
+        self.rows.append({**about, **asdict(counts), **scores(counts)})
         if counts.fp + counts.fn:
             heapq.heappush(self.worst, (counts.fp + counts.fn, -len(self.rows), tile))
-        if len(self.worst) > WORST:
+        if len(self.worst) > WORST:  # only so many stay in memory; the least wrong one goes
             heapq.heappop(self.worst)
 
 
 def is_made(folder: Path, bundle: Bundle) -> bool:
-    """Whether the report in ``folder`` is whole, and of this bundle."""
+    """Return whether the report in a folder is complete, and of this bundle."""
     try:
         return bool(read_object(folder / _DONE).get("bundle") == bundle.id)
     except (OSError, ValueError):
@@ -126,38 +126,40 @@ def is_made(folder: Path, bundle: Bundle) -> bool:
 def write(
     folder: Path, bundle: Bundle, log: pd.DataFrame, tiles: Iterable[Tile], *, project: str, made: datetime
 ) -> None:
-    """Write index.html, the figures, tiles.csv, and last report.json: so where that is, the report is whole.
+    """Write the page of a training, its figures, tiles.csv, and last report.json.
+
+    So where report.json is, the report is complete.
 
     Args:
-        folder: Where.
+        folder: The folder of the report.
         bundle: The best network.
         log: The training's metrics.csv.
         tiles: Its validation tiles, read once, each forgotten unless it is among the worst.
         project: Name of the project.
-        made: When.
+        made: The time that the page tells.
 
     Raises:
         DataError: If it cannot be written, or somebody has changed the one that is there.
     """
-    seen = Seen(thresholds=bundle.thresholds)
+    statistics = TileStatistics(thresholds=bundle.thresholds)
     for tile in tiles:
-        seen.add(tile)
-    shown = _figures(seen, bundle, log)
-    table = pd.DataFrame(seen.rows)
+        statistics.add(tile)
+    figures = _figures(statistics, bundle, log)
+    table, score_rows = pd.DataFrame(statistics.rows), _score_rows(statistics)
     html = render(
         "training/page.html.j2",
         project=project,
         made=made,
         bundle=bundle,
-        summary=summary(seen, bundle, log),
-        rows=_rows(seen),
-        tiles=len(seen.rows),
-        figures=list(shown.values()),
+        summary=summary(statistics, bundle, log),
+        rows=score_rows,
+        tiles=len(statistics.rows),
+        figures=list(figures.values()),
         facts=_facts(bundle),
     )
-    numbers = {"bundle": bundle.id, "thresholds": dict(seen.thresholds), "scores": _rows(seen)}
+    numbers = {"bundle": bundle.id, "thresholds": dict(statistics.thresholds), "scores": score_rows}
     with result(folder, complete=True, last=_DONE) as draft:
-        for name, drawn in shown.items():
+        for name, drawn in figures.items():
             (draft / f"{name}.png").write_bytes(drawn.png)
         if len(table):
             order = (table["fp"] + table["fn"]).sort_values(ascending=False, kind="stable").index
@@ -166,47 +168,47 @@ def write(
         write_json(draft / _DONE, _plain(numbers))
 
 
-def summary(seen: Seen, bundle: Bundle, log: pd.DataFrame) -> list[str]:
-    """What came out, in plain sentences."""
+def summary(statistics: TileStatistics, bundle: Bundle, log: pd.DataFrame) -> list[str]:
+    """Return the result of a training in plain sentences."""
     epochs = int((log["split"] == "train").sum())
     origin = str(bundle.provenance.get("from", "an epoch that is not known"))
-    if not seen.rows:
+    if not statistics.rows:
         last = f"the last of {counted(epochs, 'epoch')} counts ({origin})"
         return [f"No tile chose epoch and threshold: {last}, at a threshold of {bundle.threshold:.2f}."]
-    value = seen.thresholds[seen.chosen]
-    reached, paper = (scores(seen.together.counts(one)) for one in (value, 0.5))
-    best = f"The best of {counted(epochs, 'epoch')} is {origin}: at a threshold of {value:.2f} it reaches a "
-    numbers = (score(reached[name]) for name in ("iou", "recall", "precision"))
-    said = [best + "validation IoU of {}, with a recall of {} and a precision of {}.".format(*numbers)]
-    if value != 0.5:
-        said.append(f"At 0.50, the paper's threshold, the IoU would be {score(paper['iou'])}.")
-    said.append(
+    threshold = statistics.thresholds[statistics.chosen]
+    chosen, paper = (scores(statistics.together.counts(limit)) for limit in (threshold, 0.5))
+    best = f"The best of {counted(epochs, 'epoch')} is {origin}: at a threshold of {threshold:.2f} it reaches a "
+    numbers = (score(chosen[name]) for name in ("iou", "recall", "precision"))
+    sentences = [best + "validation IoU of {}, with a recall of {} and a precision of {}.".format(*numbers)]
+    if threshold != 0.5:
+        sentences.append(f"At 0.50, the paper's threshold, the IoU would be {score(paper['iou'])}.")
+    sentences.append(
         "Epoch and threshold were chosen on these very tiles, which flatters them a little; score a region that chose "
         "nothing with 'thawmap evaluate' or 'thawmap crossval'."
     )
-    return said
+    return sentences
 
 
-def _rows(seen: Seen) -> list[dict[str, Any]]:
-    """Scores by threshold, of pixels and objects; none without tiles."""
-    if not seen.rows:
+def _score_rows(statistics: TileStatistics) -> list[dict[str, Any]]:
+    """Return a row of scores per threshold, the chosen one first; none without tiles."""
+    if not statistics.rows:
         return []
-    together = seen.together
+    together, chosen = statistics.together, statistics.chosen
     return [
         {
             "threshold_name": name,
             "threshold": value,
             **scores(together.counts(value)),
-            **{f"object_{kind}": scores(seen.objects[name])[kind] for kind in ("precision", "recall", "f1")},
-            "object_average_precision": average_precision(seen.ranked[name]),
+            **{f"object_{kind}": scores(statistics.objects[name])[kind] for kind in ("precision", "recall", "f1")},
+            "object_average_precision": average_precision(statistics.detections[name]),
             "calibration_error": calibration_error(together),
         }
-        for name, value in sorted(seen.thresholds.items(), key=lambda one: one[0] != seen.chosen)
+        for name, value in sorted(statistics.thresholds.items(), key=lambda threshold: threshold[0] != chosen)
     ]
 
 
-def _figures(seen: Seen, bundle: Bundle, log: pd.DataFrame) -> dict[str, Picture]:
-    """The figures by the names of their files."""
+def _figures(statistics: TileStatistics, bundle: Bundle, log: pd.DataFrame) -> dict[str, Picture]:
+    """Return the figures by the stems of their files."""
     chosen = _chosen(bundle, log)
     figures = {
         "curves": picture(
@@ -218,63 +220,69 @@ def _figures(seen: Seen, bundle: Bundle, log: pd.DataFrame) -> dict[str, Picture
             "between the lines that widens is overfitting.",
         )
     }
-    curves = _curves(seen)
+    curves = _curves(statistics)
     if curves:
         figures["precision_recall"] = picture(
             "Precision against recall",
-            precision_recall(curves, dict.fromkeys(curves, seen.thresholds)),
+            precision_recall(curves, dict.fromkeys(curves, statistics.thresholds)),
             "Precision against recall over all thresholds, with the chosen one and 0.5 marked.",
             "Over all thresholds, from high ones on the left to low ones on the right. Along a grey line the IoU is "
             "the same.",
         )
         figures["reliability"] = picture(
             "What probabilities are worth",
-            reliability_diagram(curves, seen.together),
+            reliability_diagram(curves, statistics.together),
             "Share of labelled pixels against predicted probability, over the number of pixels.",
             "On the dotted line a probability is what it says. Below it the network is too sure, above it not sure "
             "enough: focal loss, or weights for rare objects, do that.",
         )
-    return figures | ({"worst": _worst(seen)} if seen.worst else {})
+    return figures | ({"worst": _worst(statistics)} if statistics.worst else {})
 
 
-def _worst(seen: Seen) -> Picture:
-    """The sheet of the worst tiles."""
-    value, tiles = seen.thresholds[seen.chosen], seen.worst_first
-    every = seen.together.counts(value)
-    share = sum(wrong for wrong, _, _ in seen.worst) / (every.fp + every.fn)
+def _worst(statistics: TileStatistics) -> Picture:
+    """Return the sheet of the worst tiles."""
+    threshold, tiles = statistics.thresholds[statistics.chosen], statistics.worst_first
+    counts = statistics.together.counts(threshold)
+    share = sum(wrong for wrong, _, _ in statistics.worst) / (counts.fp + counts.fn)
+    sheet = [
+        SheetTile(
+            name=f"{tile.scene}, tile {tile.number}",
+            fault=_fault(tile, threshold),
+            image=tile.image,
+            probability=tile.probability,
+            target=tile.target,
+        )
+        for tile in tiles
+    ]
     return picture(
         "The worst tiles",
-        tile_sheet(
-            [Shown(_place(tile), _fault(tile, value), tile.image, tile.probability, tile.target) for tile in tiles],
-            threshold=value,
-        ),
+        tile_sheet(sheet, threshold=threshold),
         f"{counted(len(tiles), 'tile')}, each as image and as probability, with labelled and predicted outlines.",
-        f"The {len(tiles)} of {thousands(len(seen.rows))} validation tiles with most wrong pixels: {share:.0%} of all "
-        "that is wrong. First the image, then the probability. Wrong labels show up here as well: look at the tiles "
-        "before you change the network. All tiles are in tiles.csv.",
+        f"The {len(tiles)} of {thousands(len(statistics.rows))} validation tiles with most wrong pixels: {share:.0%} "
+        "of all that is wrong. First the image, then the probability. Wrong labels show up here as well: look at the "
+        "tiles before you change the network. All tiles are in tiles.csv.",
     )
 
 
-def _place(tile: Tile) -> str:
-    return f"{tile.scene}, tile {tile.number}"
-
-
 def _fault(tile: Tile, threshold: float) -> str:
-    """What is wrong, in a few words."""
+    """Return the numbers of missed and false pixels of a tile, in words."""
     counts = histogram(tile.probability, tile.target, np.isfinite(tile.probability)).counts(threshold)
     return f"{thousands(counts.fn)} px missed, {thousands(counts.fp)} px false"
 
 
-def _curves(seen: Seen) -> dict[str, Histogram]:
-    """Pixels by region, and of all where there are several; those without a labelled object have no curve."""
-    named = {region or "validation": counted for region, counted in sorted(seen.pixels.items())}
-    if len(named) > 1:
-        named = {"all": seen.together} | named
-    return {name: counted for name, counted in named.items() if counted.positive.any()}
+def _curves(statistics: TileStatistics) -> dict[str, Histogram]:
+    """Return the pixels of each region that has a labelled object, for its curves.
+
+    Where there are several regions, those of all come first.
+    """
+    curves = {region or "validation": pixels for region, pixels in sorted(statistics.pixels.items())}
+    if len(curves) > 1:
+        curves = {"all": statistics.together} | curves
+    return {name: pixels for name, pixels in curves.items() if pixels.positive.any()}
 
 
 def _chosen(bundle: Bundle, log: pd.DataFrame) -> tuple[str, int] | None:
-    """Phase and epoch of the bundle; None where the log has no such epoch."""
+    """Return phase and epoch of the bundle; None where the log has no such epoch."""
     for phase, epoch in zip(log["phase"], log["epoch"], strict=True):
         if bundle.provenance.get("from") == f"phase {phase}, epoch {epoch}":
             return str(phase), int(epoch)
@@ -282,31 +290,26 @@ def _chosen(bundle: Bundle, log: pd.DataFrame) -> tuple[str, int] | None:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
-    """What else the page tells."""
-    made = bundle.provenance
-    regions, tiles = made.get("regions", {}), made.get("tiles", {})
-    names = {"train": "Trained on", "validation": "Chosen on", "test": "Left out, not looked at"}
-    parts = {
-        title: f"{thousands(tiles[part])} tiles of {_listed(regions.get(part, []))}"
-        for part, title in names.items()
-        if tiles.get(part)
+    """Return network, layers, tiles and thresholds of a bundle, by titles of the page."""
+    regions, tiles = bundle.provenance.get("regions", {}), bundle.provenance.get("tiles", {})
+    titles = {"train": "Trained on", "validation": "Chosen on", "test": "Left out, not looked at"}
+    tiles_by_title = {
+        title: f"{thousands(tiles[split])} tiles of {', '.join(regions.get(split, [])) or 'no named region'}"
+        for split, title in titles.items()
+        if tiles.get(split)
     }
     return {
         "Network": f"{bundle.architecture} with {bundle.encoder}",
         "Layers": ", ".join(layer.name for layer in bundle.layers),
-        **parts,
+        **tiles_by_title,
         "Thresholds": ", ".join(f"{value:.2f} ({name})" for name, value in bundle.thresholds.items()),
     }
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "no named region"
-
-
 def _plain(value: Any) -> Any:
-    """JSON values; None for what is not known."""
+    """Return a value as JSON can write it: None in place of NaN, at any depth."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and np.isnan(value) else value
