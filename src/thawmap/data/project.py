@@ -97,7 +97,7 @@ class Project:
                 raise ConfigError(msg)
 
     def _inputs(self, scenes: Iterable[Scene]) -> list[Path]:
-        """Return the files and folders that the configuration names, and those of scenes."""
+        """Return the files that the configuration names, and those of the scenes."""
         config, sources = self.config, self.config.sources
         named = [*self.label_files, getattr(config.scenes, "table", None)]
         if sources.trends is not None:

@@ -111,7 +111,7 @@ def object_scores(table: pd.DataFrame) -> Figure:
 
 
 def _by_iou(axes: Axes, scores: pd.DataFrame, kind: str, colour: str, label: str, width: float = 1.7) -> None:
-    """Draw a score over the IoU that a match needs, and a diamond for matches by centres."""
+    """Draw a score over the IoU that a match needs; a diamond for matches by centres."""
     by_iou = scores[scores["match"] == "iou"]
     look: dict[str, Any] = {"color": colour, "linewidth": width, "clip_on": False}
     axes.plot(by_iou["min_iou"].astype(float), by_iou[kind], marker=".", label=label, **look)

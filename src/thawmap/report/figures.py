@@ -42,7 +42,7 @@ _SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 
 @styled
 def confusion(counts: Counts) -> Figure:
-    """Draw pixels by label (rows) and prediction (columns), as shares of a row and counts."""
+    """Draw pixels by label (rows) and prediction (columns), as shares and counts."""
     figure = Figure(figsize=(4.4, 3.4), layout="constrained")
     axes = figure.add_subplot()
     table = np.array([[counts.tp, counts.fn], [counts.fp, counts.tn]])
@@ -177,7 +177,7 @@ def training_curves(
 
 
 def _mark_phases(axes: Axes, log: pd.DataFrame) -> None:
-    """Draw a dotted line where a phase begins, with its name above; none for one phase."""
+    """Draw a dotted line where a phase begins, with its name; none for one phase."""
     begins = log.groupby("phase", sort=False)["number"].min()
     for phase, first in begins.items() if len(begins) > 1 else ():
         axes.axvline(float(first) - 0.5, color=MUTED, linewidth=0.8, linestyle=":")
@@ -196,7 +196,7 @@ def map_panel(
     ceiling: float = 1.0,
     mapped: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Draw image and probability side by side, both with labelled and predicted outlines.
+    """Draw image and probability, both with labelled and predicted outlines.
 
     Args:
         image: (y, x, 3) uint8.
@@ -258,7 +258,7 @@ def thousands(value: int) -> str:
 
 
 def _bar(name: str) -> dict[str, Any]:
-    """Return the look of a threshold's bars; the oracle's are hollow, as it is no result."""
+    """Return the look of a threshold's bars; the oracle's are hollow: no result."""
     if name == "oracle":
         return {"facecolor": "white", "edgecolor": GREY, "linewidth": 0.8, "hatch": "//////"}
     return {"facecolor": {"paper": GREY, "validation": BLUE}.get(name, GREEN)}

@@ -94,7 +94,7 @@ def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Set the style of all figures; a letter that no font has is a box, and no warning."""
+    """Set the style of all figures; a letter that no font has is a box, unwarned."""
     fonts = ["DejaVu Sans", *(name for name in _SCRIPTS if name in _families())]
     with mpl.rc_context({**_STYLE, "font.family": fonts}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

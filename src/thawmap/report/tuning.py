@@ -24,7 +24,7 @@ _WIDE = 30.0  # a range whose ends differ by more than this factor is drawn on a
 
 @styled
 def trials_figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
-    """Draw the validation IoU of trials by number and by each key, the best one ringed.
+    """Draw the validation IoU of trials by number and by key, the best one ringed.
 
     Args:
         table: A row per trial with ``trial``, ``state``, ``validation_iou`` and the keys; failed ones are not drawn.
@@ -67,7 +67,7 @@ def _by_number(axes: Axes, drawn: pd.DataFrame, finished: pd.DataFrame) -> None:
 
 
 def _by_key(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
-    """Draw trials as dots by the number of a key, or side by side by its listed values."""
+    """Draw trials as dots by the number of a key, or by its listed values."""
     if not _is_listed(drawn[key]):
         numbers = drawn[key].to_numpy(float)
         _dots(axes, drawn, numbers)
