@@ -1,4 +1,4 @@
-"""Projects: a configuration with its scenes, the sources of their layers, and labels."""
+"""Projects: a configuration with its scenes, sources of layers, and labels."""
 
 import os
 from collections.abc import Iterable, Sequence
