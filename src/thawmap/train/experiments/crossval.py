@@ -147,9 +147,7 @@ def check_begun(out: Path, config: Config, *, store: str | None = None, resume: 
         ConfigError: If there is one and nobody asked to go on with it, or it is another.
     """
     if (out / PLAN).exists():
-        check_plan(
-            out / PLAN, config, _deciding, kind="cross-validation", store=store, resume=resume, add_defaults=True
-        )
+        check_plan(out / PLAN, config, _deciding, kind="cross-validation", store=store, resume=resume)
         return
     names = [name for name in _TABLES if os.path.lexists(out / name)]
     if names:

@@ -26,9 +26,10 @@ def check_plan(
     kind: Literal["cross-validation", "tuning"],
     store: str | None,
     resume: bool,
-    add_defaults: bool = False,
 ) -> None:
     """Refuse a plan that is not to be resumed, or is another experiment's.
+
+    Keys that are younger than the plan count as set to their defaults.
 
     Args:
         path: The file of the plan, which exists.
@@ -37,7 +38,6 @@ def check_plan(
         kind: The experiment in messages.
         store: The identity of the tile store; None before it is known.
         resume: Whether to go on with the experiment.
-        add_defaults: Whether keys that are younger than the plan count as set to their defaults.
 
     Raises:
         ConfigError: If the plan is refused or damaged.
@@ -47,8 +47,7 @@ def check_plan(
         msg = f"{out} holds a {kind}; add --resume to go on with it, or name another --out"
         raise ConfigError(msg)
     plan = read_plan(path)
-    planned = _with_defaults(plan["config"]) if add_defaults else plan["config"]
-    before = deciding(planned) | {"tile store": plan["tile_store"]}
+    before = deciding(_with_defaults(plan["config"])) | {"tile store": plan["tile_store"]}
     now = deciding(config.as_json()) | {"tile store": store or plan["tile_store"]}
     other = differences(before, now)
     if other:
