@@ -186,7 +186,7 @@ class _Processes(ThreadPoolExecutor):
 
 
 def _one_process() -> ProcessPoolExecutor:
-    """Return a pool of one fresh process, which keeps freed memory and ends with this one."""
+    """Return a pool of one fresh process, which ends when this one does."""
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
 
 
@@ -240,7 +240,7 @@ def _outcome(future: Future[Outcome[Item, Value]], item: Item) -> Outcome[Item, 
 
 
 def _sentence(error: Exception) -> str:
-    """Return the message of one of our errors; of others also their type and where they were raised."""
+    """Return an error as a sentence: our own message, or type, position and message."""
     if isinstance(error, ThawmapError):
         return str(error)
     _log.debug("".join(traceback.format_exception(error)))

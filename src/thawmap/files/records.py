@@ -67,7 +67,8 @@ def checked(content: object, kind: type[Kind]) -> Kind:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
         got = reprlib.repr(fault["input"])  # which stays short, however much there is
-        complaint = "is missing" if fault["type"] == "missing" else f"is {got}: {_plain(fault['msg'])}"
+        rule = fault["msg"].replace("Value error, ", "").replace("Input should be", "must be")  # pydantic's words
+        complaint = "is missing" if fault["type"] == "missing" else f"is {got}: {rule[:1].lower()}{rule[1:]}"
         msg = f"has a wrong value: '{key}' {complaint}"
         raise ValueError(msg) from error
 
@@ -84,9 +85,3 @@ def _check_depth(content: object) -> None:
         if not level:
             return
     raise ValueError(_TOO_DEEP)
-
-
-def _plain(message: str) -> str:
-    """Return a message of pydantic in plain words, to go on in a sentence."""
-    plain = message.replace("Value error, ", "").replace("Input should be", "must be")
-    return plain[:1].lower() + plain[1:]

@@ -256,8 +256,9 @@ class _Ensemble:
             try:
                 batch = batch_images[0][None] if len(batch_images) == 1 else np.stack(batch_images)
                 batch = batch if layers == tuple(range(len(self._inputs.names))) else batch[:, list(layers)]
-                if member.fill == "near":
-                    batch = _hide(batch, valid[done : done + len(batch)])
+                usable = valid[done : done + len(batch)]
+                if member.fill == "near" and not all(mask.all() for mask in usable):
+                    batch = np.where(np.stack(usable)[:, None], batch, np.float32(np.nan))
                 answers.append(_mean_of_symmetries(member.network, batch, self._symmetries))
                 done += len(batch)
             except MemoryError as error:
@@ -279,13 +280,6 @@ class _Ensemble:
             raise DataError(msg) from error
         self._batch = len(batch) // 2
         _log.warning("memory does not hold %d tiles at once; from here on %d", len(batch), self._batch)
-
-
-def _hide(images: _Floats, valid: Sequence[npt.NDArray[np.bool_]]) -> _Floats:
-    """Return images (N, C, H, W) with NaN where they are not valid."""
-    if all(mask.all() for mask in valid):
-        return images
-    return np.where(np.stack(valid)[:, None], images, np.float32(np.nan))
 
 
 def _mean_of_symmetries(network: Network, images: _Floats, symmetries: Sequence[tuple[int, bool]]) -> _Floats:
