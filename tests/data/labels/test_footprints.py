@@ -66,6 +66,14 @@ def test_what_is_wrong_with_coordinates_is_named(cause, named):
     )
 
 
+def test_a_zone_behind_many_scenes_of_another_is_tried_too():
+    far = GeoBox((40, 40), Affine(3, 0, 500_000, 0, -3, 7_500_000), "EPSG:32605")
+    many = {f"far{n}": footprint(Scene(id=f"far{n}", sensor="test", geobox=far, files={})) for n in range(20)}
+    lost = astray(squares().set_crs("EPSG:32609", allow_override=True), many | SCENES)
+    assert lost is not None
+    assert "2 would in EPSG:32608 in place of EPSG:32609" in lost.message
+
+
 @pytest.mark.parametrize("crs", [UTM, DEGREES, POLAR, "EPSG:32609"])
 def test_labels_that_lie_on_a_scene_are_left_alone(crs):
     many = [translate(shape, 0, 5000 * n) for n in range(100) for shape in squares().geometry]

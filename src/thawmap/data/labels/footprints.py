@@ -126,7 +126,7 @@ def _corrections(
     yield "with x and y swapped", swapped, own
     if own.is_geographic:
         yield "with longitudes of the other sign", points * [-1, 1], own
-    for crs in dict.fromkeys([LONLAT, *(scene.crs for scene in scenes.values())][: _MOST_CRS + 1]):
+    for crs in list(dict.fromkeys([LONLAT, *(scene.crs for scene in scenes.values())]))[: _MOST_CRS + 1]:
         if pyproj.CRS(crs) != own:
             words = f"in {crs_name(crs)} in place of {crs_name(own.to_wkt())}"
             yield words, points, pyproj.CRS(crs)
