@@ -259,7 +259,7 @@ def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):
                 refused += "\n" not in str(error)
             else:
                 accepted += 1
-                assert model._told(loaded).lines
+                assert model._summary(loaded).lines
                 assert isinstance(_origin.roles([], loaded), dict)
                 assert isinstance(_origin.facts(loaded), dict)
                 assert isinstance(_facts(loaded), dict)

@@ -1,1 +1,1 @@
-"""What each verb does, as a list of calls. Here, and only here, the halls meet; `thawmap` names them."""
+"""The verbs, each as a list of calls into the other packages, which meet only here."""

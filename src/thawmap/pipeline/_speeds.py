@@ -60,7 +60,7 @@ class Machine:
 
     @property
     def line(self) -> str:
-        """A line for the terminal."""
+        """Sentence for a person."""
         libraries = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         rate = f"{self.operations_per_s / 1e9:.0f} GFLOP/s in float32 matrix products"
@@ -87,7 +87,7 @@ class Subject:
 
     @property
     def line(self) -> str:
-        """A line for the terminal."""
+        """Sentence for a person."""
         bundle, (height, width) = self.bundle, self.image.shape[2:]
         network = f"{bundle.architecture} with {bundle.encoder}, {counted(len(bundle.layers), 'layer')}"
         image = "a made-up image" if self.scene is None else f"the middle of {self.scene}"
@@ -147,7 +147,10 @@ class Speed:
 
 
 def random_bundle(architecture: str = "unet", encoder: str = "resnet34") -> Bundle:
-    """Make a bundle of random weights for the paper's layers, always the same; it finds few slumps."""
+    """Make a bundle of random weights for the paper's layers, the same in every call.
+
+    It finds few slumps.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         settings = ModelSettings(architecture=architecture, encoder=encoder)
@@ -168,7 +171,10 @@ def random_bundle(architecture: str = "unet", encoder: str = "resnet34") -> Bund
 
 
 def subject(model: Path | None, config: Config | None) -> Subject:
-    """Load a bundle, or make U-Net with ResNet-34 and random weights, with an image to time it on.
+    """Load a bundle, or make a random one, with an image to time it on.
+
+    Without ``model`` it is U-Net with ResNet-34 and random weights. Without a configuration the image is made up, else
+    it is the middle of its first usable scene.
 
     Raises:
         BundleError: If the bundle is damaged.
@@ -203,7 +209,9 @@ def speeds(
     precisions: Sequence[Precision],
     settings: InferenceSettings,
 ) -> Iterator[Speed]:
-    """Measure every backend with a bundle, PyTorch in float32 first; where that fails, nothing else.
+    """Yield the speed of every backend with a bundle, PyTorch in float32 first.
+
+    Where that fails, nothing else is measured.
 
     Raises:
         ConfigError: If the cache folder cannot be written.
@@ -250,7 +258,7 @@ def as_json(machine: Machine, subjects: Sequence[Subject], speeds: Sequence[Spee
 
 
 def _site_minutes(bundle: Bundle, trial: Trial, settings: InferenceSettings) -> float | None:
-    """Return the minutes that a site takes, overlaps included; None where these settings cannot tile it."""
+    """Return the minutes that a site takes, overlaps included; None if it cannot be tiled."""
     on_cpu = settings.model_copy(update={"device": "cpu", "backend": trial.backend, "precision": trial.precision})
     try:
         tiling = plan((SITE_PX, SITE_PX), [unready_member(bundle, on_cpu)], on_cpu)
@@ -269,4 +277,5 @@ def _openable(project: Project) -> Iterator[Scene]:
 
 
 def _text(value: float | None, form: str) -> str:
+    """Return a number in a format of Python's `format`; "" for None."""
     return "" if value is None else format(value, form)

@@ -22,7 +22,9 @@ def bench(
     json: Path | None = None,
     progress: Progress | None = None,
 ) -> Summary:
-    """Time every backend with a bundle on this machine, and compare its answers with PyTorch's in float32.
+    """Time every backend with a bundle on this machine, and compare their answers.
+
+    The answers are compared with those of PyTorch in float32. A backend that fails becomes a row with its reason.
 
     Args:
         model: Folder of the bundle, or of each of several; none: U-Net with ResNet-34 for the paper's layers, with
@@ -68,11 +70,12 @@ def bench(
 
 
 def _is_reference(speed: Speed) -> bool:
+    """Return whether a speed is that of PyTorch in float32, which others are compared with."""
     return (speed.backend, speed.precision) == ("eager", "float32")
 
 
 def _notes(speeds: Sequence[Speed], *, on_scene: bool, settings: InferenceSettings) -> list[str]:
-    """Explain the columns of the table, and why a backend is not usable."""
+    """Return sentences on the columns of the table, and on backends that are not usable."""
     tiling = f"at overlap {settings.overlap}, within {settings.memory_gb:g} GB"
     notes = [
         "times faster, differs by, within 0.02, mask IoU: beside eager (PyTorch) in float32",

@@ -1,4 +1,4 @@
-"""The verb crossval: tiles are cut once, every training is an item of the engine, then the report."""
+"""The verb crossval: tiles are cut once, every fold is trained, then the report."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,7 +34,7 @@ def crossval(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Hold every fold out once, with every setting of the grid and every seed; then the report.
+    """Hold every fold out once, with every setting and seed, and report on all.
 
     Args:
         config: Everything that decides the result.
@@ -81,7 +81,9 @@ def crossval(
 
 
 def crossval_report(out: Path) -> Summary:
-    """Write tables, figures and page of a cross-validation into its folder 'report', from what is finished.
+    """Write the report of a cross-validation, from the trainings that are finished.
+
+    It is tables, figures and a page, in the folder 'report'.
 
     Raises:
         DataError: If there is none, or nothing of it is finished.
@@ -129,7 +131,10 @@ def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) ->
 
 
 def _tiles_or_scenes(tile_folder: Path, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Return the tile store's index; where there is none a row per scene, each a place of its own."""
+    """Return the tile store's index; where there is none, a row for each scene.
+
+    Every scene is then taken for a place of its own, with objects.
+    """
     try:
         return pd.DataFrame(TileStore.open(tile_folder).index)
     except DataError:
@@ -145,8 +150,10 @@ def _folds(fits: Sequence[trainings.Fit]) -> tuple[Fold, ...]:
 
 
 @contextmanager
-def alone(out: Path, what: str) -> Iterator[None]:
-    """The folder, for one cross-validation (``what``) at a time; a disk without locks is written to without.
+def alone(out: Path, noun: str) -> Iterator[None]:
+    """Hold a folder, so that nobody else writes into it; on a disk without locks, go on.
+
+    ``noun`` says what writes: "cross-validation" or "tuning".
 
     Raises:
         ConfigError: If another runs in it, or it cannot be written.
@@ -154,9 +161,9 @@ def alone(out: Path, what: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(out / f".{what}.lock", wait=False))
+            stack.enter_context(hold(out / f".{noun}.lock", wait=False))
         except BlockingIOError as error:
-            msg = f"another {what} runs in {out}; wait for its end, or name another --out"
+            msg = f"another {noun} runs in {out}; wait for its end, or name another --out"
             raise ConfigError(msg) from error
         except OSError as error:
             msg = f"{out} cannot be written ({error.strerror}); name another --out, or free some room"

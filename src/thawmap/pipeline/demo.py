@@ -11,10 +11,10 @@ from thawmap.pipeline.train import train
 
 
 def demo(out: Path, *, progress: Progress | None = None) -> Summary:
-    """Show the whole flow on simulated scenes: train, map a region that was left out, score it.
+    """Show the whole flow on simulated scenes, in the folder ``out``.
 
-    Its scenes are small, so each is mapped in eight positions (`inference.symmetries`). What is there and still true is
-    kept, so that a second run takes seconds.
+    It simulates, trains, maps a region that was left out, and scores that. Its scenes are small, so each is mapped in
+    eight positions (`inference.symmetries`). What is there and still true is kept, so that a second run takes seconds.
 
     Raises:
         ThawmapError: If the folder holds something else.

@@ -1,4 +1,4 @@
-"""The verb doctor: what this machine has."""
+"""The verb doctor: the versions, processors, memory and extras of this machine."""
 
 import os
 import platform
@@ -17,11 +17,19 @@ EXTRAS = {
     "tune": ("optuna", "'thawmap tune'"),
     "cluster": ("distributed", "many machines at once, 'engine.kind: dask'"),
 }
-"""The optional parts: the library that each is for, and what it gives."""
+"""Optional part to the library that it installs, and what it is good for."""
 
 
 def doctor() -> dict[str, str]:
-    """What this machine has, by name, for a person to read."""
+    """Describe this machine: versions, processors, memory, GPU and optional parts.
+
+    Returns:
+        Name to a text for a person.
+    """
+    extras = {
+        f"optional: {name}": f"{gives}; {'is there' if find_spec(library) else f'missing: pip install thawmap[{name}]'}"
+        for name, (library, gives) in EXTRAS.items()
+    }
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "thawmap": __version__,
@@ -32,11 +40,5 @@ def doctor() -> dict[str, str]:
         "processors": str(os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
         "disk free here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB",
-        **{f"optional: {name}": _about_extra(name) for name in EXTRAS},
+        **extras,
     }
-
-
-def _about_extra(name: str) -> str:
-    """What an optional part gives, and how to get it where it is missing."""
-    library, gives = EXTRAS[name]
-    return f"{gives}; {'is there' if find_spec(library) else f'missing: pip install thawmap[{name}]'}"

@@ -7,10 +7,10 @@ from thawmap.files.atomic import write_text
 
 
 def init(folder: Path) -> Path:
-    """Write a commented YAML to start from; its path.
+    """Write a commented YAML into a folder; return its path.
 
     Raises:
-        ConfigError: If there is one.
+        ConfigError: If the folder has a thawmap.yaml.
     """
     path = folder / "thawmap.yaml"
     if path.exists():

@@ -193,7 +193,10 @@ def convert_labels(
 
 
 def _polygons(labels: Config | Path, layer: str | None, *, needs_crs: bool) -> tuple[gpd.GeoDataFrame, LabelSettings]:
-    """Read polygons; return them with the meaning of their columns: as configured, else by usual names."""
+    """Read polygons, and settings that say what their columns mean.
+
+    The settings are those of the configuration; for a file alone, columns are known by their usual names.
+    """
     if isinstance(labels, Config):
         if labels.labels is None or labels.labels.path is None:
             msg = "the configuration has no polygons; name their file in 'labels.path'"

@@ -1,30 +1,48 @@
-"""The verbs about models: what a bundle is, and other people's models in and out."""
+"""The verbs about models: describe, import and export bundles."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from thawmap.errors import ConfigError
 from thawmap.files.atomic import atomic
 from thawmap.files.guard import check_apart, check_new, some_of
+from thawmap.model.bundle import Bundle
+from thawmap.model.bundle_folder import files_of, load, save
 from thawmap.pipeline.progress import Summary
-
-if TYPE_CHECKING:
-    from thawmap.model.bundle import Bundle
 
 Range = tuple[float, float]
 """The physical values that a network sees as 0 and as 1."""
 
 
 def model_info(path: Path) -> Summary:
-    """What the bundle in ``path`` is: a table of its layers, and lines.
+    """Describe the bundle in a folder: a row for each layer, and lines of all else.
 
     Raises:
         BundleError: If there is none, or it is damaged.
     """
-    from thawmap.model.bundle_folder import load  # noqa: PLC0415 - torch loads slowly, here and below
+    return _summary(load(path))
 
-    return _told(load(path))
+
+def _summary(bundle: Bundle) -> Summary:
+    """Return what a person wants to know of a bundle: a row for each layer, and lines."""
+    provenance = bundle.provenance
+    weights = sum(weight.numel() for weight in bundle.network.parameters())
+    facts = {
+        "bundle": bundle.id,
+        "network": f"{bundle.architecture} with {bundle.encoder}, {weights:,} weights",
+        "tile": f"{bundle.tile} px, {'always' if bundle.fixed_tile else f'or any multiple of {bundle.stride} px'}",
+        "thresholds": ", ".join(f"{name} {value:g}" for name, value in bundle.thresholds.items()),
+        "metrics": ", ".join(f"{name} {value:.4g}" for name, value in bundle.metrics.items()),
+        "made by": str(provenance.get("made_by", "")),
+        "from": str(provenance.get("from", "")),
+        **{f"{split} on": ", ".join(names) for split, names in provenance.get("regions", {}).items() if names},
+        "seed": str(provenance.get("config", {}).get("training", {}).get("seed", "")),
+        "versions": ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items()),
+    }
+    lines = [f"{name}: {text}" for name, text in facts.items() if text]
+    notes = [f"note: {note}" for note in provenance.get("notes", ())]
+    return Summary(lines=(*lines, *notes), done=1, rows=_layer_rows(bundle))
 
 
 def import_model(
@@ -48,19 +66,18 @@ def import_model(
         BundleError: If the model cannot be imported.
         ConfigError: If a fact is missing, or ``out`` holds a bundle.
     """
-    from thawmap.model.bundle_folder import files_of, save  # noqa: PLC0415
-    from thawmap.model.interop.convert import Facts, import_bundle  # noqa: PLC0415
+    from thawmap.model.interop.convert import Facts, import_bundle  # noqa: PLC0415 - torch loads slowly
 
     check_apart([out], [source])
-    there = files_of(out)
-    if there:
-        what = "a bundle already" if "bundle.json" in there else some_of(there)
-        msg = f"{out} holds {what}; name another --out, or remove it"
+    present = files_of(out)
+    if present:
+        content = "a bundle already" if "bundle.json" in present else some_of(present)
+        msg = f"{out} holds {content}; name another --out, or remove it"
         raise ConfigError(msg)
-    made, notes = import_bundle(source, Facts(window_m=window_m, ranges=dict(ranges or {}), tile=tile))
-    saved = save(made, out)
+    bundle, notes = import_bundle(source, Facts(window_m=window_m, ranges=dict(ranges or {}), tile=tile))
+    saved = save(bundle, out)
     lines = (*notes, f"bundle {saved.id} is in {out}; next: thawmap predict thawmap.yaml --model {out} --out maps")
-    return Summary(lines=lines, done=1, rows=_layers(saved))
+    return Summary(lines=lines, done=1, rows=_layer_rows(saved))
 
 
 def export_model(
@@ -78,8 +95,7 @@ def export_model(
         BundleError: If the bundle is damaged, or the other program could not mean the same by it.
         ConfigError: If ``out`` exists, or packages for ONNX are missing.
     """
-    from thawmap.model.bundle_folder import load  # noqa: PLC0415
-    from thawmap.model.interop.convert import darts_checkpoint  # noqa: PLC0415
+    from thawmap.model.interop.convert import darts_checkpoint  # noqa: PLC0415 - torch loads slowly
     from thawmap.model.interop.onnx import write_onnx  # noqa: PLC0415
 
     check_new(out)
@@ -93,7 +109,7 @@ def export_model(
             notes = darts_checkpoint(loaded, draft)
         else:
             write_onnx(loaded, draft, pixel_m=pixel_m)
-            order = ", ".join(f"{one.name} ({one.units})" if one.units else one.name for one in loaded.layers)
+            order = ", ".join(f"{layer.name} ({layer.units})" if layer.units else layer.name for layer in loaded.layers)
             notes = (
                 f"it takes tiles of {loaded.tile} px with bands in physical units, NaN where missing: {order}",
                 f"scaling and sigmoid are inside: it gives probabilities; objects are above {loaded.threshold:g}",
@@ -102,61 +118,39 @@ def export_model(
 
 
 def read_ranges(texts: Sequence[str]) -> dict[str, Range]:
-    """Ranges as a command line tells them.
+    """Return ranges, by layer, from texts of a command line.
 
     >>> read_ranges(["ndvi=-1:1"])
     {'ndvi': (-1.0, 1.0)}
 
     Raises:
-        ConfigError: If one is none.
+        ConfigError: If a text is not of the form NAME=LOW:HIGH, with numbers.
     """
-    return dict(_read_range(text) for text in texts)
+    ranges: dict[str, Range] = {}
+    for text in texts:
+        name, _, ends = text.partition("=")
+        try:
+            low, high = (float(end) for end in ends.split(":"))
+        except ValueError as error:
+            msg = f"--range is {text!r}; write it as NAME=LOW:HIGH, such as ndvi=-1:1"
+            raise ConfigError(msg) from error
+        ranges[name.strip()] = (low, high)
+    return ranges
 
 
-def _read_range(text: str) -> tuple[str, Range]:
-    name, _, ends = text.partition("=")
-    try:
-        low, high = (float(end) for end in ends.split(":"))
-    except ValueError as error:
-        msg = f"--range is {text!r}; write it as NAME=LOW:HIGH, such as ndvi=-1:1"
-        raise ConfigError(msg) from error
-    return name.strip(), (low, high)
-
-
-def _layers(bundle: "Bundle") -> list[dict[str, str]]:
-    """A row for each layer, without columns that say nothing."""
+def _layer_rows(bundle: Bundle) -> list[dict[str, str]]:
+    """Return a row for each layer of a bundle, without columns that are blank in all rows."""
     rows = [
         {
-            "layer": one.name,
-            "units": one.units,
-            "seen as 0": f"{one.low:g}",
-            "seen as 1": f"{one.high:g}",
-            "beyond": "clipped" if one.clip else "kept",
-            "made as": one.recipe,
-            "may be missing": "yes" if one.name in bundle.optional else "",
+            "layer": layer.name,
+            "units": layer.units,
+            "seen as 0": f"{layer.low:g}",
+            "seen as 1": f"{layer.high:g}",
+            "beyond": "clipped" if layer.clip else "kept",
+            "made as": layer.recipe,
+            "may be missing": "yes" if layer.name in bundle.optional else "",
         }
-        for one in bundle.layers
+        for layer in bundle.layers
     ]
-    told = [name for name in rows[0] if any(row[name] for row in rows)]
-    return [{name: row[name] for name in told} for row in rows]
-
-
-def _told(bundle: "Bundle") -> Summary:
-    """All that a person asks of a bundle."""
-    made = bundle.provenance
-    weights = sum(one.numel() for one in bundle.network.parameters())
-    facts = {
-        "bundle": bundle.id,
-        "network": f"{bundle.architecture} with {bundle.encoder}, {weights:,} weights",
-        "tile": f"{bundle.tile} px, {'always' if bundle.fixed_tile else f'or any multiple of {bundle.stride} px'}",
-        "thresholds": ", ".join(f"{name} {value:g}" for name, value in bundle.thresholds.items()),
-        "metrics": ", ".join(f"{name} {value:.4g}" for name, value in bundle.metrics.items()),
-        "made by": str(made.get("made_by", "")),
-        "from": str(made.get("from", "")),
-        **{f"{part} on": ", ".join(names) for part, names in made.get("regions", {}).items() if names},
-        "seed": str(made.get("config", {}).get("training", {}).get("seed", "")),
-        "versions": ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items()),
-    }
-    lines = [f"{name}: {value}" for name, value in facts.items() if value]
-    notes = [f"note: {one}" for one in made.get("notes", ())]
-    return Summary(lines=(*lines, *notes), done=1, rows=_layers(bundle))
+    filled = [name for name in rows[0] if any(row[name] for row in rows)]
+    return [{name: row[name] for name in filled} for row in rows]

@@ -1,21 +1,21 @@
-"""The verb predict: which scenes are mapped, with which bundles, and which need not be."""
+"""The verb predict: choose the scenes that are to be mapped, and map them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from thawmap.config import Config
 from thawmap.data.derive import RECIPES, obtainable
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import BundleError, ConfigError
+from thawmap.maps.layout import FILE_NAMES, QUICKLOOK
+from thawmap.model.bundle import Bundle
+from thawmap.pipeline import _predict_scene
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all, still_due
 from thawmap.pipeline.scenes import notes as scene_notes
 from thawmap.text import before, counted
-
-if TYPE_CHECKING:
-    from thawmap.model.bundle import Bundle
 
 
 def predict(
@@ -28,7 +28,9 @@ def predict(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Map scenes with a bundle, or with the mean of several; only what is missing or made from something else.
+    """Map scenes with a bundle, or with the mean of several.
+
+    Only what is missing, or was made from something else, is mapped.
 
     Args:
         config: Which scenes, and how they are read.
@@ -43,16 +45,14 @@ def predict(
         ConfigError: If no scene is found, a rule asks for a layer that nothing has, or ``out`` is where inputs lie.
         BundleError: If a bundle is damaged, or was trained on layers that are made in another way.
     """
-    from thawmap.pipeline import _predict_scene  # noqa: PLC0415 - torch loads slowly
-
     models = (model,) if isinstance(model, Path) else tuple(model)
     check_distinct(models)
-    project, bundles = Project(config), [_predict_scene.load_bundle(one) for one in models]
+    project, bundles = Project(config), [_predict_scene.load_bundle(folder) for folder in models]
     for bundle in bundles:
         _check_recipes(config, bundle)
     _check_rules(project)
-    opener = partial(project.open, labelled=False)
-    opened, failed = run_all(opener, project.candidates(places), config, progress, "scenes", in_process=True)
+    open_scene = partial(project.open, labelled=False)
+    opened, failed = run_all(open_scene, project.candidates(places), config, progress, "scenes", in_process=True)
     chosen = [scene for scene in opened if part in (None, project.part(scene))]
     if not chosen and not failed:
         msg = f"no scene belongs to the {part} part; name regions or scenes in 'split.{part}'"
@@ -61,37 +61,30 @@ def predict(
         (progress or Silence()).say(line)
     project.check_outputs([out], chosen, inputs=models, replaced=[out / scene.id for scene in chosen])
     todo, stuck = still_due(partial(_predict_scene.is_due, config=config, bundles=bundles, out=out), chosen)
-    kept, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}
+    finished, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}
     if todo:
+        # before hours of mapping, and before a dry run promises what cannot be done
         _predict_scene.check_answers(models, config)
     if dry_run:
-        return _planned(todo, project, models, out, kept=kept, failed=failed, progress=progress)
+        return _planned(todo, project, models, out, finished=finished, failed=failed, progress=progress)
     for line in _predict_scene.choose_backends(models, project, todo):
         (progress or Silence()).say(line)
     mapping = partial(_predict_scene.map_scene, project=project, models=models, out=out)
     _, broken = run_all(mapping, todo, config, progress, "mapping")
     mapped = [scene.id for scene in chosen if scene.id not in {**stuck, **broken}]
-    line = f"{counted(len(mapped), 'scene is', 'scenes are')} mapped{before(kept)}: {out}"
-    more = _what_next(out, mapped, config)
-    return Summary(lines=(line, *more), done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
-
-
-def _what_next(out: Path, mapped: Sequence[str], config: Config) -> Iterator[str]:
-    """What to open, and what to run, after scenes are mapped."""
-    from thawmap.maps.layout import FILE_NAMES, QUICKLOOK  # noqa: PLC0415
-
-    if not mapped:
-        return
-    folder, many = out / mapped[0], f" and {len(mapped) - 1} more" if len(mapped) > 1 else ""
-    polygons = f"{FILE_NAMES[config.outputs.names]['slumps']}.{config.outputs.vectors[0]}"
-    yield f"look at {folder / QUICKLOOK}{many}; {polygons} beside it opens in QGIS"
+    lines = [f"{counted(len(mapped), 'scene is', 'scenes are')} mapped{before(finished)}: {out}"]
+    if mapped:
+        polygons = f"{FILE_NAMES[config.outputs.names]['slumps']}.{config.outputs.vectors[0]}"
+        others = f" and {len(mapped) - 1} more" if len(mapped) > 1 else ""
+        lines.append(f"look at {out / mapped[0] / QUICKLOOK}{others}; {polygons} beside it opens in QGIS")
+    return Summary(lines=tuple(lines), done=len(todo) - len(broken), skipped=finished, failed={**failed, **broken})
 
 
 def check_distinct(models: Sequence[Path]) -> None:
-    """Refuse a bundle that is named twice: the mean of it with itself says nothing more.
+    """Refuse an ensemble that names a bundle twice: that would only weigh it more.
 
     Raises:
-        ConfigError: If one is.
+        ConfigError: If a bundle is named twice.
     """
     resolved = [model.resolve() for model in models]
     for model in models:
@@ -106,15 +99,13 @@ def _planned(
     models: Sequence[Path],
     out: Path,
     *,
-    kept: int,
+    finished: int,
     failed: dict[str, str],
     progress: Progress | None,
 ) -> Summary:
-    """What mapping would take: a row per scene, and a line."""
-    from thawmap.pipeline import _predict_scene  # noqa: PLC0415
-
-    look_at = partial(_predict_scene.cost, project=project, models=models)
-    costs, faults = run_all(look_at, todo, project.config, progress, "plan", in_process=True)
+    """Return what mapping would take, without mapping: a row for each scene, and a line."""
+    estimate = partial(_predict_scene.cost, project=project, models=models)
+    costs, faults = run_all(estimate, todo, project.config, progress, "plan", in_process=True)
     rows = [cost.row() for cost in costs]
     windows, pixels, stored = (sum(getattr(cost, name) for cost in costs) for name in ("windows", "computed", "stored"))
     peak = max((cost.memory for cost in costs), default=0)
@@ -122,17 +113,17 @@ def _planned(
     minutes = "" if None in seconds or not costs else f", {sum(filter(None, seconds)) / 60:.0f} minutes of the networks"
     line = (
         f"would map {counted(len(costs), 'scene')} into {out}: {pixels / 1e6:.1f} million pixels in "
-        f"{counted(windows, 'window')}, at most "
-        f"{stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory{minutes}; {kept} are finished"
+        f"{counted(windows, 'window')}, at most {stored / 1e9:.2g} GB on disk, {peak / 1e9:.1f} GB of memory"
+        f"{minutes}; {finished} are finished"
     )
-    return Summary(lines=(line,), skipped=kept, failed={**failed, **faults}, rows=rows)
+    return Summary(lines=(line,), skipped=finished, failed={**failed, **faults}, rows=rows)
 
 
-def _check_recipes(config: Config, bundle: "Bundle") -> None:
-    """Refuse layers that are made in another way than those that the bundle was trained on (law 14).
+def _check_recipes(config: Config, bundle: Bundle) -> None:
+    """Refuse layers that are made in another way than in the bundle's training (law 14).
 
     Raises:
-        BundleError: If a layer is.
+        BundleError: If a layer is made in another way.
     """
     for layer in bundle.layers:
         recipe = config.made_as(layer.name)
@@ -145,10 +136,10 @@ def _check_recipes(config: Config, bundle: "Bundle") -> None:
 
 
 def _check_rules(project: Project) -> None:
-    """Refuse rules over layers that nothing has.
+    """Refuse polygon rules over layers that are in no source and that no recipe makes.
 
     Raises:
-        ConfigError: If there is one.
+        ConfigError: If there is such a rule.
     """
     available = frozenset[str]().union(*(source.layers for source in project.sources))
     for name in project.config.polygons.layers:

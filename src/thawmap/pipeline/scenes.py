@@ -1,4 +1,4 @@
-"""The verb scenes: the grid, date, region and faults of every scene, before anything is trained or mapped."""
+"""The verb scenes: the grid, date, region and faults of every scene."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -52,8 +52,8 @@ def _described(candidate: Candidate, project: Project) -> dict[str, Any]:
     usable = float(overview["valid"].mean())
     if usable == 0:
         empty = [name for name in project.layers if not np.isfinite(overview[name]).any()]
-        why = f"no pixel with {' or '.join(empty)}" if empty else "no pixel where all layers are usable"
-        msg = f"scene {scene.id} has {why}; see its mask and whether its files overlap"
+        reason = f"no pixel with {' or '.join(empty)}" if empty else "no pixel where all layers are usable"
+        msg = f"scene {scene.id} has {reason}; see its mask and whether its files overlap"
         raise DataError(msg)
     rows, cols = scene.geobox.shape
     return {
@@ -69,7 +69,7 @@ def _described(candidate: Candidate, project: Project) -> dict[str, Any]:
 
 
 def _lacking_layers(overview: Stack, layers: Sequence[str]) -> list[str]:
-    """Return a note on each layer that lacks much of the ground that the fullest layer shows."""
+    """Return a note on each layer that lacks much of what the fullest layer shows."""
     coverage = {name: float(np.isfinite(overview[name]).mean()) for name in layers}
     most = max(coverage.values())
     poor = [name for name, share in coverage.items() if share < (1 - _MOST_MISSING) * most]
@@ -89,9 +89,10 @@ def _unflagged_zeros(overview: Stack, scene: Scene) -> list[str]:
 
 
 def notes(sentences_of: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Merge sentences on scenes (scene id to sentences): a line for each kind, with its number of scenes.
+    """Merge sentences on scenes: return a line for each kind, with its number of scenes.
 
-    Sentences that differ in nothing but numbers and names with numbers are of one kind.
+    Sentences that differ in nothing but numbers and names with numbers are of one kind. ``sentences_of`` is scene id to
+    sentences.
     """
     kinds: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for scene, sentences in sentences_of.items():

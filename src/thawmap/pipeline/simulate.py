@@ -18,10 +18,10 @@ def simulate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Path:
-    """Make a project of simulated scenes with labels; the path of its YAML.
+    """Make a project of simulated scenes with labels; return the path of its YAML.
 
     Args:
-        folder: What to make.
+        folder: Folder to make.
         regions: Number of regions, 2 to 6.
         scenes: Places in each region, 1 to 20.
         dates: Images of each place, 1 to 10, a year apart.

@@ -34,7 +34,9 @@ from thawmap.train.tiles.store import check_store, collect_index
 
 
 def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
-    """Cut the labelled scenes into a tile store; only what is missing or made from something else is cut.
+    """Cut the labelled scenes into a tile store.
+
+    Only what is missing, or was made from something else, is cut.
 
     Raises:
         ConfigError: If the configuration has no labels, no scene is found, or ``out`` is where inputs lie.
@@ -47,7 +49,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
 
 
 def labelled_scenes(project: Project, progress: Progress | None) -> tuple[list[Scene], dict[str, str]]:
-    """Open the scenes of a project with labels; return them, and messages of those that cannot be opened, by id.
+    """Open the labelled scenes of a project; return them, and messages of failures by id.
 
     Raises:
         ConfigError: If the configuration has no labels, or no scene is found.
@@ -155,7 +157,7 @@ def _fingerprint(scene: Scene, config: Config) -> str:
 
 
 def _planned(scene: Scene, project: Project) -> dict[str, Any]:
-    """Return a row of the table of what would be cut: the most tiles that there can be, and their size.
+    """Return a scene's row in the plan: the most tiles that there can be, and their size.
 
     Raises:
         DataError: If the scene cannot be cut.

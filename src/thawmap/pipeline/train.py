@@ -40,10 +40,10 @@ def train(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Cut tiles, split them by region, train, keep the best and the last model as bundles, and report on the best.
+    """Cut tiles, split them, train, write the best and last model as bundles, and report.
 
-    The report, in ``out``/report, is made at the end, or made again by the same call where it is missing; where it
-    cannot be made, the bundle stays, and the summary names the failure.
+    The report on the best, in ``out``/report, is made at the end, or made again by the same call where it is missing;
+    where it cannot be made, the bundle stays, and the summary names the failure.
 
     Args:
         config: Everything that decides the result.
@@ -87,7 +87,10 @@ def train(
 def _report(
     bundle: Bundle, out: Path, tiles: pd.DataFrame, config: Config, store: TileStore
 ) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Make the report of a training unless there is one; return a line on it, and failures by name."""
+    """Write the report of a training unless there is one; return its line, or its failure.
+
+    The line is in a tuple, empty where the report failed; then its name and message are in the mapping.
+    """
     folder = out / "report"
 
     def write(folder: Path) -> None:
@@ -104,7 +107,7 @@ def _report(
 
 
 def _pictured(bundle: Bundle, tiles: pd.DataFrame, config: Config, store: TileStore) -> Iterator[Tile]:
-    """Yield stored tiles with the network's probability of each, as the report shows them, batch by batch."""
+    """Yield stored tiles with their probabilities, as the report shows them."""
     device, size = find_device(config.training.device), config.training.batch_size
     stored = [code.name for code in store.codes]
     colour_bands = [stored.index(name) for name in composite(stored)]
@@ -124,7 +127,7 @@ def _pictured(bundle: Bundle, tiles: pd.DataFrame, config: Config, store: TileSt
 
 
 def _check_split(config: Config, scenes: Sequence[Scene]) -> None:
-    """Refuse a split that names a region or scene which is not there, before anything is cut."""
+    """Refuse a split that names a region or scene which does not exist."""
     names = {scene.region if config.split.by == "region" else scene.id for scene in scenes} - {None}
     for key in ("validation", "test"):
         for name in getattr(config.split, key):

@@ -1,4 +1,4 @@
-"""The verb tune: tiles are cut once, then one trial after the other, each from what was learnt before."""
+"""The verb tune: tiles are cut once, then trials are run one after the other."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def tune(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Search the keys of ``tune.keys`` for the best validation; the answer is ``best.yaml``.
+    """Search the keys of ``tune.keys`` for the best validation; write ``best.yaml``.
 
     Args:
         config: Everything that decides the result.
@@ -84,7 +84,7 @@ def tune(
 
 
 def _report(out: Path) -> Summary:
-    """Draw the figure of a tuning's finished trials; return sentences and a table of the best.
+    """Draw the figure of a tuning's trials; return sentences, and a table of the best.
 
     Raises:
         DataError: If a trial's file is damaged.
