@@ -21,7 +21,7 @@ from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import _identify, load, read, save
 from thawmap.model.manifest import Manifest
 from thawmap.model.network import build, traits
-from thawmap.pipeline import _origin, model
+from thawmap.pipeline import evaluate, model
 from thawmap.report.training.page import _facts
 
 torch.set_num_threads(1)
@@ -260,8 +260,8 @@ def test_every_value_of_the_wrong_kind_ends_in_a_sentence(tmp_path):
             else:
                 accepted += 1
                 assert model._summary(loaded).lines
-                assert isinstance(_origin.roles([], loaded), dict)
-                assert isinstance(_origin.facts(loaded), dict)
+                assert isinstance(evaluate.region_roles([], loaded), dict)
+                assert isinstance(evaluate.model_facts(loaded), dict)
                 assert isinstance(_facts(loaded), dict)
     assert refused + accepted == len(paths) * len(WRONG)
     assert refused > 3 * accepted
