@@ -25,7 +25,7 @@ class Terminal:
         print(f"{seconds // 60:3d}:{seconds % 60:02d}  {printable(message)}", file=sys.stderr, flush=True)
 
     def step(self, title: str, done: int, total: int) -> None:
-        """Draw a bar for ``done`` of ``total`` items; in a batch log print a line at times."""
+        """Draw a bar for ``done`` of ``total`` items; in a batch log print some lines."""
         if not self._draws_bar:
             if done == total or time.monotonic() - self._last_line_at > _LINE_EVERY_S:
                 self._last_line_at = time.monotonic()

@@ -30,7 +30,8 @@ class FoldSettings(Settings):
     """Tiles nearer to what is held out than this are not trained on, in metres."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_folds(self) -> Self:
+        """Refuse folds both dealt and given, and a name that two of them hold out."""
         if self.given is None:
             return self
         if self.number is not None:
@@ -60,7 +61,8 @@ class CrossvalSettings(Settings):
     """Every training is repeated with each of these, in place of `training.seed`."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_grid(self) -> Self:
+        """Refuse keys that cannot be varied, and values or seeds that stand twice."""
         for key, values in self.grid.items():
             if key.split(".")[0] not in VARIED or key == "training.seed":
                 remedy = "list seeds in 'crossval.seeds'" if key == "training.seed" else f"use {', '.join(VARIED)}"

@@ -75,6 +75,7 @@ class Delivery(Settings):
 
     @model_validator(mode="after")
     def _check_regions(self) -> Self:
+        """Refuse regions that come from both a table and a setting."""
         if self.table is not None and self.region is not None:
             msg = "regions come from either 'table' or 'region'; give one of them"
             raise ValueError(msg)
@@ -134,7 +135,8 @@ class RasterScenes(Settings):
     """Region of scenes found by `path`; `{parent}` stands for the name of the folder above the scene."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_files(self) -> Self:
+        """Refuse scenes without one way to find them, and layers mapped twice."""
         if (self.path is None) == (self.table is None):
             msg = "scenes are found by either 'path' or 'table'; give exactly one of them"
             raise ValueError(msg)
@@ -187,7 +189,8 @@ class ElevationSettings(Settings):
     """Slope, made before."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_files(self) -> Self:
+        """Refuse elevation without any file."""
         if self.path is None and self.relative_elevation is None and self.slope_degrees is None:
             msg = "elevation is in 'path', or in 'relative_elevation' and 'slope_degrees' made before; give one"
             raise ValueError(msg)
@@ -271,7 +274,8 @@ class LabelSettings(Settings):
     """Raster values that are neither trained on nor scored."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_kind(self) -> Self:
+        """Refuse labels that are not either polygons or rasters, and keys of the other."""
         if (self.path is None) == (self.raster is None):
             msg = "labels are in either 'path' (polygons) or 'raster'; give exactly one of them"
             raise ValueError(msg)
@@ -303,7 +307,8 @@ class TileSettings(Settings):
     """Share of a tile that must be usable."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_overlap(self) -> Self:
+        """Refuse tiles that overlap by their whole side."""
         if self.overlap >= self.size:
             msg = f"overlap is {self.overlap} px; it must be smaller than the tile's {self.size} px"
             raise ValueError(msg)

@@ -48,7 +48,8 @@ class PolygonSettings(Settings):
     """About how far, in metres, outlines are moved to have fewer corners; numbers stay those of the pixels; 0: not."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_seed(self) -> Self:
+        """Refuse a seed below the threshold: it would change nothing."""
         if self.seed is not None and self.threshold != "bundle" and self.seed < self.threshold:
             msg = f"seed is {self.seed:g}, below the threshold of {self.threshold:g}, so all objects have one; raise it"
             raise ValueError(msg)

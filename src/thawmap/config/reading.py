@@ -175,14 +175,9 @@ def _message(path: KeyPath, faults: Sequence[ErrorDetails], document: Document) 
         kind = next((noun for type_, noun in _KINDS.items() if isinstance(fault["input"], type_)), "no text")
         return f"'{key}' is {document.texts[path]}, which is {kind} in YAML; put it in quotes: '{document.texts[path]}'"
     allowed = " or ".join(dict.fromkeys(_plain(fault["msg"]) for fault in faults)).replace(" or must be ", " or ")
-    got = f" is {_shortened(fault['input'])}" if isinstance(fault["input"], str | int | float | bool) else ""
-    return f"'{key}'{got}: {allowed}"
-
-
-def _shortened(value: object) -> str:
-    """Return a value as Python writes it, without the end of a long one."""
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+    is_plain, written = isinstance(fault["input"], str | int | float | bool), repr(fault["input"])
+    shown = written if len(written) <= _MOST_SHOWN else f"{written[:_MOST_SHOWN]}..."
+    return f"'{key}'{f' is {shown}' if is_plain else ''}: {allowed}"
 
 
 def _plain(message: str) -> str:

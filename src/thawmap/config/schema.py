@@ -71,7 +71,8 @@ class SplitSettings(Settings):
     """Names that are left out completely."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_apart(self) -> Self:
+        """Refuse a name that is both validation and test."""
         both = sorted(set(self.validation) & set(self.test))
         if both:
             msg = f"{both[0]!r} is both validation and test; keep it in one"
@@ -105,7 +106,8 @@ class InferenceSettings(Settings):
     """Of the network's multiplications; bfloat16 is faster where the machine knows it, and refused where it shows."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_overlap(self) -> Self:
+        """Refuse tiles that overlap by their whole side."""
         if self.tile != "auto" and self.overlap >= self.tile:
             msg = f"overlap is {self.overlap} px; it must be smaller than the tile's {self.tile} px"
             raise ValueError(msg)
@@ -123,7 +125,8 @@ class EngineSettings(Settings):
     """Address of the Dask cluster's scheduler, such as tcp://node1:8786."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_address(self) -> Self:
+        """Refuse an address without Dask, and Dask without one."""
         if (self.kind == "dask") != (self.address is not None):
             msg = "'address' belongs to kind dask, which needs one; give both or neither"
             raise ValueError(msg)
@@ -166,10 +169,12 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_recipe(cls, raw: Any) -> Any:
+        """Return the content of a YAML with the keys of its recipe, before it is checked."""
         return recipes.under(raw) if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_layers(self) -> Self:
+        """Refuse a layer that is listed twice."""
         names = [layer.name for layer in self.input_layers]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

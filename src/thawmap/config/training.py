@@ -146,7 +146,8 @@ class OptimiserSettings(Settings):
     """Decay of the weights."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_keys(self) -> Self:
+        """Refuse settings of another optimiser, and Nesterov without momentum."""
         foreign = _OF_ADAM if self.name == "sgd" else _OF_SGD
         misplaced = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
         if misplaced:
@@ -391,7 +392,8 @@ class TrainingSettings(Settings):
     """Seed of everything random."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_phases(self) -> Self:
+        """Refuse mined tiles in the first phase, and devices without a tile of a batch."""
         if self.phases[0].tiles == "mined":
             msg = "the first of 'phases' cannot have mined tiles, as nothing is learnt yet; put a phase before it"
             raise ValueError(msg)

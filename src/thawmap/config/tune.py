@@ -22,7 +22,8 @@ class Range(Settings):
     """Only every such number, counted from `low`."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_ends(self) -> Self:
+        """Refuse a range without numbers, or with a step or ends that do not fit it."""
         if not self.low < self.high:
             msg = f"'low' is {self.low:g} and 'high' {self.high:g}; 'low' must be below 'high'"
             raise ValueError(msg)
@@ -82,7 +83,8 @@ class TuneSettings(Settings):
     """Seed of what is tried; that of the trainings is `training.seed`, the same for all."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_keys(self) -> Self:
+        """Refuse keys that cannot be varied or overlap, and values that stand twice."""
         for key, values in self.keys.items():
             if key.split(".")[0] not in VARIED or key == "training.seed":
                 msg = f"'keys' cannot vary {key!r}; use keys of {', '.join(VARIED)}, other than training.seed"

@@ -1,1 +1,1 @@
-"""The verbs, each as a list of calls into the other packages, which meet only here."""
+"""The verbs, as lists of calls into the other packages, which meet only here."""

@@ -1,4 +1,4 @@
-"""Speed and agreement of every backend with a bundle, as `thawmap bench` measures them."""
+"""Speed and agreement of every backend with a bundle, for `thawmap bench`."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -258,7 +258,7 @@ def as_json(machine: Machine, subjects: Sequence[Subject], speeds: Sequence[Spee
 
 
 def _site_minutes(bundle: Bundle, trial: Trial, settings: InferenceSettings) -> float | None:
-    """Return the minutes that a site takes, overlaps included; None if it cannot be tiled."""
+    """Return the minutes that a site takes, overlaps too; None if it cannot be tiled."""
     on_cpu = settings.model_copy(update={"device": "cpu", "backend": trial.backend, "precision": trial.precision})
     try:
         tiling = plan((SITE_PX, SITE_PX), [unready_member(bundle, on_cpu)], on_cpu)

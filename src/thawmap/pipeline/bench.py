@@ -70,12 +70,12 @@ def bench(
 
 
 def _is_reference(speed: Speed) -> bool:
-    """Return whether a speed is that of PyTorch in float32, which others are compared with."""
+    """Return whether a speed is that of PyTorch in float32."""
     return (speed.backend, speed.precision) == ("eager", "float32")
 
 
 def _notes(speeds: Sequence[Speed], *, on_scene: bool, settings: InferenceSettings) -> list[str]:
-    """Return sentences on the columns of the table, and on backends that are not usable."""
+    """Return sentences on the table's columns, and on backends that cannot be used."""
     tiling = f"at overlap {settings.overlap}, within {settings.memory_gb:g} GB"
     notes = [
         "times faster, differs by, within 0.02, mask IoU: beside eager (PyTorch) in float32",

@@ -94,7 +94,7 @@ def crossval_report(out: Path) -> Summary:
 
 
 def _report_so_far(config: Config, out: Path, tile_folder: Path) -> Summary:
-    """Report on the trainings that are finished by now; others may be running meanwhile."""
+    """Report on the trainings that are finished; others may be running meanwhile."""
     if not (out / trainings.PLAN).exists():
         msg = f"{out} holds no cross-validation to report on; begin one without --report-only"
         raise ConfigError(msg)
@@ -151,9 +151,9 @@ def _folds(fits: Sequence[trainings.Fit]) -> tuple[Fold, ...]:
 
 @contextmanager
 def alone(out: Path, noun: str) -> Iterator[None]:
-    """Hold a folder, so that nobody else writes into it; on a disk without locks, go on.
+    """Lock a folder, so that no other process trains into it.
 
-    ``noun`` says what writes: "cross-validation" or "tuning".
+    A disk without locks is written to without. ``noun`` says what writes: "cross-validation" or "tuning".
 
     Raises:
         ConfigError: If another runs in it, or it cannot be written.

@@ -46,7 +46,7 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
 
 
 def _counted(candidate: Candidate, project: Project) -> dict[str, Any]:
-    """Return a scene's row in the table of labels: polygons, object pixels and ignored pixels."""
+    """Count a scene's polygons, object pixels and ignored pixels, as a row of a table."""
     scene = project.open(candidate)
     counts = np.zeros(256, np.int64)
     for block in Window.of_shape((scene.geobox.height, scene.geobox.width)).blocks(_BLOCK_PX):
@@ -65,7 +65,7 @@ def _counted(candidate: Candidate, project: Project) -> dict[str, Any]:
 
 
 def lost_labels(project: Project, scenes: Sequence[Scene], *, needed: bool) -> tuple[str, ...]:
-    """Return a sentence where labels lie on no scene, or hardly any; an empty tuple where they do.
+    """Return a sentence if labels lie on no scene, or hardly any; else an empty tuple.
 
     Args:
         project: Names the labels.
@@ -132,7 +132,9 @@ def check_labels(
 
 
 def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | None = None) -> Summary:
-    """Describe an inventory as the paper's Table 2 does: objects, objects of a date, median area.
+    """Describe an inventory as the paper's Table 2 does.
+
+    That is by objects, objects of a date, and median area.
 
     Args:
         labels: A configuration, or a vector file.
@@ -226,7 +228,7 @@ def _read(path: Path, layer: str | None, *, needs_crs: bool) -> gpd.GeoDataFrame
 
 
 def _ground(candidate: Candidate, project: Project) -> tuple[str, faults.Footprint]:
-    """Return a scene's id and the ground that its first band shows, from a coarse preview."""
+    """Return a scene's id and the ground that its first band shows, seen coarsely."""
     scene = project.open(candidate, labelled=False)
     bands, *_ = project.sources
     band = min(scene.readings)

@@ -139,7 +139,7 @@ def read_ranges(texts: Sequence[str]) -> dict[str, Range]:
 
 
 def _layer_rows(bundle: Bundle) -> list[dict[str, str]]:
-    """Return a row for each layer of a bundle, without columns that are blank in all rows."""
+    """Return a row for each layer of a bundle, without columns that are all blank."""
     rows = [
         {
             "layer": layer.name,

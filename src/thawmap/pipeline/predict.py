@@ -103,7 +103,7 @@ def _planned(
     failed: dict[str, str],
     progress: Progress | None,
 ) -> Summary:
-    """Return what mapping would take, without mapping: a row for each scene, and a line."""
+    """Return what mapping would take: a row for each scene, and a line; map nothing."""
     estimate = partial(_predict_scene.cost, project=project, models=models)
     costs, faults = run_all(estimate, todo, project.config, progress, "plan", in_process=True)
     rows = [cost.row() for cost in costs]
@@ -120,7 +120,7 @@ def _planned(
 
 
 def _check_recipes(config: Config, bundle: Bundle) -> None:
-    """Refuse layers that are made in another way than in the bundle's training (law 14).
+    """Refuse layers that are made in another way than for the bundle (law 14).
 
     Raises:
         BundleError: If a layer is made in another way.

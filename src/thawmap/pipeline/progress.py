@@ -1,4 +1,4 @@
-"""The messages of a running verb, its summary at the end, and running it over many items."""
+"""Messages of a running verb, its summary, and running it over many items."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +73,7 @@ class Summary:
 
 
 def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows of a table as dicts from column to value, as `Summary.rows` has them."""
+    """Return the rows of a table as dicts from column to value."""
     return cast("list[dict[str, Any]]", table.to_dict("records"))
 
 
@@ -86,7 +86,7 @@ def run_all(
     *,
     in_process: bool = False,
 ) -> tuple[list[Value], dict[str, str]]:
-    """Do work on every item, side by side; return values of successes, messages of failures.
+    """Do work on every item; return values of successes, and messages of failures.
 
     The values are in the order of the items, without those that failed; the messages are by the id of the item. One
     that fails does not stop the others.
@@ -116,9 +116,10 @@ def run_all(
 
 
 def still_due(is_due: Callable[[Item], bool], items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
-    """Return the items that are due, in their order, and messages of those whose check failed, by id.
+    """Return the items that are due, and messages of those whose check failed.
 
-    ``is_due`` says whether one item is still to be worked on; what it raises becomes the message of that item.
+    The items are in their order, the messages by the id of the item. ``is_due`` says whether one item is still to be
+    worked on; what it raises becomes the message of that item.
     """
     answers, failed = run_all(lambda item: (item, is_due(item)), items, None, None, "")
     return [item for item, due in answers if due], failed

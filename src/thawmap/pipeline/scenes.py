@@ -26,7 +26,7 @@ _NUMBERED = re.compile(r"[^\s,;:']*\d[^\s,;:']*")  # a number, or a name with on
 
 
 def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
-    """List every scene with its grid, date, region, share of usable pixels, and faults.
+    """List every scene with its grid, date, region, usable share, and faults.
 
     Raises:
         ConfigError: If no scene is found, or two have one id.
@@ -77,7 +77,10 @@ def _lacking_layers(overview: Stack, layers: Sequence[str]) -> list[str]:
 
 
 def _unflagged_zeros(overview: Stack, scene: Scene) -> list[str]:
-    """Return a note where much ground is 0 in all optical bands and was not called missing; else nothing."""
+    """Return one note if much ground is 0 in all optical bands, else an empty list.
+
+    Such ground was not called missing by the scene.
+    """
     optical = {name for name, layer in LAYERS.items() if layer.optical}
     names = [name for name in scene.readings if name in overview and name in optical]
     if not names:
@@ -89,7 +92,7 @@ def _unflagged_zeros(overview: Stack, scene: Scene) -> list[str]:
 
 
 def notes(sentences_of: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Merge sentences on scenes: return a line for each kind, with its number of scenes.
+    """Return a line for each kind of sentences on scenes, with its number of scenes.
 
     Sentences that differ in nothing but numbers and names with numbers are of one kind. ``sentences_of`` is scene id to
     sentences.
@@ -100,13 +103,10 @@ def notes(sentences_of: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         for index, (form, sentence) in enumerate(zip(forms, sentences, strict=True)):
             # the second sentence of a form in one scene is a kind of its own: else the scene would count twice
             kinds.setdefault((form, forms[:index].count(form)), []).append((scene, sentence))
-    return tuple(map(_note, kinds.values()))
-
-
-def _note(sentences: Sequence[tuple[str, str]]) -> str:
-    """Return the line of one kind of sentences (scene id, sentence)."""
-    scene, first = sentences[0]
-    if len(sentences) == 1:
-        return f"{scene}: {first}"
-    own = "" if all(sentence == first for _, sentence in sentences) else ", each with its own numbers"
-    return f"{len(sentences)} scenes{own}, such as {scene}: {first}"
+    lines = []
+    for members in kinds.values():
+        scene, first = members[0]
+        own = "" if all(sentence == first for _, sentence in members) else ", each with its own numbers"
+        several = f"{len(members)} scenes{own}, such as " if len(members) > 1 else ""
+        lines.append(f"{several}{scene}: {first}")
+    return tuple(lines)

@@ -49,7 +49,7 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
 
 
 def labelled_scenes(project: Project, progress: Progress | None) -> tuple[list[Scene], dict[str, str]]:
-    """Open the labelled scenes of a project; return them, and messages of failures by id.
+    """Open the labelled scenes of a project; return them, and failures by id.
 
     Raises:
         ConfigError: If the configuration has no labels, or no scene is found.
@@ -91,7 +91,11 @@ def cut_tiles(
     if dry_run:
         plan, unusable = run_all(partial(_planned, project=project), todo, config, progress, "plan")
         failed |= unusable
-        line = f"would cut {_total(plan)} into {out}; {finished} are there, {len(failed)} cannot be used"
+        most, megabytes, pixels = (sum(row[name] for row in plan) for name in ("tiles", "MB", "Mpx"))
+        line = (
+            f"would cut {counted(len(plan), 'scene')} of {pixels:.1f} million pixels: at most {counted(most, 'tile')}, "
+            f"which take about {megabytes / 1000:.2g} GB into {out}; {finished} are there, {len(failed)} cannot be used"
+        )
         return Summary(lines=(line,), skipped=finished, failed=failed, rows=plan)
     _, broken = run_all(partial(_cut, project=project, out=out), todo, config, progress, "tiles")
     failed |= broken
@@ -106,7 +110,10 @@ def cut_tiles(
 
 
 def footprints(scenes: Sequence[Scene]) -> gpd.GeoDataFrame:
-    """Return one row per scene: its region and its ground, in the CRS of the tiles' footprints."""
+    """Return a row for each scene: its region, and its ground as a polygon.
+
+    It is in the CRS of the tiles' footprints.
+    """
     frames = [
         gpd.GeoDataFrame(
             {"scene": [scene.id], "region": [scene.region]},
@@ -131,7 +138,7 @@ def _is_due(scene: Scene, config: Config, out: Path) -> bool:
 
 
 def _cut(scene: Scene, project: Project, out: Path) -> int:
-    """Cut one scene into the store, as an item of the engine; return the number of its tiles."""
+    """Cut one scene into the store; return the number of its tiles."""
     return write_tiles(
         out,
         scene,
@@ -157,7 +164,7 @@ def _fingerprint(scene: Scene, config: Config) -> str:
 
 
 def _planned(scene: Scene, project: Project) -> dict[str, Any]:
-    """Return a scene's row in the plan: the most tiles that there can be, and their size.
+    """Plan a scene as a row of a table: the most tiles that there can be, their size.
 
     Raises:
         DataError: If the scene cannot be cut.
@@ -180,12 +187,3 @@ def _planned(scene: Scene, project: Project) -> dict[str, Any]:
         "MB": round(most * disk_bytes(config, project.sources) / 1e6, 1),
         "Mpx": shape[0] * shape[1] / 1e6,
     }
-
-
-def _total(plan: Sequence[dict[str, Any]]) -> str:
-    """Return a phrase on what is planned for all scenes together."""
-    tiles, megabytes, pixels = (sum(row[name] for row in plan) for name in ("tiles", "MB", "Mpx"))
-    return (
-        f"{counted(len(plan), 'scene')} of {pixels:.1f} million pixels: at most {counted(tiles, 'tile')}, which take "
-        f"about {megabytes / 1000:.2g} GB"
-    )

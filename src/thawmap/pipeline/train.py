@@ -40,10 +40,10 @@ def train(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Cut tiles, split them, train, write the best and last model as bundles, and report.
+    """Cut tiles, split them, train, write the best and last model, and report.
 
-    The report on the best, in ``out``/report, is made at the end, or made again by the same call where it is missing;
-    where it cannot be made, the bundle stays, and the summary names the failure.
+    Both models are bundles. The report on the best, in ``out``/report, is made at the end, or made again by the same
+    call where it is missing; where it cannot be made, the bundle stays, and the summary names the failure.
 
     Args:
         config: Everything that decides the result.
@@ -87,7 +87,7 @@ def train(
 def _report(
     bundle: Bundle, out: Path, tiles: pd.DataFrame, config: Config, store: TileStore
 ) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Write the report of a training unless there is one; return its line, or its failure.
+    """Write the report of a training, unless there is one; return its line or failure.
 
     The line is in a tuple, empty where the report failed; then its name and message are in the mapping.
     """
