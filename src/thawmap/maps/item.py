@@ -34,7 +34,7 @@ class AssetRecord(Record):
 
 
 class PropertiesRecord(Record):
-    """What the map was made from."""
+    """Inputs and settings that the map was made from."""
 
     datetime: str | None = None
     bundle: str | None = Field(default=None, alias=BUNDLE)
@@ -108,7 +108,7 @@ class MapItem:
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """What the map was made from, by the keys of `thawmap.maps.layout`."""
+        """Inputs and settings of the map, by the keys of `thawmap.maps.layout`."""
         properties: Mapping[str, Any] = self.content["properties"]
         return properties
 

@@ -1,4 +1,4 @@
-"""What mapping does to one scene: an item of the engine, which can be sent to other processes."""
+"""Mapping of one scene, as an item of the engine that can be sent to other processes."""
 
 import os
 from collections.abc import Sequence
@@ -42,7 +42,10 @@ _opened: dict[tuple[Path, InferenceSettings, int], Member] = {}
 
 
 def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
-    """Map one scene with one bundle, or with the mean of several; another process that maps it is waited for."""
+    """Map one scene with one bundle, or with the mean of several, into its folder in ``out``.
+
+    Another process that maps it is waited for; a map that it finished is left alone.
+    """
     config, bundles = project.config, [load_bundle(model) for model in models]
     job = map_job(scene, config, bundles)
     with alone(out / scene.id):
@@ -53,7 +56,7 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
         blank = [Member.of(bundle, _unready) for bundle in bundles]
         overview = read_overview(scene, blank, project.sources, extra_layers=extra_layers, picture=picture)
         members = [
-            member_of(model, config.inference, partial(_part, scene, bundle, project, overview))
+            member_of(model, config.inference, partial(_image_of_scene, scene, bundle, project, overview))
             for model, bundle in zip(models, bundles, strict=True)
         ]
         write_map(
@@ -65,7 +68,7 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
 
 
 def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -> bool:
-    """Whether a scene is still to be mapped.
+    """Return whether a scene is still to be mapped.
 
     Raises:
         DataError: If its inputs cannot be found, or what stands at its place must stay.
@@ -74,23 +77,26 @@ def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -
 
 
 def check_answers(models: Sequence[Path], config: Config) -> None:
-    """Refuse bundles whose network does not answer the self-test; of one that OpenVINO runs, that is asked instead.
+    """Refuse bundles whose network fails its self-test.
+
+    Of a bundle that OpenVINO has ready, OpenVINO answers, and no network is built.
 
     Raises:
         BundleError: If one does not, or cannot be rebuilt.
         ConfigError: If there is no such device.
     """
-    asked = config.inference
+    settings = config.inference
     for bundle in map(load_bundle, models):
-        chosen = _backend(bundle, asked)
-        if prepared.recall(bundle, device=asked.device, backend=chosen, precision=asked.precision) is None:
-            _ = bundle.network
+        backend = _backend(bundle, settings)
+        if prepared.recall(bundle, device=settings.device, backend=backend, precision=settings.precision) is None:
+            _ = bundle.network  # which is built now, and asked
 
 
 def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:
-    """Measure once which backend is the fastest for each bundle, where that is asked for and worth it; what came out.
+    """Measure the fastest backend of each bundle, where that is asked for; return a sentence on each.
 
-    Workers then find the answer, so this is done before they begin.
+    Nothing is measured where it would take longer than it saves. Workers then find the answer, so this is done before
+    they begin.
     """
     config = project.config
     if config.inference.backend != "auto":
@@ -100,21 +106,23 @@ def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[S
     device, precision = config.inference.device, config.inference.precision
     lines = []
     for bundle in map(load_bundle, models):
-        image = partial(_first_part, scenes, bundle, project)
+        image = partial(_image_of_first, scenes, bundle, project)
         lines.append(choose(bundle, device=device, precision=precision, pixels=pixels, image=image).message)
     return [line for line in lines if line]
 
 
-def _first_part(scenes: Sequence[Scene], bundle: Bundle, project: Project, side: int) -> npt.NDArray[np.float32]:
-    """What backends are timed and compared on: of the first scene that has something valid, else made up."""
-    found = first_cut_out(scenes, bundle, project.sources, side)
-    return synthetic_image(bundle.layers, side)[0] if found is None else found[1]
+def _image_of_first(scenes: Sequence[Scene], bundle: Bundle, project: Project, side: int) -> npt.NDArray[np.float32]:
+    """Return an image (C, H, W) to time backends on: of the first scene with a valid pixel, else synthetic."""
+    cut = first_cut_out(scenes, bundle, project.sources, side)
+    return synthetic_image(bundle.layers, side)[0] if cut is None else cut[1]
 
 
-def _part(scene: Scene, bundle: Bundle, project: Project, overview: Stack, side: int) -> npt.NDArray[np.float32]:
-    """What a backend is compared on before it maps: of this scene, else made up."""
-    found = cut_out(scene, bundle, project.sources, side, overview=overview)
-    return synthetic_image(bundle.layers, side)[0] if found is None else found
+def _image_of_scene(
+    scene: Scene, bundle: Bundle, project: Project, overview: Stack, side: int
+) -> npt.NDArray[np.float32]:
+    """Return an image (C, H, W) to compare a backend on before it maps: of this scene, else synthetic."""
+    image = cut_out(scene, bundle, project.sources, side, overview=overview)
+    return synthetic_image(bundle.layers, side)[0] if image is None else image
 
 
 def _share_processors(workers: int) -> None:
@@ -125,7 +133,7 @@ def _share_processors(workers: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What mapping a scene takes.
+    """Windows, disk, memory and time that mapping a scene takes.
 
     Attributes:
         scene: Its id.
@@ -135,7 +143,7 @@ class Cost:
         computed: Pixels that networks compute.
         stored: Bytes of the rasters before they are compressed.
         memory: Bytes of the process.
-        seconds: What the networks take, as measured once on this machine; None where it was not.
+        seconds: Time of the networks, as measured once on this machine; None where it was not.
     """
 
     scene: str
@@ -148,7 +156,7 @@ class Cost:
     seconds: float | None
 
     def row(self) -> dict[str, str]:
-        """What a person reads of it."""
+        """Return the row of the table: column to text."""
         return {
             "scene": self.scene,
             "px": "x".join(map(str, self.shape)),
@@ -161,32 +169,33 @@ class Cost:
 
 
 def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
-    """What mapping a scene takes, from its cut; nothing is computed."""
+    """Return the cost of mapping a scene, from its tiling; no network computes."""
     config = project.config
-    here = config.inference.model_copy(update={"device": "cpu"})  # plans for a GPU are made where there is none
-    members = [_member(load_bundle(model), here, ready=False) for model in models]
+    settings, bundles = config.inference, [load_bundle(model) for model in models]
+    on_cpu = settings.model_copy(update={"device": "cpu"})  # plans for a GPU are made where there is none
+    members = [_member(bundle, on_cpu, ready=False) for bundle in bundles]
     extra_layers = config.polygons.layers
     overview = read_overview(scene, members, project.sources, extra_layers=extra_layers, size=512)
-    tiling = plan_scene(scene, members, config.inference, overview, extra_layers=len(extra_layers))
-    asked = config.inference
-    known = [choose(load_bundle(one), device=asked.device, precision=asked.precision, pixels=0) for one in models]
-    rates = [one.seconds.get(one.backend if asked.backend == "auto" else asked.backend) for one in known]
-    number = 4 if config.outputs.probability == "float32" else 1
-    pixel = number + 1 if len(models) == 1 else 2 * number + 1  # probability, of several bundles their spread, mask
+    tiling = plan_scene(scene, members, settings, overview, extra_layers=len(extra_layers))
+    choices = [choose(bundle, device=settings.device, precision=settings.precision, pixels=0) for bundle in bundles]
+    backends = [choice.backend if settings.backend == "auto" else settings.backend for choice in choices]
+    rates = [choice.seconds.get(backend) for choice, backend in zip(choices, backends, strict=True)]
+    bytes_each = 4 if config.outputs.probability == "float32" else 1
+    rasters = 1 if len(models) == 1 else 2  # probability, and the spread of several bundles
     return Cost(
         scene=scene.id,
         shape=tiling.shape,
         tile=tiling.largest,
         windows=len(list(tiling.tiles)),
-        computed=tiling.pixels * len(models) * asked.symmetries,
-        stored=tiling.shape[0] * tiling.shape[1] * pixel,
-        memory=memory(tiling.largest, members, asked, width=tiling.shape[1], extra_layers=len(extra_layers)),
-        seconds=None if None in rates else tiling.pixels * asked.symmetries / 1e6 * sum(filter(None, rates)),
+        computed=tiling.pixels * len(models) * settings.symmetries,
+        stored=tiling.shape[0] * tiling.shape[1] * (rasters * bytes_each + 1),
+        memory=memory(tiling.largest, members, settings, width=tiling.shape[1], extra_layers=len(extra_layers)),
+        seconds=None if None in rates else tiling.pixels * settings.symmetries / 1e6 * sum(filter(None, rates)),
     )
 
 
 def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
-    """Return what a scene's map is to be; a threshold that is left to the bundles is their mean.
+    """Return the job of a scene's map; a threshold that is left to the bundles is their mean.
 
     Raises:
         DataError: If an input of the scene cannot be found.
@@ -196,8 +205,9 @@ def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
     settings["project"], settings["version"] = config.project, __version__
     settings["scene"] = identity(scene)
     settings |= how_read(resolved)
-    chosen = config.polygons.threshold
-    threshold = fmean(bundle.threshold for bundle in bundles) if chosen == "bundle" else chosen
+    threshold = config.polygons.threshold
+    if threshold == "bundle":
+        threshold = fmean(bundle.threshold for bundle in bundles)
     provenance = Provenance(
         bundle="+".join(bundle.id for bundle in bundles),
         config=settings,
@@ -208,18 +218,18 @@ def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
 
 
 def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
-    """Layers of a quicklook: false colour where the scene has it, else what the bundle sees."""
+    """Return the layers of a quicklook: false colour where sources have it, else the bundle's first."""
     mapped = frozenset[str]().union(*(source.layers for source in project.sources))
     return FALSE_COLOUR if set(FALSE_COLOUR) <= mapped else [bundle.layers[0].name]
 
 
 def load_bundle(model: Path) -> Bundle:
-    """A bundle, its files checked once in a process, and again when it was trained anew; `check_answers` is more."""
+    """Read a bundle and check its files, once in a process, and again when it was trained anew."""
     return _load_once(model, _stamp_of_bundle(model))
 
 
 def member_of(model: Path, settings: InferenceSettings, image: RealImage | None = None) -> Member:
-    """A bundle that is ready to run, opened once in a process.
+    """Open a bundle to run it, once in a process.
 
     `backend: auto` takes what was measured, and measures nothing. The first scene's ``image`` shows whether a backend
     agrees with PyTorch; PyTorch itself in float32 needs none, and what is open is not compared again.
@@ -227,45 +237,45 @@ def member_of(model: Path, settings: InferenceSettings, image: RealImage | None 
     Raises:
         ConfigError: If there is no such device, or the backend does not work here.
     """
-    asked = (model, settings, _stamp_of_bundle(model))
-    if asked not in _opened:
+    key = (model, settings, _stamp_of_bundle(model))
+    if key not in _opened:
         while len(_opened) >= _MOST_OPEN:
             _opened.pop(next(iter(_opened)))
-        _opened[asked] = _member(load_bundle(model), settings, image=image)
-    return _opened[asked]
+        _opened[key] = _member(load_bundle(model), settings, image=image)
+    return _opened[key]
 
 
 def unready_member(bundle: Bundle, settings: InferenceSettings) -> Member:
-    """A bundle with the memory that its backend takes; good for plans, not for computing."""
+    """Return a bundle with the memory that its backend takes; good for plans, not for computing."""
     return _member(bundle, settings, ready=False)
 
 
 def _member(
     bundle: Bundle, settings: InferenceSettings, *, ready: bool = True, image: RealImage | None = None
 ) -> Member:
-    """A bundle with the memory that its backend takes; one that is not ready is good for plans."""
-    device, precision, chosen = settings.device, settings.precision, _backend(bundle, settings)
-    size = prepared.recall(bundle, device=device, backend=chosen, precision=precision)
+    """Return a bundle with the memory that its backend takes; not ready, it is good for plans only."""
+    device, precision, backend = settings.device, settings.precision, _backend(bundle, settings)
+    size = prepared.recall(bundle, device=device, backend=backend, precision=precision)
     opened: Network = _unready
     if size is not None and ready:
         opened = prepared.PreparedBackend(bundle)
     elif size is None:
-        size = bytes_per_pixel(bundle, chosen, precision)
+        size = bytes_per_pixel(bundle, backend, precision)
         if ready:
             from thawmap.model.backends.open import open_backend  # noqa: PLC0415 - torch loads slowly
 
-            opened = open_backend(bundle, device=device, backend=chosen, precision=precision, image=image)
-            prepared.remember(bundle, backend=chosen, precision=precision, bytes_per_pixel=size)
+            opened = open_backend(bundle, device=device, backend=backend, precision=precision, image=image)
+            prepared.remember(bundle, backend=backend, precision=precision, bytes_per_pixel=size)
     return replace(
         Member.of(bundle, opened),
         bytes_per_pixel=size,
-        base_bytes=BASE_BYTES[chosen],
+        base_bytes=BASE_BYTES[backend],
         readers=2 if device_type(resolve_device(device)) == "cpu" else min(max(2, os.cpu_count() or 2), _MOST_READERS),
     )
 
 
 def _backend(bundle: Bundle, settings: InferenceSettings) -> str:
-    """The name of the backend that is asked for, or that was measured to be the fastest."""
+    """Return the name of the backend that is set, or that was measured to be the fastest."""
     if settings.backend != "auto":
         return str(settings.backend)
     return choose(bundle, device=settings.device, precision=settings.precision, pixels=0).backend

@@ -1,4 +1,4 @@
-"""The recipe of fusing: which maps there are, whether they go together, and what is made of each place."""
+"""The verb fuse: open maps, check that they go together, and make one map of each place."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -63,38 +63,38 @@ def fuse(
         DataError: If there is no map, or they are of several bundles or thresholds, or made with several settings.
     """
     recipe = recipe or Recipe()
-    found, failed = _open(maps, out)
-    made = _maker(found)
-    polygons = _section("polygons", PolygonSettings, found) if config is None else config.polygons
-    outputs = _section("outputs", OutputSettings, found) if config is None else config.outputs
+    opened, failed = _open(maps, out)
+    maker = _maker(opened)
+    polygons = _section("polygons", PolygonSettings, opened) if config is None else config.polygons
+    outputs = _section("outputs", OutputSettings, opened) if config is None else config.outputs
     if polygons.layers:
         msg = f"polygons.drop asks for {polygons.layers[0]!r}, which fused maps have not; {_WITHOUT_RULES}"
         raise ConfigError(msg)
-    threshold = made.threshold if polygons.threshold == "bundle" else polygons.threshold
-    grounds = places(found, by=recipe.by)
+    threshold = maker.threshold if polygons.threshold == "bundle" else polygons.threshold
+    grounds = places(opened, by=recipe.by)
     project = None if config is None else Project(config)
-    read, written = [one.path for one in found], [out / place.id for place in grounds]
+    read, written = [scene_map.path for scene_map in opened], [out / place.id for place in grounds]
     if project is None:
         check_apart([out], read, replaced=written)
     else:
         project.check_outputs([out], inputs=read, replaced=written)
-    job = partial(_job, recipe=recipe, settings=(polygons, outputs), maker=replace(made, threshold=threshold))
-    todo, stuck = still_due(lambda place: is_due(job(place), out / place.id), grounds)
-    kept, failed = len(grounds) - len(todo) - len(stuck), {**failed, **stuck}
-    what = f"{counted(len(found), 'map')} on {counted(len(grounds), recipe.by)}"
+    job_of = partial(_job, recipe=recipe, settings=(polygons, outputs), maker=replace(maker, threshold=threshold))
+    todo, stuck = still_due(lambda place: is_due(job_of(place), out / place.id), grounds)
+    finished, failed = len(grounds) - len(todo) - len(stuck), {**failed, **stuck}
+    subject = f"{counted(len(opened), 'map')} on {counted(len(grounds), recipe.by)}"
     if dry_run:
         pixels = sum(place.geobox.height * place.geobox.width for place in todo)
-        line = f"would fuse {what} into {out}: {pixels / 1e6:.1f} million pixels; {kept} are finished"
-        return Summary(lines=(line,), skipped=kept, failed=failed, rows=_rows(todo))
-    work = partial(_write, out=out, recipe=recipe, job=job, project=project)
+        line = f"would fuse {subject} into {out}: {pixels / 1e6:.1f} million pixels; {finished} are finished"
+        return Summary(lines=(line,), skipped=finished, failed=failed, rows=_rows(todo))
+    work = partial(_write, out=out, recipe=recipe, job_of=job_of, project=project)
     _, broken = run_all(work, todo, config, progress, "fusing")
-    lines = (f"{what}: {recipe.how} of dates in {out}{before(kept)}", *_notes(grounds, out, recipe))
-    return Summary(lines=lines, done=len(todo) - len(broken), skipped=kept, failed={**failed, **broken})
+    lines = (f"{subject}: {recipe.how} of dates in {out}{before(finished)}", *_notes(grounds, out, recipe))
+    return Summary(lines=lines, done=len(todo) - len(broken), skipped=finished, failed={**failed, **broken})
 
 
 def _open(folders: Sequence[Path], out: Path) -> tuple[list[MapFolder], dict[str, str]]:
-    """The maps in the folders, and why others cannot be used, by id."""
-    found: dict[str, MapFolder] = {}
+    """Open the maps in folders; return them, and messages of those that cannot be used, by id."""
+    opened: dict[str, MapFolder] = {}
     failed: dict[str, str] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -103,21 +103,19 @@ def _open(folders: Sequence[Path], out: Path) -> tuple[list[MapFolder], dict[str
         if folder.resolve() == out.resolve():
             msg = f"{out} holds the maps themselves, which are never changed; name another folder with --out"
             raise ConfigError(msg)
-        for place in sorted(folder.iterdir()):
-            if not is_map(place):
-                continue
-            if place.name in found:
-                msg = f"{place} and {found[place.name].path} are maps of one scene; name one of their folders"
+        for path in filter(is_map, sorted(folder.iterdir())):
+            if path.name in opened:
+                msg = f"{path} and {opened[path.name].path} are maps of one scene; name one of their folders"
                 raise DataError(msg)
             try:
-                found[place.name] = open_map(place)
+                opened[path.name] = open_map(path)
             except DataError as error:
-                failed[place.name] = str(error)
-    if not found:
-        why = f"; the first: {next(iter(failed.values()))}" if failed else "; make some with 'thawmap predict'"
-        msg = f"{' and '.join(str(folder) for folder in folders)} has no map that can be used{why}"
+                failed[path.name] = str(error)
+    if not opened:
+        hint = f"; the first: {next(iter(failed.values()))}" if failed else "; make some with 'thawmap predict'"
+        msg = f"{' and '.join(str(folder) for folder in folders)} has no map that can be used{hint}"
         raise DataError(msg)
-    return list(found.values()), failed
+    return list(opened.values()), failed
 
 
 def _maker(maps: Sequence[MapFolder]) -> Maker:
@@ -127,10 +125,10 @@ def _maker(maps: Sequence[MapFolder]) -> Maker:
         DataError: If they do not say the same.
     """
     for name in (BUNDLE, THRESHOLD):
-        by = {one.item.properties[name]: one.id for one in maps}
+        by = {scene_map.item.properties[name]: scene_map.id for scene_map in maps}
         if len(by) > 1:
-            said = " and ".join(sorted(f"{value} ({scene})" for value, scene in by.items()))
-            msg = f"the maps are of {name} {said}, which make no common probability; fuse those of one model"
+            listed = " and ".join(sorted(f"{value} ({scene})" for value, scene in by.items()))
+            msg = f"the maps are of {name} {listed}, which make no common probability; fuse those of one model"
             raise DataError(msg)
     maker = maps[0].item.maker
     assert maker is not None, "open_map refuses maps that do not say it"
@@ -138,34 +136,34 @@ def _maker(maps: Sequence[MapFolder]) -> Maker:
 
 
 def _section(name: str, kind: type[Section], maps: Sequence[MapFolder]) -> Section:
-    """The settings of this name that all maps were made with.
+    """Return the section of settings that all maps were made with.
 
     Raises:
         DataError: If they were not made with the same, or not by this version.
     """
-    said = {one.id: one.item.config.get(name, {}) for one in maps}
-    first = next(iter(said))
-    other = next((scene for scene in said if said[scene] != said[first]), None)
+    settings = {scene_map.id: scene_map.item.config.get(name, {}) for scene_map in maps}
+    first = next(iter(settings))
+    other = next((scene for scene in settings if settings[scene] != settings[first]), None)
     if other is not None:
         msg = f"{first} and {other} were made with different {name!r} settings; name the YAML to obey with --config"
         raise DataError(msg)
     try:
-        return kind.model_validate(said[first])
+        return kind.model_validate(settings[first])
     except ValidationError as error:
         msg = f"{first} was made with {name!r} settings of another version; name the YAML to obey with --config"
         raise DataError(msg) from error
 
 
 def _job(place: Place, recipe: Recipe, settings: tuple[PolygonSettings, OutputSettings], *, maker: Maker) -> MapJob:
-    """Return what a place's fused map is to be, with all that it is made from."""
+    """Return the job of a place's fused map, with all that it is made from."""
     polygons, outputs = settings
-    own = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
+    recipe_settings = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
     ground = {
         "shape": list(place.geobox.shape),
         "transform": list(place.geobox.affine)[:6],
         "crs": crs_of(place.geobox),
     }
-    asked = {"polygons": polygons.model_dump(mode="json"), "outputs": outputs.model_dump(mode="json")}
+    sections = {"polygons": polygons.model_dump(mode="json"), "outputs": outputs.model_dump(mode="json")}
     return fusing.fusing_job(
         place,
         recipe,
@@ -173,70 +171,72 @@ def _job(place: Place, recipe: Recipe, settings: tuple[PolygonSettings, OutputSe
         outputs=outputs,
         provenance=Provenance(
             bundle=maker.bundle,
-            config={"fuse": own, "grid": ground, **asked, "version": __version__},
+            config={"fuse": recipe_settings, "grid": ground, **sections, "version": __version__},
             inputs=[_stamp(scene_map) for scene_map in place.maps],
         ),
     )
 
 
-def _stamp(one: MapFolder) -> dict[str, Any]:
-    """What tells that a map has changed."""
-    path = one.item.probability_path
+def _stamp(scene_map: MapFolder) -> dict[str, Any]:
+    """Return size, time, fingerprint and date of a map, by which a change of it is noticed."""
+    path = scene_map.item.probability_path
     try:
         file = stamp(path)
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror}); make its map again with 'thawmap predict'"
         raise DataError(msg) from error
     return file | {
-        "name": f"{one.id}/{path.name}",
-        "fingerprint": one.fingerprint,
-        "acquired": None if one.acquired is None else one.acquired.isoformat(),
+        "name": f"{scene_map.id}/{path.name}",
+        "fingerprint": scene_map.fingerprint,
+        "acquired": None if scene_map.acquired is None else scene_map.acquired.isoformat(),
     }
 
 
-def _write(place: Place, *, out: Path, recipe: Recipe, job: Callable[[Place], MapJob], project: Project | None) -> None:
-    """Fuse one place: an item of the engine; another process that fuses it is waited for."""
-    asked = job(place)
+def _write(
+    place: Place, *, out: Path, recipe: Recipe, job_of: Callable[[Place], MapJob], project: Project | None
+) -> None:
+    """Fuse one place, as an item of the engine; another process that fuses it is waited for."""
+    job = job_of(place)
     with alone(out / place.id):
-        if is_finished(asked, out / place.id):
+        if is_finished(job, out / place.id):
             return
         picture = fusing.preview(place) if project is None else _picture(place, project)
-        fusing.write(place, out, recipe, asked, picture=picture)
+        fusing.write(place, out, recipe, job, picture=picture)
 
 
 def _picture(place: Place, project: Project) -> Stack:
-    """The latest clear images of a place in false colour on a coarse grid; its probability where none is at hand."""
+    """Return the latest clear images of a place, coarse, in false colour; without images its probability."""
     probability = fusing.preview(place)
     shape = tuple(probability.geobox.shape)
     images = {name: np.full(shape, np.nan, np.float32) for name in FALSE_COLOUR}
-    seen, opened = np.zeros(shape, bool), False
+    is_filled, any_image = np.zeros(shape, bool), False
     for scene in _scenes(place, project):
         try:
             stack = assemble(scene, FALSE_COLOUR, probability.geobox, project.sources)
         except DataError:
             continue
-        fresh, opened = stack["valid"] & ~seen, True
+        fresh, any_image = stack["valid"] & ~is_filled, True
         for name, values in images.items():
             values[fresh] = stack[name][fresh]
-        seen |= fresh
-    return Stack(probability.geobox, {**images, "valid": seen}) if opened else probability
+        is_filled |= fresh
+    return Stack(probability.geobox, {**images, "valid": is_filled}) if any_image else probability
 
 
 def _scenes(place: Place, project: Project) -> Iterator[Scene]:
-    """The scenes behind a place's maps that are at hand, the latest first."""
+    """Yield the scenes behind a place's maps that can be opened, the latest first."""
     try:
-        known = {one.id: one for one in project.candidates()}
+        candidates = {candidate.id: candidate for candidate in project.candidates()}
     except ConfigError:
         return
-    for one in sorted(place.maps, key=lambda item: (str(item.acquired or ""), item.id), reverse=True):
+    for scene_map in sorted(place.maps, key=lambda item: (str(item.acquired or ""), item.id), reverse=True):
         try:
-            yield project.open(known[one.id], labelled=False)
+            yield project.open(candidates[scene_map.id], labelled=False)
         except (KeyError, DataError):
             continue
 
 
 def _rows(grounds: Sequence[Place]) -> list[dict[str, Any]]:
-    """One row for each place that would be fused."""
+    """Return one row for each place that would be fused."""
     return [
         {
             "place": place.id,
@@ -251,7 +251,7 @@ def _rows(grounds: Sequence[Place]) -> list[dict[str, Any]]:
 
 
 def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]:
-    """What a user should know of the places, and of others that an earlier run has left in the folder."""
+    """Yield notes on places with one date, on warped maps, and on maps that an earlier run has left."""
     alone = sum(len(place.dates) == 1 for place in grounds)
     if alone:
         yield f"{counted(alone, recipe.by)} with one date only: nothing is fused there"

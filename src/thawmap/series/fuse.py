@@ -38,7 +38,7 @@ _DATES_PX = 2**22  # pixels of all dates together that are held at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How maps are fused.
+    """Way in which maps of several dates become one.
 
     Attributes:
         how: What is made of a pixel's dates; count: nothing but how many there are.

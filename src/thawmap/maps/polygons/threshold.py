@@ -1,4 +1,4 @@
-"""Where objects are, pixel by pixel: threshold and opening, in a stream of rows."""
+"""Pixels of objects: threshold and opening, in a stream of rows."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace

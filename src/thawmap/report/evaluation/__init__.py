@@ -1,1 +1,1 @@
-"""How good maps are: scores, tables and the page."""
+"""Evaluation of maps: scores, tables and the page."""

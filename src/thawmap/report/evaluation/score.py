@@ -189,7 +189,7 @@ class _Compared:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Sums:
-    """What the first pass over a scene counts.
+    """Counts of the first pass over a scene.
 
     Attributes:
         occupied: Blocks in which anything is mapped or labelled, (rows, columns) bool.

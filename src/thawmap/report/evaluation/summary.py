@@ -21,7 +21,7 @@ _ASIDES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What was evaluated.
+    """Project, date, roles of regions and facts of the model, as the page tells them.
 
     Attributes:
         project: Name of the project.
