@@ -1,18 +1,17 @@
 """The scenes that a model maps best, middling and worst, as examples to look at."""
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from odc.geo.geobox import GeoBox
 
 from thawmap.data.labels.polygons import Labels
 from thawmap.data.sources.base import Scene, Source
 from thawmap.data.stack import assemble
 from thawmap.geo.geobox import window_geobox
+from thawmap.geo.metres import ground_pixel_m
 from thawmap.maps.colours import FALSE_COLOUR, brightness, brightness_limits
 from thawmap.maps.item import MapItem
 from thawmap.maps.read import MapFolder
@@ -22,7 +21,6 @@ from thawmap.report.evaluation.score import Scored
 COMPOSITES = (FALSE_COLOUR, ("red", "green", "blue"))
 """Layers shown as red, green and blue: the first of these that a project has."""
 
-_DEGREE_M = 111_320.0  # a degree of latitude
 _MISSING = 139  # grey of a pixel without data
 
 
@@ -97,7 +95,7 @@ def open_example(
         probability=scene_map.read(scored.richest),
         target=labels.burn(scene, geobox),
         mapped=scene_map.mask(scored.richest),
-        pixel_m=_pixel_m(geobox),
+        pixel_m=ground_pixel_m(geobox)[1],
     )
 
 
@@ -119,13 +117,3 @@ def stretch(bands: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     if is_known.any():
         image[is_known] = (brightness(bands[is_known], *brightness_limits(bands[is_known])) * 255).astype(np.uint8)
     return image
-
-
-def _pixel_m(geobox: GeoBox) -> float:
-    """Return the width of a pixel in metres, at the middle of the grid."""
-    width = abs(float(geobox.resolution.x))
-    crs = geobox.crs
-    if crs is None or crs.projected:
-        return width
-    box = geobox.boundingbox
-    return width * _DEGREE_M * math.cos(math.radians((box.top + box.bottom) / 2))
