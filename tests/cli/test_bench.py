@@ -57,10 +57,10 @@ def measured(model, project, tmp_path_factory):
     """What the command line says, and writes."""
     path = tmp_path_factory.mktemp("out") / "new" / "bench.json"
     with pytest.MonkeyPatch.context() as patch:
-        said = []
-        patch.setattr("builtins.print", lambda *words, **_: said.extend(map(str, words)))
+        output = []
+        patch.setattr("builtins.print", lambda *words, **_: output.extend(map(str, words)))
         assert run("bench", "--model", model, "--config", project, "--json", path, "--set", "inference.overlap=64") == 0
-    return "\n".join(said), json.loads(path.read_text(encoding="utf-8"))
+    return "\n".join(output), json.loads(path.read_text(encoding="utf-8"))
 
 
 def run(*words):
@@ -69,14 +69,14 @@ def run(*words):
 
 @pytest.mark.slow
 def test_every_backend_has_a_row_and_a_reason_where_it_fails(measured):
-    said, content = measured
-    rows = [line.split() for line in said.splitlines() if line.split()[:1] in (["eager"], ["compile"])]
+    output, content = measured
+    rows = [line.split() for line in output.splitlines() if line.split()[:1] in (["eager"], ["compile"])]
     assert [row[:2] for row in rows[:4]] == [
         ["eager", "float32"], ["compile", "float32"], ["eager", "bfloat16"], ["compile", "bfloat16"],
     ]  # fmt: skip
     assert [row[-1] for row in rows[:4]] == ["yes", "no", "yes", "no"]
-    assert "compile in float32 gives no answer: backend compile does not work here" in said
-    assert [one["refused"] is None for one in content["speeds"]] == [True, False, True, False]
+    assert "compile in float32 gives no answer: backend compile does not work here" in output
+    assert [speed["refused"] is None for speed in content["speeds"]] == [True, False, True, False]
     assert content["speeds"][1]["seconds_per_mpx"] is None
 
 
@@ -87,37 +87,37 @@ def test_numbers_follow_from_the_seconds(measured, model):
     about = content["models"][str(model)]
     settings = InferenceSettings(overlap=64, device="cpu")
     assert about["operations_per_px"] == 2 * 3  # a product and a sum for each layer
-    for one in (first, lower):
-        seconds = one["seconds_per_mpx"]
-        here = settings.model_copy(update={"backend": "eager", "precision": one["precision"]})
-        member = _predict_scene.unready_member(_predict_scene.load_bundle(model), here)
-        pixels = plan((8000, 8000), [member], here).pixels
-        assert one["times_faster"] == pytest.approx(first["seconds_per_mpx"] / seconds)
-        assert one["of_limit"] == pytest.approx(6e6 / content["machine"]["operations_per_s"] / seconds)
-        assert one["site_minutes"] == pytest.approx(pixels / 1e6 * seconds / 60)
+    for speed in (first, lower):
+        seconds = speed["seconds_per_mpx"]
+        on_cpu = settings.model_copy(update={"backend": "eager", "precision": speed["precision"]})
+        member = _predict_scene.unready_member(_predict_scene.load_bundle(model), on_cpu)
+        pixels = plan((8000, 8000), [member], on_cpu).pixels
+        assert speed["times_faster"] == pytest.approx(first["seconds_per_mpx"] / seconds)
+        assert speed["of_limit"] == pytest.approx(6e6 / content["machine"]["operations_per_s"] / seconds)
+        assert speed["site_minutes"] == pytest.approx(pixels / 1e6 * seconds / 60)
     assert (first["largest_difference"], first["within"], first["mask_iou"]) == (0, 1, 1)
 
 
 @pytest.mark.slow
 def test_what_was_measured_on_is_said(measured, model):
-    said, content = measured
+    output, content = measured
     scene = content["models"][str(model)]["scene"]
-    assert f"{model}: pixel with resnet18, 3 layers" in said
-    assert f"measured on the middle of {scene}, 64 x 64 px" in said
-    assert f"{content['machine']['threads']} thread, torch {torch.__version__}" in said
-    assert "at overlap 64" in said
-    assert "--config" not in said
+    assert f"{model}: pixel with resnet18, 3 layers" in output
+    assert f"measured on the middle of {scene}, 64 x 64 px" in output
+    assert f"{content['machine']['threads']} thread, torch {torch.__version__}" in output
+    assert "at overlap 64" in output
+    assert "--config" not in output
 
 
 @pytest.mark.slow
 def test_without_a_model_random_weights_are_measured_and_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(select, "candidates", lambda _: ["eager"])  # to be quick; the others are tried above
     assert run("bench", "--precision", "float32", "--json", tmp_path / "bench.json") == 0
-    said = capsys.readouterr().out
-    assert "random weights: unet with resnet34, 10 layers" in said
-    assert "measured on a made-up image, 64 x 64 px" in said
+    output = capsys.readouterr().out
+    assert "random weights: unet with resnet34, 10 layers" in output
+    assert "measured on a made-up image, 64 x 64 px" in output
     content = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    assert {one["precision"] for one in content["speeds"]} == {"float32"}
+    assert {speed["precision"] for speed in content["speeds"]} == {"float32"}
     assert content["models"]["random weights"]["operations_per_px"] > 200_000
 
 
@@ -125,9 +125,9 @@ def test_without_a_model_random_weights_are_measured_and_said(tmp_path, capsys, 
 def test_a_model_that_cannot_be_timed_fails_and_the_others_are_named_apart(model, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert run("bench", "--model", model, "--model", model.parent / "." / model.name) == 1
-    told = capsys.readouterr()
-    assert f"{model} failed: exit status 1" in told.err
-    assert told.out.split()[0] == "model"
+    output = capsys.readouterr()
+    assert f"{model} failed: exit status 1" in output.err
+    assert output.out.split()[0] == "model"
 
 
 @pytest.mark.slow
@@ -140,16 +140,16 @@ def test_scenes_of_which_nothing_can_be_used_are_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--model", "/no/such"], "no/such"),
         (["--precision", "float16"], "float16"),
         (["--set", "inference.overlap=1"], "name it with --config"),
     ],
 )
-def test_wrong_requests_measure_nothing(words, said, capsys):
+def test_wrong_requests_measure_nothing(words, expected, capsys):
     assert run("bench", *words) == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_help_says_what_is_measured(capsys):

@@ -84,13 +84,13 @@ def test_the_help_lists_every_verb_once_in_the_order_of_work(capsys: pytest.Capt
 @pytest.mark.parametrize("words", [(), ("predict",), ("labels", "check"), ("model",)])
 def test_help_is_a_word_too(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("help", *words) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert run(*words, "--help") == 0
-    assert said == capsys.readouterr().out
+    assert output == capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("pedict",), "there is no verb 'pedict' (did you mean 'predict'?); see 'thawmap --help'"),
         (("model", "inf"), "there is no verb 'inf' (did you mean 'info'?); see 'thawmap model --help'"),
@@ -102,10 +102,10 @@ def test_help_is_a_word_too(words: tuple[str, ...], capsys: pytest.CaptureFixtur
     ],
 )
 def test_a_mistake_names_the_page_that_helps(
-    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*words) == 2
-    assert capsys.readouterr().err.strip().endswith(said)
+    assert capsys.readouterr().err.strip().endswith(expected)
 
 
 def test_names_from_strangers_cannot_command_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -169,14 +169,14 @@ def test_scores_are_those_of_the_written_probabilities(mapped: Path, project: Pa
     for folder in scene_folders(mapped / "maps"):
         with rasterio.open(folder / "probability.tif") as file:
             hundredths, grid = file.read(1), file
-        mine = labels[labels["image_id"] == folder.name].to_crs(grid.crs)
-        truth = rasterio.features.rasterize(mine.geometry, out_shape=hundredths.shape, transform=grid.transform)
+        polygons = labels[labels["image_id"] == folder.name].to_crs(grid.crs)
+        truth = rasterio.features.rasterize(polygons.geometry, out_shape=hundredths.shape, transform=grid.transform)
         row = table.query("scope == 'scene' and scene == @folder.name and threshold_name == 'validation'").iloc[0]
-        known = hundredths != 255
-        mask = np.where(known, hundredths > round(100 * row["threshold"]), 255)
+        valid = hundredths != 255
+        mask = np.where(valid, hundredths > round(100 * row["threshold"]), 255)
         assert row["tp"] == np.sum((mask == 1) & (truth == 1))
         assert row["fp"] == np.sum((mask == 1) & (truth == 0))
-        assert row["fn"] == np.sum((mask == 0) & (truth == 1) & known)
+        assert row["fn"] == np.sum((mask == 0) & (truth == 1) & valid)
         assert row["tn"] == np.sum((mask == 0) & (truth == 0))
 
 
@@ -314,16 +314,16 @@ def test_names_of_darts_and_a_rule_over_a_layer_that_the_network_does_not_see(
         "--set",
         "polygons.seed=null",
     )
-    found = {}
+    polygons = {}
     for rule in ("ndwi > 2", "ndwi > -2"):
         out = tmp_path / rule[-2:].strip()
         assert run(*words, "--out", out, "--set", f"polygons.drop=[{rule!r}]") == 0
         (folder,) = scene_folders(out)
-        found[rule] = len(gpd.read_file(folder / "prediction_segments.gpkg", layer="prediction_segments"))
+        polygons[rule] = len(gpd.read_file(folder / "prediction_segments.gpkg", layer="prediction_segments"))
         with rasterio.open(folder / "binarized.tif") as file:
             assert (file.read(1) == 1).any() == (rule == "ndwi > 2")
-    assert found["ndwi > 2"] > 0
-    assert found["ndwi > -2"] == 0
+    assert polygons["ndwi > 2"] > 0
+    assert polygons["ndwi > -2"] == 0
     assert run("evaluate", tmp_path / "2", "--config", project, *model, "--out", tmp_path / "report") == 0
     capsys.readouterr()
     assert run(*words, "--out", tmp_path / "no", "--set", "polygons.drop=['nothing > 0']") == 2
@@ -358,10 +358,10 @@ def test_a_dry_run_counts_every_raster(mapped: Path, project: Path, tmp_path: Pa
 
 
 def test_scenes_named_one_by_one(mapped: Path, project: Path, tmp_path: Path) -> None:
-    place = next((project.parent / "scenes").rglob("*_SR_clip.tif"))
-    words = ("predict", place, "--config", project, "--model", mapped / "model", "--out", tmp_path / "maps")
+    path = next((project.parent / "scenes").rglob("*_SR_clip.tif"))
+    words = ("predict", path, "--config", project, "--model", mapped / "model", "--out", tmp_path / "maps")
     assert run(*words) == 0
-    assert [folder.name for folder in scene_folders(tmp_path / "maps")] == [place.name.partition("_3B_")[0]]
+    assert [folder.name for folder in scene_folders(tmp_path / "maps")] == [path.name.partition("_3B_")[0]]
 
 
 def test_only_one_part_of_the_split(mapped: Path, project: Path, tmp_path: Path) -> None:
@@ -383,10 +383,10 @@ def test_one_broken_scene_costs_one_scene(
     broken.write_bytes(broken.read_bytes()[:2000])
     words = ("predict", copy / "thawmap.yaml", "--model", mapped / "model", "--out", tmp_path / "maps")
     assert run(*words) == 1
-    said = capsys.readouterr()
-    assert broken.name in said.err
-    assert "1 failed, 2 done" in said.err
-    assert "Traceback" not in said.err
+    output = capsys.readouterr()
+    assert broken.name in output.err
+    assert "1 failed, 2 done" in output.err
+    assert "Traceback" not in output.err
     assert len(scene_folders(tmp_path / "maps")) == 2
 
 
@@ -400,8 +400,8 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(mapped: Path, project: 
     process.communicate()
     for folder in scene_folders(maps):
         if not folder.name.startswith("."):
-            whole = {path.name for path in (mapped / "maps" / folder.name).iterdir()}
-            assert {path.name for path in folder.iterdir()} == whole
+            names = {path.name for path in (mapped / "maps" / folder.name).iterdir()}
+            assert {path.name for path in folder.iterdir()} == names
             with rasterio.open(folder / "mask.tif") as file:
                 assert file.read(1).size
     assert run(*words) == 0
@@ -416,12 +416,12 @@ def test_several_workers_give_the_same_files(mapped: Path, project: Path, tmp_pa
     assert run(*words, "--set", "engine.workers=2") == 0
     for folder in scene_folders(mapped / "maps"):
         for name in ("probability.tif", "mask.tif"):
-            with rasterio.open(folder / name) as one, rasterio.open(tmp_path / "maps" / folder.name / name) as other:
-                np.testing.assert_array_equal(one.read(), other.read())
+            with rasterio.open(folder / name) as file, rasterio.open(tmp_path / "maps" / folder.name / name) as other:
+                np.testing.assert_array_equal(file.read(), other.read())
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("train",), "PATH"),
         (("train", "thawmap.yaml"), "--out"),
@@ -431,10 +431,10 @@ def test_several_workers_give_the_same_files(mapped: Path, project: Path, tmp_pa
         (("simulate", ".", "--regions", "99"), "99"),
     ],
 )
-def test_mistakes_are_one_sentence(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_sentence(words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words) == 2
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert expected in error
     assert error.startswith("thawmap: ")
     assert "Traceback" not in error
     assert len(error.splitlines()) == 1
@@ -479,10 +479,10 @@ def test_the_quick_example_runs_word_by_word(tmp_path: Path, monkeypatch: pytest
 
 def test_doctor_names_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
-    said = capsys.readouterr().out
-    assert "GDAL" in said
-    assert "torch" in said
-    assert "optional: tune" in said
+    output = capsys.readouterr().out
+    assert "GDAL" in output
+    assert "torch" in output
+    assert "optional: tune" in output
 
 
 def test_a_missing_part_says_how_to_get_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

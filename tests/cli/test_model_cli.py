@@ -20,8 +20,8 @@ def run(capsys):
 
     def verb(*words):
         status = thawmap(["model", *map(str, words)])
-        said = capsys.readouterr()
-        return status, said.out, said.err.strip()
+        output = capsys.readouterr()
+        return status, output.out, output.err.strip()
 
     return verb
 
@@ -39,18 +39,18 @@ def files(tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_of_thaw_slump_segmentation_comes_in_and_tells_what_was_done(run, files, tmp_path):
     out = tmp_path / "bundle"
-    status, said, error = run("import", files / "run", "--out", out, "--window-m", 100)
+    status, output, error = run("import", files / "run", "--out", out, "--window-m", 100)
     assert (status, error) == (0, "")
-    rows = {words[0]: words[1:] for words in map(str.split, said.splitlines()) if words and words[0] in CHANNELS}
+    rows = {words[0]: words[1:] for words in map(str.split, output.splitlines()) if words and words[0] in CHANNELS}
     assert list(rows) == list(CHANNELS)
     assert rows["red"] == ["1", "0", "0.3", "kept"]
     assert rows["relative_elevation"] == ["m", "-50", "50", "kept", "circle", "of", "100", "m"]
-    assert "normalisation converted from factors of stored numbers" in said
-    assert "ndvi -1 .. 1; blue, green, red, nir 0 .. 0.3; relative_elevation -50 .. 50; slope 0 .. 90" in said
-    assert "values beyond are not clipped, missing ones are 0" in said
-    assert "weights of 10.pt" in said
-    assert "256 px are taken, as is usual" in said
-    assert f"bundle {load(out).id} is in {out}; next: thawmap predict thawmap.yaml --model {out} --out maps" in said
+    assert "normalisation converted from factors of stored numbers" in output
+    assert "ndvi -1 .. 1; blue, green, red, nir 0 .. 0.3; relative_elevation -50 .. 50; slope 0 .. 90" in output
+    assert "values beyond are not clipped, missing ones are 0" in output
+    assert "weights of 10.pt" in output
+    assert "256 px are taken, as is usual" in output
+    assert f"bundle {load(out).id} is in {out}; next: thawmap predict thawmap.yaml --model {out} --out maps" in output
     assert {path.name for path in out.iterdir()} == {
         "bundle.json", "item.json", "selftest.safetensors", "weights.safetensors",
     }  # fmt: skip
@@ -59,10 +59,10 @@ def test_a_run_of_thaw_slump_segmentation_comes_in_and_tells_what_was_done(run, 
 @pytest.mark.slow
 def test_info_tells_all_again(run, files, tmp_path):
     run("import", files / "darts.ckpt", "--out", tmp_path / "bundle")
-    status, said, error = run("info", tmp_path / "bundle")
+    status, output, error = run("info", tmp_path / "bundle")
     assert (status, error) == (0, "")
     bundle = load(tmp_path / "bundle")
-    weights = sum(one.numel() for one in bundle.network.parameters())
+    weights = sum(weight.numel() for weight in bundle.network.parameters())
     for line in (
         f"bundle: {bundle.id}",
         f"network: unet with resnet18, {weights:,} weights",
@@ -71,19 +71,19 @@ def test_info_tells_all_again(run, files, tmp_path):
         "made by: thawmap model import",
         "from: DARTS, darts.ckpt",
     ):
-        assert line in said.splitlines()
-    kept = "note: normalisation kept: 0 .. 1 is red -0.1 .. 0.5; ndvi -1 .. 1; slope 0 .. 90; values beyond are clipped"
-    assert f"{kept}, missing ones are 0" in said.splitlines()
-    assert "may be missing" not in said, "no column for what no layer has"
-    assert any(line.split() == ["slope", "degrees", "0", "90", "clipped", "horn"] for line in said.splitlines())
+        assert line in output.splitlines()
+    note = "note: normalisation kept: 0 .. 1 is red -0.1 .. 0.5; ndvi -1 .. 1; slope 0 .. 90; values beyond are clipped"
+    assert f"{note}, missing ones are 0" in output.splitlines()
+    assert "may be missing" not in output, "no column for what no layer has"
+    assert any(line.split() == ["slope", "degrees", "0", "90", "clipped", "horn"] for line in output.splitlines())
 
 
 def test_old_darts_factors_are_said_to_be_honoured(run, files, tmp_path):
-    status, said, _ = run("import", files / "legacy.pt", "--out", tmp_path / "bundle", "--window-m", 200)
+    status, output, _ = run("import", files / "legacy.pt", "--out", tmp_path / "bundle", "--window-m", 200)
     assert status == 0
-    assert "normalisation converted from factors of stored numbers" in said
-    assert "its norm factors are honoured; newer versions of DARTS ignore them and give other answers" in said
-    assert "import again with --range relative_elevation=-30:70" in said
+    assert "normalisation converted from factors of stored numbers" in output
+    assert "its norm factors are honoured; newer versions of DARTS ignore them and give other answers" in output
+    assert "import again with --range relative_elevation=-30:70" in output
 
 
 def missing_facts(folder):
@@ -102,10 +102,10 @@ def missing_facts(folder):
 
 @pytest.mark.slow
 def test_every_missing_fact_is_asked_for_by_its_flag(run, tmp_path):
-    for name, known, (flag, value) in missing_facts(tmp_path):
-        words = ("import", tmp_path / name, "--out", tmp_path / f"{name}-bundle", *known)
-        status, said, error = run(*words)
-        assert (status, said) == (2, ""), name
+    for name, options, (flag, value) in missing_facts(tmp_path):
+        words = ("import", tmp_path / name, "--out", tmp_path / f"{name}-bundle", *options)
+        status, output, error = run(*words)
+        assert (status, output) == (2, ""), name
         assert f"{flag} {str(value).split('=')[0]}" in error or f"{flag} 100 as in the paper's text, 200" in error
         assert len(error.splitlines()) == 1
         assert not (tmp_path / f"{name}-bundle").exists()
@@ -113,7 +113,7 @@ def test_every_missing_fact_is_asked_for_by_its_flag(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("info", "nothing"), "nothing holds no bundle (bundle.json: No such file or directory); name a folder"),
         (("import", "nothing", "--out", "b"), "nothing cannot be read (No such file or directory); check the path"),
@@ -127,13 +127,13 @@ def test_every_missing_fact_is_asked_for_by_its_flag(run, tmp_path):
         (("export", "nothing", "b.onnx", "--to", "tensorflow"), '"onnx", "darts"'),
     ],
 )
-def test_mistakes_are_one_sentence(run, files, tmp_path, monkeypatch, words, said):
+def test_mistakes_are_one_sentence(run, files, tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(files)
     before = sorted(files.rglob("*"))
     status, result, error = run(*words)
     assert (status, result) == (2, "")
     assert error.startswith("thawmap: ")
-    assert said in error
+    assert expected in error
     assert len(error.splitlines()) == 1
     assert sorted(files.rglob("*")) == before
 
@@ -144,8 +144,8 @@ def test_a_file_with_code_is_refused_and_not_run(run, tmp_path):
             return (type(tmp_path).touch, (tmp_path / "sprung",))
 
     torch.save(legacy(STUB) | {"more": Trap()}, tmp_path / "model.pt")
-    status, said, error = run("import", tmp_path / "model.pt", "--out", tmp_path / "bundle")
-    assert (status, said) == (2, "")
+    status, output, error = run("import", tmp_path / "model.pt", "--out", tmp_path / "bundle")
+    assert (status, output) == (2, "")
     assert "holds code or objects" in error
     assert "never loaded" in error
     assert not (tmp_path / "sprung").exists()
@@ -154,16 +154,16 @@ def test_a_file_with_code_is_refused_and_not_run(run, tmp_path):
 @pytest.mark.slow
 def test_there_and_back_for_darts(run, files, tmp_path):
     run("import", files / "darts.ckpt", "--out", tmp_path / "bundle")
-    status, said, _ = run("export", tmp_path / "bundle", tmp_path / "model.pt", "--to", "darts")
+    status, output, _ = run("export", tmp_path / "bundle", tmp_path / "model.pt", "--to", "darts")
     assert status == 0
-    assert "DARTS makes these layers itself; set it to make them alike: slope (horn)" in said
+    assert "DARTS makes these layers itself; set it to make them alike: slope (horn)" in output
     assert run("import", tmp_path / "model.pt", "--out", tmp_path / "again")[0] == 0
-    one, other = (load(tmp_path / name) for name in ("bundle", "again"))
-    assert [(a.name, a.low, a.high, a.clip) for a in one.layers] == [
+    first, other = (load(tmp_path / name) for name in ("bundle", "again"))
+    assert [(a.name, a.low, a.high, a.clip) for a in first.layers] == [
         (b.name, b.low, b.high, b.clip) for b in other.layers
     ]
     state = other.network.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in one.network.state_dict().items())
+    assert all(torch.equal(value, state[name]) for name, value in first.network.state_dict().items())
     status, _, error = run("export", tmp_path / "bundle", tmp_path / "model.pt", "--to", "darts")
     assert (status, "model.pt exists; name another file" in error) == (2, True)
 
@@ -183,10 +183,10 @@ def test_onnx_for_qgis_says_what_it_takes(run, tmp_path):
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     torch.save(lightning(network(2), ("red", "ndvi")), tmp_path / "darts.ckpt")
     run("import", tmp_path / "darts.ckpt", "--out", tmp_path / "bundle", "--tile", 64)
-    status, said, error = run("export", tmp_path / "bundle", tmp_path / "model.onnx", "--pixel-m", 3)
+    status, output, error = run("export", tmp_path / "bundle", tmp_path / "model.onnx", "--pixel-m", 3)
     assert (status, error) == (0, "")
-    assert "it takes tiles of 64 px with bands in physical units, NaN where missing: red (1), ndvi (1)" in said
-    assert "scaling and sigmoid are inside: it gives probabilities; objects are above 0.5" in said
+    assert "it takes tiles of 64 px with bands in physical units, NaN where missing: red (1), ndvi (1)" in output
+    assert "scaling and sigmoid are inside: it gives probabilities; objects are above 0.5" in output
     session = runtime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     values = np.full((1, 2, 64, 64), layer("ndvi").high, np.float32)
     (answer,) = session.run(None, {"layers": values})

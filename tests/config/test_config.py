@@ -67,8 +67,8 @@ def test_a_recipe_lies_under_what_the_yaml_says_and_is_resolved_key_by_key():
     assert config.training.loss != TrainingSettings().loss
     assert parse(config.as_yaml(), name="resolved.yaml", folder=Path()) == config
     for recipe in ("thawmap2026", "nitze2021"):
-        said = read(f"recipe: {recipe}", "training: {loss: focal, schedule: constant}", "augment: {}")
-        assert said.training == TrainingSettings()
+        explicit = read(f"recipe: {recipe}", "training: {loss: focal, schedule: constant}", "augment: {}")
+        assert explicit.training == TrainingSettings()
     own = read("training: {batch_size: 3}", overrides=["training.loss=lovasz"])
     assert (own.training.batch_size, own.training.schedule) == (3, config.training.schedule)
     assert [loss.name for loss in own.training.loss] == ["lovasz"]
@@ -85,14 +85,14 @@ def test_every_recipe_is_a_configuration():
     for recipe, sections in RECIPES.items():
         resolved = read(f"recipe: {recipe}").as_json()
         defaults = {"training": TrainingSettings(), "augment": AugmentSettings(), "model": ModelSettings()}
-        plain = {part: settings.model_dump(mode="json") for part, settings in defaults.items()}
+        plain = {section: settings.model_dump(mode="json") for section, settings in defaults.items()}
         differs = {
-            (part, key)
-            for part in ("training", "augment", "model")
-            for key in plain[part]
-            if resolved[part][key] != plain[part][key]
+            (section, key)
+            for section in ("training", "augment", "model")
+            for key in plain[section]
+            if resolved[section][key] != plain[section][key]
         }
-        assert differs == {(part, key) for part, keys in sections.items() for key in keys}
+        assert differs == {(section, key) for section, keys in sections.items() for key in keys}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_loss_is_a_name_its_settings_or_a_sum_and_is_resolved_to_a_list(line, 
 
 
 @pytest.mark.parametrize(
-    ("lines", "place", "said"),
+    ("lines", "line", "expected"),
     [
         (["recipe: paper"], LINES + 1, "'recipe' is 'paper'"),
         (["recipe: [nitze2021]"], LINES + 1, "recipe"),
@@ -137,10 +137,10 @@ def test_a_loss_is_a_name_its_settings_or_a_sum_and_is_resolved_to_a_list(line, 
         ),
     ],
 )
-def test_an_unknown_key_is_refused_with_file_line_and_the_nearest(lines, place, said):
+def test_an_unknown_key_is_refused_with_file_line_and_the_nearest(lines, line, expected):
     message = refusal(*lines)
-    assert message.startswith(f"thawmap.yaml:{place}: ")
-    assert said in message
+    assert message.startswith(f"thawmap.yaml:{line}: ")
+    assert expected in message
 
 
 def test_an_unknown_key_of_a_band_is_found_in_the_depth():
@@ -150,7 +150,7 @@ def test_an_unknown_key_of_a_band_is_found_in_the_depth():
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("tiles: {size: 250}", "'tiles.size' is 250: must be a multiple of 32"),
         ("tiles: {overlap: 256}", "overlap is 256 px; it must be smaller than the tile's 256 px"),
@@ -186,14 +186,14 @@ def test_an_unknown_key_of_a_band_is_found_in_the_depth():
         ("layers: []", "'layers'"),
     ],
 )
-def test_a_wrong_value_is_refused_with_line_key_and_what_is_allowed(line, said):
+def test_a_wrong_value_is_refused_with_line_key_and_what_is_allowed(line, expected):
     message = refusal(line)
     assert message.startswith(f"thawmap.yaml:{LINES + 1}: ")
-    assert said in message
+    assert expected in message
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         ("  path: scenes/*\n", "", "either 'path' or 'table'"),
         ("  path: scenes/*\n", "  path: a/*\n  table: a.csv\n", "either 'path' or 'table'"),
@@ -208,11 +208,11 @@ def test_a_wrong_value_is_refused_with_line_key_and_what_is_allowed(line, said):
         ("kind: rasters", "kind: raster", "must be 'planetscope' or 'sentinel2' or 'rasters'"),
     ],
 )
-def test_scenes_that_contradict_themselves_are_refused(old, new, said):
+def test_scenes_that_contradict_themselves_are_refused(old, new, expected):
     assert old in MINIMAL
     with pytest.raises(ConfigError, match=r"^x\.yaml:\d+: ") as caught:
         parse(MINIMAL.replace(old, new), name="x.yaml", folder=Path())
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_several_faults_are_counted():
@@ -220,7 +220,7 @@ def test_several_faults_are_counted():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "a configuration has keys"),
         ("- a\n- b\n", "a configuration has keys"),
@@ -248,11 +248,11 @@ def test_several_faults_are_counted():
         ("project: a\n", "key 'scenes' is missing; add it"),
     ],
 )
-def test_what_is_no_configuration_is_refused_in_one_sentence(text, said):
+def test_what_is_no_configuration_is_refused_in_one_sentence(text, expected):
     with pytest.raises(ConfigError) as caught:
         parse(text, name="x.yaml", folder=Path())
     assert str(caught.value).startswith("x.yaml")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -264,7 +264,7 @@ def test_no_text_ends_in_anything_but_a_configuration_error(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (
             "split: {test: [20190621]}",
@@ -278,10 +278,10 @@ def test_no_text_ends_in_anything_but_a_configuration_error(text):
         ("model: {encoder: 1.50}", "'model.encoder' is 1.50, which is a number"),
     ],
 )
-def test_what_yaml_takes_for_no_text_is_to_be_put_in_quotes(text, said):
-    assert said in refusal(text)
+def test_what_yaml_takes_for_no_text_is_to_be_put_in_quotes(text, expected):
+    assert expected in refusal(text)
     key, _, value = text.partition(": ")
-    assert said in refusal(overrides=(f"{key}={value}",))
+    assert expected in refusal(overrides=(f"{key}={value}",))
 
 
 def test_aliases_and_merges_that_stay_small_are_obeyed_each_on_its_own():
@@ -404,7 +404,7 @@ def test_an_override_reaches_into_lists_and_the_last_one_counts():
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "expected"),
     [
         ("training.batchsize=8", "unknown key 'training.batchsize'; did you mean 'batch_size'?"),
         ("trainin.batch_size=8", "unknown key 'trainin'; did you mean 'training'?"),
@@ -418,10 +418,10 @@ def test_an_override_reaches_into_lists_and_the_last_one_counts():
         ("layers.0=red", "'layers': must be a list"),
     ],
 )
-def test_a_wrong_override_is_named_as_it_was_given(override, said):
+def test_a_wrong_override_is_named_as_it_was_given(override, expected):
     message = refusal(overrides=(override,))
     assert message.startswith(f"--set {override}: ")
-    assert said in message
+    assert expected in message
 
 
 def test_a_fault_of_the_file_is_not_blamed_on_an_override():
@@ -473,11 +473,11 @@ def described(section: dict[str, Any], definitions: dict[str, Any]) -> list[str]
     """Fields of a section of the schema that have no description."""
     missing = []
     for name, field in section["properties"].items():
-        said = field.get("description") or definitions.get(field.get("$ref", "").rsplit("/", 1)[-1], {}).get(
+        output = field.get("description") or definitions.get(field.get("$ref", "").rsplit("/", 1)[-1], {}).get(
             "description"
         )
         optional = any("$ref" in option for option in field.get("anyOf", ()))
-        if not said and not optional:
+        if not output and not optional:
             missing.append(name)
     return missing
 
