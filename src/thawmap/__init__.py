@@ -99,7 +99,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a verb, and only it, when it is first used, so that `import thawmap` stays quick."""
+    """Import a verb when it is first used, so that `import thawmap` stays quick."""
     if name not in _MODULES:
         msg = f"module 'thawmap' has no attribute {name!r}"
         raise AttributeError(msg)
@@ -107,7 +107,10 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Keeps `thawmap.train` the verb when the folder `thawmap/train/` is imported (docs/decisions/0006)."""
+    """A package whose verbs keep their names when folders of that name are imported.
+
+    `thawmap.train` stays the verb when `thawmap/train/` is imported (docs/decisions/0006).
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, but no module under the name of a verb."""

@@ -1,1 +1,1 @@
-"""Files on the ground: reading, deriving, stacking, labelling and simulating; no networks."""
+"""Files on the ground: rasters, vectors, scenes, labels, stacks; no networks."""

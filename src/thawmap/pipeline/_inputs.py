@@ -1,4 +1,4 @@
-"""Inputs of tiles and maps as results record them: files of a scene, settings that read it, its grid."""
+"""Inputs of tiles and maps, as results record them."""
 
 from typing import Any
 
@@ -16,7 +16,10 @@ def inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
 
 
 def how_read(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of scenes and sources that decide values, without paths: files have their stamps."""
+    """Return the settings of scenes and sources that decide values, without paths.
+
+    Files are told apart by their stamps.
+    """
     return {name: without(resolved[name], {"path", "table", "region"}) for name in ("scenes", "sources")}
 
 

@@ -1,4 +1,4 @@
-"""Mapping of one scene, as an item of the engine that can be sent to other processes."""
+"""Mapping of one scene: an item of the engine, in any process."""
 
 import os
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _opened: dict[tuple[Path, InferenceSettings, int], Member] = {}
 
 
 def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
-    """Map one scene with one bundle, or with the mean of several, into its folder in ``out``.
+    """Map one scene with the mean of one or more bundles, into a folder of ``out``.
 
     Another process that maps it is waited for; a map that it finished is left alone.
     """
@@ -93,10 +93,10 @@ def check_answers(models: Sequence[Path], config: Config) -> None:
 
 
 def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:
-    """Measure the fastest backend of each bundle, where that is asked for; return a sentence on each.
+    """Choose the fastest backend of each bundle by measuring; return sentences on it.
 
-    Nothing is measured where it would take longer than it saves. Workers then find the answer, so this is done before
-    they begin.
+    Nothing is measured unless `backend: auto` asks for it, nor where it would take longer than it saves. Workers then
+    find the answer, so this is done before they begin.
     """
     config = project.config
     if config.inference.backend != "auto":
@@ -112,7 +112,10 @@ def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[S
 
 
 def _image_of_first(scenes: Sequence[Scene], bundle: Bundle, project: Project, side: int) -> npt.NDArray[np.float32]:
-    """Return an image (C, H, W) to time backends on: of the first scene with a valid pixel, else synthetic."""
+    """Return an image (C, H, W) to time backends on.
+
+    Of the first scene with a valid pixel; synthetic where there is none.
+    """
     cut = first_cut_out(scenes, bundle, project.sources, side)
     return synthetic_image(bundle.layers, side)[0] if cut is None else cut[1]
 
@@ -120,13 +123,16 @@ def _image_of_first(scenes: Sequence[Scene], bundle: Bundle, project: Project, s
 def _image_of_scene(
     scene: Scene, bundle: Bundle, project: Project, overview: Stack, side: int
 ) -> npt.NDArray[np.float32]:
-    """Return an image (C, H, W) to compare a backend on before it maps: of this scene, else synthetic."""
+    """Return an image (C, H, W) of a scene to compare a backend on.
+
+    Synthetic where the scene has no valid pixel.
+    """
     image = cut_out(scene, bundle, project.sources, side, overview=overview)
     return synthetic_image(bundle.layers, side)[0] if image is None else image
 
 
 def _share_processors(workers: int) -> None:
-    """Let networks in this process use its share of the threads; all of them where it is the only worker."""
+    """Let networks in this process use its share of the threads."""
     if workers > 1:
         set_threads(threads_each(workers))
 
@@ -195,7 +201,9 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
 
 
 def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
-    """Return the job of a scene's map; a threshold that is left to the bundles is their mean.
+    """Return the job of a scene's map: settings, resolved threshold, provenance.
+
+    A threshold that is left to the bundles is their mean.
 
     Raises:
         DataError: If an input of the scene cannot be found.
@@ -218,13 +226,16 @@ def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
 
 
 def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
-    """Return the layers of a quicklook: false colour where sources have it, else the bundle's first."""
+    """Return the layers of a quicklook: false colour, else the bundle's first layer."""
     mapped = frozenset[str]().union(*(source.layers for source in project.sources))
     return FALSE_COLOUR if set(FALSE_COLOUR) <= mapped else [bundle.layers[0].name]
 
 
 def load_bundle(model: Path) -> Bundle:
-    """Read a bundle and check its files, once in a process, and again when it was trained anew."""
+    """Read a bundle and check its files, once in a process.
+
+    It is read again when it was trained anew.
+    """
     return _load_once(model, _stamp_of_bundle(model))
 
 
@@ -246,14 +257,17 @@ def member_of(model: Path, settings: InferenceSettings, image: RealImage | None 
 
 
 def unready_member(bundle: Bundle, settings: InferenceSettings) -> Member:
-    """Return a bundle with the memory that its backend takes; good for plans, not for computing."""
+    """Return a bundle with its backend's memory; for plans, not for computing."""
     return _member(bundle, settings, ready=False)
 
 
 def _member(
     bundle: Bundle, settings: InferenceSettings, *, ready: bool = True, image: RealImage | None = None
 ) -> Member:
-    """Return a bundle with the memory that its backend takes; not ready, it is good for plans only."""
+    """Return a bundle with its backend and the memory that it takes.
+
+    One that is not ready is for plans only.
+    """
     device, precision, backend = settings.device, settings.precision, _backend(bundle, settings)
     size = prepared.recall(bundle, device=device, backend=backend, precision=precision)
     opened: Network = _unready
@@ -275,7 +289,7 @@ def _member(
 
 
 def _backend(bundle: Bundle, settings: InferenceSettings) -> str:
-    """Return the name of the backend that is set, or that was measured to be the fastest."""
+    """Return the name of the backend that is set, or was measured as the fastest."""
     if settings.backend != "auto":
         return str(settings.backend)
     return choose(bundle, device=settings.device, precision=settings.precision, pixels=0).backend

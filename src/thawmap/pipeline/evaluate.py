@@ -84,7 +84,10 @@ def evaluate(
 
 
 def region_roles(scenes: Sequence[Scene], bundle: Bundle | None) -> dict[str, str]:
-    """Return region to train, validation or test, as the bundle was trained; empty where it does not say."""
+    """Return the role of each region: train, validation or test.
+
+    As the bundle was trained; empty where it does not say.
+    """
     provenance = {} if bundle is None else bundle.provenance
     if provenance.get("config", {}).get("split", {}).get("by") != "region":
         return {}
@@ -98,7 +101,10 @@ def region_roles(scenes: Sequence[Scene], bundle: Bundle | None) -> dict[str, st
 
 
 def model_facts(bundle: Bundle | None) -> dict[str, str]:
-    """Return network, layers and training regions of a bundle, as the page tells them; empty without one."""
+    """Return network, layers and training regions of a bundle, for the page.
+
+    Empty without a bundle.
+    """
     if bundle is None:
         return {}
     return {
@@ -140,7 +146,7 @@ def _common_maker(maps: Path, makers: Sequence[Maker]) -> Maker:
 
 
 def _bundle_of(model: Path | None, maker: Maker) -> Bundle | None:
-    """Load the bundle in ``model``, which must be the one that made the maps; None where none is named.
+    """Load the bundle that made the maps; None where no folder is named.
 
     Raises:
         ConfigError: If another one made them.

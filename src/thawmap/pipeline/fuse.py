@@ -1,4 +1,4 @@
-"""The verb fuse: open maps, check that they go together, and make one map of each place."""
+"""The verb fuse: open maps, check that they go together, fuse each place."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -46,7 +46,9 @@ def fuse(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Make one map of all that lie over each other; only what is missing or made from something else is made.
+    """Make one map of all maps of each place.
+
+    Only what is missing, or was made from something else, is made.
 
     Args:
         maps: Folders that `predict` made.
@@ -93,7 +95,7 @@ def fuse(
 
 
 def _open(folders: Sequence[Path], out: Path) -> tuple[list[MapFolder], dict[str, str]]:
-    """Open the maps in folders; return them, and messages of those that cannot be used, by id."""
+    """Open the maps in folders; return them, and messages on broken ones by id."""
     opened: dict[str, MapFolder] = {}
     failed: dict[str, str] = {}
     for folder in folders:
@@ -178,7 +180,7 @@ def _job(place: Place, recipe: Recipe, settings: tuple[PolygonSettings, OutputSe
 
 
 def _stamp(scene_map: MapFolder) -> dict[str, Any]:
-    """Return size, time, fingerprint and date of a map, by which a change of it is noticed."""
+    """Return size, time, fingerprint and date of a map, by which changes are noticed."""
     path = scene_map.item.probability_path
     try:
         file = stamp(path)
@@ -195,7 +197,10 @@ def _stamp(scene_map: MapFolder) -> dict[str, Any]:
 def _write(
     place: Place, *, out: Path, recipe: Recipe, job_of: Callable[[Place], MapJob], project: Project | None
 ) -> None:
-    """Fuse one place, as an item of the engine; another process that fuses it is waited for."""
+    """Fuse one place, as an item of the engine.
+
+    Another process that fuses it is waited for.
+    """
     job = job_of(place)
     with alone(out / place.id):
         if is_finished(job, out / place.id):
@@ -205,7 +210,10 @@ def _write(
 
 
 def _picture(place: Place, project: Project) -> Stack:
-    """Return the latest clear images of a place, coarse, in false colour; without images its probability."""
+    """Return a coarse false-colour picture of a place, of its latest clear images.
+
+    Its probability where no image can be opened.
+    """
     probability = fusing.preview(place)
     shape = tuple(probability.geobox.shape)
     images = {name: np.full(shape, np.nan, np.float32) for name in FALSE_COLOUR}
@@ -251,7 +259,7 @@ def _rows(grounds: Sequence[Place]) -> list[dict[str, Any]]:
 
 
 def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]:
-    """Yield notes on places with one date, on warped maps, and on maps that an earlier run has left."""
+    """Yield notes on single dates, warped maps, and outdated maps in the folder."""
     alone = sum(len(place.dates) == 1 for place in grounds)
     if alone:
         yield f"{counted(alone, recipe.by)} with one date only: nothing is fused there"
