@@ -14,8 +14,9 @@ from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
 from thawmap.files.lock import hold
 from thawmap.files.results import check_result
+from thawmap.pipeline.labels import labelled_scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
-from thawmap.pipeline.tiles import cut_tiles, footprints, labelled_scenes
+from thawmap.pipeline.tiles import cut_tiles, footprints
 from thawmap.report.crossval import analysis, page
 from thawmap.text import before, counted
 from thawmap.train.experiments import crossval as trainings

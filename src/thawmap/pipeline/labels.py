@@ -35,19 +35,27 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
         LabelError: If the labels cannot be used.
     """
     project = Project(config)
-    candidates = project.labelled_candidates()
-    rows, failed = run_all(partial(_counted, project=project), candidates, config, progress, "labels")
-    scenes, _ = run_all(project.open, candidates, config, None, "scenes", in_process=True)
+    scenes, failed = labelled_scenes(project, progress)
+    rows, uncounted = run_all(partial(_counted, project=project), scenes, config, progress, "labels")
     lines = (
         *lost_labels(project, scenes, needed=False),
         f"{sum(row['object px'] for row in rows)} object pixels in {counted(len(rows), 'scene')}",
     )
-    return Summary(lines=lines, done=len(rows), failed=failed, rows=rows)
+    return Summary(lines=lines, done=len(rows), failed={**failed, **uncounted}, rows=rows)
 
 
-def _counted(candidate: Candidate, project: Project) -> dict[str, Any]:
+def labelled_scenes(project: Project, progress: Progress | None) -> tuple[list[Scene], dict[str, str]]:
+    """Open the labelled scenes of a project; return them, and failures by id.
+
+    Raises:
+        ConfigError: If the configuration has no labels, or no scene is found.
+        LabelError: If the labels cannot be used, or name none of the scenes.
+    """
+    return run_all(project.open, project.labelled_candidates(), project.config, progress, "scenes", in_process=True)
+
+
+def _counted(scene: Scene, project: Project) -> dict[str, Any]:
     """Count a scene's polygons, object pixels and ignored pixels, as a row of a table."""
-    scene = project.open(candidate)
     counts = np.zeros(256, np.int64)
     for block in Window.of_shape((scene.geobox.height, scene.geobox.width)).blocks(_BLOCK_PX):
         target = project.labels.burn(scene, window_geobox(scene.geobox, block))

@@ -16,7 +16,7 @@ from thawmap.data.stack import check_ranges, preview
 from thawmap.errors import DataError
 from thawmap.geo.crs import crs_of
 from thawmap.pipeline._inputs import how_read, identity, inputs
-from thawmap.pipeline.labels import lost_labels
+from thawmap.pipeline.labels import labelled_scenes, lost_labels
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.pipeline.scenes import OVERVIEW_PX
 from thawmap.provenance import fingerprint, stamps
@@ -46,16 +46,6 @@ def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progres
     project = Project(config)
     scenes, failed = labelled_scenes(project, progress)
     return cut_tiles(project, scenes, failed, out, dry_run=dry_run, progress=progress)
-
-
-def labelled_scenes(project: Project, progress: Progress | None) -> tuple[list[Scene], dict[str, str]]:
-    """Open the labelled scenes of a project; return them, and failures by id.
-
-    Raises:
-        ConfigError: If the configuration has no labels, or no scene is found.
-        LabelError: If the labels cannot be used, or name none of the scenes.
-    """
-    return run_all(project.open, project.labelled_candidates(), project.config, progress, "scenes", in_process=True)
 
 
 def cut_tiles(

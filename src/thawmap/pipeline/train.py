@@ -15,8 +15,9 @@ from thawmap.errors import ConfigError
 from thawmap.model.backends.devices import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import load as load_bundle
+from thawmap.pipeline.labels import labelled_scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary
-from thawmap.pipeline.tiles import cut_tiles, footprints, labelled_scenes
+from thawmap.pipeline.tiles import cut_tiles, footprints
 from thawmap.provenance import differences
 from thawmap.report.evaluation.examples import composite, stretch
 from thawmap.report.training import page as report

@@ -6,8 +6,9 @@ from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.files.results import check_result, result
 from thawmap.pipeline.crossval import alone
+from thawmap.pipeline.labels import labelled_scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary, records
-from thawmap.pipeline.tiles import cut_tiles, footprints, labelled_scenes
+from thawmap.pipeline.tiles import cut_tiles, footprints
 from thawmap.report.style import write_figure
 from thawmap.report.tuning import trials_figure
 from thawmap.text import counted
