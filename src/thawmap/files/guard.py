@@ -118,7 +118,7 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _is_side_file(name: str, hashes: Mapping[str, str]) -> bool:
-    """Return whether a program that only shows files left this one.
+    """Return whether a file is a file manager's, or left beside a file in hashes.
 
     File managers leave their own; programs that open a known file leave some beside it.
     """

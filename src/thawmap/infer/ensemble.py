@@ -30,7 +30,7 @@ class InputLayers:
 
     @classmethod
     def of(cls, members: Sequence[Member], extra_layers: Sequence[str]) -> Self:
-        """List the layers that members see, and those that are handed on."""
+        """List the members' layers and extra ones, each once, and where each is used."""
         required = {name for member in members for name in member.names if name not in member.optional}
         names = tuple(dict.fromkeys([*(name for member in members for name in member.names), *extra_layers]))
         of_members = tuple(tuple(map(names.index, member.names)) for member in members)

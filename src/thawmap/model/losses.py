@@ -112,7 +112,7 @@ def tversky(logits: Tensor, target: Tensor, valid: Tensor, *, alpha: float, beta
 
 
 def lovasz(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Return the Lovasz hinge of the batch, a float32 scalar.
+    """Return the Lovasz hinge over all usable pixels of a batch together, a scalar.
 
     Berman et al. 2018, doi 10.1109/CVPR.2018.00464, section 3.1. The convex extension of one minus IoU to margins:
     errors of pixels in descending order, each times what its pixel takes from the IoU after all before it. That cost is

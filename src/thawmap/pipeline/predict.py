@@ -120,7 +120,7 @@ def _planned(
 
 
 def _check_recipes(config: Config, bundle: Bundle) -> None:
-    """Refuse layers that are made in another way than for the bundle (law 14).
+    """Refuse a configuration that makes a layer otherwise than the bundle's (law 14).
 
     Raises:
         BundleError: If a layer is made in another way.

@@ -19,7 +19,7 @@ _Positions = npt.NDArray[np.float64]
 
 
 def outer_edge(lattice: Lattice) -> shapely.Polygon:
-    """Return the outer edge of the pixels of a lattice of step 1.
+    """Return the rectangle around a step-1 lattice's pixels, as a polygon.
 
     In pixels of the ground (column, row).
     """

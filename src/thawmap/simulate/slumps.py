@@ -272,7 +272,7 @@ def _proposals(country: Country, row: int, col: int) -> tuple[_Proposal, ...]:
 
 
 def _is_on_land(country: Country, lattice: Lattice, point: _Points, length_m: float) -> bool:
-    """Return whether a slump of a length would lie on land.
+    """Return whether 7 of 9 points around a slump's middle lie on land.
 
     An islet, where the shore seems far, has no room for it.
     """

@@ -324,7 +324,7 @@ def check_columns(frame: gpd.GeoDataFrame, settings: LabelSettings) -> None:
 
 
 def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
-    """Read the polygons of a vector file, infinite ones as empty polygons.
+    """Read a vector file that holds polygons only; infinite ones become empty.
 
     Raises:
         LabelError: If the file is missing, empty, without CRS, or holds something else than polygons.

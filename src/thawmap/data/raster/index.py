@@ -125,7 +125,7 @@ class TileSets:
 def tile_sets_under(
     ground: GeoBox, geobox: GeoBox, *, scene_id: str, path: Path, setting: str, choose: Choose = tuple
 ) -> TileSets:
-    """Return the tile sets of a path, and refuse a scene under which no tile lies.
+    """Return a path's tile sets; refuse them if none covers any of a scene's ground.
 
     Args:
         ground: The scene's grid.

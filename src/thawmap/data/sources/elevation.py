@@ -136,12 +136,12 @@ class _Heights:
 
     @property
     def pixel_m(self) -> terrain.Pixel:
-        """Sides of the pixels in metres."""
+        """Height and width of the pixels in metres; width by row on a grid of degrees."""
         return pixel_metres(self.grid, self.window.rows)
 
     @property
     def north(self) -> North:
-        """Direction of north in the window."""
+        """Unit vectors to true north, along columns and rows, in the window's pixels."""
         return north_of(self.grid, self.window)
 
 

@@ -209,7 +209,7 @@ def baseline_offsets(baseline: float | None) -> dict[str, float] | None:
 
 
 def _asset_offsets(assets: object) -> dict[str, float] | None:
-    """Return each layer's offset by the assets of a STAC item; None unless they agree.
+    """Return the one offset that all assets give, for each layer; None if they differ.
 
     An asset says it as reflectance; divided by the scale, it is in stored numbers.
     """

@@ -27,7 +27,7 @@ Objects = npt.NDArray[np.object_]
 
 
 def changes(mask: Bools) -> npt.NDArray[np.int64]:
-    """Return where runs of True in a mask begin and, by turns, end.
+    """Return row * (width + 1) + column of each begin and end of a run, by turns.
 
     row * (width + 1) + column, ascending.
     """

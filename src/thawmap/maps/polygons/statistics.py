@@ -42,7 +42,7 @@ def summed(pieces: Integers, values: Floats, count: int) -> tuple[npt.NDArray[An
 
 
 def means(sums: Table, count: int) -> list[Floats]:
-    """Return the mean of each layer for each object; NaN where nothing is known.
+    """Return each layer's mean by object, from sums and counts; NaN where none known.
 
     Args:
         sums: Object, then for each layer the sum and the number of known pixels (`summed`).

@@ -206,7 +206,7 @@ def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
 
 
 def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> float:
-    """Return the middle of the thresholds with nearly the best mean score.
+    """Return the middle of the thresholds at which histograms score nearly best.
 
     A whole hundredth. The plateau of several histograms' mean score are the thresholds where that is within `PLATEAU`
     of the best, without a gap between them and the best. The middle serves as well on these histograms, and stays right

@@ -140,7 +140,7 @@ def choices(scored: pd.DataFrame) -> Figure:
 
 @styled
 def differences(table: pd.DataFrame) -> Figure:
-    """Draw paired differences of IoU, of means and pooled, with 95 % intervals.
+    """Return a figure of IoU differences, mean and pooled, with 95 % intervals.
 
     Args:
         table: Rows with ``key`` (what differs), ``a``, ``b``, ``mean``, ``pooled`` and their ``_low`` and ``_high``.

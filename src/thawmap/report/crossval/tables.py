@@ -61,7 +61,7 @@ class Table:
 
     @property
     def latex(self) -> str:
-        """The table in LaTeX, between the rules of booktabs."""
+        """The table as a LaTeX table environment with caption and label, by booktabs."""
         aligned = "".join("l" if number in self.texts else "r" for number in range(len(self.columns)))
         caption = re.sub(r"([&%$#_{}])", r"\\\1", f"{self.title}. {self.note}")
         cells = pd.DataFrame(self.rows, columns=[heading.strip() for heading in self.headings])

@@ -184,7 +184,7 @@ def tabulate(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.Da
 
 
 def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Return the table of objects by rule, in the same order of scopes.
+    """Return object scores by rule: regions, their mean, pooled, then each scene.
 
     Its columns are `OBJECT_COLUMNS`.
     """

@@ -142,7 +142,7 @@ def check_validation(split: Split) -> None:
 
 
 def run_trial(number: int, *, config: Config, store: TileStore, split: Split, out: Path, report: Report) -> Trial:
-    """Run or resume one trial, write its file, and return it with its outcome.
+    """Propose one trial's values, train or resume it, and return it with its scores.
 
     Args:
         number: Its number.

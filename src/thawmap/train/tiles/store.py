@@ -175,7 +175,7 @@ def _is_of_a_store(path: Path) -> bool:
 
 
 def places_of(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the place of each scene by id; a place is named after its first scene.
+    """Return each scene's place: the first id of those that share its ground.
 
     Two scenes of one region show one place where they share more than half of the smaller one's ground, or each does
     with a third.
