@@ -23,12 +23,12 @@ _DPI = 100
 
 
 def caption(scene: Scene) -> str:
-    """Return the id of a scene, and its time where that is known."""
+    """Return a scene's id and, where known, its UTC time as one line of text."""
     return scene.id if scene.acquired is None else f"{scene.id}  {scene.acquired:%Y-%m-%d %H:%M} UTC"
 
 
 def captioned(image: npt.NDArray[np.uint8], grid: GeoBox, text: str) -> npt.NDArray[np.uint8]:
-    """Add a strip with scale bar, north arrow and text below an image of a grid.
+    """Return an image with a strip of scale bar, north arrow and text below it.
 
     The image (y, x, 3), uint8, shows the whole grid at any size; the result is `STRIP_PX` higher.
     """
@@ -49,7 +49,10 @@ def captioned(image: npt.NDArray[np.uint8], grid: GeoBox, text: str) -> npt.NDAr
 
 
 def _scale_bar(axes: Axes, metres: float, width: int) -> None:
-    """Draw a bar of 1, 2 or 5 times a power of ten metres, at most a quarter wide."""
+    """Draw a labelled bar of 1, 2 or 5 x 10^n metres, at most a quarter of the width.
+
+    ``metres`` are those of one pixel of the image.
+    """
     most = metres * width / 4
     power = 10.0 ** math.floor(math.log10(most))
     length = max(step * power for step in (1, 2, 5) if step * power <= most)
@@ -60,9 +63,9 @@ def _scale_bar(axes: Axes, metres: float, width: int) -> None:
 
 
 def _north(axes: Axes, turn: float, width: int) -> None:
-    """Draw an arrow to the true north at the middle of the image.
+    """Draw the letter N and an arrow, turned clockwise by an angle in radians.
 
-    It points clockwise from the image's top by ``turn`` radians.
+    It points to the true north at the middle of the image, by ``turn`` from the image's top.
     """
     right, up = 20 * math.sin(turn), 20 * math.cos(turn)
     x, y = width - 28, 58
@@ -72,7 +75,7 @@ def _north(axes: Axes, turn: float, width: int) -> None:
 
 
 def _shortened(text: str, width: int) -> str:
-    """Return a text in one line, its middle left out where it is too long."""
+    """Return a text on one line, shortened in its middle to fit a width in pixels."""
     most = max(4, int((width - 20) / _LETTER_PX))
     line = " ".join(text.split("\n"))
     return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most - most // 2) :]}"

@@ -13,7 +13,7 @@ _Floats = npt.NDArray[np.floating]
 
 
 def brightness_limits(pixels: _Floats) -> tuple[_Floats, _Floats]:
-    """Return the values that are shown as darkest and brightest, (layer,) each.
+    """Return each layer's 2nd and 98th percentile, to be shown as black and white.
 
     The pixels are (n, layer), without NaN.
     """
@@ -22,9 +22,9 @@ def brightness_limits(pixels: _Floats) -> tuple[_Floats, _Floats]:
 
 
 def brightness(layers: _Floats, low: _Floats, high: _Floats) -> _Floats:
-    """Return layers (..., layer) as brightness 0..1 between two limits (layer,).
+    """Scale layers (..., layer) to brightness 0..1 between two limits, clipped.
 
-    NaN stays NaN.
+    The limits are (layer,) each. NaN stays NaN.
     """
     shares: _Floats = (layers - low) / np.maximum(high - low, 1e-6)
     return np.clip(shares, 0, 1)

@@ -80,7 +80,7 @@ class MapItem:
 
     @classmethod
     def read(cls, folder: Path, *, optional: bool = False) -> Self:
-        """Read the item of a map's folder.
+        """Read item.json in a map's folder; refuse a malformed one, or a missing one.
 
         Args:
             folder: The map's folder.
@@ -103,18 +103,21 @@ class MapItem:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """Path of the item's file, item.json in the map's folder."""
         return self.folder / ITEM
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """Inputs and settings of the map, by the keys of `thawmap.maps.layout`."""
+        """The item's STAC properties, with the map's inputs and settings.
+
+        By the keys of `thawmap.maps.layout`.
+        """
         properties: Mapping[str, Any] = self.content["properties"]
         return properties
 
     @property
     def bundle(self) -> str | None:
-        """Id of the bundle that made the map; None where it is not said.
+        """Id of the bundle that made the map; None where the item names none.
 
         Several are joined by "+".
         """
@@ -122,19 +125,19 @@ class MapItem:
 
     @property
     def threshold(self) -> float | None:
-        """Threshold of the map's mask and slumps; None where it is not said."""
+        """Threshold of the map's mask and slumps; None where the item names none."""
         return self.properties.get(THRESHOLD)
 
     @property
     def maker(self) -> Maker | None:
-        """Bundle and threshold that made the map; None where one of them is not said."""
+        """Bundle and threshold that made the map; None where the item lacks either."""
         if self.bundle is None or self.threshold is None:
             return None
         return Maker(bundle=self.bundle, threshold=self.threshold)
 
     @property
     def fingerprint(self) -> str | None:
-        """Hash of all that the map was made from; None where it is not said."""
+        """Hash of all that the map was made from; None where the item has none."""
         return self.properties.get(FINGERPRINT)
 
     @property
@@ -144,22 +147,22 @@ class MapItem:
 
     @property
     def sensor(self) -> str:
-        """Sensor of the scene; "" where it is not said."""
+        """Sensor of the scene; "" where the item names none."""
         return str(self.properties.get(SENSOR, ""))
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Number of objects that are no slumps, by the reason."""
+        """Number of objects left out of the slumps, by reason; empty where unknown."""
         return dict(self.properties.get(LEFT_OUT) or {})
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Settings that the map was made with, by their sections."""
+        """Settings that the map was made with, by section; empty where unknown."""
         return dict(self.properties.get(CONFIG, {}))
 
     @property
     def is_fused(self) -> bool:
-        """True if the map was fused from others."""
+        """True if the map was fused from other maps."""
         return "fuse" in self.config
 
     @property
@@ -178,22 +181,22 @@ class MapItem:
 
     @property
     def assets(self) -> dict[str, Path]:
-        """Files of the map, by the names that the item gives them; they need not exist."""
+        """Paths of the map's files, by the names in the item; they need not exist."""
         return {name: self.folder / str(asset["href"]) for name, asset in self.content["assets"].items()}
 
     @property
     def probability_path(self) -> Path:
-        """The raster of probabilities; it need not exist."""
+        """Path of the raster of probabilities; it need not exist."""
         return self.assets.get("probability", self.folder / _PLAIN_NAMES["probability"])
 
     @property
     def mask_path(self) -> Path | None:
-        """The raster of slumps; None where the item names none, or it does not exist."""
+        """Path of the raster of slumps; None where not named, or it does not exist."""
         path = self.assets.get("mask")
         return path if path is not None and path.exists() else None
 
     @property
     def slumps_path(self) -> Path | None:
-        """The GeoPackage of slumps; None where it does not exist."""
+        """Path of the GeoPackage of slumps; None where it does not exist."""
         path = self.assets.get("slumps_gpkg", self.folder / f"{_PLAIN_NAMES['slumps']}.gpkg")
         return path if path.exists() else None

@@ -57,7 +57,7 @@ class MapJob:
 
     @property
     def file_names(self) -> Mapping[str, str]:
-        """Names of the files of "probability", "mask" and "slumps".
+        """File names by "probability", "mask" and "slumps", as outputs.names sets them.
 
         The last has no ending.
         """
@@ -65,14 +65,14 @@ class MapJob:
 
     @property
     def is_fused(self) -> bool:
-        """True if the map is fused from others."""
+        """True if the map is fused from other maps."""
         return "fuse" in self.provenance.config
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the map is made from.
+        """SHA-256 of the map's bundle, threshold, settings and inputs.
 
-        Equal exactly when bundle, threshold, settings and inputs are.
+        Equal exactly when all of these are.
         """
         made_from = self.provenance
         inputs = [dict(file) for file in made_from.inputs]

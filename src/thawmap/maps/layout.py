@@ -64,14 +64,19 @@ class MapRaster:
     encoding: Encoding
 
     def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the numbers that the file holds for values (y, x), NaN = missing."""
+        """Return the stored numbers of values (y, x): hundredths in bytes, or only cast.
+
+        NaN = missing, stored as 255 in bytes.
+        """
         if self.encoding.scale == 1.0:
             return values.astype(self.encoding.dtype)
         hundredths = np.rint(np.multiply(values, 100, dtype=np.float64))
         return np.where(np.isnan(values), NODATA, hundredths).astype(np.uint8)
 
     def values(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return what readers of the file see for stored numbers (y, x), NaN = missing.
+        """Return stored numbers (y, x) as values: hundredths / 100, or as they are.
+
+        NaN = missing.
 
         Hundredths are compared and counted as float64, where 57 / 100 is the 0.57 of a setting.
         """
@@ -79,7 +84,7 @@ class MapRaster:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Its type, missing number and scale, as the asset of a STAC item names them."""
+        """Type, nodata number and scale of the raster, by the keys of a STAC asset."""
         encoding = self.encoding
         fields: dict[str, Any] = {"data_type": encoding.dtype}
         if encoding.nodata is not None:
@@ -88,12 +93,12 @@ class MapRaster:
 
 
 def probability_raster(file: str, storage: Storage) -> MapRaster:
-    """Return the raster of probabilities."""
+    """Return the description of a raster of probabilities: name, title, encoding."""
     return _fractions("probability", file, "Probability of a slump, 0 to 1", storage)
 
 
 def mask_raster(file: str) -> MapRaster:
-    """Return the raster that is 1 in slumps and 0 beside them."""
+    """Return the description of a mask: 1 in slumps, 0 beside them, 255 missing."""
     encoding = Encoding(
         dtype="uint8", nodata=NODATA, descriptions=("slump",), colours=MASK_COLOURS, overviews="nearest"
     )
@@ -101,7 +106,7 @@ def mask_raster(file: str) -> MapRaster:
 
 
 def spread_raster(between: Literal["networks", "dates"], storage: Storage) -> MapRaster:
-    """Return the raster of the spread between several networks or dates.
+    """Return the description of spread.tif, the spread between networks or dates.
 
     It is the standard deviation of their probabilities.
     """
@@ -122,9 +127,9 @@ def _fractions(name: str, file: str, title: str, storage: Storage) -> MapRaster:
 
 
 def from_hundredths(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return hundredths, read from a byte raster, as probabilities 0..1.
+    """Divide hundredths (y, x) by 100 into probabilities 0..1; NaN stays NaN.
 
-    float32 (y, x), on any grid; NaN stays NaN.
+    float32, read from a byte raster, on any grid.
     """
     return numbers / np.float32(100)
 

@@ -35,7 +35,7 @@ _OUTLINE_MM = "0.46"
 
 
 def probability_style() -> str:
-    """Return the QML of a raster of probabilities: a ramp of colours.
+    """Return the QGIS style (QML text) of a raster of probabilities: a colour ramp.
 
     Its lower end is transparent.
     """
@@ -56,7 +56,7 @@ def probability_style() -> str:
 
 
 def mask_style(colours: Mapping[int, Colour], labels: Mapping[int, str]) -> str:
-    """Return the QML of a raster of classes: a colour and a label for each."""
+    """Return the QGIS style (QML text) of a mask: a colour and a label per value."""
     style, renderer = _raster("paletted", {})
     palette = ET.SubElement(renderer, "colorPalette")
     for value, label in labels.items():
@@ -67,7 +67,7 @@ def mask_style(colours: Mapping[int, Colour], labels: Mapping[int, str]) -> str:
 
 
 def outline_style() -> str:
-    """Return the QML of polygons: outlines, coloured by their mean probability.
+    """Return the QGIS style (QML text) of outlines coloured by mean probability.
 
     The same file serves GeoPackage, GeoParquet and Shapefile.
     """
@@ -96,7 +96,7 @@ def outline_style() -> str:
 
 
 def _raster(kind: str, attributes: Mapping[str, str]) -> tuple[ET.Element, ET.Element]:
-    """Return the style of a raster's first band, and the renderer in it."""
+    """Return new XML elements of a raster's style: its root and the renderer in it."""
     style = ET.Element("qgis", {"version": "3.28.0", "styleCategories": "Symbology"})
     pipe = ET.SubElement(style, "pipe")
     renderer = ET.SubElement(
@@ -109,7 +109,7 @@ def _raster(kind: str, attributes: Mapping[str, str]) -> tuple[ET.Element, ET.El
 
 
 def _properties(layer: ET.Element, properties: Mapping[str, str]) -> None:
-    """Add the properties of a symbol, as newer and older QGIS read them.
+    """Add properties to a symbol's XML, in the forms of newer and older QGIS.
 
     Newer: from version 3.26 on.
     """

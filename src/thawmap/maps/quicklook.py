@@ -25,9 +25,9 @@ _VEILED = 0.6  # its share
 
 
 def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]:
-    """Draw a scene in false colour with its slumps' outlines: (y, x, 3), uint8.
+    """Return an image (y, x, 3) of a scene in false colour with its slumps' outlines.
 
-    NIR, red and green are shown as red, green and blue; the longer side has 1024 px.
+    uint8. NIR, red and green are shown as red, green and blue; the longer side has 1024 px.
 
     A reflectance has one brightness in all pictures, so that two maps can be compared by eye, whatever their masks and
     clouds. What is seen but not valid, and so not mapped, lies under a veil; missing pixels are grey. Without these
@@ -51,7 +51,10 @@ def quicklook(picture: Stack, slumps: gpd.GeoDataFrame) -> npt.NDArray[np.uint8]
 
 
 def _false_colour(picture: Stack) -> npt.NDArray[np.float32]:
-    """Return a scene's colours (y, x, 3), float32, 0..1."""
+    """Return NIR, red, green of a scene, or one layer in grey, as colours (y, x, 3).
+
+    float32, 0..1. Pixels that are not valid lie under a veil, missing ones are grey.
+    """
     in_colour = set(FALSE_COLOUR) <= set(picture)
     names = FALSE_COLOUR if in_colour else (next(name for name in picture if name != "valid"),) * 3
     layers = np.stack([picture[name] for name in names], axis=-1)

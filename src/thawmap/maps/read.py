@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def is_map(folder: Path) -> bool:
-    """Return whether a folder is a map, or was to be one.
+    """Return whether a folder has a map's item or probabilities, finished or not.
 
     Those that are being written begin with a point.
     """
@@ -29,7 +29,7 @@ def is_map(folder: Path) -> bool:
 
 
 def maps_in(folder: Path) -> list[str]:
-    """Return the names of the finished maps in a folder, sorted."""
+    """Return the sorted names of subfolders with an item: the finished maps."""
     return [path.parent.name for path in sorted(folder.glob(f"*/{ITEM}"))]
 
 
@@ -51,7 +51,7 @@ class MapFolder:
 
     @classmethod
     def open(cls, path: Path, *, item: MapItem | None = None) -> Self:
-        """Open the map in a folder.
+        """Return the map in a folder, with its item and the grid of its probabilities.
 
         Args:
             path: The folder.
@@ -80,7 +80,7 @@ class MapFolder:
 
     @property
     def bundle(self) -> str | None:
-        """Id of the bundle that made it; None where it is not said.
+        """Id of the bundle that made the map; None where its item names none.
 
         Several are joined by "+".
         """
@@ -88,12 +88,12 @@ class MapFolder:
 
     @property
     def threshold(self) -> float | None:
-        """Threshold of its mask and slumps; None where it is not said."""
+        """Threshold of the map's mask and slumps; None where its item names none."""
         return self.item.threshold
 
     @property
     def fingerprint(self) -> str | None:
-        """Hash of all that it was made from; None where it is not said."""
+        """Hash of all that the map was made from; None where its item has none."""
         return self.item.fingerprint
 
     @property
@@ -103,16 +103,18 @@ class MapFolder:
 
     @property
     def sensor(self) -> str:
-        """Sensor of the scene; "" where it is not said."""
+        """Sensor of the scene; "" where the item names none."""
         return self.item.sensor
 
     @property
     def assets(self) -> dict[str, Path]:
-        """Its files, by the names that its item gives them."""
+        """Paths of the map's files, by the names in its item; they need not exist."""
         return self.item.assets
 
     def read(self, onto: GeoBox | Window) -> npt.NDArray[np.float32]:
-        """Read its probabilities (y, x), 0..1, NaN = missing.
+        """Read the map's probabilities (y, x), 0..1, in a window or resampled to a grid.
+
+        float32; NaN = missing.
 
         Args:
             onto: A window of its grid, which may reach beyond it, or any grid: as stored on its own, else bilinear.
@@ -124,7 +126,7 @@ class MapFolder:
         return from_hundredths(numbers) if self.in_hundredths else numbers
 
     def mask(self, onto: GeoBox | Window) -> npt.NDArray[np.bool_] | None:
-        """Read where its slumps are (y, x); None where it has no mask.
+        """Read the map's mask as bools (y, x), True in slumps; None where it has no mask.
 
         Args:
             onto: A window of its grid or any grid, as for `read`; beyond the mask are no slumps.
@@ -138,7 +140,7 @@ class MapFolder:
         return np.asarray(read_raster(path, self._grid(onto), bands=[1], resampling="nearest")[0] == 1)
 
     def slumps(self) -> "gpd.GeoDataFrame | None":
-        """Read its slumps from its GeoPackage; None where it has none.
+        """Read the map's slumps as a GeoDataFrame; None where it has no GeoPackage.
 
         Raises:
             DataError: If the file is damaged.

@@ -20,9 +20,9 @@ _NOTES = ".qmd"  # what a user noted on a layer in QGIS, beside its file
 
 
 def write_item(folder: Path, item: Mapping[str, Any]) -> None:
-    """Write a map's STAC item, once its other files are there.
+    """Write a map's STAC item as JSON, with the hashes of all files of its folder.
 
-    It lists the fingerprints of all files and of itself.
+    The other files must be there. Its own hash is listed too.
     """
     files = content_hashes(folder, leave_out=[ITEM]) | {ITEM: _fingerprint(item)}
     complete = {**item, "properties": {**item["properties"], FILES: files}}
@@ -30,7 +30,7 @@ def write_item(folder: Path, item: Mapping[str, Any]) -> None:
 
 
 def is_finished(job: MapJob, folder: Path) -> bool:
-    """Return whether a folder has all files of a map, made from what the job says."""
+    """Return whether a folder has a job's map, with its fingerprint and all files."""
     try:
         item = MapItem.read(folder)
     except DataError:
@@ -39,7 +39,7 @@ def is_finished(job: MapJob, folder: Path) -> bool:
 
 
 def is_due(job: MapJob, folder: Path) -> bool:
-    """Return whether a map is still to be made in its folder.
+    """Return whether a map is not finished; refuse a folder that it may not replace.
 
     Raises:
         DataError: As `check_replaceable`.
@@ -51,7 +51,7 @@ def is_due(job: MapJob, folder: Path) -> bool:
 
 
 def check_replaceable(job: MapJob, folder: Path) -> None:
-    """Refuse to replace a folder, unless it is the scene's map just as it was made.
+    """Refuse a folder unless it is absent, empty, or this scene's map and unchanged.
 
     Raises:
         DataError: If it is anything else, holds other files too, or one was changed.
@@ -81,9 +81,7 @@ def check_replaceable(job: MapJob, folder: Path) -> None:
 
 
 def replace_map(folder: Path, draft: Path, *, job: MapJob) -> None:
-    """Refuse to replace what is no such map; else copy the user's notes to the draft.
-
-    What users note on layers is in files that QGIS writes beside them.
+    """Refuse a folder that is not the job's map; else copy its QGIS notes to a draft.
 
     Notes on layers are files that QGIS writes beside them.
 
@@ -96,13 +94,13 @@ def replace_map(folder: Path, draft: Path, *, job: MapJob) -> None:
 
 
 def _fingerprint(item: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an item without its list of files."""
+    """Return the SHA-256 of a STAC item's JSON, without its list of file hashes."""
     properties = {name: value for name, value in item["properties"].items() if name != FILES}
     return json_sha256({**item, "properties": properties})
 
 
 def _item_of_ours(folder: Path) -> MapItem | None:
-    """Return the item of a folder; None unless this program wrote it."""
+    """Return the STAC item in a folder; None unless it is readable and thawmap's own."""
     try:
         item = MapItem.read(folder)
     except DataError:

@@ -46,7 +46,7 @@ _EXTENSIONS = tuple(f"https://stac-extensions.github.io/{name}/v2.0.0/schema.jso
 
 
 def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], objects: SceneObjects | None) -> "pystac.Item":
-    """Return the STAC item of a map's folder.
+    """Return a map's STAC item: outline, time, provenance, slump counts, assets.
 
     STAC wants a time of every item. Where the scene's is not known, `datetime` is null and the interval is the job's,
     or all the time in which the image can have been taken: from the first photograph from the air until now.
@@ -93,7 +93,7 @@ def stac_item(job: MapJob, assets: Mapping[str, "pystac.Asset"], objects: SceneO
 
 
 def _slump_counts(objects: SceneObjects) -> dict[str, Any]:
-    """Return the properties of an item that count slumps and what was left out."""
+    """Return STAC properties: number and area of slumps, left-out objects by reason."""
     reasons = objects.left_out[REASON].value_counts().sort_index()
     return {
         SLUMPS: len(objects.slumps),
@@ -103,14 +103,14 @@ def _slump_counts(objects: SceneObjects) -> dict[str, Any]:
 
 
 def _crs(scene: Scene) -> dict[str, Any]:
-    """Return the properties of a scene's CRS: its code, or its WKT where it has none."""
+    """Return STAC properties of a scene's CRS: EPSG code, or WKT where it has none."""
     crs = scene.geobox.crs
     assert crs is not None, "data.io reads no raster without a CRS"
     return {"proj:code": f"EPSG:{crs.epsg}"} if crs.epsg else {"proj:code": None, "proj:wkt2": crs.to_wkt()}
 
 
 def _footprint(scene: Scene) -> BaseGeometry:
-    """Return a scene's outline in degrees, cut at the antimeridian."""
+    """Return a scene's outline in degrees of lon, lat, cut at the antimeridian."""
     from thawmap.geo.shapes import to_lonlat  # noqa: PLC0415 - only once a scene is mapped
 
     return shapely.orient_polygons(to_lonlat(scene.geobox.extent.geom, crs_of(scene.geobox)))
@@ -129,7 +129,7 @@ def _bbox(footprint: BaseGeometry) -> list[float]:
 
 
 def assets(job: MapJob, written: Mapping[str, MapRaster], vectors: Sequence[Path]) -> dict[str, "pystac.Asset"]:
-    """Return the assets of a map's item, by name.
+    """Return STAC assets by name, one for each raster, picture and file of polygons.
 
     Args:
         job: The map.

@@ -74,9 +74,9 @@ class WrittenMap:
 
 
 def write_map(job: MapJob, rows: Iterable[Rows], folder: Path, *, picture: Stack) -> WrittenMap:
-    """Write the map ``folder``/<scene id>/ in one pass over its rows.
+    """Write a map's folder in one pass over rows, all or nothing; return its counts.
 
-    It takes the place of the map of the same scene that is there.
+    The folder is ``folder``/<scene id>/. It takes the place of the map of the same scene that is there.
 
     Args:
         job: What the map is to be.
@@ -137,7 +137,7 @@ class _RasterFiles:
     writers: dict[str, RasterWriter] = field(default_factory=dict)
 
     def write(self, raster: MapRaster, first_row: int, stored: npt.NDArray[Any]) -> None:
-        """Write rows of stored numbers (y, x)."""
+        """Write rows of stored numbers (y, x) to a raster, opening its file if need be."""
         if raster.name not in self.writers:
             opened = raster_writer(self.folder / raster.file, self.grid, raster.encoding)
             self.writers[raster.name] = self.closing.enter_context(opened)
@@ -163,7 +163,7 @@ class _Mapped:
 
 
 def _write_rasters(job: MapJob, rows: Iterable[Rows], draft: Path) -> _Mapped:
-    """Write all rasters in one pass over the rows; return them with the slumps."""
+    """Write a map's rasters in one pass over rows; return them, objects and counts."""
     grid = job.scene.geobox
     mask = mask_raster(job.file_names["mask"])
     vectoriser = Vectoriser(job.scene, job.polygons, bundle_id=job.provenance.bundle)
@@ -185,7 +185,7 @@ def _write_rasters(job: MapJob, rows: Iterable[Rows], draft: Path) -> _Mapped:
 
 
 def _written(job: MapJob, rows: Iterable[Rows], files: _RasterFiles) -> Iterator[Rows]:
-    """Write rows of probability, spread and further rasters; yield them as stored.
+    """Write probability, spread and further rasters; yield probability as stored.
 
     The mask and the slumps are cut from these, so that they agree with what is stored.
     """
@@ -203,7 +203,7 @@ def _written(job: MapJob, rows: Iterable[Rows], files: _RasterFiles) -> Iterator
 
 
 def _write_further(job: MapJob, rows: Iterable[Rows], draft: Path) -> None:
-    """Write nothing but the further rasters of a job."""
+    """Write a job's further rasters from rows; no probability, no mask, no slumps."""
     with ExitStack() as closing:
         files = _RasterFiles(draft, job.scene.geobox, closing)
         for strip in rows:
@@ -212,10 +212,10 @@ def _write_further(job: MapJob, rows: Iterable[Rows], draft: Path) -> None:
 
 
 def _correct(mask: RasterWriter, objects: SceneObjects, height: int) -> int:
-    """Erase objects that are left out from a mask, and fill holes in it.
+    """Erase left-out objects and fill holes in a mask's file; return pixels gained.
 
     Returns:
-        The number of pixels by which the mask grows.
+        The number of pixels by which the mask grows, negative where it shrinks.
     """
     outlines = np.concatenate([objects.erased, objects.filled])
     stored = np.repeat([0, 1], [len(objects.erased), len(objects.filled)])
@@ -231,7 +231,7 @@ def _correct(mask: RasterWriter, objects: SceneObjects, height: int) -> int:
 
 
 def _write_styles(draft: Path, names: Mapping[str, str]) -> None:
-    """Write a QGIS style for each raster, and one for the polygons in all formats."""
+    """Write QGIS styles (.qml) of a map's probability, mask and polygons."""
     styles = {
         "probability": probability_style(),
         "mask": mask_style(MASK_COLOURS, MASK_LABELS),
@@ -242,7 +242,7 @@ def _write_styles(draft: Path, names: Mapping[str, str]) -> None:
 
 
 def _write_quicklook(path: Path, scene: Scene, picture: Stack, slumps: "gpd.GeoDataFrame") -> None:
-    """Write the picture of a scene with its slumps and a caption."""
+    """Write a PNG of a scene's picture with its slumps' outlines and a caption."""
     from thawmap.maps.caption import caption, captioned  # noqa: PLC0415 - only once a scene is mapped
     from thawmap.maps.quicklook import quicklook  # noqa: PLC0415
 
@@ -250,7 +250,7 @@ def _write_quicklook(path: Path, scene: Scene, picture: Stack, slumps: "gpd.GeoD
 
 
 def _write_vectors(path: Path, objects: SceneObjects) -> list[Path]:
-    """Write slumps and objects that are left out; return the files, the slumps first.
+    """Write slumps and left-out objects in a path's format; return the files.
 
     The latter are a second layer of a GeoPackage, else a file beside; nothing, if there is none.
     """
@@ -271,7 +271,7 @@ def _write_vectors(path: Path, objects: SceneObjects) -> list[Path]:
 
 
 def _for_shapefile(slumps: "gpd.GeoDataFrame") -> "gpd.GeoDataFrame":
-    """Return slumps in columns that a Shapefile can hold.
+    """Return slumps with short column names, times as text and flags as 0 or 1.
 
     Names of 10 characters, times as text (ISO 8601), yes and no as 1 and 0.
     """

@@ -54,7 +54,7 @@ class Recipe:
     spread: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a number of dates below 1."""
+        """Refuse a least number of clear dates (min_dates) below 1."""
         if self.min_dates < 1:
             msg = f"the least number of dates is {self.min_dates}, but must be at least 1; correct --min-dates"
             raise ConfigError(msg)
@@ -79,7 +79,7 @@ class Fused:
 
 
 def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
-    """Fuse the maps of a place; yield its rows from the top.
+    """Yield strips of a place's fused probability, date counts and spread, top down.
 
     Every row comes once; memory is bounded.
 
@@ -96,7 +96,9 @@ def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
 
 
 def preview(place: Place, *, size: int = 1024) -> Stack:
-    """Return the mean of all maps of a place, coarse, as the layer "probability".
+    """Return a coarse stack of the mean probability of all maps of a place.
+
+    Its layers are "probability" and "valid".
 
     Args:
         place: The place.
@@ -116,7 +118,7 @@ def preview(place: Place, *, size: int = 1024) -> Stack:
 def fusing_job(
     place: Place, recipe: Recipe, *, polygons: PolygonSettings, outputs: OutputSettings, provenance: Provenance
 ) -> MapJob:
-    """Return the job of writing a place's fused map.
+    """Return the job (settings, rasters, interval) of writing a place's fused map.
 
     The map has count.tif beside its other files and, if asked for, spread.tif; of a count nothing else. Its time is
     that of its date, or the interval from the first date to the last where all are known.
@@ -142,7 +144,9 @@ def fusing_job(
 
 
 def write(place: Place, folder: Path, recipe: Recipe, job: MapJob, *, picture: Stack) -> WrittenMap:
-    """Fuse the maps of a place, and write the folder ``folder``/<place's id>/.
+    """Fuse a place's maps and write the result as a map folder; return its counts.
+
+    The folder is ``folder``/<place's id>/.
 
     Raises:
         DataError: If a file cannot be read or written; nothing new is then left behind.
@@ -159,7 +163,7 @@ def write(place: Place, folder: Path, recipe: Recipe, job: MapJob, *, picture: S
 
 
 def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
-    """Return probability, number of clear dates and spread of a window (3, y, x).
+    """Return fused probability, date count and spread of a place's window (3, y, x).
 
     float32. A window over so many dates that they would not fit into memory is halved.
     """
@@ -187,7 +191,7 @@ def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
 
 
 def _probability(scene_map: MapFolder, geobox: GeoBox) -> _Values:
-    """Return a map's probability (y, x) on a grid, at most 1.
+    """Read a map's probability (y, x), resampled onto a grid and clipped to at most 1.
 
     Weights of neighbours may add up to a hair more.
     """
@@ -196,7 +200,7 @@ def _probability(scene_map: MapFolder, geobox: GeoBox) -> _Values:
 
 
 def _summary(stack: _Values, clear: npt.NDArray[np.integer], how: str) -> npt.NDArray[np.floating]:
-    """Return the mean, median or maximum (y, x) of dates (date, y, x).
+    """Return mean, median or maximum (y, x) over dates (date, y, x), NaN left out.
 
     NaN where no date is clear.
     """
@@ -215,9 +219,9 @@ def _summary(stack: _Values, clear: npt.NDArray[np.integer], how: str) -> npt.ND
 
 
 def _deviation(stack: _Values, clear: npt.NDArray[np.integer]) -> npt.NDArray[np.floating]:
-    """Return the standard deviation between dates (y, x), of the population.
+    """Return the standard deviation (y, x) over dates (date, y, x), NaN left out.
 
-    NaN where fewer than two are clear.
+    Of the population; NaN where fewer than two dates are clear.
     """
     residual = stack - _divide(_total(stack), clear)
     deviation: npt.NDArray[np.float64] = np.sqrt(_divide(_total(residual * residual), np.where(clear > 1, clear, 0)))
@@ -225,18 +229,18 @@ def _deviation(stack: _Values, clear: npt.NDArray[np.integer]) -> npt.NDArray[np
 
 
 def _total(stack: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the sum over dates (y, x), in which NaN counts as 0."""
+    """Return the sum (y, x) over dates (date, y, x), in which NaN counts as 0."""
     total: npt.NDArray[np.float64] = np.nansum(stack, axis=0, dtype=np.float64)
     return total
 
 
 def _divide(total: npt.NDArray[np.float64], count: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Divide sums by counts; NaN where the count is 0."""
+    """Divide sums by counts, pixel by pixel; NaN where the count is 0."""
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _mean(maps: Iterator[_Values]) -> _Values:
-    """Return the mean (y, x) of maps, in which NaN does not count.
+    """Return the mean (y, x) of probabilities that come one by one, NaN left out.
 
     Of a single map its very numbers.
     """

@@ -55,17 +55,17 @@ class Place:
 
     @property
     def maps(self) -> tuple[MapFolder, ...]:
-        """Its maps, in order of their ids."""
+        """All maps of the place, in order of their ids."""
         return tuple(sorted((scene_map for date in self.dates for scene_map, _ in date), key=_map_id))
 
     @property
     def warped(self) -> int:
-        """Number of its maps that have other pixels than its grid."""
+        """Number of maps whose pixels do not coincide with those of the place's grid."""
         return sum(_alignment(scene_map.grid) != _alignment(self.geobox) for scene_map in self.maps)
 
     @property
     def scene(self) -> Scene:
-        """Itself as a scene without files.
+        """The place as a scene without files, with the sensors of all its maps.
 
         Its time and its region are None unless all maps have the same.
         """
@@ -82,13 +82,16 @@ class Place:
         )
 
     def over(self, window: Window) -> list[list[MapFolder]]:
-        """Return the maps over a window of its grid, a list for each date with some."""
+        """Return the maps that touch a window of the place's grid, one list per date.
+
+        Dates without any are left out.
+        """
         dates = [[scene_map for scene_map, pixels in date if pixels.intersect(window)] for date in self.dates]
         return [date for date in dates if date]
 
 
 def open_map(folder: Path) -> MapFolder:
-    """Open the map in a scene's folder, and check that it can be fused.
+    """Open the map in a folder; refuse one cut short, or without bundle or threshold.
 
     Raises:
         DataError: If the folder lacks a file, its item is none, or its raster is damaged or cut short.
@@ -105,7 +108,7 @@ def open_map(folder: Path) -> MapFolder:
 
 
 def solar_day(scene_map: MapFolder) -> str:
-    """Return the solar day of a map as a date, or its id where its time is unknown.
+    """Return a map's solar day as YYYY-MM-DD, or its id where its time is unknown.
 
     No swath over the Arctic lies in two solar days, as it may in two days of UTC.
     """
@@ -118,7 +121,7 @@ def solar_day(scene_map: MapFolder) -> str:
 
 
 def places(maps: Sequence[MapFolder], *, by: Literal["place", "scene"] = "place") -> list[Place]:
-    """Group maps into the places that are to be fused, in order of ids.
+    """Return overlapping maps grouped into places, or a place for each map's grid.
 
     Args:
         maps: The maps.
@@ -151,7 +154,10 @@ def _map_id(scene_map: MapFolder) -> str:
 
 
 def _place(name: str, geobox: GeoBox, maps: Sequence[MapFolder], own: MapFolder | None = None) -> Place:
-    """Return the place of some maps, which are in order of their ids, on a grid."""
+    """Return the place of maps on a grid, the maps grouped by their solar days.
+
+    The maps come in order of their ids.
+    """
     dates: dict[str, list[tuple[MapFolder, Window]]] = {}
     for scene_map in maps:
         dates.setdefault(solar_day(scene_map), []).append((scene_map, _window_of(scene_map.grid, geobox)))
@@ -159,7 +165,7 @@ def _place(name: str, geobox: GeoBox, maps: Sequence[MapFolder], own: MapFolder 
 
 
 def _common_grid(maps: Sequence[MapFolder], areas: Mapping[str, float]) -> GeoBox:
-    """Return a grid over all maps, with the pixels of the finest.
+    """Return a grid that covers all maps, with the pixels of the finest map.
 
     Of equally fine maps those count whose pixels most maps share, then the first by its id.
 
@@ -179,7 +185,7 @@ def _common_grid(maps: Sequence[MapFolder], areas: Mapping[str, float]) -> GeoBo
 
 
 def _alignment(geobox: GeoBox) -> tuple[object, ...]:
-    """Return what tells whether the pixels of two grids coincide: equal where they do.
+    """Return a tuple that is equal for two grids exactly where their pixels coincide.
 
     CRS, sides of pixels, and where in a pixel zero lies.
     """
@@ -190,7 +196,7 @@ def _alignment(geobox: GeoBox) -> tuple[object, ...]:
 
 
 def _window_of(grid: GeoBox, on: GeoBox) -> Window:
-    """Return the pixels that a grid touches on another one, which may lie beyond it."""
+    """Return the window of a second grid's pixels that a grid covers, even beyond it."""
     col, row = to_pixels(on, grid.crs, *_border(grid))
     left, top = (int(np.floor(axis.min() + _SNAP_PX)) for axis in (col, row))
     right, bottom = (int(np.ceil(axis.max() - _SNAP_PX)) for axis in (col, row))
@@ -198,16 +204,16 @@ def _window_of(grid: GeoBox, on: GeoBox) -> Window:
 
 
 def _footprint(geobox: GeoBox) -> Polygon:
-    """Return a grid's ground in an equal-area projection.
+    """Return a grid's outline as an equal-area polygon, a quarter of a pixel smaller.
 
-    A quarter of a pixel smaller on every side, so that grids which only touch do not overlap.
+    On every side, so that grids which only touch do not overlap.
     """
     x, y = _crs(geobox).transformer_to_crs(CRS(EQUAL_AREA))(*_border(geobox, inset_px=_INSET_PX))
     return Polygon(np.column_stack([x, y]))
 
 
 def _border(geobox: GeoBox, *, inset_px: float = 0.0) -> tuple[_Positions, _Positions]:
-    """Return x and y of points along the border of a grid, in its CRS."""
+    """Return x and y of points along a grid's border, or inset from it, in its CRS."""
     height, width = geobox.shape
     across, down = (np.linspace(inset_px, side - inset_px, _SIDE_POINTS) for side in (width, height))
     col = np.concatenate([across, np.full_like(down, across[-1]), across[::-1], np.full_like(down, across[0])])

@@ -18,7 +18,7 @@ _LEAST_M2, _LEAST_PX = 200.0, 4  # 99 of 100 slumps that people outlined in the 
 def leave_out(
     table: Mapping[str, npt.NDArray[Any]], *, rim: Integers, pixels: Integers, least_m2: float | Literal["auto"]
 ) -> None:
-    """Write why objects are left out into their column `REASON`.
+    """Set reasons in a table, in place, for objects too small or along missing pixels.
 
     Where another reason stands there, it stays.
 

@@ -16,7 +16,7 @@ _Objects = npt.NDArray[np.object_]
 
 
 def on_ground(outlines: _Objects, geobox: GeoBox) -> _Objects:
-    """Return outlines in columns and rows in the CRS of their grid."""
+    """Return outlines moved from columns and rows to the CRS of their grid."""
     grid = geobox.transform
 
     def to_crs(points: _Floats) -> _Floats:
@@ -28,7 +28,7 @@ def on_ground(outlines: _Objects, geobox: GeoBox) -> _Objects:
 
 
 def measured(outlines: _Objects, geobox: GeoBox) -> tuple[_Floats, _Floats]:
-    """Return areas in m2 and perimeters in m of outlines in columns and rows.
+    """Return areas in m2 and perimeters in m of outlines given in columns and rows.
 
     Both (n,), float64, in `thawmap.geo.crs.EQUAL_AREA`.
     """
@@ -51,7 +51,7 @@ def measured(outlines: _Objects, geobox: GeoBox) -> tuple[_Floats, _Floats]:
 
 
 def _fine(points: _Floats, rings: npt.NDArray[np.integer]) -> tuple[_Floats, npt.NDArray[np.int64]]:
-    """Return the points of rings, more of them on long lines, and where rings begin.
+    """Add points to rings on lines over 64 pixels; return all, and where rings begin.
 
     A line that is straight on the grid is none in another projection.
     """

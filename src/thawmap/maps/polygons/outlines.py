@@ -27,9 +27,9 @@ Objects = npt.NDArray[np.object_]
 
 
 def changes(mask: Bools) -> npt.NDArray[np.int64]:
-    """Return row * (width + 1) + column of each begin and end of a run, by turns.
+    """Return flat positions where runs of True begin and end in a mask's rows.
 
-    row * (width + 1) + column, ascending.
+    row * (width + 1) + column, ascending, so begins and ends alternate.
     """
     height, width = mask.shape
     flat = np.zeros(height * (width + 1) + 1, np.bool_)
@@ -38,9 +38,9 @@ def changes(mask: Bools) -> npt.NDArray[np.int64]:
 
 
 def groups(size: int, pairs: tuple[Integers, Integers]) -> tuple[int, Integers]:
-    """Group ``size`` things by pairs that belong together.
+    """Return the number of groups and each thing's group, from pairs of indices.
 
-    Returns the number of groups, and the group of each thing (size,).
+    Things of a pair are of one group; the groups are (size,).
     """
     if not size:
         return 0, np.empty(0, np.int64)
@@ -53,7 +53,7 @@ def groups(size: int, pairs: tuple[Integers, Integers]) -> tuple[int, Integers]:
 
 
 def overlapping(runs: Integers, width: int) -> tuple[Integers, Integers]:
-    """Return the pairs (upper, lower) of runs that share a side.
+    """Return indices of upper and lower runs that share a side, a pair per overlap.
 
     The runs are those of `changes`, in rows of ``width`` pixels.
     """
@@ -93,24 +93,27 @@ class Edges:
 
     @property
     def columns(self) -> tuple[npt.NDArray[Any], ...]:
-        """All attributes, in order."""
+        """The seven arrays of the edges, in order of the attributes."""
         return self.row, self.left, self.right, self.left_down, self.right_down, self.below, self.owner
 
     def of(self, owner: Integers, which: Bools) -> "Edges":
-        """Return the edges in ``which``, under other owners."""
+        """Return the edges that a bool array selects, with other owners.
+
+        ``owner`` has a number for every edge, selected or not.
+        """
         row, left, right, left_down, right_down, below, _ = (column[which] for column in self.columns)
         return Edges(row, left, right, left_down, right_down, below, owner[which])
 
     @staticmethod
     def chain(tables: Sequence["Edges"]) -> "Edges":
-        """Concatenate edges, one table after the other."""
+        """Concatenate several tables of edges into one, in the given order."""
         columns = zip(*(table.columns for table in tables), strict=True)
         row, left, right, left_down, right_down, below, owner = map(np.concatenate, columns)
         return Edges(row, left, right, left_down, right_down, below, owner)
 
 
 def edges(runs: Integers, owner: Integers, *, height: int, width: int, first_row: int) -> Edges:
-    """Return the horizontal edges between rows of a mask and one more above them.
+    """Return the outlines' horizontal edges along the top of each row, from its runs.
 
     Args:
         runs: The runs of all these rows, as `changes` gives them.
@@ -142,7 +145,7 @@ def edges(runs: Integers, owner: Integers, *, height: int, width: int, first_row
 
 
 def _corners(changed: Integers, other: Integers, owner: Integers, *, down: bool) -> tuple[npt.NDArray[Any], ...]:
-    """Return the corners of outlines at the changes of one row.
+    """Return five arrays that describe outlines' corners at run ends of one row.
 
     The neighbouring row changes at ``other``.
 
@@ -181,25 +184,25 @@ class Rings:
     pixels: Integers
 
     def without(self, left_out: Bools) -> Self:
-        """Return the rings that are not in ``left_out``."""
+        """Return the rings without those that a bool array marks."""
         stays = ~left_out
         corners = self.corners[np.repeat(stays, self.length)]
         return type(self)(corners, self.length[stays], self.owner[stays], self.pixels[stays])
 
     def linear(self) -> Objects:
-        """Return each ring as a linear ring."""
+        """Return each ring, outer or hole, as a shapely LinearRing."""
         number = np.repeat(np.arange(len(self.length)), self.length)
         return _array(shapely.linearrings(self.corners.astype(np.float64), indices=number))
 
     def polygons(self) -> Objects:
-        """Return the polygon of each owner 0, 1, 2 ...
+        """Return a shapely polygon for each owner, its holes cut out.
 
-        Every owner has an outer ring.
+        Owners are 0, 1, 2 and so on, and each has an outer ring.
         """
         return _array(shapely.polygons(self.linear(), indices=self.owner))
 
     def holes(self, which: Integers) -> Objects:
-        """Return some of the rings, each as a polygon."""
+        """Return the rings at given indices, each filled as a shapely polygon."""
         return _array(shapely.polygons(self.linear()[which]))
 
 
@@ -209,7 +212,7 @@ def _array(geometries: Any) -> Objects:
 
 
 def rings(edge: Edges) -> Rings:
-    """Return the outlines of whole objects from all their edges.
+    """Join the edges of whole objects into closed rings, sorted by owner.
 
     Where an object meets itself at a corner, its outline does not cross there: a hole touches the outer ring, or
     another hole, in a point.
@@ -233,7 +236,7 @@ def rings(edge: Edges) -> Rings:
 
 
 def _following(edge: Edges) -> Integers:
-    """Return the edge that comes next along the outline, of each edge.
+    """Return, for each edge, the index of the next edge along its outline.
 
     The object lies on the right hand.
     """
@@ -250,9 +253,9 @@ def _following(edge: Edges) -> Integers:
 
 
 def _part_at_corners(edge: Edges, down: Bools) -> None:
-    """Turn outlines off where an object meets itself at a corner.
+    """Swap directions, in place, where an object meets itself at a corner.
 
-    So that they do not cross themselves; ``down`` is changed in place.
+    So that outlines do not cross themselves; ``down`` is changed.
     """
     meet = (edge.row[1:] == edge.row[:-1]) & (edge.left[1:] == edge.right[:-1]) & (edge.owner[1:] == edge.owner[:-1])
     at = np.flatnonzero(meet)
@@ -260,7 +263,7 @@ def _part_at_corners(edge: Edges, down: Bools) -> None:
 
 
 def _pointing(following: Integers, last: int | None = None) -> "csr_array":
-    """Return the graph in which each node points to the one that follows.
+    """Return a graph, as a sparse matrix, in which each node points to the next.
 
     The last one, if named, points to none.
     """
@@ -274,7 +277,7 @@ def _pointing(following: Integers, last: int | None = None) -> "csr_array":
 
 
 def _walk(following: Integers, first: Integers) -> Integers:
-    """Return all nodes, ring after ring, each in the order in which it is walked.
+    """Return node indices in walking order, ring after ring from given first nodes.
 
     Rings come in the order of their ``first`` nodes.
     """

@@ -16,12 +16,12 @@ _COMPARE = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def chain(tables: Sequence[Table]) -> Table:
-    """Concatenate tables, one after the other."""
+    """Concatenate tables column by column into one; no tables give an empty tuple."""
     return tuple(np.concatenate(columns) for columns in zip(*tables, strict=True))
 
 
 def counted(pieces: Integers, values: Floats, first: int) -> Table:
-    """Count the distinct values of pieces: a table of piece, value and number.
+    """Return how often each piece has each value: columns piece, value and number.
 
     The pieces are numbered from ``first``.
 
@@ -35,7 +35,7 @@ def counted(pieces: Integers, values: Floats, first: int) -> Table:
 
 
 def summed(pieces: Integers, values: Floats, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the sum and the number of the values of each piece, NaN left out."""
+    """Return the sum and the number of each piece's values, (piece,), NaN left out."""
     is_known = np.isfinite(values)
     pieces, values = pieces[is_known], values[is_known].astype(np.float64)
     return np.bincount(pieces, values, minlength=count), np.bincount(pieces, minlength=count)
@@ -55,16 +55,16 @@ def means(sums: Table, count: int) -> list[Floats]:
 
 
 def follows(values: Floats, sign: str, number: float) -> Bools:
-    """Return where a comparison such as < 5 holds; nowhere where a value is missing."""
+    """Return a bool per value, True where a comparison such as < 5 holds.
+
+    False where a value is missing.
+    """
     holds: Bools = _COMPARE[sign](values, number)
     return holds
 
 
 def value_counts(ids: Integers, values: Floats, counts: Integers) -> tuple[Integers, Floats, Integers]:
-    """Merge counts: each distinct value of each object once, and how often it is.
-
-    Sorted by object and value.
-    """
+    """Merge equal values of an object, adding their counts; by object, then value."""
     order = np.lexsort((values, ids))
     ids, values, counts = ids[order], values[order], counts[order]
     begins = np.ones(len(ids), np.bool_)
@@ -74,9 +74,9 @@ def value_counts(ids: Integers, values: Floats, counts: Integers) -> tuple[Integ
 
 
 def statistics(ids: Integers, values: Floats, counts: Integers) -> dict[str, Floats]:
-    """Return mean, max, min, median and population std of each object, as columns.
+    """Return each object's mean, max, min, median and std of probability, as columns.
 
-    From the output of `value_counts`.
+    The standard deviation is of the population. From the output of `value_counts`.
     """
     begins = np.flatnonzero(np.diff(ids, prepend=-1))
     ends = np.flatnonzero(np.diff(ids, append=-1))

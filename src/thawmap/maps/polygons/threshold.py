@@ -12,9 +12,9 @@ _Bools = npt.NDArray[np.bool_]
 
 
 def above(probability: npt.NDArray[np.floating], threshold: float) -> _Bools:
-    """Return where a probability is above a threshold, compared in float64.
+    """Return a bool array, True where a probability is above a threshold.
 
-    False where it is missing.
+    Compared in float64; False where it is missing.
     """
     is_above: _Bools = probability > np.float64(threshold)
     return is_above
@@ -34,13 +34,13 @@ class Disc:
 
     @property
     def reach(self) -> int:
-        """Rows above and below a pixel whose centres the disc covers."""
+        """Number of rows above a pixel, or below, whose centres the disc covers."""
         return int(self.radius_m * (1 + 1e-9) / self.pixel_m[0])
 
     def opened(self, mask: _Bools) -> _Bools:
-        """Return the pixels of a mask (y, x) that lie in a disc which lies in the mask.
+        """Return a mask (y, x) opened: parts too narrow for the disc are removed.
 
-        By their centres; beyond the array is nothing.
+        A pixel stays if it lies in a disc which lies in the mask, by their centres; beyond the array is nothing.
         """
         from scipy import ndimage  # noqa: PLC0415 - only once a scene is mapped
 
@@ -56,7 +56,7 @@ class Disc:
 
 
 def masks(rows: Iterable[Rows], threshold: float, disc: Disc) -> Iterator[tuple[Rows, _Bools]]:
-    """Yield rows of probability with where objects are in them, both (y, x).
+    """Yield strips of rows with their masks of objects: above a threshold, opened.
 
     All rows, in order, though not in the same strips.
 
@@ -88,7 +88,7 @@ class _Waiting:
         self.mask = np.concatenate([self.mask, mask]) if self.mask.size else mask
 
     def ready(self, disc: Disc, *, last: bool) -> Iterator[tuple[Rows, _Bools]]:
-        """Yield the rows whose lower neighbours have come, with their opened mask."""
+        """Yield rows with opened masks once enough rows below them have come, or all."""
         end = len(self.mask) - (0 if last else self.reach)
         if end <= self.above:
             return

@@ -82,11 +82,14 @@ class _Pile:
     touching: list[Table] = field(default_factory=list)  # for each pixel at the scene's edge or beside missing ones
 
     def __len__(self) -> int:
-        """Number of edges and values."""
+        """Number of edges plus number of rows of values."""
         return sum(map(len, self.edges)) + sum(len(table[0]) for table in self.values)
 
     def part(self, owner: Integers, which: Bools) -> "_Pile":
-        """Return the pieces of the owners in ``which``, under the owners' new numbers."""
+        """Return a pile of some objects only, their pieces merged and numbered anew.
+
+        ``owner`` is the object of each piece, ``which`` selects objects.
+        """
         number = np.cumsum(which) - 1
 
         def chosen(tables: Sequence[Table]) -> list[Table]:
@@ -134,7 +137,7 @@ class Vectoriser:
         self._filled: list[Objects] = []
 
     def add(self, rows: Rows, mask: Bools) -> None:
-        """Take the next rows with where objects are in them (y, x).
+        """Take in the scene's next rows of probability with their mask of objects (y, x).
 
         Raises:
             DataError: If a rule asks for a layer that the rows have not.
@@ -152,7 +155,7 @@ class Vectoriser:
             self._add(rows.probability[strip], mask[strip], layers)
 
     def finish(self) -> SceneObjects:
-        """Return all objects of the scene, once its rows have all come."""
+        """Return slumps, left-out objects and the mask's changes, once all rows have come."""
         height, width = self._scene.geobox.shape
         assert self._next_row == height, "all rows of the scene must have come"
         self._close_line(np.zeros((1, width), np.bool_))
@@ -168,7 +171,7 @@ class Vectoriser:
         )
 
     def _add(self, probability: Floats, mask: Bools, layers: Mapping[str, Floats]) -> None:
-        """Take a strip of rows: put its pieces on the pile."""
+        """Add a strip's edges, values and layer sums to the pile; settle a large pile."""
         missing = np.isnan(probability)
         beside = self._beside_missing(missing)
         first = self._pile.pieces
@@ -192,7 +195,7 @@ class Vectoriser:
             self._enough = max(_PILE, 2 * len(self._pile))  # doubled, so that time stays linear
 
     def _close_line(self, mask: Bools) -> tuple[Integers, Integers]:
-        """Join the rows of a mask to the last row; return their runs and pieces."""
+        """Join a mask's rows to the last row's pieces; return their runs and pieces."""
         height, width = mask.shape
         pile, above = self._pile, len(self._piece)
         changed = changes(mask)
@@ -215,7 +218,7 @@ class Vectoriser:
         return changed, piece[above:]
 
     def _beside_missing(self, missing: Bools) -> Bools:
-        """Return where a pixel shares a side with a missing one or the scene's edge."""
+        """Return a bool array, True beside a missing pixel or at the scene's edge."""
         beside = np.zeros_like(missing)
         if missing.any():
             beside[1:] |= missing[:-1]
@@ -228,9 +231,10 @@ class Vectoriser:
         return beside
 
     def _tops(self, missing: Bools) -> Integers:
-        """Return a column and row of each area of missing pixels, at least one.
+        """Return column and row (n, 2) of the upper left pixels of missing areas.
 
-        Pixels with a known one above and on the left: a hole with such a pixel in it is not filled.
+        At least one of each area: those with a known one above and on the left. A hole with such a pixel in it is not
+        filled.
         """
         tops = missing & ~np.concatenate([self._last_missing[None], missing[:-1]])
         tops[:, 1:] &= ~missing[:, :-1]
@@ -238,7 +242,7 @@ class Vectoriser:
         return np.stack([col, row + self._next_row], axis=1)
 
     def _settle(self) -> None:
-        """Take the objects that are whole from the pile."""
+        """Measure the objects that do not reach the last row, and take them off the pile."""
         pile = self._pile
         upper, lower = chain(pile.pairs)
         count, group = groups(pile.pieces, (upper, lower))
@@ -252,7 +256,7 @@ class Vectoriser:
         self._obstacles = self._obstacles[self._obstacles[:, 1] >= top]
 
     def _take(self, pile: _Pile) -> None:
-        """Measure whole objects, and keep their polygons, columns and reasons."""
+        """Measure a pile of whole objects; store their polygons, columns and reasons."""
         if not pile.pieces:
             return
         geobox, settings = self._scene.geobox, self._settings
@@ -281,7 +285,7 @@ class Vectoriser:
         self._tables.append(table | self._placed(outlines))
 
     def _dropped(self, pile: _Pile) -> Objects:
-        """Return the rule that leaves out each object, as a text; "" where none does.
+        """Return the first rule that leaves out each object, as text; "" where none does.
 
         None does where nothing is known of the layer.
         """
@@ -294,9 +298,9 @@ class Vectoriser:
         return reasons
 
     def _fill(self, outline: Rings, edges_of_objects: Edges, seeded: Bools) -> tuple[Rings, Objects, Integers]:
-        """Return outlines without the holes that are filled, these, and their owners.
+        """Return rings without small holes, these holes as polygons, and their owners.
 
-        Holes over missing pixels or other objects are not filled.
+        Small is below polygons.fill_holes_m2. Holes over missing pixels or other objects are not filled.
         """
         owner, first = np.unique(edges_of_objects.owner, return_index=True)
         topmost = first[seeded[owner]]
@@ -314,7 +318,7 @@ class Vectoriser:
         return outline.without(is_filled), shapes[free], outline.owner[holes[free]]
 
     def _placed(self, outlines: Objects) -> dict[str, npt.NDArray[Any]]:
-        """Return each outline's slump id, bounds in the scene, and polygon on the ground."""
+        """Return columns of outlines' slump ids, pixel bounds and polygons in the CRS."""
         geobox = self._scene.geobox
         ground = shapely.orient_polygons(on_ground(outlines, geobox))
         beginning = f"{self._bundle_id}/{self._scene.id}/"
@@ -327,7 +331,7 @@ class Vectoriser:
 
 
 def _line(runs: Integers, width: int) -> Bools:
-    """Return a row of a mask from its runs."""
+    """Return one row of a mask as bools (width,), from its runs' begins and ends."""
     steps = np.zeros(width + 1, np.int8)
     steps[runs[::2]] = 1
     steps[runs[1::2]] = -1
@@ -336,7 +340,7 @@ def _line(runs: Integers, width: int) -> Bools:
 
 
 def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: float) -> Objects:
-    """Return polygons on the ground with fewer corners, if they stay valid.
+    """Return ground polygons simplified within a tolerance in m, where still valid.
 
     Others stay as they are.
     """
@@ -349,7 +353,7 @@ def _simplified(outlines: Objects, ground: Objects, scene: Scene, tolerance_m: f
 
 
 def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str) -> "gpd.GeoDataFrame":
-    """Return tables of objects as one table of slumps, sorted from the top down."""
+    """Return objects' column tables as one GeoDataFrame, sorted from the top down."""
     import geopandas as gpd  # noqa: PLC0415 - only once a scene is mapped
     import pandas as pd  # noqa: PLC0415
 
@@ -377,7 +381,7 @@ def _frame(tables: Sequence[Mapping[str, Any]], scene: Scene, *, bundle_id: str)
 
 
 def _hex(polygons: Objects) -> list[str]:
-    """Return polygons in hexadecimal WKB.
+    """Return each polygon as upper-case hexadecimal WKB.
 
     As `shapely.Polygon.wkb_hex`, which is slower.
     """
