@@ -62,7 +62,7 @@ class CrossvalSettings(Settings):
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
-        """Refuse keys that cannot be varied, and values or seeds that stand twice."""
+        """Refuse keys of the grid that cannot vary, and values or seeds listed twice."""
         for key, values in self.grid.items():
             if key.split(".")[0] not in VARIED or key == "training.seed":
                 remedy = "list seeds in 'crossval.seeds'" if key == "training.seed" else f"use {', '.join(VARIED)}"

@@ -28,14 +28,14 @@ def describe(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
 
 
 def _subclasses(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """Yield the classes that inherit from ``base``, and those that inherit from them."""
+    """Yield all subclasses of a class, and those of its subclasses."""
     for settings in base.__subclasses__():
         yield settings
         yield from _subclasses(settings)
 
 
 def _field_texts(settings: type) -> Iterator[tuple[str, str]]:
-    """Yield the name and the help text of each field that a class itself defines."""
+    """Yield name and help text of each field that a class itself defines, from source."""
     if not issubclass(settings, Settings):
         return
     (body,) = ast.parse(inspect.getsource(settings)).body

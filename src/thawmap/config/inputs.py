@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 
 def from_folder(path: Path, info: ValidationInfo) -> Path:
-    """Return a path; a relative one is put below the YAML's folder, if there is one."""
+    """Return a path; a relative one is joined to the YAML file's folder, if known."""
     folder = (info.context or {}).get("folder")
     return path if folder is None or path.is_absolute() else Path(os.path.normpath(folder / path))
 
@@ -136,7 +136,7 @@ class RasterScenes(Settings):
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
-        """Refuse scenes without one way to find them, and layers mapped twice."""
+        """Refuse both or neither of path and table, an unknown grid, and repeated layers."""
         if (self.path is None) == (self.table is None):
             msg = "scenes are found by either 'path' or 'table'; give exactly one of them"
             raise ValueError(msg)
@@ -197,7 +197,7 @@ class ElevationSettings(Settings):
         return self
 
     def made_before(self, layer: str) -> Precomputed | None:
-        """Return the files in which a layer was made before; None if there are none."""
+        """Return the settings of files that hold a layer made before; None for others."""
         return {"relative_elevation": self.relative_elevation, "slope": self.slope_degrees}.get(layer)
 
 
@@ -275,7 +275,10 @@ class LabelSettings(Settings):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        """Refuse labels that are not either polygons or rasters, and keys of the other."""
+        """Refuse labels of both kinds or none, another kind's keys, and values used twice.
+
+        The kinds are polygons and rasters. Refused is an end without a start, too.
+        """
         if (self.path is None) == (self.raster is None):
             msg = "labels are in either 'path' (polygons) or 'raster'; give exactly one of them"
             raise ValueError(msg)

@@ -11,12 +11,12 @@ _RULE = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)
 
 
 def _normalise_rule(text: str) -> str:
-    """Return a rule with one blank between layer, comparison and number."""
+    """Return a rule such as "ndvi<0" with single blanks; refuse what is no rule."""
     return " ".join(_parse_rule(text))
 
 
 def _parse_rule(text: str) -> tuple[str, str, str]:
-    """Return layer, comparison and number of a rule such as "ndvi < 0".
+    """Return layer, comparison and number, as texts, of a rule such as "ndvi < 0".
 
     Raises:
         ValueError: If the text is no rule.

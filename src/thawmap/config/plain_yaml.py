@@ -41,7 +41,9 @@ class Document:
 
 
 def read_yaml(text: str, name: str) -> Document:
-    """Read a YAML text; ``name`` stands for it in messages.
+    """Read a YAML text's plain values, with the line and text of each; refuse others.
+
+    ``name`` stands for the text in messages.
 
     Raises:
         ConfigError: If it is not YAML, too large, too deep, has values that are not plain, or a key that is no text or
@@ -103,7 +105,7 @@ def check_size(text: str, name: str) -> None:
 
 
 def _record(node: yaml.Node, path: KeyPath, document: Document, name: str) -> None:
-    """Write the lines and texts of a node and all below it into ``document``.
+    """Add the lines and texts of a YAML node and of all in it to a document, in place.
 
     Raises:
         ConfigError: If a key stands twice or is no text, or a value is not plain.
@@ -130,14 +132,19 @@ def _record(node: yaml.Node, path: KeyPath, document: Document, name: str) -> No
 
 
 def _without_sharing(value: Any) -> Any:
-    """Copy sections and lists that aliases share, so that one can change alone."""
+    """Return a copy of a YAML's value in which no section or list is shared.
+
+    Aliases share them; in the copy one can change alone.
+    """
     if isinstance(value, dict):
         return {key: _without_sharing(inner) for key, inner in value.items()}
     return [_without_sharing(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _read_key(node: yaml.Node, line: str) -> str:
-    """Return the text of a key at a ``line``, as ``file:line``.
+    """Return the text of a YAML key; refuse a key that is no text.
+
+    ``line`` is its position, as ``file:line``.
 
     Raises:
         ConfigError: If the key is no text.

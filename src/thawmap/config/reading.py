@@ -20,7 +20,7 @@ _MOST_SHOWN = 200  # characters of a value that a message shows
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration from a YAML file, with ``KEY=VALUE`` put over it.
+    """Read and check a configuration from a YAML file, with KEY=VALUE put over it.
 
     Raises:
         ConfigError: If the file is missing or not YAML, or a key or value is not allowed; the message names
@@ -43,7 +43,7 @@ def load(path: Path, *, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse(text: str, *, name: str, folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration from a YAML text, with ``KEY=VALUE`` put over it.
+    """Read and check a configuration from a YAML text, with KEY=VALUE put over it.
 
     Args:
         text: The YAML.
@@ -78,7 +78,9 @@ def json_schema() -> str:
 
 
 def _override(document: Document, override: str) -> None:
-    """Put ``a.b=value`` into a document; its position becomes "--set a.b=value".
+    """Set one key of a YAML document, in place, from a text such as "a.b=value".
+
+    Its position becomes "--set a.b=value".
 
     Raises:
         ConfigError: If it has no such form, its value is not YAML, or the document has no such key.
@@ -116,13 +118,16 @@ def _override(document: Document, override: str) -> None:
 
 
 def _key_or_index(section: Any, word: str) -> str | int:
-    """Return a word as the index that it is in a list; in a section it is a key."""
+    """Return a word of a dotted key: as an int if it is a list's index, else as it is."""
     number = whole_number(word)
     return word if number is None or isinstance(section, dict) else number
 
 
 def _sentence(error: ValidationError, document: Document) -> str:
-    """Return a sentence on the worst fault, with its line and the number of others."""
+    """Return a sentence on the worst of pydantic's faults, with its line in the YAML.
+
+    And with the number of others.
+    """
     faults = [(_key_path(fault, document.value), fault) for fault in error.errors()]
     first = faults[0][0]
     unknown = [path for path, fault in faults if fault["type"] == "extra_forbidden"]
@@ -138,7 +143,7 @@ def _sentence(error: ValidationError, document: Document) -> str:
 
 
 def _key_path(fault: ErrorDetails, raw: Mapping[str, Any]) -> KeyPath:
-    """Return the keys of a fault as they stand in the YAML.
+    """Return the keys in the YAML that lead to one of pydantic's faults, a tuple.
 
     pydantic puts the names of the types that it tried between them; these are left out.
     """
@@ -155,7 +160,7 @@ def _key_path(fault: ErrorDetails, raw: Mapping[str, Any]) -> KeyPath:
 
 
 def _message(path: KeyPath, faults: Sequence[ErrorDetails], document: Document) -> str:
-    """Return a message on the value at ``path``, without its line.
+    """Return a sentence on the faults of the value at a path, without its line.
 
     ``faults`` are several where several types were tried, each with a fault of its own.
     """
@@ -181,7 +186,7 @@ def _message(path: KeyPath, faults: Sequence[ErrorDetails], document: Document) 
 
 
 def _plain(message: str) -> str:
-    """Return a message of pydantic in the words of a YAML, in lower case at first."""
+    """Return a message of pydantic in the words of a YAML, its first letter small."""
     for pydantic_words, yaml_words in (
         ("Value error, ", ""),
         ("Input should be", "must be"),
@@ -196,7 +201,7 @@ def _plain(message: str) -> str:
 
 
 def _keys_at(path: KeyPath, raw: Mapping[str, Any]) -> list[str]:
-    """Return the keys that the section at ``path`` may have.
+    """Return the names of the keys that the section at a path of the YAML may have.
 
     They depend on the section's `kind` or `name` in the YAML, ``raw``.
     """
@@ -214,7 +219,7 @@ def _keys_at(path: KeyPath, raw: Mapping[str, Any]) -> list[str]:
 
 
 def _section_schema(node: dict[str, Any], definitions: Mapping[str, Any], value: Any) -> dict[str, Any]:
-    """Return the schema of the section or list at a node of a JSON schema.
+    """Return the section or list of a JSON schema that fits a value, at a node.
 
     References are followed. Where several are allowed, it is that of a list for a list, that of the value's own `kind`
     or `name` for a section, else the first that is defined; the node itself where nothing is.

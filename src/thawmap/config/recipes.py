@@ -23,7 +23,7 @@ DEFAULT: Name = "thawmap2026"
 
 
 def under(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a YAML's content with the keys of its recipe laid under it.
+    """Return a copy of a YAML's content, with its recipe's keys where it has none.
 
     A key that the YAML names keeps its value, whatever that is. What is no recipe, or no section, stays as it is, for
     the check that follows.

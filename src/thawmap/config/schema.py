@@ -31,7 +31,7 @@ Fill = Literal["near", "zero"]
 
 
 def _resolve_weights(name: str, info: ValidationInfo) -> str:
-    """Return weights: a path is put below the YAML's folder, a name stays as it is."""
+    """Return the name of weights as it is; join a path to the YAML file's folder."""
     return str(from_folder(Path(name), info)) if name.endswith(".safetensors") or "/" in name else name
 
 

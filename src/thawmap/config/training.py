@@ -118,7 +118,7 @@ class AugmentSettings(Settings):
 
     @property
     def changes_values(self) -> tuple[str, ...]:
-        """Names of those changes of optical values that are set."""
+        """Names of the augmentations of optical values that are switched on."""
         return tuple(name for name in _OF_VALUES if getattr(self, name) is not None)
 
 
@@ -291,12 +291,12 @@ LossTerm = Annotated[BceLoss | FocalLoss | OverlapLoss | TverskyLoss, Field(disc
 
 
 def _as_settings(value: object) -> object:
-    """Return a name as settings with that name; anything else as it is."""
+    """Return a text as {"name": text}; anything else as it is."""
     return {"name": value} if isinstance(value, str) else value
 
 
 def _as_list(value: object) -> object:
-    """Return one loss as a tuple of it; a list as it is.
+    """Return one loss as a tuple of it, a list as it is; refuse an empty list.
 
     Raises:
         ValueError: If the list is empty.
@@ -393,7 +393,7 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _check_phases(self) -> Self:
-        """Refuse mined tiles in the first phase, and devices without a tile of a batch."""
+        """Refuse mined tiles in the first phase, and more devices than tiles in a batch."""
         if self.phases[0].tiles == "mined":
             msg = "the first of 'phases' cannot have mined tiles, as nothing is learnt yet; put a phase before it"
             raise ValueError(msg)

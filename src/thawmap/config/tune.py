@@ -23,7 +23,7 @@ class Range(Settings):
 
     @model_validator(mode="after")
     def _check_ends(self) -> Self:
-        """Refuse a range without numbers, or with a step or ends that do not fit it."""
+        """Refuse a low end not below the high one, and a step or log that does not fit."""
         if not self.low < self.high:
             msg = f"'low' is {self.low:g} and 'high' {self.high:g}; 'low' must be below 'high'"
             raise ValueError(msg)
@@ -38,7 +38,7 @@ class Range(Settings):
 
 
 def _check_choices(value: object) -> object:
-    """Return a range or a list of values as it is; refuse anything else.
+    """Return a range or a list of values as it is; refuse all else, and empty ones.
 
     Raises:
         ValueError: If it is neither, or empty.
@@ -50,7 +50,7 @@ def _check_choices(value: object) -> object:
 
 
 def _choice_tag(value: object) -> str:
-    """Return the tag of what is tried: "range" or "list"."""
+    """Return "range" for a mapping or a range, "list" for anything else."""
     return "range" if isinstance(value, Mapping | Range) else "list"
 
 
@@ -84,7 +84,7 @@ class TuneSettings(Settings):
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
-        """Refuse keys that cannot be varied or overlap, and values that stand twice."""
+        """Refuse keys that cannot be varied or overlap, and values listed twice."""
         for key, values in self.keys.items():
             if key.split(".")[0] not in VARIED or key == "training.seed":
                 msg = f"'keys' cannot vary {key!r}; use keys of {', '.join(VARIED)}, other than training.seed"

@@ -65,7 +65,7 @@ class Outcome(Generic[Item, Value]):
 def run(
     work: Callable[[Item], Value], items: Iterable[Item], executor: Executor | None = None, *, ahead: int = 8
 ) -> Iterator[Outcome[Item, Value]]:
-    """Yield the outcomes of ``work`` over ``items``, each as soon as it is there.
+    """Yield the value or error of ``work`` for each item, the first done first.
 
     Args:
         work: A function of one item; for processes and clusters one that can be sent (module level, or a
@@ -95,7 +95,7 @@ def run(
 
 
 def in_order(work: Callable[[Item], Value], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Value]:
-    """Yield the results of ``work`` by threads, in the order of the items.
+    """Yield results of ``work`` by threads, in the items' order; raise its errors.
 
     At most ``ahead`` results wait to be taken. For the parts of one thing, where a failure is the failure of the whole:
     it is raised where its result was due.
@@ -142,7 +142,7 @@ def executor(workers: int, address: str | None = None) -> Iterator[Executor | No
 
 
 def processes(workers: int) -> Executor | None:
-    """Return an executor of fresh processes; None (this thread) for one worker.
+    """Return an executor of ``workers`` fresh processes; None (this thread) for one.
 
     A process that dies costs the one item that it held, and is replaced.
     """
@@ -164,11 +164,14 @@ class _Processes(ThreadPoolExecutor):
     def submit(
         self, fn: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Future[Result]:
-        """Submit a call that can be sent to a process, as to any executor."""
+        """Submit a call to one of the processes, and return the future of its result.
+
+        Function and arguments can be sent to a process.
+        """
         return super().submit(self._lend, partial(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
-        """Shut down as any executor; processes end with the last item that they hold."""
+        """Take no more calls and, if told to wait, end all processes after their items."""
         super().shutdown(wait=wait, cancel_futures=cancel_futures)
         while wait and not self._idle.empty():
             self._idle.get().shutdown()
@@ -191,13 +194,19 @@ def _one_process() -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    """Prepare a fresh process, before it loads numpy or PyTorch."""
+    """Set up a fresh process: it keeps freed memory, and ends when its parent does.
+
+    This comes before it loads numpy or PyTorch.
+    """
     keep_freed_memory()
     _end_with_parent()
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that began it ends: nobody would take results."""
+    """Start a thread that ends this process when the one that began it ends.
+
+    Nobody would take results then.
+    """
     parent = parent_process()
     assert parent is not None
 
@@ -209,7 +218,7 @@ def _end_with_parent() -> None:
 
 
 def _attempt(work: Callable[[Item], Value], item: Item) -> Outcome[Item, Value]:
-    """Do the work for one item, and return what became of it, whatever it raises."""
+    """Call ``work`` on an item, and return its value or error, and the time it took."""
     begin = time.perf_counter()
     try:
         value = work(item)
@@ -219,7 +228,10 @@ def _attempt(work: Callable[[Item], Value], item: Item) -> Outcome[Item, Value]:
 
 
 def _submit(executor: Executor, work: Callable[[Item], Value], item: Item) -> Future[Outcome[Item, Value]]:
-    """Return the future of an item; a failed one where the executor is broken."""
+    """Submit an item's work to an executor, and return the future of its outcome.
+
+    A failed future where the executor is broken.
+    """
     try:
         return executor.submit(_attempt, work, item)
     except BrokenExecutor as error:
@@ -229,7 +241,10 @@ def _submit(executor: Executor, work: Callable[[Item], Value], item: Item) -> Fu
 
 
 def _outcome(future: Future[Outcome[Item, Value]], item: Item) -> Outcome[Item, Value]:
-    """Return the outcome of a future, with the very item that was handed in."""
+    """Return the outcome of a finished future, an error if the future raised one.
+
+    With the very item that was handed in.
+    """
     try:
         return replace(future.result(), item=item)
     except BrokenExecutor:

@@ -37,12 +37,12 @@ class Stored:
 
     @property
     def weights(self) -> Path:
-        """The file of its weights."""
+        """The path of the file of its weights."""
         return self.folder / WEIGHTS
 
     @property
     def selftest(self) -> Path:
-        """The file of its self-test."""
+        """The path of the file of its self-test."""
         return self.folder / SELFTEST
 
 
@@ -110,7 +110,7 @@ class Bundle:
 
     @property
     def reading(self) -> Reading:
-        """The scaling of its network's inputs and logits."""
+        """The layers' ranges, fill and temperature, by which inputs and logits are scaled."""
         return Reading(layers=self.layers, fill=self.fill, temperature=self.temperature)
 
     @property

@@ -44,10 +44,9 @@ _FILES = (WEIGHTS, SELFTEST, _ITEM, _JSON)  # in the order of writing: a folder 
 
 
 def save(bundle: Bundle, folder: Path) -> Bundle:
-    """Write a bundle into a folder, and return it with its id.
+    """Write a bundle into a folder, replacing one there, and return it with its id.
 
-    A bundle that lies there is replaced. The files appear together or not at all, and other files in the folder stay as
-    they are.
+    The files appear together or not at all, and other files in the folder stay as they are.
 
     Raises:
         BundleError: If the network's answer is not finite, or the folder cannot be written.
@@ -80,7 +79,7 @@ def save(bundle: Bundle, folder: Path) -> Bundle:
 
 
 def files_of(folder: Path) -> list[str]:
-    """Return the names of a folder's files that are called as those of a bundle."""
+    """Return the names of a bundle's files that a folder has, in order of writing."""
     return [name for name in _FILES if os.path.lexists(folder / name)]
 
 
@@ -93,7 +92,7 @@ def remove(folder: Path) -> None:
 
 
 def load(folder: Path) -> Bundle:
-    """Read a bundle from its folder, checked, with its network built on the CPU.
+    """Read a bundle from its folder, build its network on the CPU and self-test it.
 
     Raises:
         BundleError: If a file is missing or damaged, the format is not known, the weights are not those that
@@ -105,9 +104,9 @@ def load(folder: Path) -> Bundle:
 
 
 def read(folder: Path) -> Bundle:
-    """Read a bundle from its folder, without building its network.
+    """Read and check a bundle's files, leaving its network to be built at first use.
 
-    The files are checked here. The network is built, and asked the self-test, when it is first used.
+    The network is built, and asked the self-test, when it is first used.
 
     Raises:
         BundleError: If a file is missing or damaged, or the format is not known. A network that cannot be built, or
@@ -128,7 +127,7 @@ def read(folder: Path) -> Bundle:
 
 
 def check_selftest(folder: Path, difference: float) -> None:
-    """Refuse a network whose answer to the self-test differs too much.
+    """Refuse a bundle if its self-test's difference in probability is too large.
 
     Args:
         folder: The bundle's folder, for the message.
@@ -147,7 +146,7 @@ def check_selftest(folder: Path, difference: float) -> None:
 
 
 def weights_sha256(bundle: Bundle) -> str:
-    """Return the checksum of the file of a bundle's weights, without a file.
+    """Return the SHA-256 that the file of a bundle's weights has or would have.
 
     Of a stored bundle it is known without building the network.
     """
@@ -162,7 +161,7 @@ _PLAIN = ("architecture", "encoder", "tile", "stride", "fixed_tile", "thresholds
 
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
-    """Return a bundle as JSON values, without id and checksums."""
+    """Return a bundle's content but weights as JSON values, without id and checksums."""
     return {
         "format": FORMAT,
         **{name: getattr(bundle, name) for name in _PLAIN},
@@ -177,22 +176,22 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
 
 
 def _state(bundle: Bundle) -> "dict[str, Tensor]":
-    """Return a network's weights by name, on the CPU."""
+    """Return a bundle's weights as tensors by name, on the CPU."""
     return {name: value.detach().cpu().contiguous() for name, value in bundle.network.state_dict().items()}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON for people to read, in UTF-8."""
+    """Write JSON to a file, indented for people to read, in UTF-8."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _identify(content: Mapping[str, Any]) -> str:
-    """Return the id of a bundle from all of bundle.json but the id."""
+    """Return a bundle's id, a short hash of the content of bundle.json but the id."""
     return json_sha256(content, compact=True, digits=12)
 
 
 def _rebuild(bundle: Bundle, stored: Stored) -> "nn.Module":
-    """Build the network of a bundle from its folder, and check the self-test."""
+    """Build a bundle's network from its files, and refuse it if its self-test fails."""
     from safetensors.torch import load_file  # noqa: PLC0415
 
     from thawmap.model import network, selftest  # noqa: PLC0415
@@ -213,7 +212,7 @@ def _rebuild(bundle: Bundle, stored: Stored) -> "nn.Module":
 
 @contextmanager
 def _rebuilding(folder: Path) -> Iterator[None]:
-    """Raise BundleError in place of libraries' errors while a bundle is rebuilt."""
+    """Turn libraries' errors within a block into a BundleError that names the folder."""
     try:
         yield
     except (ConfigError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -222,7 +221,7 @@ def _rebuilding(folder: Path) -> Iterator[None]:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
-    """Read a bundle's description, its types and ranges checked."""
+    """Read a folder's bundle.json as a dict; refuse other formats, types and ranges."""
     try:
         content = read_object(folder / _JSON)
         if content.get("format") == FORMAT:
@@ -241,7 +240,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
 
 
 def _check_files(folder: Path, content: dict[str, Any]) -> None:
-    """Refuse files that are not those that the bundle was saved with."""
+    """Refuse a bundle if its files do not match the checksums and id in bundle.json."""
     for name in (WEIGHTS, SELFTEST):
         try:
             checksum = file_sha256(folder / name)
@@ -259,7 +258,7 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Make a fresh folder whose files replace those of a bundle on success.
+    """Yield an empty folder, whose files replace the bundle's after the block, or none.
 
     The old files are kept until all new ones stand: an exception brings them back, and even a process that is
     killed between two renames leaves the old bundle whole in a hidden folder beside the new.

@@ -43,13 +43,16 @@ def fill_gaps(images: Array) -> Array:
 
 
 def _halved(values: Array) -> Array:
-    """Return sums of 2 x 2 px, of fewer at a border of odd length."""
+    """Return images of half the size, each pixel a sum of 2 x 2 pixels.
+
+    Of fewer at a border of odd length.
+    """
     columns = _sum(values[..., ::2], values[..., 1::2], axis=-1)
     return _sum(columns[..., ::2, :], columns[..., 1::2, :], axis=-2)
 
 
 def _sum(first: Array, second: Array, *, axis: int) -> Array:
-    """Add two arrays along an axis, of which the first may be longer by one."""
+    """Add two arrays; keep the first's last row or column where it has one more."""
     if first.shape[axis] == second.shape[axis]:
         return first + second
     rest = (..., slice(-1, None)) if axis == -1 else (..., slice(-1, None), slice(None))

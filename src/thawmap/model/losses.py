@@ -40,12 +40,12 @@ def objective(terms: Sequence[LossTerm]) -> Loss:
 
 
 def usable(target: Tensor, valid: Tensor) -> Tensor:
-    """Return the pixels that count, bool: valid, and labelled 0 or 1."""
+    """Return a bool tensor of the pixels that count: valid, and labelled 0 or 1."""
     return valid & ((target == 0) | (target == 1))
 
 
 def bce(logits: Tensor, target: Tensor, valid: Tensor, *, positive_weight: float) -> Tensor:
-    """Return the mean binary cross-entropy, a float32 scalar.
+    """Return the mean binary cross-entropy of usable pixels' logits, a float32 scalar.
 
     That of object pixels is multiplied by ``positive_weight``. The mean is over pixels, not weights: a larger weight
     makes a larger loss, as with torch's `pos_weight`.
@@ -56,7 +56,7 @@ def bce(logits: Tensor, target: Tensor, valid: Tensor, *, positive_weight: float
 
 
 def focal(logits: Tensor, target: Tensor, valid: Tensor, *, gamma: float, alpha: float | None) -> Tensor:
-    """Return the mean focal loss, a float32 scalar.
+    """Return the mean focal loss of usable pixels' logits, a float32 scalar.
 
     Lin et al. 2017, doi 10.1109/ICCV.2017.324, equations 4 and, with ``alpha``, 5. The paper's loss (section 2.3.2,
     without ``alpha``): cross-entropy, times a power of the probability given to the wrong class, so that the many easy
@@ -73,7 +73,7 @@ def focal(logits: Tensor, target: Tensor, valid: Tensor, *, gamma: float, alpha:
 
 
 def dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Return one minus the soft Dice coefficient of the batch, a float32 scalar.
+    """Return one minus the soft Dice coefficient of a batch's logits, a scalar.
 
     Milletari et al. 2016, doi 10.1109/3DV.2016.79. Without their squares: the Tversky loss with equal halves.
     """
@@ -81,7 +81,7 @@ def dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def jaccard(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Return one minus the soft Jaccard index (IoU) of the batch, a float32 scalar.
+    """Return one minus the soft Jaccard index (IoU) of a batch's logits, a scalar.
 
     The Tversky loss with both costs 1.
     """
@@ -89,7 +89,7 @@ def jaccard(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def tversky(logits: Tensor, target: Tensor, valid: Tensor, *, alpha: float, beta: float) -> Tensor:
-    """Return one minus the soft Tversky index of the batch, a float32 scalar.
+    """Return one minus the soft Tversky index of a batch's logits, a scalar.
 
     Salehi et al. 2017, doi 10.1007/978-3-319-67389-9_44. `SMOOTHING` in numerator and denominator gives a batch without
     objects a loss of about 0 when nothing is predicted, and a slope when something is.
@@ -112,7 +112,7 @@ def tversky(logits: Tensor, target: Tensor, valid: Tensor, *, alpha: float, beta
 
 
 def lovasz(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Return the Lovasz hinge over all usable pixels of a batch together, a scalar.
+    """Return the Lovasz hinge loss of all usable pixels of a batch together, a scalar.
 
     Berman et al. 2018, doi 10.1109/CVPR.2018.00464, section 3.1. The convex extension of one minus IoU to margins:
     errors of pixels in descending order, each times what its pixel takes from the IoU after all before it. That cost is
@@ -128,9 +128,9 @@ def lovasz(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def _cost_of_each(labelled: Tensor, unlabelled: Tensor) -> Tensor:
-    """Return by how much each wrong pixel lowers the IoU (n,), in order of errors.
+    """Return the IoU (n,) that each pixel costs if it and all before it are wrong.
 
-    All pixels before it are wrong as well.
+    Pixels are in descending order of errors.
 
     With I of the labelled pixels still right and U = all labelled pixels and the unlabelled so far: 1 / U for a
     labelled pixel; I / (U - 1) - I / U for another; 1 for the first of all where nothing is labelled.
@@ -164,5 +164,5 @@ def _cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
 
 
 def _mean(costs: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean over the pixels that count, 0 where none does."""
+    """Return the mean cost of the pixels that count, a scalar; 0 where none does."""
     return torch.where(counted, costs, 0.0).sum() / counted.sum().clamp(min=1)

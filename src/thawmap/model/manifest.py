@@ -93,7 +93,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Refuse two layers of one name, and optional layers that are none."""
+        """Refuse two layers of one name, and optional names that no layer has."""
         names = [layer.name for layer in self.layers]
         if len(set(names)) < len(names):
             msg = "two layers have one name"

@@ -58,10 +58,10 @@ def architectures() -> tuple[str, ...]:
 
 
 def build(settings: ModelSettings, *, channels: int) -> nn.Module:
-    """Build a network from scaled images to logits.
+    """Build a network from settings, its weights random or pre-trained.
 
-    From (N, ``channels``, H, W) float32 in network range to (N, 1, H, W). Random weights come from torch's global
-    generator.
+    From scaled images to logits: (N, ``channels``, H, W) float32 in network range to (N, 1, H, W). Random weights come
+    from torch's global generator.
 
     Raises:
         ConfigError: If the architecture, the encoder or their combination does not exist, or the pre-trained
@@ -85,7 +85,9 @@ def build(settings: ModelSettings, *, channels: int) -> nn.Module:
 
 
 def traits(network: nn.Module, *, channels: int) -> Traits:
-    """Return a network's demands on its input, found by one forward pass.
+    """Return a network's stride, and whether an answer depends on the whole input.
+
+    Both are found by one forward pass.
 
     Raises:
         ConfigError: If the network cannot take squares of `PROBE_PX`, as encoders of one fixed size.
@@ -125,7 +127,7 @@ def scale(images: Tensor, reading: Reading) -> Tensor:
 
 
 def logits(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
-    """Compute logits (N, H, W) of images (N, C, H, W).
+    """Scale images (N, C, H, W), and compute a network's logits (N, H, W) of them.
 
     Images are in physical units, NaN = missing.
     """
@@ -134,9 +136,9 @@ def logits(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
 
 
 def probability(network: nn.Module, images: Tensor, reading: Reading) -> Tensor:
-    """Compute probability (N, H, W) of images (N, C, H, W) (law 4).
+    """Scale images (N, C, H, W), and compute a network's probability (N, H, W).
 
-    Probability is float32, 0..1; images are in physical units, NaN = missing.
+    One sigmoid (law 4). Probability is float32, 0..1; images are in physical units, NaN = missing.
     """
     return torch.sigmoid(logits(network, images, reading).float() / reading.temperature)
 
@@ -173,7 +175,7 @@ class _GlobalOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation, and note whether it is global."""
+        """Run an operation, note if it mixes all pixels of an image, return its answer."""
         name = func.overloadpacket.__name__
         mixes = ("adaptive_", "softmax", "attention", "group_norm", "instance_norm")
         reduces = name in {"mean", "sum", "linalg_vector_norm"} and _over_image(name, args)
@@ -192,7 +194,7 @@ def _over_image(name: str, args: tuple[Any, ...]) -> bool:
 
 
 def _check_encoder(name: str) -> None:
-    """Refuse an encoder that does not exist."""
+    """Refuse an encoder that segmentation_models.pytorch, or timm for tu-, lacks."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
     import timm  # noqa: PLC0415
 
@@ -206,7 +208,7 @@ def _check_encoder(name: str) -> None:
 
 
 def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> nn.Module:
-    """Build a network with the library, its errors as ConfigError."""
+    """Build a network of segmentation_models.pytorch, its errors as ConfigError."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
 
     architecture, encoder = settings.architecture.lower(), settings.encoder
@@ -234,7 +236,7 @@ def _create(settings: ModelSettings, channels: int, *, weights: str | None) -> n
 
 
 def _load_encoder(network: nn.Module, path: Path) -> None:
-    """Fill a network's encoder with weights from a file.
+    """Fill a network's encoder with weights from a .safetensors file.
 
     They are an encoder's own, or those of a network such as a bundle's. An encoder's that took the three colours of
     photographs is changed to take as many layers as there are.
@@ -258,14 +260,14 @@ def _load_encoder(network: nn.Module, path: Path) -> None:
 
 
 def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return an encoder's weights by name, for any number of layers.
+    """Return an encoder's weights by name, those for 3 colours spread over its layers.
 
-    Weights for photographs' three colours are spread as segmentation_models.pytorch does. The first convolution sees
-    the colours in turn, over and over, and its sum stays as large; one layer sees all three.
+    Weights for photographs are spread as segmentation_models.pytorch does. The first convolution sees the colours in
+    turn, over and over, and its sum stays as large; one layer sees all three.
     """
 
     def spread(weights: Tensor, like: Tensor | None) -> Tensor:
-        """Return weights for the layers of ``like``, or as they are."""
+        """Return weights for three colours spread over ``like``'s layers; others as is."""
         if like is None or weights.ndim != 4 or weights.shape[1] != 3 or like.shape[1] == 3:
             return weights
         layers = like.shape[1]
@@ -276,6 +278,6 @@ def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type."""
+    """Return the first 200 characters of an error's first line, or its type."""
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return (message.strip().splitlines() or [type(error).__name__])[0][:200]

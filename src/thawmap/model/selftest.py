@@ -11,7 +11,7 @@ from thawmap.model.reading import Reading
 
 
 def make_input(bundle: Bundle) -> Tensor:
-    """Draw the input (1, C, side, side) of a bundle's self-test, always the same.
+    """Make the input (1, C, side, side) of a bundle's self-test, always the same.
 
     Its values lie across and somewhat beyond each layer's range, and one in twenty is missing.
     """
@@ -25,7 +25,7 @@ def make_input(bundle: Bundle) -> Tensor:
 
 
 def answer(network: nn.Module, inputs: Tensor, reading: Reading) -> Tensor:
-    """Compute the probability (1, H, W) of the self-test's input on the CPU.
+    """Compute a network's probability (1, H, W) of the self-test's input, on the CPU.
 
     Wherever the network is: GPUs round more, each in its own way.
     """

@@ -46,7 +46,7 @@ def item(bundle: "Bundle", *, saved: datetime | None = None) -> dict[str, Any]:
 
 
 def _properties(bundle: "Bundle") -> dict[str, Any]:
-    """Return the item's properties: the extension's, and thawmap's own."""
+    """Return a bundle's properties for its STAC Item: the extension's, and our own."""
     config = bundle.provenance.get("config", {})
     name = f"thawmap-{bundle.architecture}-{bundle.encoder}-{bundle.id}"
     properties: dict[str, Any] = {
@@ -75,13 +75,13 @@ def _properties(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _band(layer: Layer) -> dict[str, Any]:
-    """Return an input layer as a band of STAC."""
+    """Return an input layer as a dict that describes a band in STAC."""
     recipe = {"description": f"made as: {layer.recipe}"} if layer.recipe else {}
     return {"name": layer.name, "unit": layer.units or "1", "nodata": "nan", "data_type": "float32"} | recipe
 
 
 def _input(bundle: "Bundle") -> dict[str, Any]:
-    """Return the extension's input: layers in physical units, and their scaling."""
+    """Return a dict for STAC of a network's input: layers, shape and scaling."""
     clipped = [layer.name for layer in bundle.layers if layer.clip]
     return {
         "name": "layers",
@@ -104,7 +104,7 @@ def _input(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _output(bundle: "Bundle") -> dict[str, Any]:
-    """Return the extension's output: logits, and the sigmoid."""
+    """Return a dict for STAC of a network's output: logits, and the sigmoid."""
     return {
         "name": "logits",
         "tasks": _TASKS,
@@ -120,7 +120,7 @@ def _output(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _assets(bundle: "Bundle") -> dict[str, Any]:
-    """Return the bundle's files as assets beside the item.
+    """Return a bundle's files as assets of a STAC Item by name, with relative paths.
 
     The weights name the bands too, without which STAC 1.1 allows no item to name any.
     """

@@ -47,9 +47,9 @@ class Agreement:
 
     @classmethod
     def of(cls, answer: npt.NDArray[np.float32], truth: npt.NDArray[np.float32], *, threshold: float) -> Self:
-        """Compare a backend's probability (N, H, W) with PyTorch's in float32.
+        """Return largest difference, close share and mask IoU of two probability arrays.
 
-        Pixels above ``threshold`` are objects.
+        A backend's (N, H, W), and PyTorch's in float32. Pixels above ``threshold`` are objects.
         """
         difference = np.abs(answer - truth)
         mask, true_mask = answer > threshold, truth > threshold
@@ -61,7 +61,7 @@ class Agreement:
         )
 
     def fault(self, precision: Precision) -> str | None:
-        """Return in words which bound of a precision is broken; None if none is."""
+        """Return in words how the answers break a precision's bounds; None if they do not."""
         if not math.isfinite(self.largest_difference):
             return "answers that are not numbers"
         if precision == "float32":
@@ -77,7 +77,7 @@ class Agreement:
 def disagreement(
     answer: npt.NDArray[np.float32], truth: npt.NDArray[np.float32], *, precision: Precision, threshold: float
 ) -> str | None:
-    """Return in words how an answer differs too much from PyTorch's, or None.
+    """Return in words how a probability differs too much from PyTorch's, or None.
 
     PyTorch's in float32; None where the answer is within the bounds.
 
@@ -91,18 +91,18 @@ def disagreement(
 
 
 def comparison_image(layers: Sequence[Layer], side: int, image: RealImage | None) -> npt.NDArray[np.float32]:
-    """Return the image (1, C, side, side) that backends are compared on.
+    """Return the middle of a real image, or a synthetic one, as (1, C, side, side).
 
-    The middle of a real image, or a synthetic one where ``image`` is None.
+    Backends are compared on it. It is synthetic where ``image`` is None.
     """
     return synthetic_image(layers, side) if image is None else central_square(image(side), side)
 
 
 def synthetic_image(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float32]:
-    """Draw an image (1, C, side, side) as a scene might be, always the same.
+    """Return a synthetic image (1, C, side, side) of layers, always the same.
 
-    In physical units, NaN = missing. Every layer is a sum of random fields from coarse to fine across its range; one
-    corner and some pixels are missing.
+    As a scene might be, in physical units, NaN = missing. Every layer is a sum of random fields from coarse to fine
+    across its range; one corner and some pixels are missing.
     """
     import torch  # noqa: PLC0415 - it loads slowly, and what is compared with it needs it
     from torch.nn.functional import interpolate  # noqa: PLC0415
@@ -122,9 +122,9 @@ def synthetic_image(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float3
 
 
 def central_square(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
-    """Cut the middle (1, C, side, side) out of an image (C, H, W).
+    """Cut the middle (1, C, side, side) out of an image (C, H, W), mirrored if small.
 
-    An image that is smaller is mirrored at its ends.
+    That is at its lower and right ends.
     """
     _, height, width = image.shape
     row, col = max(height - side, 0) // 2, max(width - side, 0) // 2

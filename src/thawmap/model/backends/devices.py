@@ -37,10 +37,10 @@ _MEMORY_PHRASES = (
 
 
 def resolve_device(name: str) -> str:
-    """Return the device of a name as PyTorch writes it: "cpu", "cuda" or "cuda:1".
+    """Return the device that a name means: "cpu", "cuda" or "cuda:1".
 
-    "auto" is a GPU where there is one, else "cpu". PyTorch is asked, but for a processor on a machine that has no
-    driver of a GPU.
+    As PyTorch writes it. "auto" is a GPU where there is one, else "cpu". PyTorch is asked, but for a processor on a
+    machine that has no driver of a GPU.
 
     Raises:
         ConfigError: If there is no such device.
@@ -114,7 +114,10 @@ def _cores() -> int:
 
 
 def processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
-    """Return the processor's name, and a hash of its instruction sets."""
+    """Return the processor's name and a hash of its instruction sets, from cpuinfo.
+
+    Without that file the hash is empty.
+    """
     try:
         lines = dict(
             line.split(":", 1) for line in description.read_text().split("\n\n")[0].splitlines() if ":" in line
@@ -127,14 +130,20 @@ def processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error, of a GPU's library too, means that memory is full."""
+    """Return whether an error, by its type or message, means that memory is full.
+
+    That of the machine or of a GPU.
+    """
     message = str(error).lower()
     return isinstance(error, MemoryError) or any(phrase in message for phrase in _MEMORY_PHRASES)
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raise MemoryError in place of libraries' errors for want of memory."""
+    """Turn libraries' errors for want of memory within a block into MemoryError.
+
+    PyTorch's cache of a GPU's memory is emptied then.
+    """
     try:
         yield
     except RuntimeError as error:

@@ -29,10 +29,11 @@ _ROUNDING = 5e-5  # of the largest logit; five times what float32 without AVX-51
 
 
 def folded(network: nn.Module, *, channels: int) -> nn.Module:
-    """Return a network that answers the same, but for rounding, in fewer operations.
+    """Return a network with batch norm and upsampling folded into its convolutions.
 
-    A network that has nothing to fold is given back as it is. What is not folded is shared with ``network``, which
-    stays as it is. Both are asked once, and where they disagree nothing is folded.
+    It answers the same, but for rounding, in fewer operations. A network that has nothing to fold is given back as it
+    is. What is not folded is shared with ``network``, which stays as it is. Both are asked once, and where they
+    disagree nothing is folded.
 
     Args:
         network: In eval mode, on any device; squares of `PROBE_PX` are the smallest that it needs to take.
@@ -89,7 +90,7 @@ class _Watch:
         self._convolved.clear()
 
     def _see(self, module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
-        """Record one module's call, as PyTorch's hooks are called."""
+        """Record a convolution, a norm behind one, or a block that doubles its image."""
         name = self._names[module]
         if not given or not isinstance(answer, Tensor):  # called by keywords alone, or answering with several
             return
@@ -124,7 +125,7 @@ class _FoldedBlock(nn.Module):
         self._rest = nn.Sequential(cast("nn.Module", block.conv2), cast("nn.Module", block.attention2))
 
     def forward(self, image: Tensor, *others: Tensor | int, **named: Tensor | None) -> Tensor:
-        """Return the block's answer for a small image and the encoder's features.
+        """Return features of twice the image's size, from it and the encoder's features.
 
         Sizes among the arguments are passed by: the transposed convolution doubles without them.
         """
@@ -141,7 +142,10 @@ def _fixed(weights: Tensor) -> nn.Parameter:
 
 
 def _can_fold(block: nn.Module) -> bool:
-    """Return whether a block only repeats pixels, adds channels and convolves them."""
+    """Return whether a decoder's block has a form whose upsampling can be folded.
+
+    That is, if it only repeats pixels, adds channels and convolves them.
+    """
     first, attention = getattr(block, "conv1", None), getattr(block, "attention1", None)
     if not isinstance(first, nn.Sequential) or len(first) != 3 or attention is None:
         return False

@@ -29,7 +29,7 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation, and count the tensors that it answers with."""
+        """Run an operation, count the bytes of its tensors, and return its answer."""
         answer = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(answer):
             if isinstance(tensor, torch.Tensor):
@@ -38,7 +38,7 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return answer
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        """Add the bytes of a tensor's storage until it is freed."""
+        """Count the bytes of a tensor's storage, once, until it is freed."""
         key = id(storage)  # several tensors may share one
         if key not in self._seen:
             self._seen.add(key)

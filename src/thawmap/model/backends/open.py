@@ -71,9 +71,9 @@ def open_backend(
     precision: Precision = "float32",
     image: RealImage | None = None,
 ) -> Backend:
-    """Return a bundle's backend, ready to run and compared with PyTorch in float32.
+    """Return a function that runs a bundle; refuse one that disagrees with PyTorch.
 
-    The bundle's own network is moved to the device.
+    That is a backend, compared with PyTorch in float32. The bundle's own network is moved to the device.
 
     Args:
         bundle: The model.
@@ -103,9 +103,9 @@ def open_backend(
 
 
 def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision: Precision) -> Backend:
-    """Return a bundle's backend without comparing it with PyTorch.
+    """Return a function that runs a bundle on a device, not compared with PyTorch.
 
-    The bundle's network is moved to the device.
+    That is a backend. The bundle's network is moved to the device.
 
     Raises:
         ConfigError: If there is no such backend, or its library is missing.
@@ -132,7 +132,9 @@ def open_unchecked(bundle: Bundle, device: torch.device, backend: str, precision
 
 
 def first_answer(opened: Backend, images: npt.NDArray[np.float32], backend: str) -> npt.NDArray[np.float32]:
-    """Compute a backend's first answer (N, H, W), during which compilers may fail.
+    """Compute a backend's first probability (N, H, W); refuse a backend that fails.
+
+    Compilers may fail during it.
 
     Raises:
         ConfigError: If the backend fails.
@@ -149,7 +151,7 @@ def first_answer(opened: Backend, images: npt.NDArray[np.float32], backend: str)
 
 @contextmanager
 def _arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Set a device's precision of multiplications for a while.
+    """Set the precision of a device's multiplications within a block.
 
     GPUs would else cut the factors of float32 convolutions to 10 bits.
     """

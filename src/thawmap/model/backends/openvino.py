@@ -98,9 +98,9 @@ def open_openvino(bundle: Bundle, device: str, precision: Precision) -> OpenVino
 
 
 def convert(bundle: Bundle, *, limit_s: float = LIMIT_S) -> Path:
-    """Convert a bundle's network for OpenVINO if needed, and return its path.
+    """Convert a bundle's network for OpenVINO, once, and return the cached file.
 
-    The network takes images of any size. One that was converted before is taken.
+    The network takes images of any size.
 
     Raises:
         ConfigError: If it cannot be converted, or the cache folder cannot be written.

@@ -25,7 +25,7 @@ _RECORD = "agreed.json"
 
 
 def recall(bundle: Bundle, *, device: str, backend: str, precision: Precision) -> int | None:
-    """Return bytes per pixel of a bundle that can run without PyTorch, or None.
+    """Read remembered bytes per pixel of a bundle that runs without PyTorch, or None.
 
     None where no earlier process made it ready for this device, backend, precision and processor.
 
@@ -42,9 +42,9 @@ def recall(bundle: Bundle, *, device: str, backend: str, precision: Precision) -
 
 
 def remember(bundle: Bundle, *, backend: str, precision: Precision, bytes_per_pixel: int) -> None:
-    """Write down that a bundle's backend agreed with PyTorch on this processor.
+    """Write beside the converted network that it agreed with PyTorch, and its memory.
 
-    Only of OpenVINO in float32; where the cache folder cannot be written, nothing is remembered.
+    On this processor. Only of OpenVINO in float32; where the cache folder cannot be written, nothing is remembered.
     """
     if (backend, precision) != ("openvino", "float32"):
         return
@@ -72,9 +72,9 @@ class PreparedBackend:
         self._is_proven = False
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Compute probability (N, H, W) of images (N, C, H, W).
+        """Compute probability (N, H, W) of images (N, C, H, W), after a self-test.
 
-        As `thawmap.model.backends.open.Backend`.
+        The test is made in the first call. Otherwise as `thawmap.model.backends.open.Backend`.
 
         Raises:
             ConfigError: If the network does not pass the self-test.
@@ -93,5 +93,5 @@ class PreparedBackend:
 
 
 def _record(bundle: Bundle) -> Path:
-    """Return the path of the record of agreement, beside the converted network."""
+    """Return the path of a bundle's record of agreement, beside its converted network."""
     return converted_path(bundle).parent / _RECORD

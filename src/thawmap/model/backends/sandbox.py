@@ -57,7 +57,7 @@ def identity(bundle: Bundle) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that kept results depend on, by name of the library.
+    """Return versions of the libraries that cached results depend on, by name.
 
     The version of our own rewriting of networks is among them.
     """
@@ -66,9 +66,9 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def sandbox(bundle: Bundle) -> Iterator[Path]:
-    """Make a temporary folder that holds a bundle, for work in a sandbox.
+    """Make a temporary folder with a bundle saved in it, and remove it in the end.
 
-    It lies in the cache folder, so that results can be moved there, and is removed in the end.
+    It lies in the cache folder, so that results can be moved there.
 
     Raises:
         ConfigError: If the cache folder cannot be written.
@@ -95,9 +95,10 @@ def sandboxed_bundle(folder: Path) -> Bundle:
 
 
 def run_in_sandbox(module: str, folder: Path, task: Mapping[str, Any], *, limit_s: float = LIMIT_S) -> None:
-    """Run a module on a task in a sandbox's folder, in a process of its own.
+    """Run a module on a task in a process of its own, for ``limit_s`` s at most.
 
-    The module begins with `sandboxed_task`. The process and all that it started are gone when this returns.
+    The task is written into the sandbox's folder, which the module is given. The module begins with `sandboxed_task`.
+    The process and all that it started are gone when this returns.
 
     Raises:
         SandboxError: If it fails, crashes, or takes longer than ``limit_s``.
@@ -123,7 +124,7 @@ def run_in_sandbox(module: str, folder: Path, task: Mapping[str, Any], *, limit_
 
 @contextmanager
 def sandboxed_task(folder: Path) -> Iterator[dict[str, Any]]:
-    """Give a sandboxed process its task, JSON values, and report its errors.
+    """Yield the task of a sandboxed process as a dict; write its error to a file.
 
     An error of ours ends the process, and becomes the message of the caller's SandboxError.
     """
@@ -135,7 +136,7 @@ def sandboxed_task(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _reason(folder: Path, status: int) -> str:
-    """Return the reason why a sandboxed process failed, in a few words."""
+    """Return in a few words why a sandboxed process failed, from its files and status."""
     if (folder / _REFUSAL).exists():
         return (folder / _REFUSAL).read_text(encoding="utf-8")
     if status < 0:

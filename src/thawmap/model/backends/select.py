@@ -116,9 +116,10 @@ def choose(
     image: RealImage | None = None,
     limit_s: float = LIMIT_S,
 ) -> Choice:
-    """Choose the fastest backend for a bundle on this machine.
+    """Return the fastest backend for a bundle here, remembered or measured now.
 
-    At the present number of PyTorch's threads; a choice that was remembered is taken.
+    On this machine, at the present number of PyTorch's threads. The choice that is measured is written into the cache
+    folder.
 
     Args:
         bundle: The model.
@@ -165,9 +166,9 @@ def trials(
     precisions: Sequence[Precision],
     limit_s: float = LIMIT_S,
 ) -> Iterator[Trial]:
-    """Yield a trial of each candidate on an image, PyTorch in float32 first.
+    """Yield each backend's time on an image and agreement with PyTorch, one by one.
 
-    Each is timed, and compared with that, when its trial is asked for.
+    PyTorch in float32 is the first. Each is timed, and compared with that, when its trial is asked for.
 
     Args:
         bundle: The model.
@@ -203,9 +204,10 @@ def candidates(device: str) -> list[str]:
 def _try(
     name: str, precision: Precision, bundle: Bundle, folder: Path, common: Mapping[str, Any], limit_s: float
 ) -> Trial:
-    """Run one candidate in a sandbox, and compare it with PyTorch's answer.
+    """Run a backend in a sandbox, and return its time and agreement, or its failure.
 
-    That answer lies in ``folder``, but for the first candidate, which is compared with itself.
+    The agreement is with PyTorch's answer, which lies in ``folder``, but for the first candidate, which is compared
+    with itself.
     """
     try:
         if name == "openvino":
@@ -227,7 +229,10 @@ def _try(
 
 
 def _fastest(tried: Iterator[Trial], precision: Precision) -> Choice:
-    """Choose the fastest backend of the trials in a precision that were not refused."""
+    """Return the fastest backend that was not refused, of the trials in a precision.
+
+    Eager PyTorch where all were.
+    """
     first = next(tried)
     if first.refused is not None:
         return Choice(backend="eager", refused={"eager": first.refused})
@@ -240,7 +245,7 @@ def _fastest(tried: Iterator[Trial], precision: Precision) -> Choice:
 
 
 def _question(bundle: Bundle, device: str, precision: Precision, side: int) -> dict[str, Any]:
-    """Return everything that a choice depends on, as JSON values."""
+    """Return all that a choice depends on, as JSON: network, machine, versions."""
     return {
         "network": identity(bundle),
         "tile": side,
@@ -263,7 +268,7 @@ def hardware_name(device: str) -> str:
 
 
 def _recall(path: Path, question: Mapping[str, Any]) -> Choice | None:
-    """Read the choice that was remembered for a question; None if none can be read."""
+    """Read a remembered choice from a file; None if damaged or for another question."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         seconds = {str(name): float(measured) for name, measured in record["seconds"].items()}
@@ -276,7 +281,10 @@ def _recall(path: Path, question: Mapping[str, Any]) -> Choice | None:
 
 
 def _remember(path: Path, question: Mapping[str, Any], choice: Choice) -> None:
-    """Write a choice down; where that cannot be, the next run measures again."""
+    """Write a choice and its question to a JSON file; only warn where that fails.
+
+    The next run measures again then.
+    """
     content = {"question": question, "chosen": choice.backend, "seconds": choice.seconds, "refused": choice.refused}
     try:
         write_json(path, content, indent=1)
@@ -295,7 +303,7 @@ def _seconds(backend: "Backend", image: npt.NDArray[np.float32]) -> float:
 
 
 def main(folder: Path) -> None:
-    """Time one candidate on the image in a sandbox's folder."""
+    """Write a backend's answer and time for the image in a sandbox's folder."""
     import torch  # noqa: PLC0415
 
     from thawmap.model.backends.open import first_answer, open_unchecked  # noqa: PLC0415

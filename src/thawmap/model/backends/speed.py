@@ -17,7 +17,7 @@ _REPEATS = 10
 
 
 def operations_per_pixel(bundle: Bundle) -> float:
-    """Count a network's multiplications and additions for each pixel of a tile.
+    """Count a network's multiplications and additions per pixel of the bundle's tile.
 
     Those of its matrix products and convolutions. They are counted in a run that computes nothing.
     """
@@ -28,7 +28,7 @@ def operations_per_pixel(bundle: Bundle) -> float:
 
 
 def product_rate(device: torch.device) -> float:
-    """Measure the operations a second of PyTorch's large matrix products.
+    """Measure the most operations a second of a device's large matrix products.
 
     In float32, at the present number of threads. The best of several, as it is a limit: in float32 no network computes
     faster. On a processor products are also asked for as a convolution of 1 x 1 pixels, which another library computes:

@@ -14,7 +14,7 @@ from thawmap.model.network import PROBE_PX, ProbabilityNetwork
 
 
 def trace(bundle: Bundle, path: Path) -> None:
-    """Write a bundle's network as OpenVINO's files in float32, for any size.
+    """Write a bundle's network as OpenVINO's files in float32, for images of any size.
 
     It is traced with a small image of which no side is fixed.
     """
@@ -34,7 +34,7 @@ def trace(bundle: Bundle, path: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Convert the bundle in a sandbox's folder."""
+    """Write the network of the bundle in a sandbox's folder as OpenVINO's files."""
     with sandboxed_task(folder):
         trace(sandboxed_bundle(folder), folder / CONVERTED / NETWORK)
 

@@ -43,7 +43,7 @@ class Facts:
 
 
 def import_bundle(path: Path, facts: Facts | None = None) -> tuple[Bundle, tuple[str, ...]]:
-    """Convert another program's model to an unsaved bundle, with notes for its user.
+    """Read another program's model file as an unsaved bundle, with notes for its user.
 
     Raises:
         BundleError: If the file's layout is none that can be read, it holds code, or its weights do not fit its
@@ -122,7 +122,9 @@ def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
 
 
 def _layers(foreign: Foreign, facts: Facts) -> tuple[Layer, ...]:
-    """Return the inputs with the ranges and recipes that the network was trained on.
+    """Return a foreign model's inputs as layers, from its file and the user's facts.
+
+    With the ranges and recipes that the network was trained on.
 
     Raises:
         ConfigError: If a fact is missing, or has no meaning for this model.
@@ -149,7 +151,7 @@ def _layers(foreign: Foreign, facts: Facts) -> tuple[Layer, ...]:
 
 
 def _layer(band: str, foreign: Foreign, facts: Facts) -> Layer:
-    """Return the layer of a file's band, with its range and recipe.
+    """Return a foreign model's band as a layer, with its range and recipe.
 
     Raises:
         ConfigError: If its range is not given, no encoding goes with its factor, or DARTS has no such band.
@@ -174,9 +176,9 @@ def _layer(band: str, foreign: Foreign, facts: Facts) -> Layer:
 
 
 def _tile(foreign: Foreign, facts: Facts, needs: Traits) -> int:
-    """Return the side of the tiles in pixels.
+    """Return a foreign model's tile side in px: as given, in its file, or the usual.
 
-    From the facts, the file, or the program's usual where the answer hardly depends on it.
+    The program's usual one only where the answer hardly depends on it.
 
     Raises:
         ConfigError: If it has to be given, or does not suit the network.
@@ -197,7 +199,7 @@ def _tile(foreign: Foreign, facts: Facts, needs: Traits) -> int:
 
 
 def _notes(foreign: Foreign, layers: tuple[Layer, ...], facts: Facts, tile: int) -> tuple[str, ...]:
-    """Return notes for people on the conversion and its assumptions."""
+    """Return sentences on a model's conversion and its assumptions, for its user."""
     by_range = groupby(layers, key=lambda used: f"{used.low:g} .. {used.high:g}")
     ranges = "; ".join(f"{', '.join(used.name for used in members)} {ends}" for ends, members in by_range)
     converted = "converted from factors of stored numbers, so that the network sees what it saw there"
@@ -222,7 +224,7 @@ def _notes(foreign: Foreign, layers: tuple[Layer, ...], facts: Facts, tile: int)
 
 
 def _darts_band(bundle: Bundle, used: Layer) -> str:
-    """Return the band of DARTS that a layer is.
+    """Return DARTS's name of a layer; refuse one that it lacks or scales otherwise.
 
     Raises:
         BundleError: If it has no such band, or scales it in another way.

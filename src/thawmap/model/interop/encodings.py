@@ -85,7 +85,7 @@ _LEAST, _MOST = 0.1, 10.0  # that a network may see where a layer has its usual 
 
 
 def range_of_factor(band: str, factor: float) -> Range:
-    """Return the physical range that ``factor`` maps to 0..1, for a band.
+    """Return a band's physical range that a factor on stored numbers maps to 0..1.
 
     A network that sees ``factor`` x the stored numbers of the band sees that range so.
 

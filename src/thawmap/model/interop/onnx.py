@@ -53,7 +53,7 @@ def write_onnx(bundle: Bundle, path: Path, *, pixel_m: float | None = None) -> N
 
 
 def metadata(bundle: Bundle, *, pixel_m: float | None = None) -> dict[str, str]:
-    """Return an ONNX file's metadata, JSON by key.
+    """Return a bundle's metadata for an ONNX file, as JSON texts by key.
 
     The keys that Deepness reads, and under ``thawmap`` the bundle's id and layers.
     """

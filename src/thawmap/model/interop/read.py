@@ -73,7 +73,7 @@ class Foreign:
 
 
 def read(path: Path) -> Foreign:
-    """Read a model of thaw-slump-segmentation or DARTS.
+    """Read a model file of thaw-slump-segmentation or DARTS, without running code.
 
     ``path`` is a run folder of thaw-slump-segmentation, of which the last checkpoint is read, one of its checkpoints,
     or a file of DARTS.
@@ -107,7 +107,10 @@ def _last_checkpoint(folder: Path) -> Path:
 
 
 def _load(path: Path) -> Any:
-    """Load a file of plain values: tensors, numbers, texts, paths, lists, dicts."""
+    """Load a model file's tensors and plain values; refuse a file with code in it.
+
+    Plain are numbers, texts, paths, lists and dicts.
+    """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN):
             warnings.simplefilter("ignore")  # on pickles of a protocol that torch does not write
@@ -131,9 +134,9 @@ def _load(path: Path) -> Any:
 
 
 def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
-    """Read a run of thaw-slump-segmentation.
+    """Read a checkpoint of thaw-slump-segmentation, as config.yml describes it.
 
-    Its checkpoint is a bare state_dict, which ``content`` is if it was loaded already; config.yml lies in ``folder``.
+    The checkpoint is a bare state_dict, which ``content`` is if it was loaded already; config.yml lies in ``folder``.
     """
     config = _read_yaml(folder / "config.yml", file)
     model, sources = config.get("model"), config.get("data_sources")
@@ -159,7 +162,7 @@ def _run(folder: Path, file: Path, content: Any = None) -> Foreign:
 
 
 def _read_yaml(path: Path, file: Path) -> dict[str, Any]:
-    """Read the YAML that describes a checkpoint; empty if it is no mapping."""
+    """Read the YAML that describes a checkpoint as a dict, empty if it is no mapping."""
     try:
         with path.open(encoding="utf-8") as opened:
             config = read_yaml(opened.read(LARGEST_BYTES), path.name).value
@@ -176,7 +179,7 @@ def _read_yaml(path: Path, file: Path) -> dict[str, Any]:
 
 
 def _darts_legacy(file: Path, content: dict[str, Any]) -> Foreign:
-    """Read a `.pt` of DARTS.
+    """Return the model in the loaded content of a `.pt` of DARTS.
 
     The older layout has factors, the newer, which `thawmap model export` writes, has bands.
     """
@@ -196,7 +199,7 @@ def _darts_legacy(file: Path, content: dict[str, Any]) -> Foreign:
 
 
 def _darts_lightning(file: Path, content: dict[str, Any]) -> Foreign:
-    """Read a Lightning `.ckpt` of DARTS.
+    """Return the model in the loaded content of a Lightning `.ckpt` of DARTS.
 
     The names of the network's weights begin with `model.`; other weights that were trained with it are left out.
     """
@@ -209,7 +212,7 @@ def _darts_lightning(file: Path, content: dict[str, Any]) -> Foreign:
 
 
 def _darts(file: Path, config: dict[str, Any], bands: Any, *, factors: Any, state: Any, kind: str) -> Foreign:
-    """Check what either layout of DARTS holds, and return the model."""
+    """Check network, bands and factors in a file of DARTS, and return its model."""
     model, tile = config.get("model"), config.get("patch_size")
     if not isinstance(model, dict) or not _are_texts(bands):
         msg = f"{file} does not name its network and its bands as the models of {kind} do; ask its makers for them"
@@ -235,7 +238,7 @@ def _darts(file: Path, config: dict[str, Any], bands: Any, *, factors: Any, stat
 
 
 def _check_settings(file: Path, model: dict[str, Any]) -> None:
-    """Refuse settings of a network that thawmap's networks do not have."""
+    """Refuse network settings that thawmap does not have, and several classes."""
     strange = [key for key in model if key not in _SETTINGS]
     if strange or model.get("activation") is not None:
         key = strange[0] if strange else "activation"
@@ -258,7 +261,7 @@ def _check_count(file: Path, channels: Any, bands: tuple[str, ...]) -> None:
 
 
 def _text(file: Path, model: dict[str, Any], key: str) -> str:
-    """Return a text among the model's settings, or refuse the file."""
+    """Return the text of a key in a model's settings; refuse a file without it."""
     value = model.get(key)
     if not isinstance(value, str):
         msg = f"{file} does not name the network's {key!r}, such as 'unet'; restore it, or ask its makers"
@@ -277,7 +280,10 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def _state(file: Path, state: Any) -> dict[str, Tensor]:
-    """Return weights by name, without prefixes of compiling and parallel training."""
+    """Return tensors by name without prefixes of wrappers; refuse anything else.
+
+    The prefixes are those of compiling and parallel training.
+    """
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         msg = f"{file} holds no weights by name, so that it is no model that is known; name another file"
         raise BundleError(msg)

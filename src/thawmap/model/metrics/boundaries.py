@@ -24,7 +24,7 @@ Bools = npt.NDArray[np.bool_]
 def boundary_counts(
     prediction: Bools, target: npt.NDArray[np.integer], valid: Bools, *, width: int, within: Bools | None = None
 ) -> Counts:
-    """Count usable pixels in the bands along predicted and labelled outlines.
+    """Count tp, fp, fn, tn of pixels in bands along predicted and labelled outlines.
 
     Pixels in both bands are tp, in the predicted one only fp, in the labelled one only fn, in neither tn.
 

@@ -56,7 +56,7 @@ class Detections:
         return cls(confidence=np.zeros(0), correct=np.zeros(0, np.bool_), labelled=0)
 
     def __add__(self, other: "Detections") -> "Detections":
-        """Return the objects of both."""
+        """Return the detections of both together."""
         return Detections(
             confidence=np.concatenate([self.confidence, other.confidence]),
             correct=np.concatenate([self.correct, other.correct]),
@@ -84,7 +84,7 @@ class Comparison:
 
     @classmethod
     def of(cls, prediction: Bools, target: Integers, valid: Bools) -> Self:
-        """Return the predicted and labelled objects of a mask, or of N masks.
+        """Return the objects of a predicted mask and of labels, with their overlaps.
 
         Args:
             prediction: True where an object is predicted, (H, W) or (N, H, W) for N rasters.
@@ -116,7 +116,7 @@ class Comparison:
         )
 
     def detections(self, probability: Floats, *, min_iou: float = 0.5) -> Detections:
-        """Return predicted objects with confidence and whether each is matched.
+        """Return each predicted object's mean probability, and whether it is matched.
 
         Unmatched objects that are mostly ignored are left out; `detections` tells the rules.
 
@@ -172,7 +172,7 @@ def object_counts(
 def detections(
     probability: Floats, target: Integers, valid: Bools, *, threshold: float, min_iou: float = 0.5
 ) -> Detections:
-    """Return predicted objects with confidence and whether each is matched.
+    """Return each object's mean probability above a threshold, and if it is matched.
 
     In order of confidence (equals in that of their first pixels), each takes of the labelled objects that are
     left the one with the highest IoU, if that is at least ``min_iou`` (Everingham et al. 2010, doi
@@ -240,7 +240,7 @@ class _Objects:
 
     @property
     def is_judged(self) -> Bools:
-        """True if at least half of the object's pixels are usable, bool (n,)."""
+        """True for each object of which at least half the pixels are usable, bool (n,)."""
         enough: Bools = 2 * self.usable >= self.pixels
         return enough
 
@@ -270,7 +270,7 @@ class _Objects:
 def _overlaps(
     predicted: _Objects, labelled: _Objects, usable: Bools
 ) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
-    """Return the pairs of objects that share usable pixels, and their IoU.
+    """Return the index pairs of objects that share usable pixels, and their IoU.
 
     Index of the predicted object, of the labelled one, and IoU, (n,) each.
     """
@@ -283,7 +283,7 @@ def _overlaps(
 
 
 def _by_centroid(predicted: _Objects, labelled: _Objects) -> tuple[Integers, Integers]:
-    """Return pairs of objects of which one covers the other's centre, as indices."""
+    """Return index pairs of objects of which one covers the other's central pixel."""
     under_predicted = labelled.labels[predicted.centres()]
     under_labelled = predicted.labels[labelled.centres()]
     first = np.concatenate([np.flatnonzero(under_predicted), under_labelled[under_labelled > 0] - 1])
@@ -293,7 +293,7 @@ def _by_centroid(predicted: _Objects, labelled: _Objects) -> tuple[Integers, Int
 
 
 def _count_matches(first: Integers, second: Integers) -> int:
-    """Return the largest number of pairs in which no object occurs twice."""
+    """Return how many of the index pairs can be taken with no object taken twice."""
     if not first.size:
         return 0
     graph = sparse.csr_matrix((np.ones(first.size, np.int8), (first, second)))

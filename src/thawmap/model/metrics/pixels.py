@@ -102,7 +102,7 @@ class Histogram:
         return int(self.negative.sum() + self.positive.sum())
 
     def counts(self, threshold: float) -> Counts:
-        """Count tp, fp, fn and tn for objects at probabilities above a threshold.
+        """Return the histogram's tp, fp, fn and tn, objects being above a threshold.
 
         Exact for probabilities that are whole hundredths; others count as the nearest one.
         """
@@ -131,11 +131,11 @@ def counts(prediction: Array, target: Array, valid: Array) -> Counts:
 
 
 def histogram(probability: Array, target: Array, valid: Array) -> Histogram:
-    """Count pixels by label and hundredth of probability.
+    """Count valid and labelled pixels by label and hundredth of probability.
 
-    Those that are valid and labelled; numpy arrays or torch tensors of one shape. Probabilities are rounded to
-    hundredths in float32 (ties to even), so a histogram of a network's probabilities equals that of the uint8 map made
-    from it. Tensors are counted on their device; only 202 sums leave it.
+    Numpy arrays or torch tensors of one shape. Probabilities are rounded to hundredths in float32 (ties to even), so a
+    histogram of a network's probabilities equals that of the uint8 map made from it. Tensors are counted on their
+    device; only 202 sums leave it.
 
     Args:
         probability: 0..1, any float type; NaN = missing, left out.
@@ -159,11 +159,11 @@ def histogram(probability: Array, target: Array, valid: Array) -> Histogram:
 
 
 def scores(counted: Counts) -> dict[str, float]:
-    """Return the scores of the object class by name, NaN where undefined.
+    """Return scores by name, such as IoU and F1, of tp, fp, fn, tn; NaN if undefined.
 
-    The names are those in `SCORES`, and the module tells where scores are undefined. Cohen's kappa in the closed form
-    for two classes; it is not defined where labels and prediction agree on one class everywhere, because chance would
-    agree there too.
+    They are those of the object class. The names are those in `SCORES`, and the module tells where scores are
+    undefined. Cohen's kappa in the closed form for two classes; it is not defined where labels and prediction agree on
+    one class everywhere, because chance would agree there too.
 
     >>> scores(Counts(tp=1, fp=1, fn=0, tn=2))["iou"]
     0.5
@@ -182,14 +182,14 @@ def scores(counted: Counts) -> dict[str, float]:
 
 
 def mean_scores(scored: Iterable[Mapping[str, float]], names: Sequence[str] = SCORES) -> dict[str, float]:
-    """Return the mean of each named score, NaN left out; NaN if all are."""
+    """Return each score's mean over several dicts of scores, NaN left out."""
     rows = list(scored)
     defined = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in names}
     return {name: _ratio(math.fsum(values), len(values)) for name, values in defined.items()}
 
 
 def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
-    """Return the threshold with the best score, a whole hundredth.
+    """Return the hundredth of probability above which a histogram scores best, or NaN.
 
     NaN where no pixel is labelled as object. Among equals the middle one: it stays right for the longest when
     probabilities move.
@@ -206,11 +206,12 @@ def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
 
 
 def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> float:
-    """Return the middle of the thresholds at which histograms score nearly best.
+    """Return the middle threshold of those at which histograms' mean is near its best.
 
-    A whole hundredth. The plateau of several histograms' mean score are the thresholds where that is within `PLATEAU`
-    of the best, without a gap between them and the best. The middle serves as well on these histograms, and stays right
-    for longer when probabilities move. Histograms without a pixel labelled as object are left out; NaN where all are.
+    One whole hundredth for all. The plateau of several histograms' mean score are the thresholds where that is within
+    `PLATEAU` of the best, without a gap between them and the best. The middle serves as well on these histograms, and
+    stays right for longer when probabilities move. Histograms without a pixel labelled as object are left out; NaN
+    where all are.
 
     >>> plateau_threshold([Histogram.empty()])
     nan
@@ -244,7 +245,7 @@ class Reliability:
 
 
 def reliability(counted: Histogram, *, steps: int = 10) -> Reliability:
-    """Compare predicted probability with the labelled share, in equal steps.
+    """Return mean probability and labelled share of a histogram, in equal steps.
 
     The diagram of reliability: is of all pixels with probability 0.3 a share of 0.3 labelled as object? Each step holds
     the probabilities above the one before, its own included (0 is in the first).
@@ -274,7 +275,7 @@ def reliability(counted: Histogram, *, steps: int = 10) -> Reliability:
 
 
 def calibration_error(counted: Histogram, *, steps: int = 10) -> float:
-    """Return the expected calibration error, 0..1; NaN without a pixel.
+    """Return a histogram's expected calibration error, 0..1; NaN without a pixel.
 
     The mean distance of predicted probability and labelled share over all pixels, ECE (Naeini et al. 2015, doi
     10.1609/aaai.v29i1.9602). Where objects are rare nearly all pixels lie in the first step and decide it: look at
