@@ -376,14 +376,17 @@ class _Printable(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a message line by line, fit for a terminal."""
+        """Return a log record's text with its control characters written out.
+
+        Line by line, so that the line ends stay.
+        """
         return "\n".join(map(printable, super().format(record).splitlines()))
 
 
 def _run(words: list[str]) -> int:
-    """Run one command line and return its exit status; messages go to stderr.
+    """Run the verb that words of a command line name; return its exit status.
 
-    ``help VERB`` is another way to say ``VERB --help``.
+    Messages go to stderr. ``help VERB`` is another way to say ``VERB --help``.
     """
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]

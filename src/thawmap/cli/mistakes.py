@@ -13,7 +13,7 @@ def sentence(error: CycloptsError) -> str:
 
 
 def _unknown_verb(error: UnknownCommandError) -> str:
-    """Return a message on a verb that does not exist, with the nearest or all verbs."""
+    """Return a message on a verb that does not exist, with similar verbs or else all."""
     assert error.app is not None
     assert error.unused_tokens
     word, verbs = error.unused_tokens[0], sorted(verb for verb in error.app if not verb.startswith("-"))

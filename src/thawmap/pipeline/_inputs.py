@@ -10,21 +10,24 @@ from thawmap.provenance import stamps, without
 
 
 def inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
-    """Return the stamps of all files that a scene's layers and labels come from."""
+    """Return stamps of a scene's files and its sources' files: a list for each file.
+
+    Sorted by path. A list holds the stamp of the file, and of those with the same stem beside it.
+    """
     paths = {path for source in Project(config).sources for path in source.files(scene)} | set(scene.files.values())
     return [stamps(path) for path in sorted(paths)]
 
 
 def how_read(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of scenes and sources that decide values, without paths.
+    """Return the sections 'scenes' and 'sources' of resolved settings, without paths.
 
-    Files are told apart by their stamps.
+    They decide values; files are told apart by their stamps.
     """
     return {name: without(resolved[name], {"path", "table", "region"}) for name in ("scenes", "sources")}
 
 
 def identity(scene: Scene) -> dict[str, Any]:
-    """Return acquisition time, region and grid of a scene, as results record them."""
+    """Return a scene's acquisition time, region and grid as a dict of JSON values."""
     return {
         "acquired": None if scene.acquired is None else scene.acquired.isoformat(),
         "region": scene.region,

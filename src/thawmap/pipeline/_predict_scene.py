@@ -42,7 +42,7 @@ _opened: dict[tuple[Path, InferenceSettings, int], Member] = {}
 
 
 def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path) -> None:
-    """Map one scene with the mean of one or more bundles, into a folder of ``out``.
+    """Write a scene's map into ``out``, from the mean of bundles, unless it is there.
 
     Another process that maps it is waited for; a map that it finished is left alone.
     """
@@ -68,7 +68,7 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
 
 
 def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -> bool:
-    """Return whether a scene is still to be mapped.
+    """Return whether a scene's map in ``out`` is missing or made from something else.
 
     Raises:
         DataError: If its inputs cannot be found, or what stands at its place must stay.
@@ -93,7 +93,7 @@ def check_answers(models: Sequence[Path], config: Config) -> None:
 
 
 def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[Scene]) -> list[str]:
-    """Choose the fastest backend of each bundle by measuring; return sentences on it.
+    """Time backends with each bundle, record the fastest; return messages on them.
 
     Nothing is measured unless `backend: auto` asks for it, nor where it would take longer than it saves. Workers then
     find the answer, so this is done before they begin.
@@ -112,9 +112,9 @@ def choose_backends(models: Sequence[Path], project: Project, scenes: Sequence[S
 
 
 def _image_of_first(scenes: Sequence[Scene], bundle: Bundle, project: Project, side: int) -> npt.NDArray[np.float32]:
-    """Return an image (C, H, W) to time backends on.
+    """Return an image (C, H, W) from the first usable scene, or else a synthetic one.
 
-    Of the first scene with a valid pixel; synthetic where there is none.
+    Backends are timed on it; a scene is usable that has a valid pixel.
     """
     cut = first_cut_out(scenes, bundle, project.sources, side)
     return synthetic_image(bundle.layers, side)[0] if cut is None else cut[1]
@@ -123,16 +123,16 @@ def _image_of_first(scenes: Sequence[Scene], bundle: Bundle, project: Project, s
 def _image_of_scene(
     scene: Scene, bundle: Bundle, project: Project, overview: Stack, side: int
 ) -> npt.NDArray[np.float32]:
-    """Return an image (C, H, W) of a scene to compare a backend on.
+    """Return an image (C, H, W) from a scene, or a synthetic one if nothing is valid.
 
-    Synthetic where the scene has no valid pixel.
+    A backend is compared on it.
     """
     image = cut_out(scene, bundle, project.sources, side, overview=overview)
     return synthetic_image(bundle.layers, side)[0] if image is None else image
 
 
 def _share_processors(workers: int) -> None:
-    """Let networks in this process use its share of the threads."""
+    """Limit networks in this process to its share of threads; alone, it has all."""
     if workers > 1:
         set_threads(threads_each(workers))
 
@@ -162,7 +162,7 @@ class Cost:
     seconds: float | None
 
     def row(self) -> dict[str, str]:
-        """Return the row of the table: column to text."""
+        """Return the cost as a row of a table: a dict of column to text."""
         return {
             "scene": self.scene,
             "px": "x".join(map(str, self.shape)),
@@ -175,7 +175,7 @@ class Cost:
 
 
 def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
-    """Return the cost of mapping a scene, from its tiling; no network computes."""
+    """Estimate windows, disk, memory and time of mapping a scene; no network runs."""
     config = project.config
     settings, bundles = config.inference, [load_bundle(model) for model in models]
     on_cpu = settings.model_copy(update={"device": "cpu"})  # plans for a GPU are made where there is none
@@ -201,7 +201,7 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
 
 
 def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
-    """Return the job of a scene's map: settings, resolved threshold, provenance.
+    """Return the `MapJob` of a scene: settings, threshold as a number, provenance.
 
     A threshold that is left to the bundles is their mean.
 
@@ -226,7 +226,7 @@ def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
 
 
 def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
-    """Return the layers of a quicklook: false colour, else the bundle's first layer."""
+    """Return layer names for a quicklook: false colour, or else the bundle's first."""
     mapped = frozenset[str]().union(*(source.layers for source in project.sources))
     return FALSE_COLOUR if set(FALSE_COLOUR) <= mapped else [bundle.layers[0].name]
 
@@ -257,16 +257,16 @@ def member_of(model: Path, settings: InferenceSettings, image: RealImage | None 
 
 
 def unready_member(bundle: Bundle, settings: InferenceSettings) -> Member:
-    """Return a bundle with its backend's memory; for plans, not for computing."""
+    """Return a bundle with its backend's memory need, for plans; it cannot compute."""
     return _member(bundle, settings, ready=False)
 
 
 def _member(
     bundle: Bundle, settings: InferenceSettings, *, ready: bool = True, image: RealImage | None = None
 ) -> Member:
-    """Return a bundle with its backend and the memory that it takes.
+    """Return a bundle with its backend and memory need; for plans, leave it unopened.
 
-    One that is not ready is for plans only.
+    One that is not ready cannot compute.
     """
     device, precision, backend = settings.device, settings.precision, _backend(bundle, settings)
     size = prepared.recall(bundle, device=device, backend=backend, precision=precision)

@@ -50,7 +50,7 @@ class Machine:
 
     @classmethod
     def of(cls, device: torch.device) -> "Machine":
-        """Describe this machine, and measure its matrix products now."""
+        """Describe a device of this machine, and measure its matrix products now."""
         return cls(
             device=hardware_name(str(device)),
             threads=torch.get_num_threads(),
@@ -60,7 +60,7 @@ class Machine:
 
     @property
     def line(self) -> str:
-        """Sentence for a person."""
+        """Sentence on the device, its threads, libraries and speed."""
         libraries = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         rate = f"{self.operations_per_s / 1e9:.0f} GFLOP/s in float32 matrix products"
@@ -87,7 +87,7 @@ class Subject:
 
     @property
     def line(self) -> str:
-        """Sentence for a person."""
+        """Sentence on the bundle's network, and on the image that it is measured on."""
         bundle, (height, width) = self.bundle, self.image.shape[2:]
         network = f"{bundle.architecture} with {bundle.encoder}, {counted(len(bundle.layers), 'layer')}"
         image = "a made-up image" if self.scene is None else f"the middle of {self.scene}"
@@ -128,7 +128,7 @@ class Speed:
     refused: str | None = None
 
     def row(self) -> dict[str, str]:
-        """Return the row of the table: column to text."""
+        """Return the speed as a row of a table: a dict of column to text."""
         seconds = self.seconds_per_mpx
         return {
             "model": self.model,
@@ -147,7 +147,7 @@ class Speed:
 
 
 def random_bundle(architecture: str = "unet", encoder: str = "resnet34") -> Bundle:
-    """Make a bundle of random weights for the paper's layers, the same in every call.
+    """Make a bundle with random weights for the paper's layers, the same each time.
 
     It finds few slumps.
     """
@@ -197,7 +197,7 @@ def subject(model: Path | None, config: Config | None) -> Subject:
 
 
 def number_of_trials(device: torch.device, precisions: Sequence[Precision]) -> int:
-    """Count the pairs of backend and precision that `speeds` measures for a bundle."""
+    """Return how many pairs of backend and precision are timed for a bundle."""
     pairs = {(backend, precision) for backend in candidates(str(device)) for precision in precisions}
     return len({("eager", "float32"), *pairs})
 
@@ -209,7 +209,7 @@ def speeds(
     precisions: Sequence[Precision],
     settings: InferenceSettings,
 ) -> Iterator[Speed]:
-    """Yield the speed of every backend with a bundle, PyTorch in float32 first.
+    """Time every backend with a bundle; yield a `Speed` each, PyTorch float32 first.
 
     Where that fails, nothing else is measured.
 
@@ -240,7 +240,7 @@ def speeds(
 
 
 def as_json(machine: Machine, subjects: Sequence[Subject], speeds: Sequence[Speed]) -> dict[str, Any]:
-    """Return machine, models and speeds as JSON values."""
+    """Return machine, models and speeds as one dict of JSON values."""
     models = {
         subject.name: {
             "bundle": subject.bundle.id,
@@ -258,7 +258,10 @@ def as_json(machine: Machine, subjects: Sequence[Subject], speeds: Sequence[Spee
 
 
 def _site_minutes(bundle: Bundle, trial: Trial, settings: InferenceSettings) -> float | None:
-    """Return the minutes that a site takes, overlaps too; None if it cannot be tiled."""
+    """Estimate minutes for a site of 8000 x 8000 pixels; None if it cannot be tiled.
+
+    From the seconds of a trial, overlaps too; None also where it has none.
+    """
     on_cpu = settings.model_copy(update={"device": "cpu", "backend": trial.backend, "precision": trial.precision})
     try:
         tiling = plan((SITE_PX, SITE_PX), [unready_member(bundle, on_cpu)], on_cpu)
@@ -268,7 +271,10 @@ def _site_minutes(bundle: Bundle, trial: Trial, settings: InferenceSettings) -> 
 
 
 def _openable(project: Project) -> Iterator[Scene]:
-    """Yield the scenes of a project that can be opened."""
+    """Open a project's scenes one by one; skip those that cannot be opened.
+
+    Yields each scene.
+    """
     for candidate in project.candidates():
         try:
             yield project.open(candidate, labelled=False)

@@ -35,7 +35,7 @@ def crossval(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Hold every fold out once, with every setting and seed, and report on all.
+    """Train once for each held-out fold, setting and seed, and report on all.
 
     Args:
         config: Everything that decides the result.
@@ -95,7 +95,10 @@ def crossval_report(out: Path) -> Summary:
 
 
 def _report_so_far(config: Config, out: Path, tile_folder: Path) -> Summary:
-    """Report on the trainings that are finished; others may be running meanwhile."""
+    """Write tables and report of a cross-validation's finished trainings.
+
+    Others may be running meanwhile.
+    """
     if not (out / trainings.PLAN).exists():
         msg = f"{out} holds no cross-validation to report on; begin one without --report-only"
         raise ConfigError(msg)
@@ -106,7 +109,10 @@ def _report_so_far(config: Config, out: Path, tile_folder: Path) -> Summary:
 
 
 def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) -> Summary:
-    """Say what would be cut and trained; until tiles are cut, scenes stand for them."""
+    """Return a summary of what would be cut and trained, and do neither.
+
+    Until tiles are cut, scenes stand for them.
+    """
     config = project.config
     scenes, unusable = labelled_scenes(project, progress)
     all_layers = Project(trainings.tiling_config(config))
@@ -132,7 +138,7 @@ def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) ->
 
 
 def _tiles_or_scenes(tile_folder: Path, scenes: Sequence[Scene]) -> pd.DataFrame:
-    """Return the tile store's index; where there is none, a row for each scene.
+    """Return the tile store's index as a table; without one, a row for each scene.
 
     Every scene is then taken for a place of its own, with objects.
     """
@@ -146,13 +152,13 @@ def _tiles_or_scenes(tile_folder: Path, scenes: Sequence[Scene]) -> pd.DataFrame
 
 
 def _folds(fits: Sequence[trainings.Fit]) -> tuple[Fold, ...]:
-    """Return the folds of trainings, each once, in order."""
+    """Return the folds of trainings, each fold once, in order of appearance."""
     return tuple(dict.fromkeys(fit.fold for fit in fits))
 
 
 @contextmanager
 def alone(out: Path, noun: str) -> Iterator[None]:
-    """Lock a folder, so that no other process trains into it.
+    """Hold a lock on a folder in a `with` block; refuse if another process has it.
 
     A disk without locks is written to without. ``noun`` says what writes: "cross-validation" or "tuning".
 

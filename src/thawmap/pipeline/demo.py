@@ -11,10 +11,10 @@ from thawmap.pipeline.train import train
 
 
 def demo(out: Path, *, progress: Progress | None = None) -> Summary:
-    """Show the whole flow on simulated scenes, in the folder ``out``.
+    """Simulate scenes, train a model, map and score a region, all in ``out``.
 
-    It simulates, trains, maps a region that was left out, and scores that. Its scenes are small, so each is mapped in
-    eight positions (`inference.symmetries`). What is there and still true is kept, so that a second run takes seconds.
+    The region was left out of the training. The scenes are small, so each is mapped in eight positions
+    (`inference.symmetries`). What is there and still true is kept, so that a second run takes seconds.
 
     Raises:
         ThawmapError: If the folder holds something else.

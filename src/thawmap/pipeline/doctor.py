@@ -21,7 +21,7 @@ EXTRAS = {
 
 
 def doctor() -> dict[str, str]:
-    """Describe this machine: versions, processors, memory, GPU and optional parts.
+    """Return versions, processors, memory, GPU and optional parts of this machine.
 
     Returns:
         Name to a text for a person.

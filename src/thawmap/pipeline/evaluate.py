@@ -26,7 +26,7 @@ from thawmap.text import counted
 def evaluate(
     config: Config, maps: Path, out: Path, *, model: Path | None = None, progress: Progress | None = None
 ) -> Summary:
-    """Score maps against labels, by scene and region: tables and a page with pictures.
+    """Score maps against labels, by scene and region; write tables and a page.
 
     Args:
         config: The scenes and their labels.
@@ -84,9 +84,9 @@ def evaluate(
 
 
 def region_roles(scenes: Sequence[Scene], bundle: Bundle | None) -> dict[str, str]:
-    """Return the role of each region: train, validation or test.
+    """Return a dict of region to role in training: train, validation or test.
 
-    As the bundle was trained; empty where it does not say.
+    Of the scenes' regions, as the bundle says; test where it does not know one; empty if it was not split by region.
     """
     provenance = {} if bundle is None else bundle.provenance
     if provenance.get("config", {}).get("split", {}).get("by") != "region":
@@ -101,10 +101,7 @@ def region_roles(scenes: Sequence[Scene], bundle: Bundle | None) -> dict[str, st
 
 
 def model_facts(bundle: Bundle | None) -> dict[str, str]:
-    """Return network, layers and training regions of a bundle, for the page.
-
-    Empty without a bundle.
-    """
+    """Return texts on a bundle's network, layers and training regions; {} for None."""
     if bundle is None:
         return {}
     return {
@@ -115,7 +112,7 @@ def model_facts(bundle: Bundle | None) -> dict[str, str]:
 
 
 def _maker_of(scene: Scene, maps: Path) -> Maker:
-    """Return the bundle and threshold that made the map of a scene.
+    """Read the bundle's id and the threshold of a scene's map from its folder.
 
     Raises:
         DataError: If it cannot be read, or does not say which bundle and threshold made it.
@@ -128,7 +125,7 @@ def _maker_of(scene: Scene, maps: Path) -> Maker:
 
 
 def _common_maker(maps: Path, makers: Sequence[Maker]) -> Maker:
-    """Return the one bundle and threshold that made all maps of a folder.
+    """Return the one bundle and threshold that made all maps of a folder, or refuse.
 
     Raises:
         DataError: If there is no map, or they are of several bundles or thresholds.
@@ -146,7 +143,7 @@ def _common_maker(maps: Path, makers: Sequence[Maker]) -> Maker:
 
 
 def _bundle_of(model: Path | None, maker: Maker) -> Bundle | None:
-    """Load the bundle that made the maps; None where no folder is named.
+    """Load the bundle that made the maps, and refuse another; None without a folder.
 
     Raises:
         ConfigError: If another one made them.
@@ -161,6 +158,6 @@ def _bundle_of(model: Path | None, maker: Maker) -> Bundle | None:
 
 
 def _training_log(model: Path | None) -> pd.DataFrame | None:
-    """Read the epochs of the training, where the bundle's folder has them."""
+    """Read the table of training epochs beside a bundle; None where there is none."""
     path = None if model is None else model / "metrics.csv"
     return pd.read_csv(path) if path is not None and path.exists() else None

@@ -46,7 +46,7 @@ def fuse(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Make one map of all maps of each place.
+    """Fuse the maps of several dates into one map for each place.
 
     Only what is missing, or was made from something else, is made.
 
@@ -95,7 +95,7 @@ def fuse(
 
 
 def _open(folders: Sequence[Path], out: Path) -> tuple[list[MapFolder], dict[str, str]]:
-    """Open the maps in folders; return them, and messages on broken ones by id."""
+    """Open the maps in folders; return them, and a message for each broken one by id."""
     opened: dict[str, MapFolder] = {}
     failed: dict[str, str] = {}
     for folder in folders:
@@ -121,7 +121,7 @@ def _open(folders: Sequence[Path], out: Path) -> tuple[list[MapFolder], dict[str
 
 
 def _maker(maps: Sequence[MapFolder]) -> Maker:
-    """Return the one bundle and threshold that made all maps.
+    """Return the one bundle and threshold that made all maps; refuse several.
 
     Raises:
         DataError: If they do not say the same.
@@ -138,7 +138,7 @@ def _maker(maps: Sequence[MapFolder]) -> Maker:
 
 
 def _section(name: str, kind: type[Section], maps: Sequence[MapFolder]) -> Section:
-    """Return the section of settings that all maps were made with.
+    """Return the section of settings that all maps were made with; refuse several.
 
     Raises:
         DataError: If they were not made with the same, or not by this version.
@@ -157,7 +157,7 @@ def _section(name: str, kind: type[Section], maps: Sequence[MapFolder]) -> Secti
 
 
 def _job(place: Place, recipe: Recipe, settings: tuple[PolygonSettings, OutputSettings], *, maker: Maker) -> MapJob:
-    """Return the job of a place's fused map, with all that it is made from."""
+    """Return the `MapJob` of a place's fused map: settings, threshold, maps' stamps."""
     polygons, outputs = settings
     recipe_settings = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
     ground = {
@@ -180,7 +180,7 @@ def _job(place: Place, recipe: Recipe, settings: tuple[PolygonSettings, OutputSe
 
 
 def _stamp(scene_map: MapFolder) -> dict[str, Any]:
-    """Return size, time, fingerprint and date of a map, by which changes are noticed."""
+    """Return a map's size, time, fingerprint and date as a dict, to notice changes."""
     path = scene_map.item.probability_path
     try:
         file = stamp(path)
@@ -197,7 +197,7 @@ def _stamp(scene_map: MapFolder) -> dict[str, Any]:
 def _write(
     place: Place, *, out: Path, recipe: Recipe, job_of: Callable[[Place], MapJob], project: Project | None
 ) -> None:
-    """Fuse one place, as an item of the engine.
+    """Write a place's fused map into ``out``, unless it is finished there.
 
     Another process that fuses it is waited for.
     """
@@ -210,7 +210,7 @@ def _write(
 
 
 def _picture(place: Place, project: Project) -> Stack:
-    """Return a coarse false-colour picture of a place, of its latest clear images.
+    """Return a coarse false-colour stack of a place, its latest clear images on top.
 
     Its probability where no image can be opened.
     """
@@ -231,7 +231,7 @@ def _picture(place: Place, project: Project) -> Stack:
 
 
 def _scenes(place: Place, project: Project) -> Iterator[Scene]:
-    """Yield the scenes behind a place's maps that can be opened, the latest first."""
+    """Yield the scenes of a place's maps, opened, latest first; skip unreadable ones."""
     try:
         candidates = {candidate.id: candidate for candidate in project.candidates()}
     except ConfigError:
@@ -244,7 +244,7 @@ def _scenes(place: Place, project: Project) -> Iterator[Scene]:
 
 
 def _rows(grounds: Sequence[Place]) -> list[dict[str, Any]]:
-    """Return one row for each place that would be fused."""
+    """Return a table row for each place that would be fused: maps, dates, pixels, CRS."""
     return [
         {
             "place": place.id,
@@ -259,7 +259,7 @@ def _rows(grounds: Sequence[Place]) -> list[dict[str, Any]]:
 
 
 def _notes(grounds: Sequence[Place], out: Path, recipe: Recipe) -> Iterator[str]:
-    """Yield notes on single dates, warped maps, and outdated maps in the folder."""
+    """Yield sentences on places of one date, warped maps and outdated maps in ``out``."""
     alone = sum(len(place.dates) == 1 for place in grounds)
     if alone:
         yield f"{counted(alone, recipe.by)} with one date only: nothing is fused there"

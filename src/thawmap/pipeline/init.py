@@ -7,7 +7,7 @@ from thawmap.files.atomic import write_text
 
 
 def init(folder: Path) -> Path:
-    """Write a commented YAML into a folder; return its path.
+    """Write a commented thawmap.yaml into a folder that has none; return its path.
 
     Raises:
         ConfigError: If the folder has a thawmap.yaml.

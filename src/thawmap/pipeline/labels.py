@@ -28,7 +28,7 @@ _BLOCK_PX = 2048  # side of the blocks in which labels are counted
 
 
 def labels(config: Config, *, progress: Progress | None = None) -> Summary:
-    """Count the objects that are labelled in every scene.
+    """Count labelled polygons and pixels of every scene: a row for each.
 
     Raises:
         ConfigError: If the configuration has no labels, or no scene is found.
@@ -45,7 +45,7 @@ def labels(config: Config, *, progress: Progress | None = None) -> Summary:
 
 
 def labelled_scenes(project: Project, progress: Progress | None) -> tuple[list[Scene], dict[str, str]]:
-    """Open the labelled scenes of a project; return them, and failures by id.
+    """Open a project's labelled scenes; return them, and messages of failures by id.
 
     Raises:
         ConfigError: If the configuration has no labels, or no scene is found.
@@ -55,7 +55,7 @@ def labelled_scenes(project: Project, progress: Progress | None) -> tuple[list[S
 
 
 def _counted(scene: Scene, project: Project) -> dict[str, Any]:
-    """Count a scene's polygons, object pixels and ignored pixels, as a row of a table."""
+    """Return a scene's polygons, object pixels and ignored pixels as a table row."""
     counts = np.zeros(256, np.int64)
     for block in Window.of_shape((scene.geobox.height, scene.geobox.width)).blocks(_BLOCK_PX):
         target = project.labels.burn(scene, window_geobox(scene.geobox, block))
@@ -73,7 +73,7 @@ def _counted(scene: Scene, project: Project) -> dict[str, Any]:
 
 
 def lost_labels(project: Project, scenes: Sequence[Scene], *, needed: bool) -> tuple[str, ...]:
-    """Return a sentence if labels lie on no scene, or hardly any; else an empty tuple.
+    """Return one warning in a tuple if labels lie on no scene or hardly any, else ().
 
     Args:
         project: Names the labels.
@@ -102,7 +102,9 @@ def check_labels(
     repaired: Path | None = None,
     progress: Progress | None = None,
 ) -> Summary:
-    """Check digitised polygons: a row for each kind of fault.
+    """Check digitised polygons; return a row for each kind of fault.
+
+    On request it writes the faults, and a repaired copy.
 
     Args:
         labels: A configuration, whose scenes the polygons are compared with; or only a vector file.
@@ -140,9 +142,9 @@ def check_labels(
 
 
 def label_stats(labels: Config | Path, *, layer: str | None = None, by: str | None = None) -> Summary:
-    """Describe an inventory as the paper's Table 2 does.
+    """Count an inventory's objects by site, with median areas, as the paper's Table 2.
 
-    That is by objects, objects of a date, and median area.
+    Objects of a date are counted too.
 
     Args:
         labels: A configuration, or a vector file.
@@ -175,7 +177,9 @@ def convert_labels(
     image: str | None = None,
     resolution: float | None = None,
 ) -> Summary:
-    """Write labels in the columns of ARTS, or ARTS in ours; nothing is lost.
+    """Copy labels into a file with the columns of ARTS, or back into those of thawmap.
+
+    Nothing is lost.
 
     Args:
         source: Vector file; it is not changed.
@@ -203,7 +207,7 @@ def convert_labels(
 
 
 def _polygons(labels: Config | Path, layer: str | None, *, needs_crs: bool) -> tuple[gpd.GeoDataFrame, LabelSettings]:
-    """Read polygons, and settings that say what their columns mean.
+    """Read labels' polygons, and settings that say what their columns mean.
 
     The settings are those of the configuration; for a file alone, columns are known by their usual names.
     """
@@ -223,7 +227,7 @@ def _polygons(labels: Config | Path, layer: str | None, *, needs_crs: bool) -> t
 
 
 def _read(path: Path, layer: str | None, *, needs_crs: bool) -> gpd.GeoDataFrame:
-    """Read the polygons of a vector file, at least one.
+    """Read the polygons of a vector file as a GeoDataFrame; refuse an empty file.
 
     Raises:
         LabelError: If there is none.
@@ -245,7 +249,7 @@ def _ground(candidate: Candidate, project: Project) -> tuple[str, faults.Footpri
 
 
 def _check_new(settings: LabelSettings, *outs: Path | None) -> None:
-    """Refuse to write over the file that is read, over any other, or twice into one."""
+    """Refuse output files that exist, that are the labels' own, or that are the same."""
     named = [out for out in outs if out is not None]
     if len({out.resolve() for out in named}) < len(named):
         msg = f"{named[0]} is named for two results; name a file for each"

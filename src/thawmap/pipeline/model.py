@@ -25,7 +25,7 @@ def model_info(path: Path) -> Summary:
 
 
 def _summary(bundle: Bundle) -> Summary:
-    """Return what a person wants to know of a bundle: a row for each layer, and lines."""
+    """Return a bundle's facts as a summary: a row for each layer, lines of all else."""
     provenance = bundle.provenance
     weights = sum(weight.numel() for weight in bundle.network.parameters())
     facts = {
@@ -53,7 +53,7 @@ def import_model(
     ranges: Mapping[str, Range] | None = None,
     tile: int | None = None,
 ) -> Summary:
-    """Make a bundle of another program's model, once and for all.
+    """Convert another program's model into a bundle, and write its folder.
 
     Args:
         source: Run folder of thaw-slump-segmentation, one of its checkpoints, or a .pt or .ckpt of DARTS.
@@ -83,7 +83,7 @@ def import_model(
 def export_model(
     bundle: Path, out: Path, *, to: Literal["onnx", "darts"] = "onnx", pixel_m: float | None = None
 ) -> Summary:
-    """Write a bundle as another program's file.
+    """Write a bundle as one file for another program: ONNX, or a checkpoint of DARTS.
 
     Args:
         bundle: Folder of the bundle.
@@ -118,7 +118,7 @@ def export_model(
 
 
 def read_ranges(texts: Sequence[str]) -> dict[str, Range]:
-    """Return ranges, by layer, from texts of a command line.
+    """Parse texts such as "ndvi=-1:1" into a dict of layer to (low, high).
 
     >>> read_ranges(["ndvi=-1:1"])
     {'ndvi': (-1.0, 1.0)}
@@ -139,7 +139,7 @@ def read_ranges(texts: Sequence[str]) -> dict[str, Range]:
 
 
 def _layer_rows(bundle: Bundle) -> list[dict[str, str]]:
-    """Return a row for each layer of a bundle, without columns that are all blank."""
+    """Return a table row for each layer of a bundle, without columns that are blank."""
     rows = [
         {
             "layer": layer.name,

@@ -28,7 +28,7 @@ def predict(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Map scenes with a bundle, or with the mean of several.
+    """Map scenes with a bundle, or the mean of several, into a folder for each.
 
     Only what is missing, or was made from something else, is mapped.
 
@@ -103,7 +103,7 @@ def _planned(
     failed: dict[str, str],
     progress: Progress | None,
 ) -> Summary:
-    """Return what mapping would take: a row for each scene, and a line; map nothing."""
+    """Return a summary of what mapping would take, by scene and in all; map nothing."""
     estimate = partial(_predict_scene.cost, project=project, models=models)
     costs, faults = run_all(estimate, todo, project.config, progress, "plan", in_process=True)
     rows = [cost.row() for cost in costs]

@@ -66,14 +66,14 @@ class Summary:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """Table of the rows; without rows and columns for verbs that list nothing."""
+        """DataFrame of the rows; empty for verbs that list nothing."""
         import pandas as pd  # noqa: PLC0415 - verbs on one scene are quicker without
 
         return pd.DataFrame(list(self.rows))
 
 
 def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows of a table as dicts from column to value."""
+    """Return a DataFrame's rows as a list of dicts from column to value."""
     return cast("list[dict[str, Any]]", table.to_dict("records"))
 
 
@@ -86,10 +86,9 @@ def run_all(
     *,
     in_process: bool = False,
 ) -> tuple[list[Value], dict[str, str]]:
-    """Do work on every item; return values of successes, and messages of failures.
+    """Call a function on every item; return values, and messages of failures by id.
 
-    The values are in the order of the items, without those that failed; the messages are by the id of the item. One
-    that fails does not stop the others.
+    The values are in the order of the items, without those that failed. One that fails does not stop the others.
 
     Args:
         work: Function of one item; what it raises becomes the message of that item.
@@ -116,10 +115,10 @@ def run_all(
 
 
 def still_due(is_due: Callable[[Item], bool], items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
-    """Return the items that are due, and messages of those whose check failed.
+    """Return the items that ``is_due`` says true of, and messages of errors by id.
 
-    The items are in their order, the messages by the id of the item. ``is_due`` says whether one item is still to be
-    worked on; what it raises becomes the message of that item.
+    The items are in their order. ``is_due`` says whether one item is still to be worked on; what it raises becomes the
+    message of that item, which is not in the list then.
     """
     answers, failed = run_all(lambda item: (item, is_due(item)), items, None, None, "")
     return [item for item, due in answers if due], failed

@@ -41,7 +41,7 @@ def scenes(config: Config, *, progress: Progress | None = None) -> Summary:
 
 
 def _described(candidate: Candidate, project: Project) -> dict[str, Any]:
-    """Return a scene's row in the table of scenes, and its notes.
+    """Open a scene; return its table row, with notes, or refuse if nothing is usable.
 
     Raises:
         DataError: If the scene cannot be used.
@@ -69,7 +69,7 @@ def _described(candidate: Candidate, project: Project) -> dict[str, Any]:
 
 
 def _lacking_layers(overview: Stack, layers: Sequence[str]) -> list[str]:
-    """Return a note on each layer that lacks much of what the fullest layer shows."""
+    """Return a note on each layer that covers 25 % less than the fullest layer."""
     coverage = {name: float(np.isfinite(overview[name]).mean()) for name in layers}
     most = max(coverage.values())
     poor = [name for name, share in coverage.items() if share < (1 - _MOST_MISSING) * most]
@@ -77,9 +77,9 @@ def _lacking_layers(overview: Stack, layers: Sequence[str]) -> list[str]:
 
 
 def _unflagged_zeros(overview: Stack, scene: Scene) -> list[str]:
-    """Return one note if much ground is 0 in all optical bands, else an empty list.
+    """Return a list of one note if over 1 % of pixels are 0 in all bands, else empty.
 
-    Such ground was not called missing by the scene.
+    Bands are the optical ones; such ground was not called missing by the scene.
     """
     optical = {name for name, layer in LAYERS.items() if layer.optical}
     names = [name for name in scene.readings if name in overview and name in optical]
@@ -92,9 +92,9 @@ def _unflagged_zeros(overview: Stack, scene: Scene) -> list[str]:
 
 
 def notes(sentences_of: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return a line for each kind of sentences on scenes, with its number of scenes.
+    """Merge like sentences on scenes into one line each, with its number of scenes.
 
-    Sentences that differ in nothing but numbers and names with numbers are of one kind. ``sentences_of`` is scene id to
+    Sentences that differ in nothing but numbers and names with numbers are alike. ``sentences_of`` is scene id to
     sentences.
     """
     kinds: dict[tuple[str, int], list[tuple[str, str]]] = {}

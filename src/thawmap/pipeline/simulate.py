@@ -18,7 +18,7 @@ def simulate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Path:
-    """Make a project of simulated scenes with labels; return the path of its YAML.
+    """Write a project of simulated scenes with labels; return the path of its YAML.
 
     Args:
         folder: Folder to make.

@@ -34,7 +34,7 @@ from thawmap.train.tiles.store import check_store, collect_index
 
 
 def tiles(config: Config, out: Path, *, dry_run: bool = False, progress: Progress | None = None) -> Summary:
-    """Cut the labelled scenes into a tile store.
+    """Cut the labelled scenes into tiles for training, stored in ``out``.
 
     Only what is missing, or was made from something else, is cut.
 
@@ -100,7 +100,7 @@ def cut_tiles(
 
 
 def footprints(scenes: Sequence[Scene]) -> gpd.GeoDataFrame:
-    """Return a row for each scene: its region, and its ground as a polygon.
+    """Return a GeoDataFrame of scenes: id, region, and the outline as a polygon.
 
     It is in the CRS of the tiles' footprints.
     """
@@ -116,7 +116,7 @@ def footprints(scenes: Sequence[Scene]) -> gpd.GeoDataFrame:
 
 
 def _is_due(scene: Scene, config: Config, out: Path) -> bool:
-    """Return whether a scene is still to be cut.
+    """Return whether a scene's tiles are missing, or made from something else.
 
     Raises:
         DataError: If its inputs cannot be found, or a folder that must stay has its name.
@@ -154,7 +154,7 @@ def _fingerprint(scene: Scene, config: Config) -> str:
 
 
 def _planned(scene: Scene, project: Project) -> dict[str, Any]:
-    """Plan a scene as a row of a table: the most tiles that there can be, their size.
+    """Estimate the most tiles and megabytes of a scene, as a table row; cut nothing.
 
     Raises:
         DataError: If the scene cannot be cut.

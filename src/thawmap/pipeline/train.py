@@ -108,7 +108,7 @@ def _report(
 
 
 def _pictured(bundle: Bundle, tiles: pd.DataFrame, config: Config, store: TileStore) -> Iterator[Tile]:
-    """Yield stored tiles with their probabilities, as the report shows them."""
+    """Yield tiles for the report: image, probability that a bundle computes, target."""
     device, size = find_device(config.training.device), config.training.batch_size
     stored = [code.name for code in store.codes]
     colour_bands = [stored.index(name) for name in composite(stored)]
@@ -139,7 +139,7 @@ def _check_split(config: Config, scenes: Sequence[Scene]) -> None:
 
 
 def _trained(out: Path, config: Config, tiles: str) -> Bundle | None:
-    """Load the bundle of a finished training in ``out``; None where there is none.
+    """Load the finished bundle in ``out``, or None; refuse one of another training.
 
     Raises:
         ConfigError: If it is of another training than this one, which nobody has asked to replace.

@@ -85,7 +85,7 @@ def tune(
 
 
 def _report(out: Path) -> Summary:
-    """Draw the figure of a tuning's trials; return sentences, and a table of the best.
+    """Write the figure of a tuning's trials; return a table of the best and sentences.
 
     Raises:
         DataError: If a trial's file is damaged.
@@ -110,7 +110,7 @@ def _report(out: Path) -> Summary:
 
 
 def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) -> Summary:
-    """Say what would be cut and trained."""
+    """Return a summary of what would be cut and trained, and do neither."""
     config = project.config
     scenes, unusable = labelled_scenes(project, progress)
     all_layers = Project(tuning.tiling_config(config))

@@ -19,9 +19,9 @@ _Positions = npt.NDArray[np.float64]
 
 
 def outer_edge(lattice: Lattice) -> shapely.Polygon:
-    """Return the rectangle around a step-1 lattice's pixels, as a polygon.
+    """Return the outer edge of a lattice's pixels as a polygon in ground pixels.
 
-    In pixels of the ground (column, row).
+    Its coordinates are (column, row); the lattice has step 1.
     """
     return shapely.box(
         lattice.col - 0.5, lattice.row - 0.5, lattice.col + lattice.width - 0.5, lattice.row + lattice.height - 0.5
@@ -29,14 +29,17 @@ def outer_edge(lattice: Lattice) -> shapely.Polygon:
 
 
 def utm_grid(region: Region, lattice: Lattice) -> GeoBox:
-    """Return the grid of the pixels of a lattice of step 1, in the region's UTM zone."""
+    """Return a lattice of ground pixels as a grid (GeoBox) in the region's UTM zone.
+
+    The lattice has step 1.
+    """
     west, north = _origin(region)
     corner = Affine(PIXEL_M, 0, west + PIXEL_M * lattice.col, 0, -PIXEL_M, north - PIXEL_M * lattice.row)
     return GeoBox(lattice.shape, corner, f"EPSG:{region.epsg}")
 
 
 def to_utm(region: Region, shape: shapely.Polygon) -> shapely.Polygon:
-    """Return a shape in pixels of the ground (column, row) as one in UTM, in metres."""
+    """Return a polygon in ground pixels (column, row) as one in UTM metres."""
     west, north = _origin(region)
     return shapely.transform(
         shape, lambda points: np.array([west, north]) + (points + 0.5) * np.array([PIXEL_M, -PIXEL_M])
@@ -44,28 +47,37 @@ def to_utm(region: Region, shape: shapely.Polygon) -> shapely.Polygon:
 
 
 def _origin(region: Region) -> tuple[float, float]:
-    """Return easting and northing of the upper left corner of the pixel (0, 0)."""
+    """Return UTM easting and northing of the region's pixel (0, 0), upper left corner.
+
+    In metres, rounded to 30.
+    """
     east, north = _project(np.array(region.lon), np.array(region.lat), "EPSG:4326", f"EPSG:{region.epsg}")
     return 30.0 * round(float(east) / 30), 30.0 * round(float(north) / 30)
 
 
 def _project(x: _Positions, y: _Positions, source: str, target: str) -> tuple[_Positions, _Positions]:
-    """Return coordinates of one CRS in another one, longitude before latitude."""
+    """Return x and y arrays in one CRS as x and y arrays in another.
+
+    Longitude stands before latitude; a CRS is named, such as "EPSG:3413".
+    """
     east, north = CRS(source).transformer_to_crs(CRS(target))(x, y)
     return np.asarray(east, np.float64), np.asarray(north, np.float64)
 
 
 def polar_grid(cells: Lattice, metres: float) -> GeoBox:
-    """Return the grid of some cells of the polar grid: squares of so many metres.
+    """Return a lattice of polar cells as a grid (GeoBox) in EPSG:3413.
 
-    Rows and columns of cells count from the pole.
+    Cells are squares of so many metres; their rows and columns count from the pole.
     """
     corner = Affine(metres, 0, metres * cells.col, 0, -metres, -metres * cells.row)
     return GeoBox(cells.shape, corner, POLAR)
 
 
 def polar_cells(region: Region, footprint: Lattice, *, metres: float, margin_m: float) -> Lattice:
-    """Return the cells of the polar grid that cover a footprint and a margin."""
+    """Return the rectangle of polar cells that holds a footprint and a margin around.
+
+    It is a lattice of cells, squares of so many metres; the footprint is a lattice of ground pixels.
+    """
     box = utm_grid(region, footprint).boundingbox
     sides = np.linspace(0, 1, 21)
     xs, ys = box.left + sides * (box.right - box.left), box.bottom + sides * (box.top - box.bottom)
@@ -80,10 +92,10 @@ def polar_cells(region: Region, footprint: Lattice, *, metres: float, margin_m: 
 
 
 def cells_on_ground(region: Region, cells: Lattice, metres: float) -> tuple[_Positions, _Positions]:
-    """Return row and column on the ground of the middle of every polar cell.
+    """Return two arrays, ground row and ground column of each polar cell's middle.
 
-    In pixels, each (row, column) of the cells. Projected exactly every 32 cells, counted from the pole, and linear
-    between: over so short a way projections differ from linear by less than a millimetre (at 2 m).
+    In pixels with fractions, each (row, column) of the cells. Projected exactly every 32 cells, counted from the pole,
+    and linear between: over so short a way projections differ from linear by less than a millimetre (at 2 m).
     """
     nodes = cells.coarse(_NODE_STEP)
     x, y = np.broadcast_arrays((nodes.x[None, :] + 0.5) * metres, -(nodes.y[:, None] + 0.5) * metres)
@@ -94,7 +106,10 @@ def cells_on_ground(region: Region, cells: Lattice, metres: float) -> tuple[_Pos
 
 
 def _interpolate(values: _Positions, nodes: Lattice, cells: Lattice) -> _Positions:
-    """Return values at nodes as values at every cell, linear between."""
+    """Interpolate values at a coarse lattice's nodes linearly to every cell.
+
+    Both are arrays (row, column).
+    """
     first, offset = np.divmod(cells.y - nodes.row, nodes.step)
     weight = (offset / nodes.step)[:, None]
     in_rows = values[first] * (1 - weight) + values[first + 1] * weight
@@ -104,12 +119,18 @@ def _interpolate(values: _Positions, nodes: Lattice, cells: Lattice) -> _Positio
 
 
 def lattice_under(rows: _Positions, cols: _Positions, *, step: int) -> Lattice:
-    """Return the lattice whose splines reach all of some positions on the ground."""
+    """Return a lattice of a given step around ground positions, with room for splines.
+
+    Rows and columns of the positions are arrays, in pixels.
+    """
     top, left = (int(axis.min() // step) - 1 for axis in (rows, cols))
     bottom, right = (int(axis.max() // step) + 3 for axis in (rows, cols))
     return Lattice(row=top * step, col=left * step, height=bottom - top + 1, width=right - left + 1, step=step)
 
 
 def in_lattice(rows: _Positions, cols: _Positions, lattice: Lattice) -> Field:
-    """Return positions on the ground counted in points of a lattice (2, row, column)."""
+    """Return ground positions as an array (2, row, column) of indices into a lattice.
+
+    Indices have fractions: one is a step of the lattice.
+    """
     return np.stack([(rows - lattice.row) / lattice.step, (cols - lattice.col) / lattice.step])

@@ -58,15 +58,16 @@ class Sky:
 
     @property
     def year(self) -> float:
-        """The date as a year with a fraction."""
+        """Date of the image as a year with a fraction, such as 2019.5."""
         return self.acquired.year + (self.acquired.timetuple().tm_yday - 1) / 365
 
 
 def draw_sky(country: Country, number: int, date: int, footprint: Lattice) -> Sky:
-    """Return the day of an image, drawn by chance.
+    """Draw an image's date, sun, season, weather and swath by chance, as a `Sky`.
 
-    From June to September of 2018 or 2019, or as many years later as ``date``, about 10:30 local time. Of a site's
-    dates, and of a date's sites, each second has clouds and some haze, each third is cut by the edge of the swath.
+    The same arguments draw the same. From June to September of 2018 or 2019, or as many years later as ``date``, about
+    10:30 local time. Of a site's dates, and of a date's sites, each second has clouds and some haze, each third is cut
+    by the edge of the swath.
 
     Args:
         country: The ground, of which the clouds' random fields are.
@@ -105,7 +106,7 @@ def draw_sky(country: Country, number: int, date: int, footprint: Lattice) -> Sk
 
 
 def _clouds(country: Country, name: str, lattice: Lattice) -> Field:
-    """Return the field (row, column) whose tops are clouds."""
+    """Return a random field (row, column) at a lattice, whose peaks are clouds."""
     puffs = country.plane.noise(f"clouds {name}", lattice, longest_m=420, shortest_m=20)
     fronts = country.plane.noise(f"fronts {name}", lattice, longest_m=6000, shortest_m=3000)
     field: Field = puffs + np.float32(0.6) * fronts
@@ -113,7 +114,7 @@ def _clouds(country: Country, name: str, lattice: Lattice) -> Field:
 
 
 def _opacity(sky: Sky, level: Field) -> Field:
-    """Return the opacity of the air, 0..1, from the clouds' field.
+    """Return each pixel's opacity of haze and cloud, 0..0.95, from the clouds' field.
 
     A veil that thickens, then cloud.
     """
@@ -123,9 +124,9 @@ def _opacity(sky: Sky, level: Field) -> Field:
 
 
 def _light(ground: Land, sky: Sky) -> Field:
-    """Return the brightness (row, column) of slopes against flat ground, about 1.
+    """Return each point's brightness from sun and slope; 1 on level ground and water.
 
-    The sun's, damped by the light of the sky.
+    An array (row, column); the light of the sky damps that of the sun.
     """
     down, right = np.gradient(ground.height, PIXEL_M)
     east, north = np.float32(np.sin(sky.azimuth)), np.float32(np.cos(sky.azimuth))
@@ -137,9 +138,9 @@ def _light(ground: Land, sky: Sky) -> Field:
 
 
 def _snow(country: Country, ground: Land, sky: Sky) -> Field:
-    """Return the share of snow, 0..1.
+    """Return each point's share of snow that has not melted yet, 0..1; 0 on water.
 
-    What is left of drifts in hollows, gullies and under headwalls.
+    An array (row, column): drifts in hollows, gullies and under headwalls.
     """
     if sky.snow == 0:
         return np.zeros(ground.lattice.shape, np.float32)
@@ -152,10 +153,10 @@ def _snow(country: Country, ground: Land, sky: Sky) -> Field:
 def photograph(
     country: Country, sky: Sky, lattice: Lattice
 ) -> tuple[Field, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return reflectance, class and confidence of the pixels of a lattice of step 1.
+    """Return an image's reflectance, classes, and percent confidence in the classes.
 
-    Reflectance (band, row, column); the class (row, column) is one of `CLEAR` .. `CLOUD`; confidence (row, column) is
-    that of the class, in percent.
+    Three arrays at the pixels of a lattice of step 1: reflectance (band, row, column); the class (row, column), one of
+    `CLEAR` .. `CLOUD`; its confidence (row, column).
     """
     padded = lattice.pad(_MARGIN_PX)
     ground = land(country, padded, year=sky.year)
@@ -183,9 +184,9 @@ def photograph(
 
 
 def _air(country: Country, sky: Sky, lattice: Lattice) -> tuple[Field | None, Field | None]:
-    """Return the opacity of cloud and haze, and the depth of cloud shadow.
+    """Return opacity of clouds and haze, and depth of cloud shadow; two None if clear.
 
-    Both (row, column), 0..1; None under a clear sky.
+    Both are arrays (row, column), 0..1.
     """
     if sky.cloud_from > 1e8:
         return None, None
@@ -201,7 +202,10 @@ def _air(country: Country, sky: Sky, lattice: Lattice) -> tuple[Field | None, Fi
 def _classify(
     snow: Field, shade: Field | None, opacity: Field | None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return class and confidence in percent of pixels of some snow, shade and haze."""
+    """Return each pixel's class, and percent confidence, from snow, shadow and haze.
+
+    The three come as shares and opacity, 0..1; without clouds the last two are None. Both results are arrays of bytes.
+    """
     classes = np.full(snow.shape, CLEAR, np.uint8)
     confidence = np.full(snow.shape, 92, np.uint8)
     classes[snow > 0.1] = SNOW

@@ -37,7 +37,7 @@ class Land:
 
 
 def land(country: Country, lattice: Lattice, *, year: float) -> Land:
-    """Return the ground of a year at the points of a lattice."""
+    """Compute height, shores, banks and slump cover of a year at a lattice, as `Land`."""
     wide = wide_forms(country, lattice)
     shore_m = draw_shore(country, wide, lattice)
     height = draw_height(country, wide, lattice, shore_m)
@@ -63,7 +63,7 @@ def land(country: Country, lattice: Lattice, *, year: float) -> Land:
 
 
 def heights(country: Country, lattice: Lattice, *, year: float) -> Field:
-    """Return the height (row, column) in metres of the ground of a year.
+    """Return the ground's height in metres in a year at a lattice, slumps dug in.
 
     The same as that of `land`, in less time.
     """
@@ -78,9 +78,9 @@ def heights(country: Country, lattice: Lattice, *, year: float) -> Field:
 def _dig(
     country: Country, lattice: Lattice, height: Field, shore_m: Field, *, year: float
 ) -> Iterator[tuple[Slump, Imprint, Field]]:
-    """Take the slumps of a year out of height and shore distance, one by one.
+    """Dig a year's slumps into height and shore distance in place; yield each slump.
 
-    Yields each slump with its imprint and its depth in metres, once it is dug; both fields are changed.
+    With it come its imprint and its depth in metres. Nothing is dug until it is asked for.
     """
     slumps = slumps_near(country, lattice)
     if not slumps:
@@ -101,9 +101,9 @@ def _dig(
 
 
 def _laid_bare(shape: Imprint, depth: Field, patches: Field) -> tuple[Field, Field]:
-    """Return how much headwall and how much bare ground a slump has, 0..1.
+    """Return two shares (0..1) at each point of a slump: headwall, all bare ground.
 
-    At the points of its imprint. Turf and regrowth leave patches.
+    Turf and regrowth leave patches.
     """
     inside = shape.edge_m > 0
     wall = inside * np.clip(1.4 - shape.edge_m / 9, 0, 1) * np.clip(1.5 - 2 * shape.fall, 0, 1)
@@ -114,5 +114,8 @@ def _laid_bare(shape: Imprint, depth: Field, patches: Field) -> tuple[Field, Fie
 
 
 def visible(slumps: Sequence[Slump], *, year: float) -> list[Slump]:
-    """Return the slumps that a person would call active in a year."""
+    """Return, of some slumps, those that exist and are active in a year, as a list.
+
+    That is those that a person would call active: by more than half.
+    """
     return [slump for slump in slumps if slump.size(year) > 0 and slump.activity(year) > 0.5]

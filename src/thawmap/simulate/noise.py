@@ -47,21 +47,21 @@ class Lattice:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of points."""
+        """Number of rows and number of columns of points."""
         return self.height, self.width
 
     @property
     def y(self) -> npt.NDArray[np.int64]:
-        """Row of each row of points, in pixels."""
+        """Row in pixels of each row of points, as an array."""
         return self.row + self.step * np.arange(self.height)
 
     @property
     def x(self) -> npt.NDArray[np.int64]:
-        """Column of each column of points, in pixels."""
+        """Column in pixels of each column of points, as an array."""
         return self.col + self.step * np.arange(self.width)
 
     def pad(self, points: int) -> "Lattice":
-        """Return the lattice with so many points more on every side."""
+        """Return a larger lattice, with so many points more on each of its four sides."""
         shift = self.step * points
         return Lattice(
             row=self.row - shift,
@@ -72,7 +72,7 @@ class Lattice:
         )
 
     def coarse(self, step: int) -> "Lattice":
-        """Return the lattice of another step whose splines reach all of this one.
+        """Return a lattice of another step around this one, with room for cubic splines.
 
         Its points lie at multiples of ``step`` pixels; a cubic spline needs one before and two after a position.
         """
@@ -98,28 +98,28 @@ class Plane:
     def noise(
         self, name: str, lattice: Lattice, *, longest_m: float, shortest_m: float = 9.0, roughness: float = 2.0
     ) -> Field:
-        """Return a field (row, column) of mean 0 and standard deviation 1.
+        """Return the random field of a name at a lattice, of mean 0 and deviation 1.
 
-        The spectrum's amplitude is level above the wavelength ``longest_m``, falls below it with the power
-        ``roughness`` of the wavelength, and ends at ``shortest_m``.
+        An array (row, column). The spectrum's amplitude is level above the wavelength ``longest_m``, falls below it
+        with the power ``roughness`` of the wavelength, and ends at ``shortest_m``.
         """
         return _sum_octaves(_octave, _key(self.seed, name), lattice, _octaves(longest_m, shortest_m, roughness))
 
     def forms(
         self, name: str, lattice: Lattice, *, longest_m: float, shortest_m: float = 9.0, roughness: float = 2.0
     ) -> Field:
-        """Return a field as `noise` does, slower, whose forms follow no row or column.
+        """Return the random field of a name at a lattice, free of row and column patterns.
 
-        Every octave is turned by another angle.
+        As `noise` does, slower: every octave is turned by another angle.
         """
         return _sum_octaves(_turned_octave, _key(self.seed, name), lattice, _octaves(longest_m, shortest_m, roughness))
 
     def white(self, name: str, lattice: Lattice) -> Field:
-        """Return independent normal numbers (row, column) at a lattice of step 1."""
+        """Return independent standard normal numbers (row, column) at a step-1 lattice."""
         return _normals(_key(self.seed, name), 0, lattice.row, lattice.col, lattice.shape)
 
     def rng(self, name: str, *numbers: int) -> np.random.Generator:
-        """Return a generator that belongs to a name and some whole numbers."""
+        """Return a random generator seeded by the plane's seed, a name and whole numbers."""
         return np.random.default_rng([*_key(self.seed, name), *(number & _WORD for number in numbers)])
 
 
@@ -128,7 +128,7 @@ _WORD = 2**64 - 1  # brings negative numbers into the 64 bits of a generator's s
 
 @lru_cache(maxsize=4096)
 def _key(seed: tuple[int, ...], name: str) -> _Key:
-    """Return two words of 64 bits that stand for a field in its generators.
+    """Return two 64-bit numbers that seed a field's generators, from seed and name.
 
     A name is a seed: with another name a field has other numbers, and a simulation other pixels.
     """
@@ -138,7 +138,7 @@ def _key(seed: tuple[int, ...], name: str) -> _Key:
 
 @lru_cache(maxsize=256)
 def _octaves(longest_m: float, shortest_m: float, roughness: float) -> tuple[tuple[float, float], ...]:
-    """Return each octave's distance of nodes in pixels, and its amplitude.
+    """Return node spacing in pixels and amplitude of each octave, longest wave first.
 
     The variances of all octaves add to one.
     """
@@ -158,7 +158,10 @@ def _sum_octaves(
     lattice: Lattice,
     octaves: tuple[tuple[float, float], ...],
 ) -> Field:
-    """Return the sum (row, column) of octaves, given by node spacing and amplitude."""
+    """Add up the octaves of a field at a lattice, each times its amplitude.
+
+    ``octave`` computes one; ``octaves`` holds the spacing of nodes and the amplitude of each; the sum is (row, column).
+    """
     total = np.zeros(lattice.shape, np.float32)
     for number, (spacing, amplitude) in enumerate(octaves):
         total += np.float32(amplitude) * octave(key, number, lattice, spacing)
@@ -166,7 +169,10 @@ def _sum_octaves(
 
 
 def _octave(key: _Key, number: int, lattice: Lattice, spacing: float) -> Field:
-    """Return a surface of splines over normal numbers, ``spacing`` pixels apart."""
+    """Return one octave at a lattice: splines over normal numbers in straight rows.
+
+    Nodes are ``spacing`` pixels apart; an array (row, column).
+    """
     # Each octave is shifted by another share of its spacing, so that nodes of several do not coincide.
     row, row_weights = _taps(lattice.y / spacing + 0.37 * number)
     col, col_weights = _taps(lattice.x / spacing + 0.61 * number)
@@ -176,7 +182,10 @@ def _octave(key: _Key, number: int, lattice: Lattice, spacing: float) -> Field:
 
 
 def _turned_octave(key: _Key, number: int, lattice: Lattice, spacing: float) -> Field:
-    """Return a surface of splines over normal numbers whose rows run askew."""
+    """Return one octave at a lattice: splines over normal numbers in oblique rows.
+
+    Nodes are ``spacing`` pixels apart; an array (row, column).
+    """
     angle = 0.6 + 1.1 * number
     down, right = lattice.y[:, None] / spacing, lattice.x[None, :] / spacing
     row = down * np.cos(angle) + right * np.sin(angle) + 0.37 * number
@@ -190,7 +199,10 @@ def _turned_octave(key: _Key, number: int, lattice: Lattice, spacing: float) -> 
 
 
 def upsample(values: Field, coarse: Lattice, fine: Lattice) -> Field:
-    """Return a smooth surface at a fine lattice over values at a coarse one."""
+    """Return a smooth field at a fine lattice, by splines over values at a coarse one.
+
+    Cubic B-splines smooth: they do not pass through the values.
+    """
     rows = _taps((fine.y - coarse.row) / coarse.step)
     cols = _taps((fine.x - coarse.col) / coarse.step)
     return _spline(values, rows, cols)
@@ -200,7 +212,7 @@ _Taps = tuple[npt.NDArray[np.int64], Field]
 
 
 def _taps(position: npt.NDArray[np.float64]) -> _Taps:
-    """Return the first of the four nodes about each position, and their weights.
+    """Return the first of the four nodes about each position, and the nodes' weights.
 
     The weights (4, position) are those of the cubic B-spline.
     """
@@ -211,7 +223,10 @@ def _taps(position: npt.NDArray[np.float64]) -> _Taps:
 
 
 def _spline(nodes: Field, rows: _Taps, cols: _Taps) -> Field:
-    """Return the spline surface (row, column) over nodes."""
+    """Return the weighted sum of the 4 x 4 nodes about each position (row, column).
+
+    ``rows`` and ``cols`` hold the first of four nodes and the weights, for each row and each column.
+    """
     # Tap by tap in a fixed order: the same sums in every window, which a matrix product would not promise.
     first, weights = rows
     across = weights[0][:, None] * nodes[first]
@@ -225,7 +240,7 @@ def _spline(nodes: Field, rows: _Taps, cols: _Taps) -> Field:
 
 
 def _normals(key: _Key, number: int, row: int, col: int, shape: tuple[int, int]) -> Field:
-    """Return the normal numbers of a window of an octave's nodes."""
+    """Return a window (row, column) of the normal numbers at an octave's nodes."""
     window = np.empty(shape, np.float32)
     for cell_row, window_rows, cell_rows in _cells(row, shape[0]):
         for cell_col, window_cols, cell_cols in _cells(col, shape[1]):
@@ -234,9 +249,9 @@ def _normals(key: _Key, number: int, row: int, col: int, shape: tuple[int, int])
 
 
 def _cells(first: int, length: int) -> Iterator[tuple[int, slice, slice]]:
-    """Yield the cells along an axis that a window touches.
+    """Yield each cell of 64 nodes that a window meets on an axis: number, two slices.
 
-    Number of the cell, and what both share as a slice of the window and as one of the cell.
+    The first slice is that of the window, the second that of the cell, of what both share.
     """
     for cell in range(first // _CELL, (first + length - 1) // _CELL + 1):
         start, stop = max(first, cell * _CELL), min(first + length, (cell + 1) * _CELL)
@@ -245,7 +260,7 @@ def _cells(first: int, length: int) -> Iterator[tuple[int, slice, slice]]:
 
 @lru_cache(maxsize=2048)
 def _cell(key: _Key, number: int, row: int, col: int) -> Field:
-    """Return the normal numbers of one cell of an octave."""
+    """Return the 64 x 64 normal numbers of one cell of an octave, read-only."""
     counter = np.array([0, number, col & _WORD, row & _WORD], np.uint64)
     generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=counter))
     numbers = generator.standard_normal((_CELL, _CELL), dtype=np.float32)

@@ -86,16 +86,19 @@ class Image:
 
     @property
     def id(self) -> str:
-        """Planet's name for the image; since 2019 with hundredths of the second."""
+        """Id in Planet's form: date, time and satellite.
+
+        Since 2019 with hundredths of the second.
+        """
         time = self.sky.acquired
         hundredths = f"_{time.microsecond // 10000:02d}" if time.year > 2018 else ""
         return f"{time:%Y%m%d_%H%M%S}{hundredths}_{self.satellite:04x}"
 
     @property
     def outline(self) -> shapely.Polygon:
-        """The outline of what the sensor saw, in pixels of the ground (column, row).
+        """Outline of the ground that the sensor saw, as a polygon in ground pixels.
 
-        The footprint, or all of it but a strip beyond the edge of the swath.
+        Its coordinates are (column, row): the footprint, or all of it but a strip beyond the edge of the swath.
         """
         edge, size = outer_edge(self.footprint), self.footprint.height
         if not self.sky.swath:
@@ -108,7 +111,7 @@ class Image:
 
 
 def image_of(site: Site, date: int, satellite: int) -> Image:
-    """Return the image of a site on one of its dates, without any pixels yet.
+    """Return a site's image on a date: footprint, sky and satellite, without pixels.
 
     Each second date sees the site from a slightly other orbit.
     """
@@ -124,7 +127,10 @@ def image_of(site: Site, date: int, satellite: int) -> Image:
 
 
 def write_image(folder: Path, image: Image) -> None:
-    """Write an image's surface reflectance, udm2 and metadata into a folder."""
+    """Write an image as Planet delivers it: two GeoTIFFs and a JSON of metadata.
+
+    They are surface reflectance and udm2.
+    """
     geobox = utm_grid(image.site.region, image.footprint)
     counts = np.zeros(CLOUD + 2, np.int64)
     with (
@@ -142,14 +148,14 @@ def write_image(folder: Path, image: Image) -> None:
 
 
 def _block_lattice(lattice: Lattice, block: Window) -> Lattice:
-    """Return the points of a block of a lattice of step 1."""
+    """Return the part of a step-1 lattice that a block covers, as a lattice."""
     return Lattice(row=lattice.row + block.row, col=lattice.col + block.col, height=block.height, width=block.width)
 
 
 def _expose(image: Image, block: Window) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-    """Return reflectance and udm2 of a block of an image as files store them.
+    """Return a block's reflectance (uint16) and udm2 bands (uint8) as in their files.
 
-    Reflectance (4, row, column) x 10000; the eight bands of udm2 (8, row, column).
+    Reflectance (4, row, column) x 10000, 0 beyond the swath; the eight bands of udm2 (8, row, column).
     """
     lattice = _block_lattice(image.footprint, block)
     reflectance, classes, confidence = photograph(image.site.country, image.sky, lattice)
@@ -169,7 +175,7 @@ def _expose(image: Image, block: Window) -> tuple[npt.NDArray[np.uint16], npt.ND
 
 
 def _metadata(image: Image, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return an image's metadata as Planet's API has it: a GeoJSON feature.
+    """Return an image's metadata as a dict: a GeoJSON feature in the form of Planet.
 
     Args:
         image: The image.
@@ -213,9 +219,9 @@ def _metadata(image: Image, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
 
 
 def digitise(image: Image) -> gpd.GeoDataFrame:
-    """Return the active slumps of an image as a person would draw them.
+    """Return an image's active slumps as if drawn by hand: polygons in EPSG:4326.
 
-    A frame of polygons in EPSG:4326, about a pixel off and cut at the image's edge.
+    They are a GeoDataFrame, about a pixel off and cut at the image's edge; the smallest slumps are left out.
     """
     site, region, year = image.site, image.site.region, image.sky.year
     drawn = []
@@ -237,9 +243,9 @@ def digitise(image: Image) -> gpd.GeoDataFrame:
 
 
 def write_elevation(folder: Path, site: Site) -> None:
-    """Write the heights around a site as tiles of ArcticDEM.
+    """Write the heights around a site as ArcticDEM tiles, GeoTIFFs with a few gaps.
 
-    Of 2 m, polar stereographic, with a few gaps.
+    Pixels of 2 m, polar stereographic.
     """
     cells = polar_cells(site.region, site.footprint.pad(_PIXEL_SHIFT), metres=_DEM_M, margin_m=_DEM_MARGIN_M)
     for tile in _tiles(cells):
@@ -252,7 +258,7 @@ def write_elevation(folder: Path, site: Site) -> None:
 
 
 def _tiles(cells: Lattice) -> Iterator[Lattice]:
-    """Yield the cells of a piece of the polar grid tile by tile of ArcticDEM."""
+    """Divide a lattice of polar cells at the edges of ArcticDEM's tiles; yield each."""
     for top in range(cells.row // _DEM_TILE_PX * _DEM_TILE_PX, cells.row + cells.height, _DEM_TILE_PX):
         for left in range(cells.col // _DEM_TILE_PX * _DEM_TILE_PX, cells.col + cells.width, _DEM_TILE_PX):
             row, col = max(top, cells.row), max(left, cells.col)
@@ -263,7 +269,10 @@ def _tiles(cells: Lattice) -> Iterator[Lattice]:
 
 
 def _elevation(site: Site, cells: Lattice) -> Field:
-    """Return heights (row, column) of polar cells as stored; -9999 in gaps."""
+    """Return polar cells' heights in metres as ArcticDEM stores them; -9999 in gaps.
+
+    An array (row, column), rounded to 1/128 m.
+    """
     rows, cols = cells_on_ground(site.region, cells, _DEM_M)
     lattice = lattice_under(rows, cols, step=1)
     ground = heights(site.country, lattice, year=_DEM_YEAR)
@@ -278,7 +287,7 @@ def _elevation(site: Site, cells: Lattice) -> Field:
 
 
 def write_trends(folder: Path, site: Site) -> None:
-    """Write the Landsat trends around a site: 30 m, polar stereographic."""
+    """Write the Landsat trends around a site as one GeoTIFF of 30 m, polar projection."""
     cells = polar_cells(site.region, site.footprint.pad(_PIXEL_SHIFT), metres=_TREND_M, margin_m=_TREND_MARGIN_M)
     with io.raster_writer(folder / f"{site.name}_tcvis.tif", polar_grid(cells, _TREND_M), _TRENDS) as writer:
         for strip in Window.of_shape(cells.shape).strips(_TREND_BLOCK_PX):
@@ -287,7 +296,10 @@ def write_trends(folder: Path, site: Site) -> None:
 
 
 def _trend_codes(site: Site, cells: Lattice) -> npt.NDArray[np.uint8]:
-    """Return trends (3, row, column) of polar cells as stored, 0..255."""
+    """Return three Landsat trends of polar cells as bytes (3, row, column).
+
+    0..255 stand for minus `TREND_RANGE` .. `TREND_RANGE` per decade.
+    """
     rows, cols = cells_on_ground(site.region, cells, _TREND_M)
     lattice = lattice_under(rows, cols, step=_TREND_STEP)
     positions = in_lattice(rows, cols, lattice)

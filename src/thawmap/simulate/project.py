@@ -65,7 +65,7 @@ class Simulation:
     size: int = 384
 
     def __post_init__(self) -> None:
-        """Check every number."""
+        """Refuse a number that is out of its range."""
         allowed = {
             "seed": (0, 2**63),
             "regions": (2, 6),
@@ -81,7 +81,7 @@ class Simulation:
 
 
 def simulate(folder: Path, settings: Simulation, *, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Write a project of simulated scenes; return the path of its ``thawmap.yaml``.
+    """Write a project of simulated scenes into a new folder; return its YAML's path.
 
     The folder appears whole or not at all: ``scenes/<region>/PSScene/`` with the images, ``aux/arcticdem/`` and
     ``aux/tcvis/``, ``labels.gpkg`` and ``thawmap.yaml``. The same settings give the same pixels.
@@ -119,7 +119,10 @@ def simulate(folder: Path, settings: Simulation, *, progress: Callable[[int, int
 
 
 def _write_site(folder: Path, region: Region, number: int, settings: Simulation) -> list[gpd.GeoDataFrame]:
-    """Write the images, elevation and trends of a site; return its labels by image."""
+    """Write a site's images, elevation and trends; return each image's labels.
+
+    A GeoDataFrame of polygons for each image.
+    """
     site = find_site(region.country(settings.seed), number, settings.size)
     satellite = _FIRST_SATELLITE + REGIONS.index(region) * 20 + number
     images = [image_of(site, date, satellite) for date in range(settings.dates)]

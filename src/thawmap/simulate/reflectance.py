@@ -27,9 +27,9 @@ _TREND_BLUR = 1.2  # standard deviation of the blur by which Landsat's 30 m pixe
 
 
 def paint(image: Field, share: Field, colour: Sequence[float]) -> None:
-    """Mix a spectrum into an image (band, row, column) by its share of each pixel.
+    """Mix a spectrum into an image in place, by its share of each pixel.
 
-    The image is changed; the share (row, column) is clipped to 0..1.
+    The image is (band, row, column); the share (row, column) is clipped to 0..1.
     """
     weight = np.clip(share, 0, 1)
     for band, reflectance in enumerate(colour):
@@ -37,7 +37,7 @@ def paint(image: Field, share: Field, colour: Sequence[float]) -> None:
 
 
 def surface(country: Country, ground: Land, *, green: float) -> Field:
-    """Return the ground's reflectance (band, row, column) in flat light.
+    """Return the ground's reflectance (4, row, column) in flat light, free of snow.
 
     Bands are blue, green, red and nir; ``green`` is how far the season's growth is, 0..1.
     """
@@ -71,7 +71,7 @@ def surface(country: Country, ground: Land, *, green: float) -> Field:
 
 
 def _bare_ground(country: Country, ground: Land, wide: Field, fine: Field) -> Field:
-    """Return the share of bare ground that is no slump.
+    """Return each point's share, 0..1, of bare ground that no slump laid bare.
 
     On dry tops, in steep gullies, on fresh banks; it follows the fields of the vegetation, wide and fine.
     """
@@ -87,7 +87,7 @@ def _bare_ground(country: Country, ground: Land, wide: Field, fine: Field) -> Fi
 
 
 def _paint_water(country: Country, ground: Land, image: Field) -> None:
-    """Paint deep water dark, and that of some lakes or shores bright with silt."""
+    """Paint the water of an image in place, dark where deep, bright where silty."""
     region, plane, lattice = country.region, country.plane, ground.lattice
     wet = ground.shore_m <= 0
     outward_m = np.minimum(ground.shore_m, 0)
@@ -104,11 +104,10 @@ def _paint_water(country: Country, ground: Land, image: Field) -> None:
 
 
 def trends(country: Country, lattice: Lattice) -> Field:
-    """Return the trends of brightness, greenness and wetness per decade.
+    """Return trends of brightness, greenness and wetness per decade (3, row, column).
 
-    Array (trend, row, column) at a lattice of every third pixel, blurred as Landsat's pixels of 30 m see them. Where
-    the ground was laid bare greenness falls and wetness rises; old slumps grow green, and some shores and hills change
-    without a slump.
+    At a lattice of every third pixel, blurred as Landsat's pixels of 30 m see them. Where the ground was laid bare
+    greenness falls and wetness rises; old slumps grow green, and some shores and hills change without a slump.
     """
     margin = round(4 * _TREND_BLUR)
     padded = lattice.pad(margin)

@@ -94,7 +94,7 @@ class Region:
     silty: float
 
     def country(self, seed: int) -> "Country":
-        """Return the endless ground of the region, another one for each seed."""
+        """Return the region's endless ground for a seed: the region and its random fields."""
         return Country(self, Plane((seed, REGIONS.index(self))))
 
 

@@ -43,17 +43,17 @@ class Site:
 
     @property
     def region(self) -> Region:
-        """The region of the ground."""
+        """Region whose ground the site shows."""
         return self.country.region
 
     @property
     def name(self) -> str:
-        """A name, such as "coast_01"."""
+        """Name made of region and number from 1, such as "coast_01"."""
         return f"{self.region.name}_{self.number + 1:02d}"
 
 
 def find_site(country: Country, number: int, size: int) -> Site:
-    """Return a site with slumps and not too much water, ``size`` pixels a side.
+    """Find a site, ``size`` pixels square, with slumps and not too much water.
 
     Sites of a region follow each other along its shore and never overlap.
     """
@@ -71,12 +71,15 @@ def find_site(country: Country, number: int, size: int) -> Site:
 
 
 def _square(row: int, col: int, size: int) -> Lattice:
-    """Return a square of pixels from its upper left corner."""
+    """Return a step-1 lattice of ``size`` x ``size`` pixels from its upper left one."""
     return Lattice(row=row, col=col, height=size, width=size)
 
 
 def _move_to_shore(country: Country, spot: _Position, heading: float, *, inland_px: float) -> _Position:
-    """Return a spot (row, column) moved to the sea or river, and a little inland."""
+    """Return a spot (row, column) moved to the shore of sea or river, then inland.
+
+    In two steps, so that it is about right.
+    """
     dry_country = _without_lakes(country)
     inland = np.array([np.sin(heading), np.cos(heading)])
 
@@ -92,15 +95,16 @@ def _move_to_shore(country: Country, spot: _Position, heading: float, *, inland_
 
 
 def _without_lakes(country: Country) -> Country:
-    """Return a country with nothing but its sea or river."""
+    """Return a copy of a country without lakes; sea or river stay."""
     region = country.region
     return replace(country, region=replace(region, relief=replace(region.relief, lakes=0.0)))
 
 
 def _promise(country: Country, footprint: Lattice) -> float:
-    """Return how well a footprint suits at a first look, from 12 x 12 points.
+    """Return a quick score of a footprint: higher for slumps, lower for unusual water.
 
-    The share of land where slumps crowd, less what its water differs from the region's.
+    From 12 x 12 points: the share of land where slumps crowd, less the amount by which the share of water differs from
+    the region's.
     """
     step = max(1, footprint.height // 12)
     sample = Lattice(row=footprint.row + step // 2, col=footprint.col + step // 2, height=12, width=12, step=step)
@@ -114,9 +118,10 @@ def _promise(country: Country, footprint: Lattice) -> float:
 
 
 def _with_slumps(country: Country, squares: Sequence[Lattice], rng: np.random.Generator) -> Lattice:
-    """Return a footprint near one of some squares, the first with enough slumps.
+    """Return a footprint near the first of some squares with enough slumps near it.
 
-    The best of all if there is none.
+    After the first nine any that shows slumps will do; the best of all if none has enough, the first square if none
+    shows any.
     """
     size = squares[0].height
     wanted = min(_ENOUGH_SLUMPS, 1 + size // 100)
@@ -132,10 +137,10 @@ def _with_slumps(country: Country, squares: Sequence[Lattice], rng: np.random.Ge
 
 
 def _best_around(country: Country, square: Lattice, rng: np.random.Generator, *, reach: int) -> tuple[float, Lattice]:
-    """Return the best score and its footprint among some that show slumps.
+    """Shift a square to slumps nearby; return the best score and that footprint.
 
-    They lie about the slumps within ``reach`` pixels of a square. The score counts slumps, up to enough, and the share
-    of ground that they take.
+    They lie about the slumps within ``reach`` pixels of the square. The score counts slumps, up to enough, and the
+    share of ground that they take; without slumps it is -9, and the footprint the square.
     """
     size = square.height
     slumps = visible(slumps_within(country, square.pad(reach)), year=REFERENCE_YEAR)

@@ -71,17 +71,20 @@ class Slump:
     retreat: float
 
     def size(self, year: float) -> float:
-        """Return its length over that in the reference year; 0 before it began."""
+        """Return the slump's length in a year over that of 2019; 0 before it began."""
         if year < self.born:
             return 0.0
         return float(np.clip(1 + self.retreat * (min(year, self.ended) - REFERENCE_YEAR), 0.2, 1.5))
 
     def activity(self, year: float) -> float:
-        """Return 1 while it thaws, then less from year to year as plants cover it."""
+        """Return how active the slump is in a year: 1 while it thaws, then falling to 0.
+
+        From year to year plants cover more of it.
+        """
         return float(np.exp(-max(year - self.ended, 0) / 4))
 
     def outline(self, year: float) -> Polygon:
-        """Return its edge in a year, in pixels of the ground (column, row)."""
+        """Return the slump's edge in a year, as a polygon in ground pixels (column, row)."""
         size, toe = self.size(year), float(self.radius_px[0])
         angle = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
         along = toe + size * (self.radius_px * np.cos(angle) - toe)  # grows from the toe, which stays
@@ -106,7 +109,7 @@ class Imprint:
 
 
 def slumps_within(country: Country, lattice: Lattice) -> list[Slump]:
-    """Return the slumps whose middles lie on a lattice.
+    """Return a list of the slumps whose middles lie within a lattice's bounds.
 
     Their order does not depend on the lattice.
     """
@@ -121,7 +124,7 @@ def slumps_within(country: Country, lattice: Lattice) -> list[Slump]:
 
 
 def slumps_near(country: Country, lattice: Lattice) -> list[Slump]:
-    """Return every slump that can touch a lattice.
+    """Return a list of all slumps that may touch a lattice: those within 250 pixels.
 
     Their order does not depend on the lattice.
     """
@@ -129,7 +132,10 @@ def slumps_near(country: Country, lattice: Lattice) -> list[Slump]:
 
 
 def imprint(slump: Slump, lattice: Lattice, year: float) -> Imprint | None:
-    """Return a slump at the points of a lattice; None if its bounds hold no point."""
+    """Return a slump's distance to edge and to head at a lattice; None if off it.
+
+    None also before it began. Only points within its bounds are computed.
+    """
     size = slump.size(year)
     if size == 0:
         return None
@@ -157,12 +163,12 @@ def imprint(slump: Slump, lattice: Lattice, year: float) -> Imprint | None:
 
 
 def _slice_between(positions: _Points, low: float, high: float) -> slice:
-    """Return the slice of ascending positions that lie between two numbers."""
+    """Return the slice of a sorted array whose values lie between two numbers."""
     return slice(int(np.searchsorted(positions, low)), int(np.searchsorted(positions, high, side="right")))
 
 
 def _look_up(table: Field, angle: _Floats) -> _Floats:
-    """Return values of a table around the circle, linear between its entries."""
+    """Interpolate a table around the circle linearly, at angles counted in entries."""
     below = np.floor(angle)
     weight = angle - below
     first = below.astype(np.int64) % _DIRECTIONS
@@ -171,10 +177,10 @@ def _look_up(table: Field, angle: _Floats) -> _Floats:
 
 
 def depth_m(slump: Slump, shape: Imprint, height: Field, mounds: Field, year: float) -> Field:
-    """Return the depth in metres that a slump takes from the height of the ground.
+    """Return how deep in metres a slump cuts the ground at its points; 0 outside.
 
-    A wall at the head, a floor that falls to the toe and is uneven by ``mounds``; 0 outside. Height and mounds are at
-    the points of the imprint.
+    A wall at the head, a floor that falls to the toe and is uneven by ``mounds``; below 0 where debris lies on the
+    ground. Height and mounds are at the points of the imprint.
     """
     length_m, fall = slump.length_px * PIXEL_M, shape.fall
     softened = float(np.clip((year - slump.ended) / 12, 0, 1))
@@ -210,14 +216,17 @@ class _Proposal:
     rank: float
 
     def yields_to(self, other: "_Proposal") -> bool:
-        """Return whether another proposal takes the room of this one."""
+        """Return whether another proposal is too near and has the lower rank."""
         distance = np.hypot(self.row - other.row, self.col - other.col)
         return bool(other.rank < self.rank and distance < 0.5 * (self.length_px + other.length_px))
 
 
 @lru_cache(maxsize=4096)
 def _cell_slumps(country: Country, row: int, col: int) -> tuple[Slump, ...]:
-    """Return the slumps whose middles lie in a cell."""
+    """Return a cell's slumps: its proposals, less those too near one of lower rank.
+
+    A cell is a square of 256 pixels; a slump belongs to that in which its middle lies.
+    """
     proposals = _proposals(country, row, col)
     if not proposals:
         return ()
@@ -237,7 +246,10 @@ def _cell_slumps(country: Country, row: int, col: int) -> tuple[Slump, ...]:
 
 @lru_cache(maxsize=4096)
 def _proposals(country: Country, row: int, col: int) -> tuple[_Proposal, ...]:
-    """Return the slumps that could lie in a cell, where crowds and ground suit."""
+    """Draw by chance the slumps that a cell of 256 pixels may hold, as proposals.
+
+    They lie where slumps crowd and the ground suits them.
+    """
     traits, rng = country.region.slumps, country.plane.rng("slumps", row, col)
     side = _CELL_PX // WIDE_PX
     lattice = Lattice(row=row * _CELL_PX, col=col * _CELL_PX, height=side, width=side, step=WIDE_PX)
@@ -272,7 +284,7 @@ def _proposals(country: Country, row: int, col: int) -> tuple[_Proposal, ...]:
 
 
 def _is_on_land(country: Country, lattice: Lattice, point: _Points, length_m: float) -> bool:
-    """Return whether 7 of 9 points around a slump's middle lie on land.
+    """Return whether at least 7 of 9 points around a slump's middle lie on land.
 
     An islet, where the shore seems far, has no room for it.
     """
@@ -283,16 +295,19 @@ def _is_on_land(country: Country, lattice: Lattice, point: _Points, length_m: fl
 
 
 def crowding(country: Country, lattice: Lattice) -> Field:
-    """Return 0 where a country has no slumps, up to 1 where they crowd."""
+    """Return how densely slumps may lie at each point of a lattice, 0 to 1.
+
+    An array (row, column); 0: none.
+    """
     level = country.plane.noise("crowds", lattice, longest_m=2600, shortest_m=1300)
     crowd: Field = np.clip((level - NormalDist().inv_cdf(1 - country.region.slumps.crowded)) / 0.5, 0, 1)
     return crowd
 
 
 def _suitability(country: Country, lattice: Lattice, points: _Points, length_m: _Floats) -> tuple[_Floats, _Floats]:
-    """Return how well points suit slumps of their lengths, and downslope there.
+    """Return each point's suitability for a slump, 0..1, and its downslope angle.
 
-    Suitability is 0..1; downslope is the angle of the direction (column, row) in which a slump opens, in radians.
+    The angle is that of the direction (column, row) in which a slump opens, in radians.
 
     Args:
         country: The ground.
@@ -315,7 +330,7 @@ def _suitability(country: Country, lattice: Lattice, points: _Points, length_m: 
 
 
 def _draw_slump(country: Country, proposal: _Proposal) -> Slump:
-    """Return a slump with its shape and its history, drawn by chance."""
+    """Draw a proposed slump's shape and history by chance; return the `Slump`."""
     traits, rng = country.region.slumps, country.plane.rng("slump", proposal.row, proposal.col)
     angle = proposal.downslope + rng.normal(0, 0.12)
     x, y = float(np.cos(angle)), float(np.sin(angle))
@@ -348,9 +363,9 @@ def _draw_slump(country: Country, proposal: _Proposal) -> Slump:
 
 
 def _draw_outline(length_px: float, elongation: float, rng: np.random.Generator) -> Field:
-    """Return the outline of a horseshoe with a tongue, drawn by chance.
+    """Draw a horseshoe with a tongue by chance: 256 distances from middle to edge.
 
-    Distance in pixels from its middle to its edge, in equal steps of angle from downslope on.
+    In pixels, in equal steps of angle from downslope on.
     """
     along = np.array([0, 0.02, 0.08, 0.28, 0.52, 0.7, 0.88, 0.97, 1.0])
     outlet = rng.uniform(0.4, 0.85)

@@ -43,7 +43,10 @@ class WideForms:
 
 
 def wide_forms(country: Country, lattice: Lattice) -> WideForms:
-    """Return the wide forms that reach every point of a lattice."""
+    """Compute shore, bank, height and hollow fields at every fourth ground pixel.
+
+    They reach beyond the lattice, so that splines between them reach its every point.
+    """
     margin = round(2.5 * _HOLLOW_POINTS)
     inner = lattice.coarse(WIDE_PX)
     padded = inner.pad(margin)
@@ -57,9 +60,9 @@ def wide_forms(country: Country, lattice: Lattice) -> WideForms:
 
 
 def draw_shore(country: Country, wide: WideForms, lattice: Lattice) -> Field:
-    """Return the distance to the water's edge in metres at a lattice.
+    """Refine coarse distances to the water's edge to a lattice, with small teeth.
 
-    Positive on land; unlike that of the wide forms it has the edge's small teeth.
+    In metres, positive on land.
     """
     teeth = country.plane.noise("teeth", lattice, longest_m=45, shortest_m=11, roughness=1.5)
     distance: Field = upsample(wide.shore_m, wide.lattice, lattice) + np.float32(1.5) * teeth
@@ -67,7 +70,7 @@ def draw_shore(country: Country, wide: WideForms, lattice: Lattice) -> Field:
 
 
 def draw_height(country: Country, wide: WideForms, lattice: Lattice, shore_m: Field) -> Field:
-    """Return the height in metres at a lattice, with small bumps; 0 on water."""
+    """Refine coarse heights to a lattice, in metres, with small bumps; 0 on water."""
     bumps = country.plane.noise("bumps", lattice, longest_m=24, shortest_m=12, roughness=1.5)
     height = np.maximum(upsample(wide.rise_m, wide.lattice, lattice) + np.float32(0.07) * bumps, 0.05)
     dry: Field = height * np.clip(shore_m / 6, 0, 1)
@@ -75,9 +78,9 @@ def draw_height(country: Country, wide: WideForms, lattice: Lattice, shore_m: Fi
 
 
 def shores(country: Country, lattice: Lattice) -> tuple[Field, Field]:
-    """Return the distance to the nearest water and the height of its bank.
+    """Return two fields in metres at a lattice: distance to water, height of its bank.
 
-    Both in metres. The distance is about right near the water, positive on land and negative in the water.
+    The distance is about right near the water, positive on land and negative in the water.
     """
     relief, plane = country.region.relief, country.plane
     padded = lattice.pad(1)
@@ -104,9 +107,9 @@ def shores(country: Country, lattice: Lattice) -> tuple[Field, Field]:
 
 
 def _distance(level: Field, lattice: Lattice, *, flat: float) -> Field:
-    """Return about the distance in metres to the line where a level is zero.
+    """Return about the distance in metres to where a field is 0: value over slope.
 
-    The level over its steepness; one point less on every side.
+    The result is one point smaller on every side.
 
     Args:
         level: Positive on one side.
@@ -120,9 +123,9 @@ def _distance(level: Field, lattice: Lattice, *, flat: float) -> Field:
 
 
 def _across(country: Country, lattice: Lattice) -> Field:
-    """Return metres from the line through the ground's origin along the shore.
+    """Return each point's signed distance in metres from a straight line along shore.
 
-    Positive on the dry side of a sea.
+    The line runs through the ground's origin; positive on the dry side of a sea.
     """
     angle = np.radians(country.region.relief.heading)
     east, south = PIXEL_M * lattice.x[None, :], PIXEL_M * lattice.y[:, None]
@@ -131,7 +134,7 @@ def _across(country: Country, lattice: Lattice) -> Field:
 
 
 def _coast(country: Country, lattice: Lattice) -> Field:
-    """Return metres from a coast with capes and bays, positive on land."""
+    """Return about the metres from a coast with capes and bays; negative at sea."""
     plane, across = country.plane, _across(country, lattice)
     bays = 250 * plane.noise("bays", lattice, longest_m=5000, shortest_m=1000)
     gulfs = 1200 * plane.noise("gulfs", lattice, longest_m=30000, shortest_m=8000)
@@ -140,7 +143,7 @@ def _coast(country: Country, lattice: Lattice) -> Field:
 
 
 def _river(country: Country, lattice: Lattice) -> Field:
-    """Return metres from the middle of a river that winds, positive on one side."""
+    """Return about the metres from a winding river's middle, positive on one side."""
     plane, across = country.plane, _across(country, lattice)
     bends = 150 * plane.forms("bends", lattice, longest_m=1600, shortest_m=800)
     turns = 900 * plane.noise("gulfs", lattice, longest_m=20000, shortest_m=6000)
@@ -149,7 +152,10 @@ def _river(country: Country, lattice: Lattice) -> Field:
 
 
 def _lakes(country: Country, lattice: Lattice) -> Field:
-    """Return a level that is below zero in lakes, which lie in districts."""
+    """Return a random field at a lattice that is below zero in lakes.
+
+    They lie in districts.
+    """
     plane = country.plane
     basins = plane.forms("lakes", lattice, longest_m=620, shortest_m=77, roughness=2.6)
     level = 0.9 * basins + np.sqrt(1 - 0.9**2) * plane.noise("lake districts", lattice, longest_m=4000, shortest_m=2000)
@@ -158,7 +164,7 @@ def _lakes(country: Country, lattice: Lattice) -> Field:
 
 
 def rise(country: Country, lattice: Lattice, shore_m: Field, bank_m: Field) -> Field:
-    """Return the height in metres over the water, from that of the banks.
+    """Return height in metres above water at a lattice, from shore distance and banks.
 
     Banks at the water, then hills and valleys that fade towards it.
     """
