@@ -99,7 +99,10 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a verb when it is first used, so that `import thawmap` stays quick."""
+    """Return a public name of the package, imported when it is first used.
+
+    So `import thawmap` stays quick.
+    """
     if name not in _MODULES:
         msg = f"module 'thawmap' has no attribute {name!r}"
         raise AttributeError(msg)
@@ -113,7 +116,7 @@ class _Package(ModuleType):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, but no module under the name of a verb."""
+        """Set an attribute, but ignore a module under the name of a verb."""
         if not (name in __all__ and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

@@ -39,7 +39,7 @@ class TrainingError(ThawmapError):
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known", most: int | None = None) -> str:
-    """Return a hint for a wrong word: the nearest known one, else a list of them.
+    """Return a hint as text: the known word nearest to a wrong one, else a list.
 
     Args:
         word: What does not exist.

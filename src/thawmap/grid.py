@@ -28,7 +28,7 @@ class Window:
     width: int
 
     def __post_init__(self) -> None:
-        """Check the size."""
+        """Refuse a window without rows or without columns."""
         if self.height < 1 or self.width < 1:
             msg = f"a window of {self.height} x {self.width} px is empty; both sides must be at least 1"
             raise ValueError(msg)
@@ -45,7 +45,7 @@ class Window:
 
     @classmethod
     def from_edges(cls, *, top: int, left: int, bottom: int, right: int) -> Self:
-        """Return the window from its first row and column to those behind its last.
+        """Return the window between four edges in pixels; bottom and right are exclusive.
 
         >>> Window.from_edges(top=1, left=2, bottom=4, right=7)
         Window(row=1, col=2, height=3, width=5)
@@ -64,12 +64,12 @@ class Window:
 
     @property
     def rows(self) -> slice:
-        """Slice of the rows."""
+        """Slice of the raster's rows that the window spans."""
         return slice(self.row, self.row + self.height)
 
     @property
     def cols(self) -> slice:
-        """Slice of the columns."""
+        """Slice of the raster's columns that the window spans."""
         return slice(self.col, self.col + self.width)
 
     @property
@@ -96,7 +96,7 @@ class Window:
         return replace(self, row=self.row + rows, col=self.col + cols)
 
     def pad(self, rows: int, cols: int | None = None) -> Self:
-        """Return the window with more rows and columns on every side.
+        """Return the window grown by some rows and columns on every side.
 
         Unset, as many columns as rows.
 
@@ -108,9 +108,9 @@ class Window:
         return replace(self, row=self.row - rows, col=self.col - cols, height=height, width=width)
 
     def scale(self, rows: int, cols: int | None = None) -> Self:
-        """Return the window of pixels of a window of blocks of ``rows`` x ``cols`` px.
+        """Return the window in pixels, for a window that counts blocks of pixels.
 
-        Unset, blocks are squares.
+        A block has ``rows`` x ``cols`` px; unset, it is a square.
 
         >>> Window(row=1, col=2, height=2, width=1).scale(10)
         Window(row=10, col=20, height=20, width=10)
@@ -120,7 +120,7 @@ class Window:
         return replace(self, row=self.row * rows, col=self.col * cols, height=height, width=width)
 
     def coarsen(self, side: int) -> Self:
-        """Return the blocks of ``side`` x ``side`` px that a window of pixels touches.
+        """Return the window of blocks, ``side`` px wide, that a window of pixels touches.
 
         >>> Window(row=9, col=20, height=2, width=10).coarsen(10)
         Window(row=0, col=2, height=2, width=1)
@@ -129,7 +129,7 @@ class Window:
         return self.from_edges(top=top // side, left=left // side, bottom=-(-bottom // side), right=-(-right // side))
 
     def intersect(self, other: "Window") -> Self | None:
-        """Return the pixels that two windows share; None where there are none.
+        """Return the window that two windows share; None where they share none.
 
         >>> Window(row=0, col=0, height=4, width=4).intersect(Window(row=2, col=3, height=4, width=4))
         Window(row=2, col=3, height=2, width=1)
@@ -149,7 +149,7 @@ class Window:
         return self.intersect(Window.of_shape(shape)) if min(shape) > 0 else None
 
     def within(self, other: "Window") -> tuple[slice, slice]:
-        """Return the slices (rows, columns) of this window in the array of another.
+        """Return slices (rows, columns) that cut this window out of another's array.
 
         The other one holds this one.
 
@@ -160,7 +160,7 @@ class Window:
         return inside.rows, inside.cols
 
     def strips(self, height: int) -> Iterator[Self]:
-        """Yield the window in strips of at most ``height`` rows, from the top.
+        """Yield windows of at most ``height`` rows that make up the window, from the top.
 
         >>> [(strip.row, strip.height) for strip in Window(row=1, col=0, height=5, width=9).strips(3)]
         [(1, 3), (4, 2)]
@@ -169,9 +169,9 @@ class Window:
             yield replace(self, row=row, height=min(height, self.row + self.height - row))
 
     def blocks(self, height: int, width: int | None = None) -> Iterator[Self]:
-        """Yield the window in blocks of at most ``height`` x ``width`` px, row by row.
+        """Yield windows of at most ``height`` x ``width`` px that make it up, row by row.
 
-        Unset, in squares.
+        Unset, the width is the height.
 
         >>> [block.bounds for block in Window.of_shape((5, 2)).blocks(3)]
         [(0, 0, 2, 3), (0, 3, 2, 5)]
@@ -183,7 +183,7 @@ class Window:
 
 
 def starts(length: int, *, tile: int, overlap: int) -> list[int]:
-    """Return the first pixels of the tiles that cover ``length`` pixels.
+    """Return the first pixel of each tile that covers an axis of ``length`` pixels.
 
     Neighbours share at least ``overlap`` pixels. The last tile is shifted back so that it ends at the border; an axis
     that is shorter than a tile has one.
@@ -207,7 +207,7 @@ def starts(length: int, *, tile: int, overlap: int) -> list[int]:
 
 
 def spare(length: int, *, tile: int, overlap: int) -> int:
-    """Count the pixels beyond an axis that the tiles which cover it could also cover.
+    """Return the number of pixels by which the tiles of an axis could reach beyond it.
 
     >>> spare(9, tile=4, overlap=1)
     1

@@ -47,24 +47,24 @@ class Layer:
     recipe: str = ""
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Refuse a range whose low end is not below its high end."""
         if not self.low < self.high:
             msg = f"layer {self.name!r} has the range {self.low} .. {self.high}; 'low' must be below 'high'"
             raise ConfigError(msg)
 
 
 def _reflectance(name: str) -> Layer:
-    """Return the layer of a band of surface reflectance."""
+    """Return a layer of surface reflectance of some name, with range and codes."""
     return Layer(name=name, units="1", low=-0.1, high=0.5, optical=True, code_low=-0.2, code_step=2.5e-5)
 
 
 def _index(name: str) -> Layer:
-    """Return the layer of a normalised difference of two bands."""
+    """Return a layer of a normalised difference of some name, with range and codes."""
     return Layer(name=name, units="1", low=-1.0, high=1.0, code_low=-1.0, code_step=2.0 / CODES)
 
 
 def _trend(name: str) -> Layer:
-    """Return the layer of the trend of a tasseled-cap component."""
+    """Return a layer of a trend per decade of some name, with range and codes."""
     return Layer(name=name, units="1/decade", low=-0.12, high=0.12, code_low=-0.24, code_step=0.48 / CODES)
 
 
@@ -99,7 +99,9 @@ PAPER_LAYERS = (
 
 
 def layer(name: str, *, low: float | None = None, high: float | None = None, clip: bool = True) -> Layer:
-    """Return the layer of a name, with its usual range or the given one.
+    """Return the layer of a name; refuse an unknown one without a range of its own.
+
+    It has its usual range or the given one.
 
     A name that is not in `LAYERS` becomes a layer of its own when both ends of its range are given. A range that is
     wider than the storage codes of a layer in `LAYERS` gets codes that hold it.
@@ -120,6 +122,6 @@ def layer(name: str, *, low: float | None = None, high: float | None = None, cli
 
 
 def _with_codes(layer: Layer) -> Layer:
-    """Return a layer with storage codes for as much again on both sides of its range."""
+    """Return a layer with storage codes for three times its range, centred on it."""
     width = layer.high - layer.low
     return replace(layer, code_low=layer.low - width, code_step=3.0 * width / CODES)

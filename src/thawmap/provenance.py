@@ -22,9 +22,9 @@ def stamp(path: Path) -> dict[str, Any]:
 
 
 def stamps(path: Path) -> list[dict[str, Any]]:
-    """Return the stamps of the files that share a file's stem, sorted by name.
+    """Return a stamp (name, size, time) of each file with a path's stem, sorted.
 
-    Its .dbf, .prj and .aux.xml belong to it; an empty list where there is none.
+    A Shapefile's .dbf, .prj and .aux.xml are among them; an empty list where there is none.
     """
     files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
     return [stamp(file) for file in files if file.is_file()]
@@ -47,9 +47,7 @@ def without(settings: Any, keys: Collection[str]) -> Any:
 
 
 def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> list[str]:
-    """Return the dotted keys whose values differ in two records.
-
-    Such as training.batch_size.
+    """Return the dotted keys, such as a.b, whose values differ in two nested records.
 
     >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
     ['a.c']

@@ -41,7 +41,7 @@ def keep_freed_tensors() -> None:
 
 
 def release_freed_memory() -> None:
-    """Give kept memory back to the system.
+    """Give memory that this process freed but kept back to the system, on Linux.
 
     As before images of another size, for which the pieces do not fit.
     """
@@ -50,9 +50,9 @@ def release_freed_memory() -> None:
 
 
 def forget_peak_memory() -> int:
-    """Begin to count `peak_memory` anew, and return the bytes that are used now.
+    """Reset the peak memory of this process, and return the bytes in use now.
 
-    Only on Linux is it counted anew.
+    Only on Linux does `peak_memory` count anew.
     """
     release_freed_memory()
     with suppress(OSError):  # systems other than Linux cannot
@@ -61,12 +61,15 @@ def forget_peak_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process used since they were forgotten, or ever."""
+    """Return the peak memory of this process in bytes, since its last reset or ever."""
     return _memory("VmHWM")
 
 
 def threads_each(workers: int) -> int:
-    """Return the number of threads, at least 1, that each of some workers may use."""
+    """Return the number of CPUs divided by a number of workers, at least 1.
+
+    So many threads each of them may use.
+    """
     return max(1, (os.cpu_count() or 1) // workers)
 
 
@@ -87,7 +90,10 @@ def _apply(policy: tuple[tuple[int, int], ...]) -> None:
 
 
 def _memory(name: str) -> int:
-    """Return bytes of this process by Linux's name; elsewhere its peak ever."""
+    """Return a memory figure of this process in bytes, by Linux's name for it.
+
+    On other systems it is the peak ever, whatever the name.
+    """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(f"{name}:"):

@@ -9,7 +9,7 @@ _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words an
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun, in the singular for one.
+    """Return a text of a number and its noun, in the singular for one.
 
     >>> counted(1, "scene"), counted(0, "scene"), counted(2, "slump of one date", "slumps of one date")
     ('1 scene', '0 scenes', '2 slumps of one date')
@@ -18,9 +18,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def before(number: int) -> str:
-    """Return the end of a sentence: how many items an earlier run had finished.
+    """Return a clause such as ', 2 of them before', or an empty text for none.
 
-    An empty text for none.
+    It ends a sentence on items, of which an earlier run had finished some.
 
     >>> "3 scenes are mapped" + before(2), "3 scenes are mapped" + before(0)
     ('3 scenes are mapped, 2 of them before', '3 scenes are mapped')
@@ -29,7 +29,7 @@ def before(number: int) -> str:
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number that a few of the digits 0 to 9 write; None for other texts.
+    """Return a text of 1 to 9 digits as a whole number; None for other texts.
 
     >>> whole_number("12"), whole_number("1_2"), whole_number("²"), whole_number("-1"), whole_number("9" * 5000)
     (12, None, None, None, None)
@@ -38,7 +38,7 @@ def whole_number(text: str) -> int | None:
 
 
 def printable(text: str) -> str:
-    r"""Return a text on one line, with control characters written out.
+    r"""Return a text on one line, with control and hidden characters as escapes.
 
     So a name cannot command a terminal.
 

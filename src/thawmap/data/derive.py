@@ -29,10 +29,10 @@ class Recipe:
 
 
 def normalised_difference(first: Any, second: Any) -> Any:
-    """Return (first - second) / (first + second), within -1 .. 1.
+    """Return (first - second) / (first + second), with values below 0 taken as 0.
 
-    NaN where either is missing or both are zero. Reflectances below zero (shadow, noise) count as zero, so that the
-    index stays in its range.
+    Within -1 .. 1, which reflectances below zero (shadow, noise) would leave; NaN where either is missing or both are
+    zero.
     """
     first, second = first.clip(0), second.clip(0)
     return (first - second) / (first + second)
@@ -46,7 +46,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def plan_layers(layers: Sequence[str], *, available: frozenset[str]) -> tuple[list[str], list[str]]:
-    """Return the names of the layers to read and of those to derive, in this order.
+    """Return two lists of layer names: those to read, and those to derive from them.
 
     Together they hold all of ``layers``, and everything that recipes need on the way. A layer that a source has is
     read, never derived. In both lists a layer stands behind those that it needs.
@@ -88,7 +88,7 @@ def obtainable(name: str, *, available: frozenset[str]) -> bool:
 
 
 def halo(derived: Sequence[str]) -> int:
-    """Return how many pixels beyond a window deriving some layers has to see.
+    """Return the number of pixels beyond a window that deriving some layers needs.
 
     Args:
         derived: Names of derived layers, each behind those that it needs.

@@ -64,7 +64,7 @@ class Project:
 
     @property
     def label_files(self) -> tuple[Path, ...]:
-        """The vector files of the labels; none where labels are rasters."""
+        """Paths of the vector files of labels and extent, as far as settings name any."""
         settings = self.config.labels
         named = () if settings is None else (settings.path, settings.extent)
         return tuple(path for path in named if path is not None)
@@ -77,7 +77,7 @@ class Project:
         inputs: Iterable[Path] = (),
         replaced: Iterable[Path] = (),
     ) -> None:
-        """Refuse output folders that hold something that is read, or look like scenes.
+        """Refuse output folders that are or lie in an input, or would be found as scenes.
 
         Args:
             outputs: Folders that are written into.
@@ -97,7 +97,7 @@ class Project:
                 raise ConfigError(msg)
 
     def _inputs(self, scenes: Iterable[Scene]) -> list[Path]:
-        """Return the files that the configuration names, and those of the scenes."""
+        """Return existing paths that the configuration names, and the scenes' files."""
         config, sources = self.config, self.config.sources
         named = [*self.label_files, getattr(config.scenes, "table", None)]
         if sources.trends is not None:
@@ -111,7 +111,7 @@ class Project:
         return [*existing, *(path for scene in scenes for path in scene.files.values())]
 
     def labelled_candidates(self) -> list[Candidate]:
-        """Return the configuration's scenes, refusing labels that name none of them.
+        """Return the configured scenes as candidates; refuse labels that name none.
 
         Raises:
             ConfigError: If there is none, two have one id, or the configuration has no labels.
@@ -125,7 +125,7 @@ class Project:
         return candidates
 
     def candidates(self, paths: Sequence[Path] = ()) -> list[Candidate]:
-        """Return the scenes that the configuration names, not yet opened.
+        """Return candidates of the configured scenes, or of those at given paths.
 
         Args:
             paths: Files and folders that are looked through in their place.
@@ -147,9 +147,10 @@ class Project:
         return [_with_checked_id(candidate) for candidate in candidates]
 
     def open(self, candidate: Candidate, *, labelled: bool = True) -> Scene:
-        """Open a scene, with the file of its label raster where labels are rasters.
+        """Open a candidate as a scene, with its label raster and region, if there are.
 
-        A scene without a region gets that of its polygons, where their file exists.
+        The label raster is that of labels that are rasters. A scene without a region gets that of its polygons, where
+        their file exists.
 
         Args:
             candidate: The scene.
@@ -172,7 +173,10 @@ class Project:
         return scene
 
     def _open_files(self, candidate: Candidate) -> Scene:
-        """Open a scene by the files of its kind: rasters, PlanetScope or Sentinel-2."""
+        """Open a candidate as a scene by its kind of files; refuse one at fault.
+
+        Kinds are rasters, PlanetScope and Sentinel-2.
+        """
         if candidate.fault is not None:
             raise DataError(candidate.fault)
         scenes = self.config.scenes
@@ -183,7 +187,7 @@ class Project:
         return sentinel2.open_scene(candidate, scenes)
 
     def part(self, scene: Scene) -> str:
-        """Return the part of the split that has a scene: train, validation or test."""
+        """Return a scene's part of the split: test, validation, or train if unnamed."""
         split = self.config.split
         name = scene.region if split.by == "region" else scene.id
         if name in split.test:
@@ -192,9 +196,9 @@ class Project:
 
 
 def _with_checked_id(candidate: Candidate) -> Candidate:
-    """Return a scene, at fault where its id is too long for names of files.
+    """Return a candidate, marked with a fault if its id is over 200 bytes long.
 
-    Suffixes come to it there.
+    Names of files, in which suffixes come to it, could not hold it.
     """
     size = len(os.fsencode(candidate.id))
     if size <= _LONGEST:
@@ -214,7 +218,7 @@ def _matches(path: Path, pattern: Path) -> bool:
 
 @lru_cache(maxsize=4)
 def _read_labels(settings: LabelSettings, _stamps: tuple[str, ...]) -> "Labels":
-    """Read labels, unless they were read in this process with the same stamps."""
+    """Return the labels of some settings, cached by the stamps of their files."""
     from thawmap.data.labels.polygons import open_labels  # noqa: PLC0415 - loads slowly, and maps need no labels
 
     return open_labels(settings)

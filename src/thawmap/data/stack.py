@@ -47,15 +47,15 @@ class Stack(Mapping[str, npt.NDArray[Any]]):
     layers: Mapping[str, npt.NDArray[Any]] = field(repr=False)
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """Return the values of a layer."""
+        """Return the values (y, x) of a layer, or of `valid`, by name."""
         return self.layers[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the layers."""
+        """Iterate over the names of the layers, `valid` among them."""
         return iter(self.layers)
 
     def __len__(self) -> int:
-        """Count the layers."""
+        """Count the layers, `valid` among them."""
         return len(self.layers)
 
 
@@ -67,7 +67,7 @@ def assemble(
     *,
     optional: frozenset[str] = frozenset(),
 ) -> Stack:
-    """Read layers of a scene, or derive them, onto a grid as a stack.
+    """Return a stack of a scene's layers on a grid, read from sources or derived.
 
     Every layer is (y, x), float32 in physical units, NaN where missing. `valid` is the sensor's mask and every layer
     finite, except those in ``optional``, which may be missing altogether.
@@ -108,7 +108,7 @@ def assemble(
 def _read(
     scene: Scene, layers: Sequence[str], geobox: GeoBox, sources: Sequence[Source]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]:
-    """Read layers by name from sources, and the mask of usable pixels.
+    """Return a dict of layers read from sources, and the mask of usable pixels.
 
     The first source that has a layer gives it; a layer that the scene lacks is not in the mapping.
     """
@@ -167,7 +167,7 @@ def as_array(stack: Stack, layers: Sequence[str]) -> npt.NDArray[np.float32]:
 
 
 def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> None:
-    """Refuse a stack whose numbers cannot be in the layers' units (law 14).
+    """Refuse a stack with a layer whose median lies far outside its range (law 14).
 
     A layer's median over the usable pixels may lie up to 1.5 times its range from the middle of it. Of reflectances,
     one in a hundred has to be larger than any scale would leave it that was applied twice.
@@ -196,7 +196,7 @@ def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> Non
 
 
 def _check_brightness(stack: Stack, names: Sequence[str], *, scene_id: str) -> None:
-    """Refuse reflectances that are too small to be any.
+    """Refuse a stack whose reflectances are all too small, as if scaled twice.
 
     Such are floats that were reflectance already, and were scaled once more as if they were whole numbers.
     """

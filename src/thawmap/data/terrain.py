@@ -63,7 +63,7 @@ def relative_elevation(
 
 
 def reach(pixel_m: Pixel, diameter_m: float) -> tuple[int, int]:
-    """Return the rows and columns from a circle's middle to its edge.
+    """Return the radius of a circle in whole rows and columns of pixels.
 
     They are the halo that `relative_elevation` needs.
 
@@ -103,21 +103,24 @@ def gradient(
 
 
 def slope(height: Heights, *, pixel_m: Pixel, method: Literal["neighbours", "horn"] = "neighbours") -> Heights:
-    """Return steepness in degrees, 0 .. 90; NaN where `gradient` is."""
+    """Return the steepness of heights in degrees, 0 .. 90; NaN at gaps and edges.
+
+    It is that of `gradient`, and NaN where that is.
+    """
     right, down = gradient(height, pixel_m=pixel_m, method=method)
     return _degrees(np.arctan(np.sqrt(right * right + down * down)))
 
 
 def east_north(right: Heights, down: Heights, north: North) -> tuple[Heights, Heights]:
-    """Return vectors along columns and rows as vectors to the east and north."""
+    """Return components to the east and north of vectors to the right and down."""
     north_right, north_down = (np.asarray(component, np.float32) for component in north)
     return north_right * down - north_down * right, north_right * right + north_down * down
 
 
 def bearing(east: Heights, north: Heights) -> Heights:
-    """Return the direction in which the ground falls, from its rise to east and north.
+    """Return the compass direction downhill, 0 .. 360, from rises to east and north.
 
-    In degrees clockwise from north, 0 .. 360; 0 where it is flat, as Earth Engine and not NaN: a lake is not missing.
+    In degrees clockwise from north; 0 where it is flat, as Earth Engine and not NaN: a lake is not missing.
     """
     degrees = _degrees(np.arctan2(-east, -north)) % np.float32(360)
     degrees[(east == 0) & (north == 0)] = 0
@@ -125,9 +128,9 @@ def bearing(east: Heights, north: Heights) -> Heights:
 
 
 def aspect(height: Heights, *, pixel_m: Pixel, north: North = GRID_NORTH) -> Heights:
-    """Return the direction in which the ground falls, by Horn's `gradient`.
+    """Return the compass direction downhill of heights, 0 .. 360; 0 where flat.
 
-    In degrees clockwise from north, 0 .. 360; 0 where it is flat.
+    In degrees clockwise from north, by Horn's `gradient`.
     """
     return bearing(*east_north(*gradient(height, pixel_m=pixel_m, method="horn"), north))
 
@@ -135,7 +138,7 @@ def aspect(height: Heights, *, pixel_m: Pixel, north: North = GRID_NORTH) -> Hei
 def hillshade(
     height: Heights, *, pixel_m: Pixel, north: North = GRID_NORTH, azimuth: float = 315, altitude: float = 45
 ) -> Heights:
-    """Return the sun's light on the ground, 0 .. 1.
+    """Return the light of a sun at an azimuth and altitude on heights, 0 .. 1.
 
     The sun stands at ``azimuth``, in degrees clockwise from north, and ``altitude``, in degrees. The light is the
     cosine of the angle between its direction and the ground's normal, by Horn's `gradient`; 0 where it looks away.
@@ -168,12 +171,12 @@ def curvature(height: Heights, *, pixel_m: Pixel) -> Heights:
 
 
 def _degrees(radians: Heights) -> Heights:
-    """Return angles in degrees, in the precision of the radians."""
+    """Return angles in radians as degrees, of the same dtype."""
     return radians * np.float32(180 / np.pi)
 
 
 def _sides(pixel_m: Pixel) -> tuple[float, float | npt.NDArray[np.float64]]:
-    """Return height and width of a pixel in metres."""
+    """Return a pixel's height and width in metres; both the same for one number."""
     return pixel_m if isinstance(pixel_m, tuple) else (pixel_m, pixel_m)
 
 
@@ -196,7 +199,7 @@ class _Circle:
 
     @classmethod
     def of(cls, half_widths: list[int]) -> "_Circle":
-        """Return the circle whose rows have some half widths, from the middle on."""
+        """Return a circle from its rows' half widths in pixels, from the middle row on."""
         return cls(
             rows={
                 wide: tuple(row for row, other in enumerate(half_widths) if other == wide)
@@ -218,7 +221,7 @@ class _Circle:
 
 
 def _with_halo(height: Heights, rows: slice, cols: slice, circle: _Circle) -> Heights:
-    """Return a block of heights and all that its circles reach; NaN beyond the array."""
+    """Return a block of heights and a circle's radius around it; NaN beyond the array."""
     high, wide = circle.high, circle.wide
     inside = height[max(rows.start - high, 0) : rows.stop + high, max(cols.start - wide, 0) : cols.stop + wide]
     shape = (rows.stop - rows.start + 2 * high, cols.stop - cols.start + 2 * wide)
@@ -231,7 +234,7 @@ def _with_halo(height: Heights, rows: slice, cols: slice, circle: _Circle) -> He
 
 
 def _minus_mean(block: Heights, circle: _Circle) -> Heights:
-    """Return heights minus the means of their circles, for a block without its halo.
+    """Return heights minus the mean of the circle around each; the halo is cut off.
 
     Raises:
         DataError: If a height is beyond any on Earth.
@@ -264,13 +267,13 @@ def _minus_mean(block: Heights, circle: _Circle) -> Heights:
 
 
 def _per_metre(steps: _Integers, pixels: int | _Integers) -> Heights:
-    """Return in metres the mean of sums of steps over numbers of pixels."""
+    """Return sums of height steps as means in metres, divided by numbers of pixels."""
     metres: Heights = (steps / (np.float64(_STEPS) * pixels)).astype(np.float32)
     return metres
 
 
 def _circle_sums(values: _Integers, circle: _Circle, largest: int) -> _Integers:
-    """Return the exact sums of values in the circles around all but the outermost.
+    """Return exact integer sums of values in the circle around each inner pixel.
 
     In 32 bits as far as they fit, given the ``largest`` value: sums of some rows of the circle are then added in 64.
     """

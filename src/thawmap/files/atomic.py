@@ -20,9 +20,9 @@ _FULL = 2**20  # bytes free on a disk that is as good as full
 
 @contextmanager
 def atomic(path: Path, *, replacing: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
-    """Yield a draft's path, which takes the name ``path`` when the block ends well.
+    """Yield a draft's path to write to, renamed to ``path`` if the block succeeds.
 
-    It vanishes when the block does not. For a file, which is replaced, or a whole folder, which is replaced where it is
+    It vanishes when the block fails. For a file, which is replaced, or a whole folder, which is replaced where it is
     empty or ``replacing`` allows it. Missing parent folders are made; a link stays, and where it leads is written.
 
     Args:
@@ -53,7 +53,7 @@ def atomic(path: Path, *, replacing: Callable[[Path, Path], None] | None = None)
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the right to write ``path``, once no other process has it.
+    """Hold the only right to write ``path`` for a block, waiting for other processes.
 
     Drafts that killed processes left of it are removed. The right is a lock on a file beside it, so that a draft of
     `atomic` which is found by the process that holds it belongs to nobody. A disk without locks is written to without,
@@ -107,7 +107,7 @@ def sync(path: Path) -> None:
 
 
 def unwritable(path: Path, reason: str) -> DataError:
-    """Return the error for a file that cannot be written, under its final name.
+    """Return a DataError for an unwritable path and a reason, under its final name.
 
     Of a full disk libraries say what it led them to; here that is said of every disk with hardly any room.
     """
@@ -131,7 +131,10 @@ def _check_empty(path: Path, _: Path) -> None:
 
 
 def _publish(draft: Path, path: Path) -> None:
-    """Rename a draft to ``path``, after other files in its folder (a Shapefile's)."""
+    """Replace ``path`` by a draft, after moving the files beside the draft there.
+
+    Files beside a draft are a Shapefile's.
+    """
     for file in sorted(draft.parent.iterdir()):
         if file != draft:
             file.replace(path.with_name(file.name))

@@ -20,7 +20,7 @@ _SHOWN = 3  # files that a message names
 
 
 def check_new(path: Path) -> None:
-    """Refuse to write a file that exists; of a Shapefile, any of its files.
+    """Refuse a path at which a file exists, or for a Shapefile any of its files.
 
     Raises:
         ConfigError: If there is one.
@@ -68,10 +68,10 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], *, replaced: It
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of what a file holds; another text for what is no file.
+    """Return a file's SHA-256; for links and unreadable files a text that is no hash.
 
-    Links and files that cannot be read have a text that is no hash, so that none of them is taken for a file that was
-    made. Of a GeoPackage the rows count, as reading alone may change its bytes.
+    So none of these is taken for a file that was made. Of a GeoPackage the rows count, as reading alone may change its
+    bytes.
     """
     if path.is_symlink():
         return f"link to {path.readlink()}"  # no file is made as one
@@ -85,7 +85,9 @@ def content_hash(path: Path) -> str:
 
 
 def content_hashes(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, str]:
-    """Return the `content_hash` of every file in a folder, and below it, by its name.
+    """Return a dict of hashes of all files in and below a folder, by relative name.
+
+    They are as `content_hash` gives them.
 
     Args:
         folder: Where the files are.
@@ -95,7 +97,7 @@ def content_hashes(folder: Path, *, leave_out: Iterable[str] = ()) -> dict[str, 
 
 
 def changed_files(folder: Path, hashes: Mapping[str, str], *, leave_out: Iterable[str] = ()) -> list[str]:
-    """Return the names of a folder's files that are new or changed.
+    """Return the relative names of files that are new or differ from given hashes.
 
     Compared are their `content_hash` and ``hashes``, those of before. What programs that only show files leave beside
     them does not count, nor do the names in ``leave_out``.
@@ -118,9 +120,9 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _is_side_file(name: str, hashes: Mapping[str, str]) -> bool:
-    """Return whether a file is a file manager's, or left beside a file in hashes.
+    """Return whether a file name is a leftover of a file manager, GDAL or SQLite.
 
-    File managers leave their own; programs that open a known file leave some beside it.
+    Of the latter two only where it belongs to a file in ``hashes``.
     """
     if Path(name).name in _OF_SYSTEMS:
         return True
@@ -128,14 +130,14 @@ def _is_side_file(name: str, hashes: Mapping[str, str]) -> bool:
 
 
 def _real(path: Path) -> Path:
-    """Return where a path leads through all links, as far as it does."""
+    """Return the absolute path with all links resolved, existing or not."""
     return Path(os.path.realpath(path))
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
-    """Return what tells a file or folder, by any of its names, from all others.
+    """Return device and inode of an existing path; the path itself of an absent one.
 
-    The path itself where nothing is there.
+    So all names of one file are the same.
     """
     try:
         status = path.stat()
@@ -145,7 +147,7 @@ def _identity(path: Path) -> tuple[int, int] | Path:
 
 
 def _rows_sha256(path: Path) -> str:
-    """Return the SHA-256 of all rows of a GeoPackage, which stays as it is."""
+    """Return the SHA-256 of a GeoPackage file's rows, and leave the file unchanged."""
     log = path.with_name(f"{path.name}-wal")
     with TemporaryDirectory() as folder:
         if log.exists():  # reading would merge it into the file
@@ -158,7 +160,7 @@ def _rows_sha256(path: Path) -> str:
 
 
 def _digest(base: sqlite3.Connection) -> str:
-    """Return the SHA-256 of all tables, with their rows, but the bookkeeping."""
+    """Return the SHA-256 of an SQLite base's tables, without GeoPackage's own."""
     digest = hashlib.sha256()
     tables = base.execute("select name, sql from sqlite_master where type = 'table' order by name").fetchall()
     for name, sql in tables:

@@ -9,7 +9,9 @@ _ALL = 64
 
 
 def file_sha256(path: Path, *, digits: int = _ALL) -> str:
-    """Return the SHA-256 of a file's bytes, read piece by piece.
+    """Return the first ``digits`` hex digits of the SHA-256 of a file's bytes.
+
+    The file is read piece by piece.
 
     Raises:
         OSError: If it cannot be read.
@@ -19,7 +21,7 @@ def file_sha256(path: Path, *, digits: int = _ALL) -> str:
 
 
 def sha256(content: str | bytes, *, digits: int = _ALL) -> str:
-    """Return the SHA-256 of bytes, or of a text in UTF-8.
+    """Return the SHA-256 of bytes, or of a text in UTF-8, as ``digits`` hex digits.
 
     >>> sha256("thaw", digits=8)
     '8d5264f3'
@@ -28,7 +30,7 @@ def sha256(content: str | bytes, *, digits: int = _ALL) -> str:
 
 
 def json_sha256(value: Any, *, compact: bool = False, digits: int = _ALL) -> str:
-    """Return the SHA-256 of a JSON value, whatever the order of its keys.
+    """Return the SHA-256 of a JSON value as hex, whatever the order of its keys.
 
     Args:
         value: Dicts, lists, texts, numbers, bools and None.

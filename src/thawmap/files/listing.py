@@ -10,9 +10,9 @@ _HALF_WRITTEN = {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp
 
 
 def matches(pattern: str) -> list[Path]:
-    """Return the paths that a shell's pattern, also an absolute one, matches, sorted.
+    """Return the paths that match a glob pattern, sorted; if none, ignoring capitals.
 
-    Where there are none, those that match if capitals are small letters in the last part, as `A.TIF`.
+    The pattern may be absolute. Capitals are ignored in its last part only, as `A.TIF`.
     """
     paths = glob.glob(pattern)  # noqa: PTH207 - `Path.glob` refuses absolute patterns
     if not paths:
@@ -25,7 +25,7 @@ _CLASSES = re.compile(r"\[!?\]?[^]]*\]|[^\W\d_]")  # of letters in a pattern, or
 
 
 def _any_case(match: re.Match[str]) -> str:
-    """Return the pattern for a letter of either case, of a letter in a pattern."""
+    """Return the pattern of a matched letter in either case, as [aA]; classes stay."""
     letters = match[0]
     return letters if len(letters) > 1 else f"[{letters.lower()}{letters.upper()}]"
 
@@ -51,7 +51,7 @@ _DEEPEST = 12  # levels of folders below a path
 
 
 def half_written(file: Path) -> str | None:
-    """Return the fault of a file that is half written; None without a sign of it."""
+    """Return a message if a file is empty or still being written; else None."""
     if file.suffix.lower() in _HALF_WRITTEN:
         return f"{file.name} is still being written; wait for it, or fetch it again"
     partial = [file.with_name(file.name + ending) for ending in _HALF_WRITTEN]

@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def hold(path: Path, *, wait: bool = True, remove: bool = True) -> Iterator[bool]:
-    """Hold the lock file ``path`` until the block ends; yield True if it is held.
+    """Lock a file until the block ends; yield True, or False on disks without locks.
 
-    False on a disk without locks. The file is made where there is none; what it holds stays. Processes that are forked
-    in the block hold the lock too, those that are spawned do not.
+    The file is made where there is none; what it holds stays. Processes that are forked in the block hold the lock too,
+    those that are spawned do not.
 
     Args:
         path: The lock file, in a folder that exists.

@@ -23,7 +23,7 @@ Kind = TypeVar("Kind", bound=Record)
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read the object that a JSON file holds.
+    """Read a JSON file as a dict; refuse what is no object or nested too deeply.
 
     Raises:
         OSError: If the file cannot be read.
@@ -44,7 +44,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path, kind: type[Record]) -> dict[str, Any]:
-    """Read the object that a JSON file holds, and check it against a schema.
+    """Read a JSON file as a dict, and refuse one that does not fit a schema.
 
     Raises:
         OSError: If the file cannot be read.
@@ -56,7 +56,7 @@ def read(path: Path, kind: type[Record]) -> dict[str, Any]:
 
 
 def checked(content: object, kind: type[Kind]) -> Kind:
-    """Check values against a schema.
+    """Return content as an object of a schema; refuse what does not fit it.
 
     Raises:
         ValueError: If one has another type or is out of range; the message goes on after the file's name.
@@ -77,7 +77,10 @@ _TOO_DEEP = f"is nested more than {_DEEPEST} levels deep"
 
 
 def _check_depth(content: object) -> None:
-    """Refuse JSON values that are nested too deeply for recursion."""
+    """Refuse JSON values that are nested more than 50 levels deep.
+
+    Recursion could not follow them.
+    """
     level = [content]
     for _ in range(_DEEPEST):
         parents = [value for value in level if isinstance(value, dict | list)]

@@ -50,9 +50,9 @@ def result(folder: Path, *, complete: bool = False, last: str = "") -> Iterator[
 
 
 def check_result(folder: Path, names: Sequence[str] = ()) -> None:
-    """Refuse a folder where a file would be replaced that `result` did not write.
+    """Refuse to replace files in a folder that were not made here, or since changed.
 
-    Nor may one have been changed since.
+    Made here are those that `result` wrote.
 
     Args:
         folder: The folder, which need not exist.
@@ -73,10 +73,10 @@ def check_result(folder: Path, names: Sequence[str] = ()) -> None:
 
 
 def _publish(draft: Path, folder: Path, *, complete: bool, last: str) -> None:
-    """Move a draft's files into a folder, and remove those that it lacks.
+    """Move a draft's files into a folder, and record their hashes beside them.
 
-    They are removed only of a complete result. What they hold is recorded before, beside what they replace: so a kill
-    between two leaves none that is unknown.
+    Of a complete result, earlier files that the draft lacks are removed. What the new ones hold is recorded before,
+    beside what they replace: so a kill between two leaves none that is unknown.
     """
     new, recorded = content_hashes(draft), _recorded(folder)
     check_result(folder, list(new))
@@ -92,10 +92,7 @@ def _publish(draft: Path, folder: Path, *, complete: bool, last: str) -> None:
 
 
 def _recorded(folder: Path) -> dict[str, list[str]]:
-    """Return the hashes that the files of a result may have, by name.
-
-    An empty dict where no result was written.
-    """
+    """Return the recorded hashes of a folder's result by file name; empty if none."""
     try:
         content = read_object(folder / _RECORD)
     except (OSError, ValueError):

@@ -21,7 +21,7 @@ def write_table(path: Path, table: pd.DataFrame, *, float_format: str | None = N
 
 
 def _as_text(value: object) -> object:
-    """Return a value as it is, but for a text that a spreadsheet would compute."""
+    """Return a value, with an apostrophe before a text that is a formula."""
     if not isinstance(value, str):
         return value
     text = value.replace("\r", "\n")  # which a CSV puts in quotes, and the other it does not

@@ -26,7 +26,7 @@ _CORRECT = "correct its CRS and transform, such as with gdal_edit -a_srs and -a_
 
 
 def location_fault(file: Any) -> str | None:
-    """Return why the place of an open raster on Earth is unknown; None if it is known.
+    """Return a clause on why an open raster's place is unknown; None if it is known.
 
     The end of a sentence about the file, with what to do.
 
@@ -49,7 +49,7 @@ def location_fault(file: Any) -> str | None:
 
 
 def _missing_reference(file: Any, missing: str) -> str:
-    """Return what a file lacks (CRS or transform), and what to do about it."""
+    """Return a clause on a raster's missing CRS or transform, with what to do."""
     points, _ = file.gcps
     if points:
         return f"has ground control points and no {missing}; warp it onto a grid, such as with gdalwarp -tps"
@@ -129,7 +129,7 @@ def to_pixels(grid: GeoBox, crs: CRS | None, x: _Positions, y: _Positions) -> tu
 
 
 def shift_by_turns(grid: GeoBox, reference: GeoBox) -> GeoBox:
-    """Return a grid in degrees, moved by whole turns of the Earth towards another one.
+    """Return a grid in degrees, moved by multiples of 360 to lie near a reference.
 
     Longitudes may count from -180 or from 0: the moved grid counts as the reference does. If either is in metres, the
     grid stays as it is.

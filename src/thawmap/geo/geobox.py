@@ -7,6 +7,6 @@ from thawmap.grid import Window
 
 
 def window_geobox(geobox: GeoBox, window: Window) -> GeoBox:
-    """Return the grid of a window of another grid, beyond which it may reach."""
+    """Return the grid of a window's pixels; the window may reach beyond its grid."""
     shift = Affine.translation(window.col, window.row)
     return GeoBox((window.height, window.width), geobox.affine * shift, geobox.crs)

@@ -33,7 +33,7 @@ _ELLIPSOID = pyproj.Geod(ellps="WGS84")
 
 
 def pixel_metres(grid: GeoBox, rows: slice) -> tuple[float, float | _Positions]:
-    """Return height and width of a grid's pixels in metres of its projection.
+    """Return a pixel's height and width in projection metres; width by row in degrees.
 
     A projection's metres are taken as metres, as the paper and GDAL do. On a grid of degrees the width is an array, one
     for each of ``rows``, and the height is the one in the middle of the grid.
@@ -68,7 +68,7 @@ def longest_side(grid: GeoBox, rows: slice) -> float:
 
 
 def ground_pixel_m(grid: GeoBox) -> tuple[float, float]:
-    """Return height and width in metres of the pixel in the middle of a grid.
+    """Return height and width on the ground, in metres, of a grid's middle pixel.
 
     Measured on the ellipsoid, as `width_and_bearing` is; `pixel_metres` takes those of the projection.
     """
@@ -79,7 +79,7 @@ def ground_pixel_m(grid: GeoBox) -> tuple[float, float]:
 
 
 def width_and_bearing(grid: GeoBox) -> tuple[float, float]:
-    """Return width in metres and bearing of the pixel in the middle of a grid.
+    """Return ground width in metres and bearing in degrees of a grid's middle pixel.
 
     The width is measured on the ellipsoid, from half a pixel left of the middle to half a pixel right of it. The
     bearing is that of the way up a column, in degrees clockwise from north. Both are NaN where the CRS has no such
@@ -95,7 +95,7 @@ def width_and_bearing(grid: GeoBox) -> tuple[float, float]:
 
 
 def check_metres(grid: GeoBox, window: Window, *, name: str) -> None:
-    """Refuse a grid whose projection's metres are not metres on the ground.
+    """Refuse a grid whose metres differ by over 15 % from metres on the ground.
 
     Web Mercator's are not in the Arctic, where slopes would come out too small.
 
@@ -121,10 +121,10 @@ def check_metres(grid: GeoBox, window: Window, *, name: str) -> None:
 
 
 def north_of(grid: GeoBox, window: Window) -> North:
-    """Return the direction of true north in each pixel of a window.
+    """Return unit vectors to true north in a window's pixels, along columns and rows.
 
-    Unit vectors, along columns and along rows: arrays (y, x), float32; `GRID_NORTH` on a grid of degrees. The columns
-    of a polar or any other projection run north at its central meridian only.
+    Two arrays (y, x), float32; `GRID_NORTH` on a grid of degrees. The columns of a polar or any other projection run
+    north at its central meridian only.
     """
     if _crs(grid).geographic:
         return GRID_NORTH
@@ -175,5 +175,5 @@ def _crs(grid: GeoBox) -> CRS:
 
 
 def _horizontal(crs: CRS) -> pyproj.CRS:
-    """Return a CRS without its heights."""
+    """Return the horizontal CRS of a compound one, or the CRS itself."""
     return crs.proj.sub_crs_list[0] if crs.proj.is_compound else crs.proj

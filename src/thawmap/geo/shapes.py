@@ -35,13 +35,13 @@ class ShapeIndex:
     tree: shapely.STRtree
 
     def touching(self, geobox: GeoBox) -> Rows:
-        """Return the rows of the shapes that touch a grid of their CRS, in order."""
+        """Return the row numbers of the shapes that touch a grid of their CRS, sorted."""
         rows: Rows = np.sort(self.tree.query(geobox.extent.geom, predicate="intersects"))
         return rows
 
 
 def reproject(frame: gpd.GeoDataFrame, crs: str, *, meridian: float = 0.0) -> ShapeIndex:
-    """Return a frame's polygons in another CRS, repaired and indexed.
+    """Return a `ShapeIndex` of a frame's polygons, repaired, in another CRS.
 
     Those too far away for the CRS are empty.
 
@@ -68,7 +68,9 @@ def reproject(frame: gpd.GeoDataFrame, crs: str, *, meridian: float = 0.0) -> Sh
 
 
 def meridian_of(crs: str, middle: float) -> float:
-    """Return the meridian around which a grid of degrees counts: a multiple of 90.
+    """Return the multiple of 90 degrees nearest to a longitude; 0 for a CRS in metres.
+
+    Around it the longitudes of a grid are counted.
 
     Args:
         crs: The grid's CRS; in any other than degrees the meridian is 0.
@@ -87,9 +89,10 @@ def to_lonlat(outline: BaseGeometry, crs: str) -> BaseGeometry:
 
 
 def gather_around(shapes: Shapes, meridian: float) -> Shapes:
-    """Return polygons in degrees with each part in one piece and near a meridian.
+    """Return polygons in degrees moved near a meridian, uncut at the antimeridian.
 
-    A part as wide as half the Earth is there three times: on the turn of the meridian and on its neighbours.
+    Each part is in one piece. A part as wide as half the Earth is there three times: on the turn of the meridian and on
+    its neighbours.
     """
     west, _, east, _ = shapely.bounds(shapes).T
     gathered = shapes.copy()
@@ -100,7 +103,7 @@ def gather_around(shapes: Shapes, meridian: float) -> Shapes:
 
 
 def _in_one_piece(polygon: shapely.Polygon, meridian: float) -> BaseGeometry:
-    """Return a polygon in degrees near a meridian, without jumps of a turn."""
+    """Return a polygon in degrees near a meridian, without jumps of 360 degrees."""
     points = shapely.get_coordinates(polygon.exterior)
     lon, lat = points.T
     if (lon.min(), lon.max()) == (-180, 180):  # all around the Earth, as drawn on a map
@@ -123,7 +126,7 @@ def _in_one_piece(polygon: shapely.Polygon, meridian: float) -> BaseGeometry:
 
 
 def _three_turns(polygon: shapely.Polygon) -> BaseGeometry:
-    """Return a polygon in degrees with its copies one turn to the west and east."""
+    """Return the union of a polygon and its copies moved 360 degrees west and east."""
     turns = [translate(polygon, degrees) for degrees in (-360, 0, 360)]
     return shapely.union_all(repair(np.array(turns, object)))
 
