@@ -57,7 +57,7 @@ class PolygonSettings(Settings):
 
     @property
     def rules(self) -> tuple[tuple[str, str, float], ...]:
-        """Layer, comparison and number of each rule in `drop`."""
+        """Layer, comparison and number of each rule by which objects are left out."""
         return tuple((layer, sign, float(number)) for layer, sign, number in map(_parse_rule, self.drop))
 
     @property

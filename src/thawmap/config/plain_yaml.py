@@ -105,7 +105,7 @@ def check_size(text: str, name: str) -> None:
 
 
 def _record(node: yaml.Node, path: KeyPath, document: Document, name: str) -> None:
-    """Add the lines and texts of a YAML node and of all in it to a document, in place.
+    """Add lines and texts of a YAML node and all in it to a document; refuse repeats.
 
     Raises:
         ConfigError: If a key stands twice or is no text, or a value is not plain.

@@ -65,7 +65,7 @@ class Outcome(Generic[Item, Value]):
 def run(
     work: Callable[[Item], Value], items: Iterable[Item], executor: Executor | None = None, *, ahead: int = 8
 ) -> Iterator[Outcome[Item, Value]]:
-    """Yield the value or error of ``work`` for each item, the first done first.
+    """Yield the value or error of ``work`` for each item, in the order of finishing.
 
     Args:
         work: A function of one item; for processes and clusters one that can be sent (module level, or a

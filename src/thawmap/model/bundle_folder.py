@@ -258,7 +258,7 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, whose files replace the bundle's after the block, or none.
+    """Yield an empty folder whose files replace a bundle's after the block, or none.
 
     The old files are kept until all new ones stand: an exception brings them back, and even a process that is
     killed between two renames leaves the old bundle whole in a hidden folder beside the new.

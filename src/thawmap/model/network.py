@@ -184,9 +184,9 @@ class _GlobalOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _over_image(name: str, args: tuple[Any, ...]) -> bool:
-    """Return whether a reduction of a 4-D tensor goes over both axes of an image.
+    """Return whether a reduction of a 4-D tensor goes over two axes or more.
 
-    That is over two axes or more, wherever they are.
+    They are taken for those of an image, wherever they are.
     """
     position = 2 if name == "linalg_vector_norm" else 1
     axes = args[position] if len(args) > position else None

@@ -99,7 +99,7 @@ def comparison_image(layers: Sequence[Layer], side: int, image: RealImage | None
 
 
 def synthetic_image(layers: Sequence[Layer], side: int) -> npt.NDArray[np.float32]:
-    """Return a synthetic image (1, C, side, side) of layers, always the same.
+    """Return a synthetic image (1, C, side, side) of layers with NaN, always the same.
 
     As a scene might be, in physical units, NaN = missing. Every layer is a sum of random fields from coarse to fine
     across its range; one corner and some pixels are missing.

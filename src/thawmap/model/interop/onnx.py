@@ -23,7 +23,7 @@ _PACKAGES = ("onnx", "onnxscript")
 
 
 def write_onnx(bundle: Bundle, path: Path, *, pixel_m: float | None = None) -> None:
-    """Write a bundle as a single ONNX file.
+    """Write a bundle as one ONNX file, from layers in physical units to probability.
 
     It takes batches of any number, of tiles of the bundle's size. Input ``layers`` (B, C, H, W) float32 in physical
     units, NaN = missing, in the bundle's order; output ``probability`` (B, 1, H, W) float32, 0..1.

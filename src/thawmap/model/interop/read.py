@@ -275,7 +275,7 @@ def _are_texts(value: Any) -> TypeGuard[Sequence[str]]:
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    """Return whether a value of a file is a finite number, and no tensor."""
+    """Return whether a value of a file is an int or float, finite and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 

@@ -172,7 +172,7 @@ def object_counts(
 def detections(
     probability: Floats, target: Integers, valid: Bools, *, threshold: float, min_iou: float = 0.5
 ) -> Detections:
-    """Return each object's mean probability above a threshold, and if it is matched.
+    """Return the objects above a threshold: mean probability, and if each is matched.
 
     In order of confidence (equals in that of their first pixels), each takes of the labelled objects that are
     left the one with the highest IoU, if that is at least ``min_iou`` (Everingham et al. 2010, doi
@@ -251,9 +251,9 @@ class _Objects:
         return sums / self.pixels
 
     def centres(self) -> tuple[Integers, ...]:
-        """Return the indices of each object's pixel nearest to its centroid.
+        """Return each object's pixel nearest to its centroid, as one index array per axis.
 
-        One array (n,) per axis; of pixels that are equally near, the first.
+        Arrays are (n,); of pixels that are equally near, the first.
         """
         indices = np.nonzero(self.labels)
         labels = self.labels[indices]

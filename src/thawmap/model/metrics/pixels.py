@@ -206,7 +206,7 @@ def best_threshold(counted: Histogram, metric: Score = "iou") -> float:
 
 
 def plateau_threshold(counted: Sequence[Histogram], metric: Score = "iou") -> float:
-    """Return the middle threshold of those at which histograms' mean is near its best.
+    """Return one threshold amid those where histograms' mean score is near its best.
 
     One whole hundredth for all. The plateau of several histograms' mean score are the thresholds where that is within
     `PLATEAU` of the best, without a gap between them and the best. The middle serves as well on these histograms, and
