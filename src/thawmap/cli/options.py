@@ -77,7 +77,7 @@ def _table_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as text: six digits of a float, nothing for None and NaN."""
+    """Return a table's value as text: floats with six digits, "" for None and NaN."""
     if value is None or value != value:  # noqa: PLR0124 - no number, and no missing one, equals itself
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

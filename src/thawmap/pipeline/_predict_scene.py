@@ -77,9 +77,9 @@ def is_due(scene: Scene, config: Config, bundles: Sequence[Bundle], out: Path) -
 
 
 def check_answers(models: Sequence[Path], config: Config) -> None:
-    """Refuse bundles whose network fails its self-test.
+    """Refuse bundles whose network does not give the answers stored with it.
 
-    Of a bundle that OpenVINO has ready, OpenVINO answers, and no network is built.
+    That is its self-test. Of a bundle that OpenVINO has ready, OpenVINO answers, and no network is built.
 
     Raises:
         BundleError: If one does not, or cannot be rebuilt.
@@ -132,7 +132,7 @@ def _image_of_scene(
 
 
 def _share_processors(workers: int) -> None:
-    """Limit networks in this process to its share of threads; alone, it has all."""
+    """Limit this process's networks to its share of threads, if workers are several."""
     if workers > 1:
         set_threads(threads_each(workers))
 
@@ -232,7 +232,7 @@ def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:
 
 
 def load_bundle(model: Path) -> Bundle:
-    """Read a bundle and check its files, once in a process.
+    """Read a bundle from its folder and check its files; cached in the process.
 
     It is read again when it was trained anew.
     """
@@ -240,7 +240,7 @@ def load_bundle(model: Path) -> Bundle:
 
 
 def member_of(model: Path, settings: InferenceSettings, image: RealImage | None = None) -> Member:
-    """Open a bundle to run it, once in a process.
+    """Return a bundle opened with its backend, ready to compute; cached in a process.
 
     `backend: auto` takes what was measured, and measures nothing. The first scene's ``image`` shows whether a backend
     agrees with PyTorch; PyTorch itself in float32 needs none, and what is open is not compared again.

@@ -50,7 +50,7 @@ class Machine:
 
     @classmethod
     def of(cls, device: torch.device) -> "Machine":
-        """Describe a device of this machine, and measure its matrix products now."""
+        """Return a device's name, threads, library versions, and its speed measured now."""
         return cls(
             device=hardware_name(str(device)),
             threads=torch.get_num_threads(),

@@ -82,7 +82,7 @@ def crossval(
 
 
 def crossval_report(out: Path) -> Summary:
-    """Write the report of a cross-validation, from the trainings that are finished.
+    """Write the report of a cross-validation's finished trainings; return sentences.
 
     It is tables, figures and a page, in the folder 'report'.
 

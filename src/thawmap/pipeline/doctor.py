@@ -21,7 +21,7 @@ EXTRAS = {
 
 
 def doctor() -> dict[str, str]:
-    """Return versions, processors, memory, GPU and optional parts of this machine.
+    """Return texts on this machine: versions, processors, memory, GPU, optional parts.
 
     Returns:
         Name to a text for a person.

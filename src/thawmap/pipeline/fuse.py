@@ -138,7 +138,7 @@ def _maker(maps: Sequence[MapFolder]) -> Maker:
 
 
 def _section(name: str, kind: type[Section], maps: Sequence[MapFolder]) -> Section:
-    """Return the section of settings that all maps were made with; refuse several.
+    """Return the section of settings that all maps share; refuse maps that differ.
 
     Raises:
         DataError: If they were not made with the same, or not by this version.

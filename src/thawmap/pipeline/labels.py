@@ -207,7 +207,7 @@ def convert_labels(
 
 
 def _polygons(labels: Config | Path, layer: str | None, *, needs_crs: bool) -> tuple[gpd.GeoDataFrame, LabelSettings]:
-    """Read labels' polygons, and settings that say what their columns mean.
+    """Read labels as a GeoDataFrame, and settings that say what its columns mean.
 
     The settings are those of the configuration; for a file alone, columns are known by their usual names.
     """

@@ -115,7 +115,7 @@ def run_all(
 
 
 def still_due(is_due: Callable[[Item], bool], items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
-    """Return the items that ``is_due`` says true of, and messages of errors by id.
+    """Return the items for which ``is_due`` is true, and messages of errors by id.
 
     The items are in their order. ``is_due`` says whether one item is still to be worked on; what it raises becomes the
     message of that item, which is not in the list then.

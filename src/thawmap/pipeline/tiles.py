@@ -140,7 +140,7 @@ def _cut(scene: Scene, project: Project, out: Path) -> int:
 
 
 def _fingerprint(scene: Scene, config: Config) -> str:
-    """Return a hash of all that a scene's tiles are made from."""
+    """Return a hash of the files, grid and settings that make a scene's tiles."""
     resolved = config.as_json()
     return fingerprint(
         {

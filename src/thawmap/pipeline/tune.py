@@ -125,7 +125,7 @@ def _plan(project: Project, out: Path, tile_folder: Path, progress: Progress) ->
 
 
 def _sentence(trial: Trial, best: Trial | None) -> str:
-    """Return a sentence on how a trial ended, beside the best so far."""
+    """Return a sentence on how a trial ended, and on which is the best so far."""
     reached = f"validation IoU {trial.score:.3f} after epoch {trial.epoch}" if trial.scores else "nothing reached"
     endings = {"pruned": f"given up after {counted(len(trial.scores), 'epoch')}", "failed": f"failed: {trial.reason}"}
     sentence = f"{trial.id} {endings.get(trial.state, 'is finished')}, {reached}"
