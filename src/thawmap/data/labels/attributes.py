@@ -21,7 +21,7 @@ _DAY = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
 
 
 def scene_id(name: str) -> str:
-    """Return the id of the scene that a polygon names.
+    """Return a scene's name as its id: PlanetScope files' in short, others unchanged.
 
     Of a PlanetScope file it is the part before what the product adds, in small letters; other names stay as they are.
 
@@ -60,9 +60,9 @@ def days(column: pd.Series) -> Days:
 
 
 def period(frame: gpd.GeoDataFrame, settings: LabelSettings) -> tuple[Days, Days]:
-    """Return the first and the last day of each polygon.
+    """Return first and last day of each polygon, two arrays; NaT where unreadable.
 
-    The last is the first where it is not given; NaT where a day makes no sense.
+    The last is the first where it is not given.
     """
     first = days(frame[settings.start])
     if settings.end is None:
@@ -77,7 +77,7 @@ def day_of(time: datetime) -> np.datetime64:
 
 
 def numbers(column: pd.Series) -> npt.NDArray[np.float64]:
-    """Return a column of any type as floating-point numbers; NaN where it holds none."""
+    """Return a column of any type as an array of floats; NaN where it holds no number."""
     floats: npt.NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     return floats
 

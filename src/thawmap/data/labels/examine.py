@@ -61,7 +61,7 @@ class Case:
 
     @property
     def measured(self) -> Rows:
-        """Numbers of the rows whose ground can be measured."""
+        """Row numbers of the polygons whose area can be measured."""
         rows: Rows = np.flatnonzero(~(shapely.is_missing(self.ground) | shapely.is_empty(self.ground)))
         return rows
 
@@ -86,7 +86,10 @@ class Faults:
 
     @classmethod
     def of_file(cls, kind: str, message: str) -> "Faults":
-        """Return a fault of the file as a whole, which has no shape."""
+        """Return one fault of a file as a whole, of a kind and with a message.
+
+        It has no shape.
+        """
         return cls(kind, np.array([-1]), [message], np.array([None]))
 
 
@@ -98,10 +101,10 @@ def case_of(
     pixel_m: float,
     today: datetime,
 ) -> Case:
-    """Return polygons with all that the checks compare them with.
+    """Return polygons with equal-area shapes, scene ids and pixel sizes, as a `Case`.
 
-    The polygons have the columns that the settings name; ``pixel_m`` is the side of a pixel of scenes that are not
-    there.
+    These are what the checks compare. The polygons have the columns that the settings name; ``pixel_m`` is the side of
+    a pixel of scenes that are not there.
     """
     shapes = np.array(frame.geometry.values)
     sound = shapes.copy()
@@ -116,13 +119,13 @@ def case_of(
 
 
 def is_polygon(frame: gpd.GeoDataFrame) -> Bools:
-    """Return whether each row is a polygon, of one part or several."""
+    """Return a bool for each row: True for a polygon, of one part or several."""
     polygons: Bools = frame.geom_type.isin(["Polygon", "MultiPolygon"]).to_numpy()
     return polygons
 
 
 def corner_keys(shapes: Shapes) -> Texts:
-    """Return a text for each shape, the same for shapes of the same corners.
+    """Return a text for each shape, equal for shapes of the same corners.
 
     At which corner a boundary begins does not matter.
     """
@@ -130,9 +133,9 @@ def corner_keys(shapes: Shapes) -> Texts:
 
 
 def group_keys(frame: gpd.GeoDataFrame, settings: LabelSettings) -> Texts:
-    """Return a text for each polygon, the same for polygons that compete.
+    """Return a text for each polygon, equal for those of one scene, else one period.
 
-    These are those of one scene, or of one period where no column names scenes, or all.
+    Polygons of one text compete: without columns of scenes and of periods, all of them.
     """
     if settings.scene is not None:
         return np.array([scene_id(name) for name in texts(frame[settings.scene])], object)
@@ -141,13 +144,16 @@ def group_keys(frame: gpd.GeoDataFrame, settings: LabelSettings) -> Texts:
 
 
 def _rows_by(groups: Texts, rows: Rows) -> list[Rows]:
-    """Return the rows of each group, of those given, in order."""
+    """Return the given row numbers split into one array for each group.
+
+    ``groups`` are texts, one for each row of the file.
+    """
     keys = groups[rows]
     return [rows[members] for members in pd.Series(keys).groupby(keys).indices.values()]
 
 
 def _misplaced(frame: gpd.GeoDataFrame, shapes: Shapes) -> Bools:
-    """Return whether the coordinates of each row cannot be in the file's CRS.
+    """Return a bool by row: True where coordinates cannot be in the file's CRS.
 
     They are metres where it counts in degrees, or degrees where it counts in metres.
     """
@@ -160,7 +166,7 @@ def _misplaced(frame: gpd.GeoDataFrame, shapes: Shapes) -> Bools:
 
 
 def _crs_faults(case: Case) -> Iterator[Faults]:
-    """Yield the fault of a file without CRS, or rows whose coordinates it excludes."""
+    """Yield faults: of a file without CRS, or of rows whose coordinates do not fit it."""
     if case.frame.crs is None:
         yield Faults.of_file("crs", "has no CRS, so nobody knows where its polygons lie")
         return
@@ -171,14 +177,14 @@ def _crs_faults(case: Case) -> Iterator[Faults]:
 
 
 def _ground_faults(case: Case) -> Iterator[Faults]:
-    """Yield the fault of a file whose polygons lie on none of the scenes."""
+    """Yield one fault if a file's polygons lie on none, or hardly any, of the scenes."""
     lost = astray(case.frame, case.scenes, None if case.settings.scene is None else case.names)
     if lost is not None:
         yield Faults.of_file("nowhere", lost.message)
 
 
 def _geometry_faults(case: Case) -> Iterator[Faults]:
-    """Yield rows without geometry, without area, with infinite numbers or crossings."""
+    """Yield faults of rows without geometry, not polygons, not finite, or invalid."""
     nothing = shapely.is_missing(case.shapes) | shapely.is_empty(case.shapes)
     polygons, numbered = is_polygon(case.frame), is_finite(case.shapes)
     rows = np.flatnonzero(nothing)
@@ -193,7 +199,7 @@ def _geometry_faults(case: Case) -> Iterator[Faults]:
 
 
 def _pair_faults(case: Case) -> Iterator[Faults]:
-    """Yield duplicates, near duplicates and overlaps among polygons that compete."""
+    """Yield faults of polygons that repeat or overlap others of their scene or period."""
     groups = group_keys(case.frame, case.settings)
     rows = np.flatnonzero(is_polygon(case.frame) & is_finite(case.shapes) & ~shapely.is_empty(case.shapes))
     keys = pd.DataFrame({"row": rows, "group": groups[rows], "corners": corner_keys(case.shapes[rows])})
@@ -211,7 +217,7 @@ def _pair_faults(case: Case) -> Iterator[Faults]:
 
 
 def _overlap_faults(case: Case, earlier: Rows, later: Rows) -> Iterator[Faults]:
-    """Yield near duplicates and overlaps among pairs of rows that touch."""
+    """Yield faults of pairs of rows: near duplicates, and overlaps over a pixel."""
     areas = shapely.area(case.ground)
     common = shapely.area(shapely.intersection(case.ground[earlier], case.ground[later]))
     iou = common / (areas[earlier] + areas[later] - common)
@@ -234,7 +240,7 @@ def _overlap_faults(case: Case, earlier: Rows, later: Rows) -> Iterator[Faults]:
 
 
 def _size_faults(case: Case) -> Iterator[Faults]:
-    """Yield slivers, polygons below a pixel, huge ones, and sizes unusual in a region."""
+    """Yield faults of slivers, polygons below a pixel, huge ones, and unusual sizes."""
     rows, areas = case.measured, shapely.area(case.ground)
     m2, perimeter_m, side_m = areas[rows], shapely.length(case.ground[rows]), case.pixel_m[rows]
     width_m = 2 * m2 / perimeter_m  # of a long strip
@@ -263,7 +269,7 @@ def _size_faults(case: Case) -> Iterator[Faults]:
 
 
 def _scene_faults(case: Case) -> Iterator[Faults]:
-    """Yield rows without a scene, with an absent one, or outside of their scene."""
+    """Yield faults of rows without a scene, with an absent one, or outside of theirs."""
     if case.settings.scene is None:
         return
     rows = np.flatnonzero(case.names == "")
@@ -279,7 +285,7 @@ def _scene_faults(case: Case) -> Iterator[Faults]:
 
 
 def _outside_faults(case: Case, rows: Rows, scene: Footprint) -> Iterator[Faults]:
-    """Yield polygons of one scene that lie beyond its pixels, by at least a pixel."""
+    """Yield faults of rows that lie wholly, or by over a pixel, outside their scene."""
     meridian = meridian_of(scene.crs, scene.outline.centroid.x)
     shapes = reproject(case.frame.geometry.iloc[rows].to_frame(), scene.crs, meridian=meridian).shapes
     shapely.prepare(scene.outline)
@@ -300,7 +306,7 @@ def _outside_faults(case: Case, rows: Rows, scene: Footprint) -> Iterator[Faults
 
 
 def _date_faults(case: Case) -> Iterator[Faults]:
-    """Yield days that make no sense, are to come, or are not those of the scene."""
+    """Yield faults of days that are unreadable, to come, or not those of the scene."""
     settings = case.settings
     if settings.start is None:
         return
@@ -329,7 +335,7 @@ def _date_faults(case: Case) -> Iterator[Faults]:
 
 
 def _region_faults(case: Case) -> Iterator[Faults]:
-    """Yield rows without a region, or with another one than most rows of their scene."""
+    """Yield faults of rows without a region, or not of their scene's usual region."""
     column = case.settings.region
     if column is None:
         return

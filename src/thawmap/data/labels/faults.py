@@ -55,11 +55,12 @@ def check(
     pixel_m: float = 3.0,
     today: datetime | None = None,
 ) -> gpd.GeoDataFrame:
-    """Return the faults of digitised polygons, one a row, in the polygons' CRS.
+    """Return a GeoDataFrame of the faults of digitised polygons, one a row.
 
-    Columns: ``row`` (from 1; missing where it is the file as a whole), ``id`` (of the polygon, where a column has it),
-    ``scene``, ``kind`` (of `KINDS`), ``fault``, ``remedy``, ``other`` (the row that it repeats or overlaps), and as
-    geometry the polygon, or the part of it that overlaps or lies outside; none where it cannot be drawn.
+    It is in the polygons' CRS. Columns: ``row`` (from 1; missing where it is the file as a whole), ``id`` (of the
+    polygon, where a column has it), ``scene``, ``kind`` (of `KINDS`), ``fault``, ``remedy``, ``other`` (the row that it
+    repeats or overlaps), and as geometry the polygon, or the part of it that overlaps or lies outside; none where it
+    cannot be drawn.
 
     Args:
         frame: The polygons; may be without a CRS.
@@ -85,7 +86,10 @@ def check(
 
 
 def _table(faults: Faults, case: Case, ids: Texts | None) -> gpd.GeoDataFrame:
-    """Return the faults of one kind as a table with the columns of `check`."""
+    """Return the faults of one kind as a GeoDataFrame, one a row.
+
+    It has the columns of `check`.
+    """
     rows = faults.rows
     of_file = rows < 0
     shapes = faults.shapes
@@ -108,9 +112,10 @@ def _table(faults: Faults, case: Case, ids: Texts | None) -> gpd.GeoDataFrame:
 
 
 def summary(faults: gpd.GeoDataFrame) -> pd.DataFrame:
-    """Return a row for each kind of fault that occurs, in the order of `KINDS`.
+    """Return a table of the kinds of faults that occur: number, example, remedy.
 
-    Columns: ``kind``, ``number``, ``example`` (the first, in words) and ``remedy``.
+    A row for each kind, in the order of `KINDS`. Columns: ``kind``, ``number``, ``example`` (the first, in words) and
+    ``remedy``.
     """
     rows = []
     for kind, remedy in KINDS.items():
@@ -136,11 +141,10 @@ class Repaired:
 
 
 def repaired(frame: gpd.GeoDataFrame, *, settings: LabelSettings) -> Repaired:
-    """Return a mended copy of polygons, and what was mended.
+    """Return polygons without crossings, empty rows and duplicates, and the changes.
 
-    It has no boundaries that cross themselves, no rows without ground, and one of several equal polygons. Equal are
-    those of one scene (or period) with the same corners and the same target. Lines and points stay, for a person to
-    look at, and so does all else.
+    Empty rows are those without ground; of equal polygons one stays. Equal are those of one scene (or period) with the
+    same corners and the same target. Lines and points stay, for a person to look at, and so does all else.
 
     Raises:
         LabelError: If a column that the settings name is not there.

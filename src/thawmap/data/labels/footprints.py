@@ -44,7 +44,7 @@ class Footprint:
 
 
 def footprint(scene: Scene, valid: Bools | None = None) -> Footprint:
-    """Return the footprint of a scene: its grid, or the part of it that has pixels.
+    """Return a scene's footprint: its grid's outline, or that of its valid pixels.
 
     Args:
         scene: The scene.
@@ -79,10 +79,10 @@ class Astray:
 
 
 def astray(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Texts | None = None) -> Astray | None:
-    """Return what is wrong with polygons that lie on no scene; None where they do.
+    """Return a finding if polygons lie on no scene, or hardly any do; else None.
 
-    Also where hardly any lie on one, and there is an explanation. Tried are axes that are swapped, the scenes' CRS and
-    degrees in place of the file's own, and longitudes of the other sign.
+    That hardly any do is a finding only with an explanation. Tried for it are axes that are swapped, the scenes' CRS
+    and degrees in place of the file's own, and longitudes of the other sign.
 
     Args:
         frame: The polygons.
@@ -121,7 +121,7 @@ def astray(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Text
 def _corrections(
     points: _Points, own: pyproj.CRS, scenes: Mapping[str, Footprint]
 ) -> Iterator[tuple[str, _Points, pyproj.CRS]]:
-    """Yield corrections of coordinates: in words, the points then, and their CRS."""
+    """Yield possible corrections: words, the points (n, 2) corrected, and their CRS."""
     swapped = points[:, ::-1]
     yield "with x and y swapped", swapped, own
     if own.is_geographic:
@@ -134,7 +134,10 @@ def _corrections(
 
 
 def _zones(scenes: Mapping[str, Footprint]) -> Iterable[tuple[str, float, list[str]]]:
-    """Return each CRS of scenes, the meridian around which it counts, and their ids."""
+    """Return scenes' ids grouped by CRS and meridian, as (crs, meridian, ids).
+
+    Around the meridian a CRS of degrees counts.
+    """
     zones: dict[tuple[str, float], list[str]] = {}
     for name, scene in scenes.items():
         zones.setdefault((scene.crs, meridian_of(scene.crs, scene.outline.centroid.x)), []).append(name)
@@ -142,7 +145,10 @@ def _zones(scenes: Mapping[str, Footprint]) -> Iterable[tuple[str, float, list[s
 
 
 def _in_boxes(points: _Points, crs: pyproj.CRS, scenes: Mapping[str, Footprint], named: Texts | None) -> Bools:
-    """Return whether each point lies in the box around its scene, or around any."""
+    """Return a bool by point: True if inside the bounding box of its scene, or of any.
+
+    Any counts where ``named``, the scene of each point, is None.
+    """
     reached = np.zeros(len(points), np.bool_)
     for target, meridian, names in _zones(scenes):
         x, y = pyproj.Transformer.from_crs(crs, target, always_xy=True).transform(*points.T)
@@ -155,7 +161,10 @@ def _in_boxes(points: _Points, crs: pyproj.CRS, scenes: Mapping[str, Footprint],
 
 
 def _touching(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Texts | None) -> Bools:
-    """Return whether each polygon has ground in common with its scene, or with any."""
+    """Return a bool by polygon: True if it touches its scene's outline, or any.
+
+    Any counts where ``named``, the scene of each polygon, is None.
+    """
     reached = np.zeros(len(frame), np.bool_)
     for crs, meridian, names in _zones(scenes):
         tree = reproject(frame, crs, meridian=meridian).tree

@@ -52,7 +52,10 @@ _USUAL_NAMES = {
 
 
 def columns_of(frame: gpd.GeoDataFrame) -> Columns:
-    """Return the columns that thawmap reads, found by the names that inventories use."""
+    """Return the names of a frame's columns of scene, region, days and target.
+
+    Found by the names that inventories use; None where there is none.
+    """
     return Columns(
         **{role: next((name for name in names if name in frame.columns), None) for role, names in _USUAL_NAMES.items()}
     )
@@ -75,7 +78,7 @@ def site_table(
     scene: str | None = None,
     date: str | None = None,
 ) -> pd.DataFrame:
-    """Return counts and areas of an inventory, a row for each site.
+    """Return a table of counts and areas of an inventory, a row for each site.
 
     As Table 2 of Nitze et al. 2021. Columns: the site, ``objects``, ``scenes``, ``dates``, ``fewest`` and ``most``
     objects of a date, ``median_m2`` and ``total_m2`` (equal-area). What the frame does not say is missing.
@@ -226,7 +229,10 @@ class _Form:
 
 
 def _dates_to_arts(period: pd.DataFrame) -> pd.Series:
-    """Return the days of each row as text: one, or two with a comma between them."""
+    """Return the days in columns start and end as text, with a comma between two.
+
+    A text that is no day is refused.
+    """
     for role, column in period.items():
         _refuse(column, np.isnat(days(column)) & ((texts(column) != "") | (role == "start")), "no date")
     written = zip(*(days(column) for _, column in period.items()), strict=True)
@@ -234,7 +240,10 @@ def _dates_to_arts(period: pd.DataFrame) -> pd.Series:
 
 
 def _dates_from_arts(dates: pd.Series) -> pd.DataFrame:
-    """Return the first and the last day of each row, the last None where one is given."""
+    """Return first and last days, as a table, from texts of one or two days.
+
+    The last is None where a text has one day; two stand with a comma between them.
+    """
     split = [[day.strip() for day in written.split(",")] for written in texts(dates)]
     _refuse(dates, np.array([len(row) > 2 for row in split], np.bool_), "neither a date nor two")
     rows = [(row[0] or None, row[1] if len(row) == 2 else None) for row in split]
@@ -245,14 +254,14 @@ def _dates_from_arts(dates: pd.Series) -> pd.DataFrame:
 
 
 def _target_to_arts(labels: pd.DataFrame) -> pd.Series:
-    """Return the class of each row by its target: Positive or Negative."""
+    """Return texts Positive or Negative for targets 1 or 0; refuse other targets."""
     targets = numbers(labels["target"])
     _refuse(labels["target"], ~np.isin(targets, list(_CLASSES)), "neither 1 (Positive) nor 0 (Negative)")
     return pd.Series([_CLASSES[int(target)] for target in targets], index=labels.index)
 
 
 def _target_from_arts(classes: pd.Series) -> pd.DataFrame:
-    """Return the target of each row by its class: 1 or 0."""
+    """Return a table of targets 1 or 0 for Positive or Negative; refuse other texts."""
     targets = {name: target for target, name in _CLASSES.items()}
     _refuse(classes, ~classes.isin(list(targets)).to_numpy(), "neither Positive nor Negative")
     return pd.DataFrame({"target": classes.map(targets).astype("int64")})
@@ -275,7 +284,10 @@ def _refuse(column: pd.Series, wrong: npt.NDArray[np.bool_], fault: str) -> None
 
 
 def _check_agreement(column: pd.Series, stored: pd.Series, arts_name: str, names: dict[str, str]) -> None:
-    """Refuse a column of ARTS and columns of thawmap, both in ARTS' form, that differ."""
+    """Refuse two columns in ARTS' form whose texts differ; the message names a row.
+
+    ``column`` is made of thawmap's columns ``names``, and ``stored`` is that of ARTS, or the other way round.
+    """
     differ = texts(column) != texts(stored)
     if differ.any():
         msg = (
@@ -286,7 +298,7 @@ def _check_agreement(column: pd.Series, stored: pd.Series, arts_name: str, names
 
 
 def _filled(column: pd.Series | None, default: pd.Series) -> pd.Series:
-    """Return a column, with the default where there is none or it is empty."""
+    """Return a column with a default in its empty rows, or the default without one."""
     if column is None or column.isna().all():
         return default
     if pd.api.types.is_string_dtype(column):
@@ -295,7 +307,7 @@ def _filled(column: pd.Series | None, default: pd.Series) -> pd.Series:
 
 
 def _centroids(arts: gpd.GeoDataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return longitude and latitude of each centroid, in degrees to 5 decimals.
+    """Return two columns: longitude and latitude of centroids, to 5 decimals.
 
     A polygon across the antimeridian is taken as one piece.
     """
@@ -311,7 +323,7 @@ def _centroids(arts: gpd.GeoDataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def _check_required(arts: gpd.GeoDataFrame) -> None:
-    """Refuse a frame that lacks a column that ARTS requires, or a text in it."""
+    """Refuse a frame in which a column that ARTS requires is absent or has empty rows."""
     lacking = [name for name in REQUIRED if name not in arts or (texts(arts[name]) == "").any()]
     if lacking:
         remedies = {

@@ -42,7 +42,7 @@ class Labels(Protocol):
     """Labels of scenes, as rasters or polygons."""
 
     def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
-        """Return the target (y, x) on any grid: 1 = object, 0 = not, 255 = ignore.
+        """Return a scene's target (y, x) on a grid: 1 = object, 0 = not, 255 = ignore.
 
         Raises:
             LabelError: If the scene's labels are missing or hold other values than the settings name.
@@ -50,7 +50,7 @@ class Labels(Protocol):
         ...
 
     def region(self, scene: Scene) -> str | None:
-        """Return the region that the labels give the scene; None where they give none."""
+        """Return the name of the scene's region in the labels; None where they give none."""
         ...
 
     def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:
@@ -84,7 +84,7 @@ class RasterLabels:
     settings: LabelSettings
 
     def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
-        """Return the target (y, x) on any grid: 1 = object, 0 = not, 255 = ignore."""
+        """Return a scene's target (y, x) on a grid: 1 = object, 0 = not, 255 = ignore."""
         settings = self.settings
         if "labels" not in scene.files:
             msg = f"scene {scene.id} has no label raster {settings.raster!r}; add it, or leave the scene out"
@@ -125,11 +125,11 @@ class PolygonLabels:
     extent: gpd.GeoDataFrame | None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Send another process what was digitised, without what was cached here."""
+        """Return what pickling needs: settings, polygons and extent, without the caches."""
         return type(self), (self.settings, self.polygons, self.extent)
 
     def burn(self, scene: Scene, geobox: GeoBox) -> npt.NDArray[np.uint8]:
-        """Return the target (y, x) on any grid: 1 = object, 0 = not, 255 = ignore.
+        """Return a scene's target (y, x) on a grid: 1 = object, 0 = not, 255 = ignore.
 
         A pixel is a polygon's when its centre lies in it.
         """
@@ -146,9 +146,9 @@ class PolygonLabels:
         return target
 
     def region(self, scene: Scene) -> str | None:
-        """Return the region of the polygons that lie on the scene, whatever their day.
+        """Return the one region of the polygons on a scene, or None; refuse several.
 
-        None without a column of regions, or without such a polygon.
+        Polygons of any day count; None without a column of regions, or without such a polygon.
 
         Raises:
             LabelError: If they name more than one.
@@ -171,7 +171,7 @@ class PolygonLabels:
         return self.polygons.iloc[rows].set_geometry(gpd.GeoSeries(shapes, crs=crs_of(scene.geobox)).values)
 
     def astray(self, scenes: Sequence[Scene]) -> Astray | None:
-        """Return what is wrong with labels that lie on none of the scenes; else None.
+        """Return a finding if the labels lie on none of the scenes, or hardly; else None.
 
         The message begins with the file of the extent or of the polygons.
         """
@@ -229,23 +229,23 @@ class PolygonLabels:
 
     @cached_property
     def _names(self) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
-        """The scene that each polygon names, as it is written and as its id."""
+        """Two arrays: the scene each polygon names, as it is written and as its id."""
         written = texts(self.polygons[self.settings.scene])
         ids = {name: scene_id(name) for name in pd.unique(written)}
         return written, np.array([ids[name] for name in written], object)
 
     @cached_property
     def _period(self) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.datetime64]]:
-        """The first and last day of each polygon."""
+        """Two arrays: the first and the last day of each polygon."""
         return period(self.polygons, self.settings)
 
     @cached_property
     def _cache(self) -> dict[tuple[str, str, float], ShapeIndex]:
-        """Polygons by file, CRS, and the meridian around which that counts."""
+        """Cache of reprojected shapes by file, CRS and meridian; empty at first."""
         return {}
 
     def _reprojected(self, file: str, frame: gpd.GeoDataFrame, geobox: GeoBox) -> ShapeIndex:
-        """Return polygons in a grid's CRS, from the cache where they are in it."""
+        """Return a frame's polygons in a grid's CRS as an index of shapes, from a cache."""
         crs = crs_of(geobox)
         key = (file, crs, meridian_of(crs, geobox.extent.geom.centroid.x))
         index = self._cache.get(key)
@@ -257,7 +257,7 @@ class PolygonLabels:
         return index
 
     def _rows(self, scene: Scene, geobox: GeoBox, *, dated: bool = True) -> Rows:
-        """Return the rows of a scene's polygons that touch a grid, in order.
+        """Return row numbers of the polygons for a scene, and its day, that touch a grid.
 
         Args:
             scene: The scene.
@@ -279,7 +279,7 @@ class PolygonLabels:
 
 
 def _check_raster(path: Path, scene: Scene, settings: LabelSettings) -> None:
-    """Refuse a raster beside its scene, or one whose missing number is a label."""
+    """Refuse a label raster apart from its scene, or whose nodata is a label's number."""
     info = raster_info(path)
     under = under_grid(info.geobox, scene.geobox)
     if under is None or under.clip((info.geobox.height, info.geobox.width)) is None:
@@ -324,7 +324,7 @@ def check_columns(frame: gpd.GeoDataFrame, settings: LabelSettings) -> None:
 
 
 def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
-    """Read a vector file that holds polygons only; infinite ones become empty.
+    """Read a vector file of polygons; refuse other shapes, and empty infinite ones.
 
     Raises:
         LabelError: If the file is missing, empty, without CRS, or holds something else than polygons.
@@ -350,7 +350,7 @@ def _read_polygons(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
 
 
 def _warn_of_absent(path: Path, wrong: npt.NDArray[np.bool_], fault: str) -> None:
-    """Warn once of the polygons of a file that count nowhere, if there are any."""
+    """Log a warning of the number of wrong polygons in a file, if there are any."""
     if wrong.any():
         _log.warning(
             "%s: %d of %d polygons %s, such as the one in row %d; they count nowhere, see 'thawmap labels check'",
@@ -359,7 +359,7 @@ def _warn_of_absent(path: Path, wrong: npt.NDArray[np.bool_], fault: str) -> Non
 
 
 def _burn(target: npt.NDArray[np.uint8], shapes: Shapes, geobox: GeoBox, value: int) -> None:
-    """Set the pixels of a target whose centre lies in a shape, in place."""
+    """Write a value into a target, in place, where pixels' centres lie in a shape."""
     if len(shapes):
         burnt = rasterio.features.rasterize(shapes, out_shape=target.shape, transform=geobox.affine, dtype="uint8")
         target[burnt == 1] = value

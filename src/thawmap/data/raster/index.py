@@ -70,7 +70,7 @@ class TileSet:
         return self._touched(self._outline(geobox))
 
     def covers(self, geobox: GeoBox) -> bool:
-        """Return whether tiles lie under all of another grid."""
+        """Return whether the tiles together cover all of another grid."""
         outline = self._outline(geobox)
         tiles = shapely.union_all([shapely.box(*tile.window.bounds) for tile in self._touched(outline)])
         return bool(not shapely.is_empty(outline) and shapely.covers(tiles, outline))
@@ -80,7 +80,7 @@ class TileSet:
         return [self.tiles[index] for index in sorted(self._tree.query(shape, predicate="intersects"))]
 
     def _outline(self, geobox: GeoBox) -> Any:
-        """Return a grid's outline in the tile set's pixels (column, row).
+        """Return a grid's outline as a shape in the tile set's pixels (column, row).
 
         Empty where the tile set's CRS does not know the ground.
         """
@@ -107,7 +107,7 @@ class TileSets:
     faults: Mapping[Path, str]
 
     def files(self, geobox: GeoBox) -> list[Path]:
-        """Return the files that a grid touches."""
+        """Return the paths of the tiles that a grid touches, finest tile sets first."""
         return [tile.info.path for tile_set in self.sets for tile in tile_set.under(geobox)]
 
     def check(self, geobox: GeoBox) -> None:
@@ -148,7 +148,7 @@ def tile_sets_under(
 
 
 def open_tile_sets(path: Path, geobox: GeoBox, *, setting: str, choose: Choose = tuple) -> TileSets:
-    """Return the tile sets of a path as it is now.
+    """Return the tile sets of a folder, pattern or file, from a cache while unchanged.
 
     Headers are read once, and again where something has changed.
 
@@ -248,7 +248,7 @@ def _rasters(path: Path) -> list[Path]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Yield the folders whose change may mean other files."""
+    """Yield the folders in which rasters of a path or pattern may come or go."""
     roots = [path] if path.exists() else matches(str(path))
     if not path.exists():
         fixed = Path(*takewhile(lambda name: not glob.has_magic(name), path.parts))
@@ -292,7 +292,7 @@ def _offset(first: GeoBox, other: GeoBox) -> tuple[int, int] | None:
 
 
 def _tile_set(headers: Sequence[RasterInfo]) -> TileSet:
-    """Return tiles of one alignment as a tile set, on the grid that holds all of them."""
+    """Return headers of one alignment as a tile set, on the grid that holds them all."""
     first = headers[0].geobox
     offsets = _join_antimeridian([_offset(first, info.geobox) or (0, 0) for info in headers], first)
     top, left = (min(axis) for axis in zip(*offsets, strict=True))
@@ -309,7 +309,7 @@ def _tile_set(headers: Sequence[RasterInfo]) -> TileSet:
 
 
 def _join_antimeridian(offsets: Sequence[tuple[int, int]], grid: GeoBox) -> list[tuple[int, int]]:
-    """Return tiles' offsets (rows, columns) counted on across the antimeridian.
+    """Return tiles' (row, column) offsets, contiguous across the antimeridian.
 
     Columns are counted on around the Earth from behind the widest gap between tiles, so that it lies outside of the
     tile set's grid. Offsets of projected grids are returned as they are.

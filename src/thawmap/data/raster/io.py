@@ -93,7 +93,7 @@ class Encoding:
 
 
 def raster_info(path: Path) -> RasterInfo:
-    """Read the header of a raster file.
+    """Read a raster file's header; refuse one that does not say where it lies.
 
     Raises:
         DataError: If it is missing, not a raster, or says nothing of where it lies.
@@ -162,7 +162,7 @@ def read_means(path: Path, window: Window, shape: tuple[int, int], *, bands: Seq
 
 @contextmanager
 def _damage_as_error(path: Path) -> Iterator[None]:
-    """Turn what libraries raise on a damaged file into a DataError."""
+    """Raise a DataError for what libraries raise in a block on a damaged file."""
     try:
         yield
     except (RasterioError, OSError) as error:
@@ -172,7 +172,7 @@ def _damage_as_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Upright]:
-    """Open a raster that lies on Earth and holds real numbers.
+    """Open a raster to read it north-up; refuse one without place or real numbers.
 
     Raises:
         DataError: If it is missing, no such raster, or damaged.
@@ -203,7 +203,7 @@ def _open(path: Path) -> Iterator[Upright]:
 
 
 def _grid(file: Upright) -> GeoBox:
-    """Return the upright grid of an open file."""
+    """Return the grid (shape, transform, CRS) of an open raster, north-up."""
     return GeoBox(file.shape, file.transform, file_crs(file.file))
 
 
@@ -231,7 +231,7 @@ class RasterWriter:
 
 @contextmanager
 def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[RasterWriter]:
-    """Open a writer of a Cloud-Optimised GeoTIFF with overviews, in bounded memory.
+    """Yield a writer of a Cloud-Optimised GeoTIFF with overviews, in bounded memory.
 
     The file appears when it is whole, at the end of the context.
 

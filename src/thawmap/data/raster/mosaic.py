@@ -95,7 +95,10 @@ class View:
         return values
 
     def _read_tile(self, tile: Tile, window: Window) -> Values:
-        """Read values (band, y, x) of one tile in a window of the view's grid."""
+        """Read scaled values (band, y, x) of a tile in a window; refuse impossible ones.
+
+        The window counts the view's grid.
+        """
         scale, offset = self.content.encoding(tile.info)
         if not (math.isfinite(scale) and math.isfinite(offset) and scale):
             msg = (
@@ -114,7 +117,7 @@ class View:
         return values
 
     def _read_means(self, tile: Tile, window: Window) -> Values:
-        """Read stored means (band, y, x) of a tile in a window of the view's grid.
+        """Read unscaled means (band, y, x) of a tile in a window of the view's grid.
 
         Of blocks that the tile's edge cuts, the mean of the pixels inside.
         """
@@ -139,7 +142,7 @@ class View:
         return np.concatenate(strips, axis=1)
 
     def _refuse(self, tile: Tile, window: Window, impossible: npt.NDArray[np.bool_]) -> None:
-        """Refuse a tile's values, and name a stored number behind an impossible one.
+        """Raise a DataError that names the stored number of a tile's impossible value.
 
         Behind a mean, it is looked for among the pixels: an overview's mean may come from pixels beside its block.
 
@@ -202,7 +205,7 @@ def read_mosaic(
 
 
 def _fill(result: Values, view: View, geobox: GeoBox, make: Make) -> None:
-    """Fill the gaps of a result with a view's layers, in place.
+    """Fill NaNs of a result, in place, with a view's layers warped onto its grid.
 
     Half by half where it is too much for the memory.
     """
@@ -255,11 +258,11 @@ def _means(blocks: Values) -> Values:
 
 
 def _spans(blocks: slice, step: int, tile: slice) -> Iterator[tuple[slice, int, int]]:
-    """Yield runs of blocks along an axis that can be read at once.
+    """Yield runs of blocks along an axis: slice, first pixel in the tile, number.
 
-    First each block that the tile's edge cuts, by itself, then all others. A run is the slice of ``blocks``, the first
-    pixel in the tile, and the number of its pixels there. The blocks that are not cut are one run because they are of
-    equal size, which one call can read.
+    A run can be read at once. First each block that the tile's edge cuts, by itself, then all others. A run is the
+    slice of ``blocks``, the first pixel in the tile, and the number of its pixels there. The blocks that are not cut
+    are one run because they are of equal size, which one call can read.
     """
     first_whole = min(max(-(-tile.start // step), blocks.start), blocks.stop)
     last_whole = min(max(tile.stop // step, first_whole), blocks.stop)

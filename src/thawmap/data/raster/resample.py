@@ -98,7 +98,7 @@ def _times_coarser(grid: GeoBox, geobox: GeoBox) -> int:
 
 
 def _read_coarser(file: Upright, grid: GeoBox, geobox: GeoBox, times: int, choice: Choice) -> _Values:
-    """Read blocks of ``times`` x ``times`` pixels of the file as one; NaN where cut.
+    """Read means, or middles, of ``times`` x ``times`` px of a file; NaN where cut.
 
     A block that the file's edge cuts is missing.
     """
@@ -113,7 +113,7 @@ def _read_coarser(file: Upright, grid: GeoBox, geobox: GeoBox, times: int, choic
 
 
 def _aligned(grid: GeoBox, geobox: GeoBox) -> Window | None:
-    """Return the window of ``grid`` that ``geobox`` is; None where pixels differ."""
+    """Return ``geobox`` as a window of ``grid``; None if their pixels do not coincide."""
     if grid.crs != geobox.crs:
         return None
     step = ~grid.affine * geobox.affine
@@ -125,7 +125,7 @@ def _aligned(grid: GeoBox, geobox: GeoBox) -> Window | None:
 
 
 def _read_window(file: Upright, window: Window, choice: Choice) -> _Values:
-    """Read a window of the file's own pixels; NaN where missing or outside."""
+    """Read stored numbers (band, y, x) of a window; NaN where missing or outside."""
     inside = window.clip(file.shape)
     if inside == window:
         return _read_inside(file, window, choice)
@@ -136,7 +136,7 @@ def _read_window(file: Upright, window: Window, choice: Choice) -> _Values:
 
 
 def _read_inside(file: Upright, window: Window, choice: Choice) -> _Values:
-    """Read a window that lies inside of the file; NaN where missing.
+    """Read stored numbers (band, y, x) of a window inside the file; NaN where missing.
 
     Where a whole number is all that says what is missing, comparing here takes a fifth of the time of GDAL's masks.
     """
@@ -183,7 +183,7 @@ def _file_window(window: Window) -> FileWindow:
 
 
 def _read_warped(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
-    """Read the bands warped onto another grid, from just the pixels that it needs.
+    """Read bands (band, y, x) warped onto ``geobox``, from just the pixels it needs.
 
     Where the other grid is much coarser, blocks of pixels are read as one first.
     """
@@ -207,7 +207,7 @@ def _read_warped(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) ->
 
 
 def _read_halves(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
-    """Read the bands warped onto another grid by halves, in bounded memory."""
+    """Read bands (band, y, x) warped onto ``geobox`` by halves, in bounded memory."""
     rows, cols = geobox.shape
     if rows >= cols:
         halves, axis = (geobox[: rows // 2], geobox[rows // 2 :]), 1
@@ -217,7 +217,7 @@ def _read_halves(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) ->
 
 
 def _step(pixels: float, length: int) -> int:
-    """Return how many pixels of an axis to read as one.
+    """Return how many pixels along an axis to read as one before warping.
 
     As many as leave a pixel of the other grid, which is ``pixels`` wide, `_FINEST` of them.
     """
@@ -225,10 +225,10 @@ def _step(pixels: float, length: int) -> int:
 
 
 def read_blocks(file: Upright, pixels: Window, shape: tuple[int, int], choice: Choice) -> _Values:
-    """Read a window as ``shape`` (rows, columns) of equal blocks, in bounded memory.
+    """Read means, or middles, of equal blocks of a window, ``shape`` (rows, columns).
 
-    Gives their means (band, y, x), or for nearest the pixels in their middles. Means come from the file's overviews
-    where it has some, rounded to its type.
+    Gives (band, y, x), in bounded memory; middles are for nearest. Means come from the file's overviews where it has
+    some, rounded to its type.
     """
     tall, wide = pixels.height // shape[0], pixels.width // shape[1]
     if (tall, wide) == (1, 1):
@@ -351,9 +351,9 @@ def warp(values: _Values, grid: GeoBox, geobox: GeoBox, *, resampling: str | Non
 
 
 def _a_turn_away(grid: GeoBox, geobox: GeoBox) -> list[GeoBox]:
-    """Return a grid of degrees that crosses the antimeridian, moved by 360 degrees.
+    """Return a list of a grid moved by 360 degrees if it crosses the antimeridian.
 
-    GDAL looks there for what lies beyond the antimeridian. None in the list for grids that do not cross it.
+    GDAL looks there for what lies beyond the antimeridian. The list is empty for grids that do not cross it.
     """
     assert grid.crs is not None
     if grid.crs == geobox.crs or not grid.crs.geographic:
@@ -397,6 +397,6 @@ def _warp(values: _Values, grid: GeoBox, geobox: GeoBox, resampling: str) -> _Va
 
 
 def _grid_profile(geobox: GeoBox) -> dict[str, Any]:
-    """Return a grid as keyword arguments of rasterio."""
+    """Return a grid's height, width, transform and CRS as a dict for rasterio."""
     height, width = geobox.shape
     return {"height": height, "width": width, "transform": geobox.affine, "crs": str(geobox.crs)}

@@ -53,7 +53,7 @@ class Upright:
     def read(
         self, bands: list[int], *, window: FileWindow, out_shape: tuple[int, int] | None = None, **options: Any
     ) -> npt.NDArray[Any]:
-        """Read stored numbers (band, y, x) of an upright window.
+        """Read stored numbers (band, y, x) of a window, turned north-up.
 
         Resampled to ``out_shape`` (rows, columns); other options as those of rasterio's `read`.
         """
@@ -67,7 +67,7 @@ class Upright:
         return turned[:, :: -1 if order.rows else 1, :: -1 if order.cols else 1].copy()
 
     def _stored(self, window: FileWindow) -> FileWindow:
-        """Return the window of the stored pixels that an upright window is."""
+        """Return a north-up window as a window of the pixels as they are stored."""
         order, (height, width) = self._order, self.shape
         row = height - window.row_off - window.height if order.rows else window.row_off
         col = width - window.col_off - window.width if order.cols else window.col_off
@@ -77,14 +77,17 @@ class Upright:
 
 
 def _order(stored: Affine) -> _Order:
-    """Return the order of pixels of a file with the transform ``stored``."""
+    """Return the swap and reversals that make a file's pixels north-up.
+
+    ``stored`` is its transform.
+    """
     swapped = abs(stored.a * stored.e) < abs(stored.b * stored.d)  # rows run more to the east than to the south
     upright = stored * _SWAP if swapped else stored
     return _Order(swapped=swapped, rows=upright.e > 0, cols=upright.a < 0)
 
 
 def _transform(stored: Affine, order: _Order, shape: tuple[int, int]) -> Affine:
-    """Return the transform from upright columns and rows to the CRS."""
+    """Return a file's transform for its pixels in north-up order."""
     if order.is_upright:
         return stored
     height, width = shape

@@ -71,9 +71,10 @@ class ArraySource:
     def _pixels_under(
         self, scene: Scene, geobox: GeoBox
     ) -> tuple[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
-        """Return rows and columns of the arrays under each pixel centre of a grid.
+        """Return array indices under a grid's pixel centres, and the mask of those inside.
 
-        The indices are clipped to the arrays; the mask (y, x) is True where the centre lies inside of them.
+        The indices, of rows and columns, are clipped to the arrays; the mask (y, x) is True where the centre lies
+        inside of them.
         """
         to_pixels = ~self._geobox.transform * geobox.transform
         if geobox.crs != self._geobox.crs or to_pixels.b or to_pixels.d:

@@ -48,7 +48,7 @@ class BandSource:
         return stack
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """List every file of the scene."""
+        """Return the paths of all files of a scene, in the order of their roles."""
         return [path for _, path in sorted(scene.files.items())]
 
 
@@ -64,7 +64,7 @@ def _read_bands(scene: Scene, geobox: GeoBox, readings: Mapping[str, Reading]) -
 
 
 def _read_masks(scene: Scene, geobox: GeoBox, file: str) -> npt.NDArray[np.bool_]:
-    """Return the pixels (y, x) that all masks of a file call usable.
+    """Return a bool array (y, x): True where all masks of one file say usable.
 
     Each band of the file is read once.
     """

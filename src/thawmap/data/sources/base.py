@@ -118,7 +118,9 @@ class Source(Protocol):
         ...
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """List the files that a scene's layers come from: when one changes, so do they.
+        """Return paths of the files that a scene's layers come from.
+
+        When one of them changes, so do the layers.
 
         Raises:
             DataError: If they cannot be found.

@@ -70,7 +70,7 @@ class ElevationSource:
         return {name: values[name].clip(*_RANGES[name]) if name in _RANGES else values[name] for name in layers}
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """List the rasters that the scene touches.
+        """Return paths of the DEM's and precomputed layers' rasters that a scene touches.
 
         Raises:
             DataError: If there is none, or none can be used.
@@ -86,7 +86,7 @@ class ElevationSource:
         return files
 
     def _derive(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> dict[str, Values]:
-        """Derive layers (y, x) by name from the DEM.
+        """Derive layers (y, x) by name from the DEM, on exactly ``geobox``.
 
         Each is warped as one band or, where it is a direction, as two.
         """
@@ -109,7 +109,7 @@ class ElevationSource:
 
 
 def _dem_tiles(scene: Scene, geobox: GeoBox, path: Path) -> TileSets:
-    """Return the tiles of a DEM for a grid, and refuse a scene under which none lies."""
+    """Return the tile sets of a DEM; refuse a scene under which none of it lies."""
     setting = "sources.elevation.path"
     return tile_sets_under(
         scene.geobox, geobox, scene_id=scene.id, path=path, setting=setting, choose=_without_companions
@@ -117,10 +117,7 @@ def _dem_tiles(scene: Scene, geobox: GeoBox, path: Path) -> TileSets:
 
 
 def _precomputed_tiles(scene: Scene, geobox: GeoBox, name: str, precomputed: Precomputed) -> TileSets:
-    """Return the tiles of a layer that was computed before, for a grid.
-
-    A scene under which none lies is refused.
-    """
+    """Return a precomputed layer's tile sets; refuse a scene under which none lies."""
     setting = f"{_section(name)}.path"
     return tile_sets_under(scene.geobox, geobox, scene_id=scene.id, path=precomputed.path, setting=setting)
 
@@ -146,9 +143,9 @@ class _Heights:
 
 
 def _slopes_east_north(of: _Heights) -> list[Values]:
-    """Return the slopes to the east and to the north, of which the aspect is made.
+    """Return rises per metre to the east and to the north, a list of two arrays.
 
-    They can be warped and averaged, which directions cannot.
+    The aspect is made of them, for they can be warped and averaged, which directions cannot.
     """
     return list(terrain.east_north(*terrain.gradient(of.height, pixel_m=of.pixel_m, method="horn"), of.north))
 
@@ -166,7 +163,9 @@ _RECIPES: Mapping[str, Callable[[_Heights], list[Values]]] = {
 
 
 def _derive_bands(view: View, window: Window, layers: Sequence[str], settings: ElevationSettings) -> Values:
-    """Derive the bands (band, y, x) of layers in a window of a view's grid.
+    """Derive the bands (band, y, x) of relief layers in a window of a DEM's view.
+
+    The window counts the view's grid.
 
     Heights are read with a margin: as wide as the circle of relative elevation, or the pixel that slopes look at.
     """
@@ -178,9 +177,9 @@ def _derive_bands(view: View, window: Window, layers: Sequence[str], settings: E
 
 
 def _circle_reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> tuple[int, int]:
-    """Return rows and columns beyond a window that relative elevation depends on.
+    """Return the radius of relative elevation's circle in rows and columns of a DEM.
 
-    They are the radius of its circle.
+    Values in a window depend on as many beyond it.
 
     Raises:
         DataError: If there are none, or so many that memory cannot hold them.
@@ -216,7 +215,7 @@ def _preview_step(grid: GeoBox, geobox: GeoBox, scene: GeoBox, window_m: float) 
 
 
 def _dem_content(settings: ElevationSettings) -> Content:
-    """Return the content of a DEM's files: heights, as metres."""
+    """Return the meaning of a DEM's files: one band, heights as metres."""
 
     def encoding(info: RasterInfo) -> tuple[float, float]:
         if info.count - info.alpha != 1:
@@ -255,7 +254,7 @@ def _stated_unit(info: RasterInfo) -> str:
 
 
 def _precomputed_content(name: str, precomputed: Precomputed) -> Content:
-    """Return the content of the files of a layer that was computed before.
+    """Return the meaning of a precomputed layer's files: band, encoding and limits.
 
     The settings' scale and offset count, else the file's own, else those of the published encoding.
     """
@@ -303,12 +302,12 @@ def _published(name: str, dtype: str) -> tuple[float | None, float]:
 
 
 def _section(name: str) -> str:
-    """Return the section of the YAML that names a layer's files."""
+    """Return the YAML key of a layer's precomputed files, as sources.elevation.x."""
     return f"sources.elevation.{_KEYS[name]}"
 
 
 def _without_companions(rasters: Sequence[Path]) -> list[Path]:
-    """Return rasters without those that are delivered beside a DEM and are none.
+    """Return paths of rasters without a DEM's companions, such as X_mad of X_dem.
 
     The Polar Geospatial Center does so, with names that begin as that of the DEM, X_dem.tif: X_count.tif, X_mad.tif ...
     """

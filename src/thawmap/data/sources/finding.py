@@ -114,7 +114,7 @@ def _candidates_of_table(candidates: Sequence[Candidate], table: Path) -> list[C
 
 
 def read_table_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read the rows of a CSV: number of the line, and column to text without blanks.
+    """Yield the rows of a CSV: line number, and dict of column to stripped text.
 
     Raises:
         ConfigError: If it cannot be read, or lacks one of ``columns``.
@@ -158,7 +158,9 @@ _FIRST_YEAR, _LAST_YEAR = 1858, 2200
 
 
 def warn_of_times(texts: Mapping[int, str], table: Path) -> None:
-    """Log the lines of a table whose time makes no sense: it is unknown, not guessed.
+    """Log one warning of a table's texts, by line, that are no times of an image.
+
+    Such a time is unknown, not guessed.
 
     ``texts`` are the numbers of the lines to the texts in their column of times.
     """
@@ -207,9 +209,9 @@ def name_fault(path: Path, name: str) -> str | None:
 
 
 def find_file(candidate: Candidate, key: str) -> Path:
-    """Return the one file that ``key`` means for a scene.
+    """Return the one file in a candidate's folder that matches a name or pattern.
 
-    A key is a name or pattern, in which `{name}` stands for the scene's.
+    In the key, `{name}` stands for the scene's name.
 
     Raises:
         DataError: If there is none, or more than one.

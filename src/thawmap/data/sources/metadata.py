@@ -81,7 +81,7 @@ def read_xml(path: Path) -> ET.Element:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file.
+    """Read a JSON file that holds an object, as a dict.
 
     Raises:
         DataError: If it cannot be read, or holds no object.
@@ -98,7 +98,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_planet_xml(path: Path) -> PlanetMetadata:
-    """Read the XML beside a PlanetScope image.
+    """Read time, cloud cover, footprint and scaling from a PlanetScope image's XML.
 
     Raises:
         DataError: If it cannot be read.
@@ -127,7 +127,9 @@ def read_planet_xml(path: Path) -> PlanetMetadata:
 
 
 def read_planet_json(path: Path) -> PlanetMetadata:
-    """Read the JSON beside a PlanetScope image: Planet's own, or a STAC item.
+    """Read time, cloud cover and footprint from a PlanetScope image's JSON.
+
+    It is Planet's own, or a STAC item.
 
     Raises:
         DataError: If it cannot be read.
@@ -148,7 +150,9 @@ def read_planet_json(path: Path) -> PlanetMetadata:
 
 
 def read_sentinel_xml(path: Path) -> SentinelMetadata:
-    """Read the XML of a Sentinel-2 product; offsets are in it since baseline 04.00.
+    """Read level, time, cloud cover and scaling from a Sentinel-2 product's XML.
+
+    Offsets are in it since baseline 04.00.
 
     Raises:
         DataError: If it cannot be read.
@@ -172,7 +176,7 @@ def read_sentinel_xml(path: Path) -> SentinelMetadata:
 
 
 def read_sentinel_item(path: Path) -> SentinelMetadata | None:
-    """Read the STAC item of a Sentinel-2 image; None where the file is no STAC item.
+    """Read the metadata in a Sentinel-2 image's STAC item; None for other JSON.
 
     Where the catalogue has put the offset into the pixels, there is none left: its flag for that is right where the
     offsets of its bands are not (Earth Search, collection sentinel-2-l2a).
@@ -199,9 +203,9 @@ def read_sentinel_item(path: Path) -> SentinelMetadata | None:
 
 
 def baseline_offsets(baseline: float | None) -> dict[str, float] | None:
-    """Return each layer's offset in a processing baseline, as 5.09; None if unknown.
+    """Return a dict of layers' offsets, 0 or -1000, in a processing baseline; or None.
 
-    The offset is added to stored numbers.
+    The offset is added to stored numbers. None for an unknown baseline, and one of users' own, from 99 on.
     """
     if baseline is None or baseline >= _OWN:
         return None
@@ -300,9 +304,9 @@ def _lies_elsewhere(footprint: npt.NDArray[np.float64], geobox: GeoBox) -> bool:
 
 
 def _parse_corners(pairs: Iterable[list[str]]) -> npt.NDArray[np.float64] | None:
-    """Return pairs of texts as corners (n, 2).
+    """Return pairs of texts as numbers (n, 2); None if any is no pair of numbers.
 
-    None where there are no pairs, or one is not a pair of numbers.
+    None also without pairs.
     """
     corners = [[as_number(text) for text in pair] for pair in pairs]
     if not corners or any(len(pair) != 2 or None in pair for pair in corners):

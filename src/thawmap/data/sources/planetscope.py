@@ -142,7 +142,7 @@ class _Delivery:
 
 
 def candidates(settings: PlanetScopeScenes, *, paths: Sequence[Path] = ()) -> list[Candidate]:
-    """Find the scenes in the delivery of the settings, or at ``paths`` instead.
+    """Return the candidates in the settings' delivery, or those at ``paths``, by id.
 
     In order of their ids; no raster is opened. A path of a file stands for its scene: of several images, the one that
     is named is read.
@@ -196,7 +196,7 @@ def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:
 
 
 def _parse(path: Path) -> _File | None:
-    """Return a file by what its name says; None for files that are of no use here."""
+    """Return a path as a file of Planet's by its name; None for files of no use here."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         match = _NAME.fullmatch(path.stem)  # as `.tif.part`
@@ -215,7 +215,7 @@ def _parse(path: Path) -> _File | None:
 
 
 def _by_id(files: Iterable[_File]) -> Mapping[str, list[_File]]:
-    """Return a mapping of ids of scenes to their files."""
+    """Return lists of files by the id of their scene."""
     scenes = defaultdict[str, list[_File]](list)
     for file in files:
         scenes[file.id].append(file)
@@ -223,7 +223,10 @@ def _by_id(files: Iterable[_File]) -> Mapping[str, list[_File]]:
 
 
 def _beside_named(named: Sequence[Path]) -> Iterator[Candidate]:
-    """Yield the candidates of named files, with what else lies in their folders."""
+    """Yield the candidates of given paths, with the scenes' other files beside them.
+
+    A raster whose name is not Planet's becomes one at fault.
+    """
     wanted = defaultdict[Path, dict[str, set[Path]]](lambda: defaultdict(set))
     for path in named:
         file = _parse(path)
@@ -243,7 +246,7 @@ def _beside_named(named: Sequence[Path]) -> Iterator[Candidate]:
 
 
 def _candidate(files: Sequence[_File]) -> Candidate:
-    """Return the candidate of the files of one delivery."""
+    """Return the candidate of one delivery's files, with id and time by their names."""
     first = min(files, key=lambda file: (file.kind != "image", file.path))
     return Candidate(
         name=first.id,
@@ -255,7 +258,7 @@ def _candidate(files: Sequence[_File]) -> Candidate:
 
 
 def _deliveries(files: Sequence[_File]) -> Iterator[list[_File]]:
-    """Yield the files of one scene, together or as several deliveries.
+    """Yield lists of one scene's files: a single one, or one for each delivery.
 
     They are apart where folders hold the same image, as after two orders: each file then belongs to the nearest such
     folder.
@@ -330,7 +333,7 @@ def _files_beside(image: _File, delivery: _Delivery) -> dict[str, Path]:
 
 
 def _acquired(metadata: Iterable[PlanetMetadata], scene: str) -> tuple[datetime | None, list[str]]:
-    """Return the time of an image, UTC, and notes; None where nothing tells it."""
+    """Return an image's UTC time by metadata or else id, or None, and a list of notes."""
     acquired = next((record.acquired for record in metadata if record.acquired is not None), None)
     if acquired is not None:
         return acquired, []

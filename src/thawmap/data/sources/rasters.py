@@ -24,7 +24,7 @@ from thawmap.files.listing import matches
 
 
 def candidates(settings: RasterScenes, *, paths: Sequence[Path] = ()) -> list[Candidate]:
-    """Find the scenes that the settings name, or those at ``paths`` instead.
+    """Return the candidates that the settings name, or those at ``paths``, by id.
 
     In order of their ids. A path that the settings' table lists has its id and region from there.
 

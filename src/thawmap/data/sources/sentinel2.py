@@ -83,7 +83,7 @@ class _Image:
 
 
 def candidates(settings: Sentinel2Scenes, *, paths: Sequence[Path] = ()) -> list[Candidate]:
-    """Find the scenes in the delivery of the settings, or at ``paths`` instead.
+    """Return the candidates in the settings' delivery, or those at ``paths``, by id.
 
     In order of their ids; no raster is opened. The id is the name of the SAFE; of other scenes what stands before the
     band in the names of their files, where that tells a date or where several scenes lie in the folder; else the
@@ -133,7 +133,7 @@ def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
 
 
 def _parse(path: Path) -> _Image | None:
-    """Return a file as a band by its name and folder; None for files of no use here."""
+    """Return a path as a band's image by name and folder; None for files of no use."""
     name = path
     if path.suffix.lower() not in _RASTERS:
         name = path.with_suffix("")  # as `.jp2.part`
@@ -383,7 +383,7 @@ def _masks(files: Mapping[str, Path], settings: Sentinel2Scenes) -> tuple[tuple[
 
 
 def _acquired(metadata: Iterable[SentinelMetadata], names: Sequence[str]) -> tuple[datetime | None, list[str]]:
-    """Return the time of an image, UTC, and notes; None where nothing tells it."""
+    """Return a UTC time by metadata or else by names, or None, and a list of notes."""
     acquired = next((record.acquired for record in metadata if record.acquired is not None), None) or _time_of(names)
     if acquired is not None:
         return acquired, []

@@ -27,7 +27,7 @@ class TrendSource:
 
     @property
     def layers(self) -> frozenset[str]:
-        """Names of the three indices."""
+        """Names of the layers of the three trends."""
         return frozenset(_BANDS)
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
@@ -53,7 +53,7 @@ class TrendSource:
         return dict(zip(layers, read_mosaic(tile_sets, geobox, content), strict=True))
 
     def files(self, scene: Scene) -> Sequence[Path]:
-        """List the rasters that the scene touches.
+        """Return paths of the trend rasters that a scene touches.
 
         Raises:
             DataError: If there is none, or none can be used.

@@ -51,7 +51,7 @@ def _check_grid(mask: RasterInfo, image: RasterInfo) -> None:
 
 
 def _udm2_masks(mask: RasterInfo, unusable: Sequence[str]) -> tuple[Mask, ...]:
-    """Return masks of pixels that are in no unusable class, and not suspect.
+    """Return masks by a udm2 file that leave out unusable classes and suspect pixels.
 
     The classes exclude each other, and `clear` is none of them, nor missing: it stands for all of them at once.
     Source: Planet, Usable Data Mask 2.1; bits of the last band as in Planet's Imagery Product Specification.

@@ -89,9 +89,9 @@ def _fits_arrow(column: pd.Series) -> bool:
 
 
 def _plain_column(column: pd.Series, *, times: bool) -> tuple[pd.Series, str | None]:
-    """Return a column as numbers, times or texts, and the type it had.
+    """Return a column as numbers, times or texts, and its old type if it became text.
 
-    The type is None unless the column became text.
+    Else the type is None.
     """
     kind: str = str(column.dtype)
     if isinstance(column.dtype, pd.CategoricalDtype):

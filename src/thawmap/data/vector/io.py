@@ -53,10 +53,11 @@ _MAX_LETTERS = 200  # of a library's message that are shown
 
 
 def read_vector(path: Path, *, layer: str | None = None, needs_crs: bool = True) -> gpd.GeoDataFrame:
-    """Read the features of a vector file, with its CRS.
+    """Read a layer of a vector file as a GeoDataFrame; refuse one without CRS.
 
-    Rows are in order, columns have one name each. Any format that GDAL reads, and GeoParquet, told by what is in the
-    file. Of several layers the one named as the file, else the only one that can hold polygons.
+    A CRS is not needed if ``needs_crs`` is False. Rows are in order, columns have one name each. Any format that GDAL
+    reads, and GeoParquet, told by what is in the file. Of several layers the one named as the file, else the only one
+    that can hold polygons.
 
     Raises:
         DataError: If it is missing, not a vector file, damaged, without that layer, without geometry, or without the
@@ -88,7 +89,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    """Read the first bytes of a file; none of a folder."""
+    """Read the first 100 bytes of a file; none of a folder."""
     if path.is_dir():
         return b""
     with path.open("rb") as file:
@@ -229,7 +230,7 @@ _NO_LANGUAGE = (b"\x00", b"\x57", b"")
 
 @contextmanager
 def _unchanged(path: Path) -> Iterator[Path]:
-    """Give the path to read a file at: its own, or a copy's where reading would write.
+    """Yield a file's path, or a temporary copy's where reading would change the file.
 
     SQLite folds journals back into the file, and GDAL puts schemas beside XML.
 
@@ -262,7 +263,10 @@ def _unchanged(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _collected_warnings() -> Iterator[list[str]]:
-    """Give a list that is filled with libraries' warnings at the end, a line each."""
+    """Yield a list that is filled, at the block's end, with libraries' warnings.
+
+    Each is one line; harmless ones are left out.
+    """
     notes: list[str] = []
     with FILTERS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -315,7 +319,7 @@ def write_vector(path: Path, frame: gpd.GeoDataFrame, *, layer: str | None = Non
 def _write(
     draft: Path, path: Path, frame: gpd.GeoDataFrame, driver: str | None, layer: str, options: dict[str, str]
 ) -> None:
-    """Write features to the draft of a path, and refuse what would lose something.
+    """Write features to a draft; refuse if a library fails, or warns of any loss.
 
     Raises:
         DataError: If the format cannot hold the features, or the disk is full.
@@ -336,7 +340,7 @@ def _write(
 
 
 def _write_error(path: Path, reason: str) -> DataError:
-    """Return the error for features that a full disk, or their format, could not hold."""
+    """Return a DataError: of a full disk, or of features that a format cannot hold."""
     if is_disk_full(path) or any(word in reason.lower() for word in _DISK_WORDS):
         return unwritable(path, reason)
     other = "GeoParquet (.parquet)" if path.suffix.lower() == ".gpkg" else "a GeoPackage (.gpkg)"
@@ -344,9 +348,9 @@ def _write_error(path: Path, reason: str) -> DataError:
 
 
 def _reason(error: Exception | str) -> str:
-    """Return the first line of a library's message, without its full stop.
+    """Return the first line of a library's message, cleaned and cut to 200 letters.
 
-    Rows count from 1; control codes are written as such.
+    Without its full stop; rows count from 1; control codes are written as such.
     """
     line = (str(error).splitlines() or [type(error).__name__])[0].split(".; It might help")[0].rstrip(".")
     line = re.sub(r"at index (\d+)", lambda match: f"in row {int(match[1]) + 1}", line)
