@@ -30,7 +30,7 @@ class InputLayers:
 
     @classmethod
     def of(cls, members: Sequence[Member], extra_layers: Sequence[str]) -> Self:
-        """List the members' layers and extra ones, each once, and where each is used."""
+        """Return the layers of members and extra ones, each once, with who needs which."""
         required = {name for member in members for name in member.names if name not in member.optional}
         names = tuple(dict.fromkeys([*(name for member in members for name in member.names), *extra_layers]))
         of_members = tuple(tuple(map(names.index, member.names)) for member in members)
@@ -46,7 +46,9 @@ def read_overview(
     picture: Sequence[str] = (),
     size: int = 1024,
 ) -> Stack:
-    """Read a scene on a grid of at most ``size`` px a side, to plan and picture it.
+    """Read the members' layers of a scene, coarsened to at most ``size`` px a side.
+
+    The tiling is planned by it, and the scene pictured.
 
     Args:
         scene: What is to be mapped.
@@ -68,7 +70,7 @@ def read_overview(
 def plan_scene(
     scene: Scene, members: Sequence[Member], settings: InferenceSettings, overview: Stack, *, extra_layers: int = 0
 ) -> Tiling:
-    """Return the tiling by which `thawmap.infer.predict.predict` maps a scene.
+    """Return the tiling to map a scene with; refuse values outside of layers' ranges.
 
     Args:
         scene: What is to be mapped.

@@ -63,5 +63,5 @@ class Member:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its layers, in the network's order."""
+        """The names of the member's input layers, in the network's order."""
         return tuple(layer.name for layer in self.layers)

@@ -75,7 +75,7 @@ class Tiling:
 
     @property
     def tiles(self) -> Iterator[Tile]:
-        """Every tile, row by row."""
+        """An iterator over all tiles, row by row from the top."""
         for row in self.tile_rows:
             yield from row
 
@@ -86,12 +86,12 @@ class Tiling:
 
     @property
     def widths(self) -> list[int]:
-        """Width of the tiles in each row of them."""
+        """A list of the tiles' width in pixels, one per row of tiles."""
         return [row[0].window.width for row in self.tile_rows]
 
     @property
     def cost(self) -> float:
-        """Time that the tiling takes, in pixels that a network computes."""
+        """The estimated time of mapping, as the number of pixels computed meanwhile."""
         height, width = self.largest
         changes = 1 + sum(above != below for above, below in pairwise(self.widths))
         return self.pixels + _IDLE_SHARE * height * width + _OTHER_WIDTH_PX * changes
@@ -105,7 +105,7 @@ def plan(
     valid: _Bools | None = None,
     extra_layers: int = 0,
 ) -> Tiling:
-    """Return the tiling of a scene for networks that see the same tiles.
+    """Return a scene's tiling for networks: of their tile, a set one or the cheapest.
 
     A network that sees its whole tile keeps its tile; a tile that is set is obeyed; else the tiling is the cheapest of
     all whose memory, by the estimate of `memory`, is allowed.
@@ -136,7 +136,7 @@ def plan(
 def memory(
     tile: tuple[int, int], members: Sequence[Member], settings: InferenceSettings, *, width: int, extra_layers: int = 0
 ) -> float:
-    """Estimate the bytes of a process that maps a scene of ``width`` px.
+    """Estimate the bytes of a process that maps a scene by tiles of a given size.
 
     About `BASE_GB`, what backends take in any case, what the hungriest network takes for a batch, the layers of every
     tile that is in the batch, waits or is being read, and the rows that are not finished.
@@ -155,7 +155,7 @@ def memory(
 def _memory_terms(
     members: Sequence[Member], settings: InferenceSettings, *, width: int, extra_layers: int
 ) -> tuple[float, float, float]:
-    """Return bytes in any case, for each row, and for each pixel of a tile."""
+    """Return three estimates of bytes: fixed, per row of a tile, per pixel of a tile."""
     layers = len({name for member in members for name in member.names})
     stacks = 2 * settings.batch_size + 1  # in the batch, waiting, and being read
     network = settings.batch_size * max(member.bytes_per_pixel for member in members)
@@ -189,18 +189,18 @@ class _Ground:
 
     @property
     def rows(self) -> _Span | None:
-        """Span of the rows where something is valid; None where nothing is."""
+        """The first row of valid ground and the one behind its last; None without any."""
         return self._span(np.atleast_1d(self._valid.any(axis=1)), 0)
 
     def cols(self, first: int, end: int) -> _Span | None:
-        """Return the span of columns that are valid in some rows; None without any."""
+        """Return first and end column of valid ground in a span of rows; None without."""
         cell, wider = self._cell[0], self._wider(0)
         above, below = first - self.margin, end - self.margin
         rows = slice(max(math.floor(above / cell) - wider, 0), max(math.ceil(below / cell) + wider, 0))
         return self._span(np.atleast_1d(self._valid[rows].any(axis=0)), 1)
 
     def tiling(self, height: int, width: int | None, *, most: int = 0, align: int = 1) -> Tiling:
-        """Return the tiling by tiles of a height and a width.
+        """Return the tiling by tiles of one height, with one width or one per row of them.
 
         Args:
             height: Of all tiles.
@@ -240,20 +240,20 @@ class _Ground:
         return min(self.overlap, self.shape[axis] - 1) // align * align + align
 
     def _meets_scene(self, first: int, side: int, axis: int) -> bool:
-        """Return whether a tile sees any of the scene along an axis.
-
-        And not only what is mirrored.
-        """
+        """Return True if a tile sees the scene along an axis, not only what is mirrored."""
         return self.margin - side < first < self.margin + self._scene[axis]
 
     def _tile(self, window: Window, rows: _Span, cols: _Span) -> Tile:
-        """Return a tile, its window and own rows and columns counted in the scene's."""
+        """Return a tile, shifted from counts with the margin to the scene's own pixels.
+
+        ``rows`` and ``cols`` are those that no other tile covers; they are clipped to the scene.
+        """
         back = (-self.margin, -self.margin)
         own = Window.from_edges(top=rows[0], left=cols[0], bottom=rows[1], right=cols[1])
         return Tile(window=window.shift(*back), own=own.shift(*back).clip(self._scene))
 
     def _span(self, valid: _Bools, axis: int) -> _Span | None:
-        """Return the span of valid cells of an axis, with margins; None without any."""
+        """Return first and end pixel of an axis's valid cells, with margins; or None."""
         cells = np.flatnonzero(valid)
         if not len(cells):
             return None
@@ -263,18 +263,17 @@ class _Ground:
         return max(first, 0), min(end + 2 * self.margin, self.shape[axis])
 
     def _wider(self, axis: int) -> int:
-        """Return by how many cells the valid ground is taken wider, 0 or 1.
+        """Return 1 if an axis's valid cells are coarser than pixels, else 0.
 
-        1 where cells are coarser than pixels.
+        The valid ground is taken wider by as many cells; a single cell is everywhere already.
         """
         return int(1 < self._valid.shape[axis] < self._scene[axis])
 
 
 def _cover(span: _Span | None, length: int, *, tile: int, overlap: int) -> tuple[list[int], _Span]:
-    """Return the first pixels of tiles that cover an axis, and a span that is covered.
+    """Return tiles' first pixels along an axis, and the span that core tiles cover.
 
-    That is the span that the tiles for ``span`` cover. The tiles for ``span`` come first, as few as can be; others go
-    on from them to both ends. None: the whole axis.
+    Core tiles are those for ``span``, as few as can be; others go on from them to both ends. None: the whole axis.
 
     >>> _cover((4, 9), 12, tile=5, overlap=1)
     ([0, 4, 7], (4, 9))
@@ -292,7 +291,7 @@ def _cover(span: _Span | None, length: int, *, tile: int, overlap: int) -> tuple
 
 
 def _outside(first: int, tile: int, covered: _Span, length: int) -> _Span:
-    """Return the span of a tile that is not ``covered``; all of one that covers."""
+    """Return a tile's span outside of a covered one; its whole span if it lies within."""
     if first < covered[0]:
         return first, min(first + tile, covered[0])
     if first + tile > covered[1]:
@@ -301,9 +300,7 @@ def _outside(first: int, tile: int, covered: _Span, length: int) -> _Span:
 
 
 def _narrowest(length: int, most: int, *, overlap: int, align: int) -> int:
-    """Return the smallest side of the fewest tiles that cover an axis.
-
-    They are of at most ``most`` px.
+    """Return the smallest side, at most ``most``, of the fewest tiles over an axis.
 
     >>> _narrowest(3333, 1500, overlap=128, align=32)
     1216
@@ -313,7 +310,7 @@ def _narrowest(length: int, most: int, *, overlap: int, align: int) -> int:
 
 
 def _cheapest(ground: _Ground, members: Sequence[Member], settings: InferenceSettings, extra_layers: int) -> Tiling:
-    """Return the tiling that costs least; among equals that of fewest rows of tiles.
+    """Return the cheapest tiling that memory allows; of equals, of fewest tile rows.
 
     Raises:
         ConfigError: If the memory allows none.
@@ -343,7 +340,7 @@ def _cheapest(ground: _Ground, members: Sequence[Member], settings: InferenceSet
 
 
 def _heights(length: int, least: int, overlap: int, align: int) -> list[int]:
-    """Return heights of tiles worth trying, largest first.
+    """Return tile heights worth trying for an axis's length, largest first.
 
     For each number of tiles, the smallest that will do.
     """
@@ -352,7 +349,7 @@ def _heights(length: int, least: int, overlap: int, align: int) -> list[int]:
 
 
 def _given_side(members: Sequence[Member], settings: InferenceSettings) -> int | None:
-    """Return the side of tiles that networks or settings demand; None if free.
+    """Return the one tile side that networks or settings demand, else None.
 
     Raises:
         ConfigError: If they do not agree.
@@ -373,7 +370,7 @@ def _given_side(members: Sequence[Member], settings: InferenceSettings) -> int |
 
 
 def _check_side(shape: tuple[int, int], side: int, stride: int, settings: InferenceSettings) -> None:
-    """Refuse a side of tiles that does not fit the networks or the overlap.
+    """Refuse a tile side that is no multiple of the stride or not above the overlap.
 
     Raises:
         ConfigError: If so.

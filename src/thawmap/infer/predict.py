@@ -112,10 +112,10 @@ class _Answer:
 
 
 def _read(scene: Scene, inputs: InputLayers, sources: Sequence[Source], readers: int, tile: Tile) -> _TileImage:
-    """Read a tile's layers, mirrored beyond the scene; `_NOTHING` if not valid.
+    """Read a tile's layers, mirrored beyond the scene, or an empty image if not valid.
 
-    It is not valid where none of its own pixels is. So many readers share one tile, and not each has its own: the
-    networks wait for the first, and for memory's sake few should wait for them.
+    The image is `_NOTHING` where none of the tile's own pixels is valid. So many readers share one tile, and not each
+    has its own: the networks wait for the first, and for memory's sake few should wait for them.
     """
     inside = tile.window.clip((scene.geobox.height, scene.geobox.width))
     if inside is None or tile.own is None:
@@ -149,7 +149,7 @@ def _read(scene: Scene, inputs: InputLayers, sources: Sequence[Source], readers:
 
 
 def _strips(window: Window, *, together: int = 1) -> Iterator[Window]:
-    """Yield a window in strips, about a multiple of ``together`` in number.
+    """Yield a window's strips from the top, about a multiple of ``together`` of them.
 
     Strips are small because assembling takes several times the memory of what is kept of it.
     """
@@ -179,7 +179,7 @@ class _Ensemble:
         self._shape: tuple[int, ...] = ()
 
     def answers(self, tiles: Iterable[_TileImage]) -> Iterator[_Answer | None]:
-        """Yield one answer per tile, in order; None where nothing is valid.
+        """Run the networks over tiles; yield an answer each, in order, None if not valid.
 
         The networks run in a thread, so that they need not wait until an answer is blended and written.
         """
@@ -187,7 +187,7 @@ class _Ensemble:
             yield from batch
 
     def _batches(self, tiles: Iterable[_TileImage]) -> Iterator[list[_TileImage]]:
-        """Yield tiles that are computed together, with invalid ones among them."""
+        """Yield lists of tiles of one shape to compute together, invalid ones among them."""
         waiting: list[_TileImage] = []
         for tile in tiles:
             shapes = [batched.image.shape for batched in (*waiting, tile) if batched.valid is not None]
@@ -201,7 +201,7 @@ class _Ensemble:
         yield waiting
 
     def _answer(self, tiles: Sequence[_TileImage]) -> list[_Answer | None]:
-        """Return one answer per tile of a batch; None where nothing is valid.
+        """Run all networks on a batch; return an answer per tile, None if not valid.
 
         Raises:
             DataError: If the memory does not hold one image, or an answer is no probability.
@@ -235,9 +235,9 @@ class _Ensemble:
         images: Sequence[_Floats],
         valid: Sequence[npt.NDArray[np.bool_]],
     ) -> _Floats:
-        """Return a network's probability (N, y, x) for images of all layers.
+        """Return a network's probability (N, y, x) of images, the mean over symmetries.
 
-        The mean over the symmetries. A network whose gaps are filled is not shown what is not valid, as in training
+        A network whose gaps are filled is not shown what is not valid, as in training
         (`thawmap.train.inference`).
 
         Args:
@@ -266,7 +266,7 @@ class _Ensemble:
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
     def _halve_batch(self, batch: Sequence[_Floats], error: MemoryError) -> None:
-        """Compute half as many images at once from here on.
+        """Halve the number of images computed at once, with a warning; refuse below one.
 
         Raises:
             DataError: If it was one image.
@@ -283,7 +283,7 @@ class _Ensemble:
 
 
 def _mean_of_symmetries(network: Network, images: _Floats, symmetries: Sequence[tuple[int, bool]]) -> _Floats:
-    """Return the mean (N, H, W) of answers for turned images, turned back."""
+    """Return the mean probability (N, H, W) over turned and mirrored copies of images."""
     if len(symmetries) == 1:
         return network(images)
     total = np.zeros((len(images), *images.shape[2:]), np.float32)
@@ -296,7 +296,7 @@ def _mean_of_symmetries(network: Network, images: _Floats, symmetries: Sequence[
 
 
 def _check_probability(answers: _Floats, scene: Scene) -> None:
-    """Refuse answers that are no probabilities.
+    """Refuse an array of answers with one that is NaN or not within 0 and 1.
 
     Raises:
         DataError: If one is not within 0 and 1.
@@ -318,7 +318,7 @@ def _blend(
     number: int,
     extra_layers: Sequence[str],
 ) -> Iterator[Rows]:
-    """Yield rows of weighted means of tiles' answers once no later tile meets them.
+    """Blend tiles' answers by weighted means; yield the rows that no later tile meets.
 
     Args:
         answers: One per tile, row by row.
@@ -355,7 +355,7 @@ def _blend(
 
 
 def _means(first_row: int, total: _Floats, weight: _Floats, layers: Mapping[str, _Floats]) -> Iterator[Rows]:
-    """Yield the weighted means of finished rows, some rows at a time.
+    """Divide sums by weights; yield blocks of rows, mean and spread over networks.
 
     So the memory of whoever takes them is bounded.
     """

@@ -22,7 +22,7 @@ _COARSE_PX = 256  # side of the overview that tells where a scene is valid
 def cut_out(
     scene: Scene, bundle: "Bundle", sources: Sequence[Source], side: int, *, overview: Stack | None = None
 ) -> npt.NDArray[np.float32] | None:
-    """Read an image in the middle of where a scene is valid; None where it is not.
+    """Read a bundle's layers amid a scene's valid ground as an image; else None.
 
     Args:
         scene: What is going to be mapped.
@@ -59,9 +59,10 @@ def cut_out(
 def first_cut_out(
     scenes: Iterable[Scene], bundle: "Bundle", sources: Sequence[Source], side: int
 ) -> tuple[Scene, npt.NDArray[np.float32]] | None:
-    """Return the first scene that is valid somewhere, and its `cut_out` image.
+    """Return the first scene with valid ground and an image cut out of it, else None.
 
-    None where no scene is. A scene that cannot be read is left out without a word: whoever maps it will say so (law 9).
+    The image is that of `cut_out`. A scene that cannot be read is left out without a word: whoever maps it will say so
+    (law 9).
     """
     for scene in scenes:
         try:

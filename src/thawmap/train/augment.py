@@ -29,9 +29,9 @@ _SWATH_SHARE = 0.25  # of gaps that look like the end of a swath; the others loo
 
 
 def check_augmentation(settings: AugmentSettings, layers: Sequence[Layer]) -> None:
-    """Refuse augmentation that does not suit the input layers.
+    """Refuse augmentation that turns directional layers, or alters ones not there.
 
-    Layers with a direction must not be moved, and layers that are to be changed or dropped must be there.
+    Layers that are to be dropped must be inputs, and some must be left.
 
     Raises:
         ConfigError: If there is such a setting.
@@ -72,9 +72,9 @@ def _check_drop(settings: DropSettings, names: Sequence[str]) -> None:
 
 
 def optional_layers(settings: DropSettings | None, names: Sequence[str]) -> frozenset[str]:
-    """Return the input layers that a network learns to do without.
+    """Return the names of layers that augmentation drops, and of layers made of them.
 
-    They are those that augmentation drops, and those that are made from dropped ones; empty without settings.
+    A network learns to do without them. Empty without settings.
     """
     if settings is None:
         return frozenset()
@@ -83,7 +83,7 @@ def optional_layers(settings: DropSettings | None, names: Sequence[str]) -> froz
 
 
 def augment(batch: Batch, stored: Sequence[str], settings: AugmentSettings, generator: Generator) -> Batch:
-    """Return a batch in which every tile is changed at random, each on its own.
+    """Return a new batch of tiles, each moved, pasted over or changed at random.
 
     Tiles must be square. They are moved, pasted over, blurred, given gaps, changed in value, and lose layers, in this
     order.
@@ -109,12 +109,10 @@ def augment(batch: Batch, stored: Sequence[str], settings: AugmentSettings, gene
 
 
 def blur(image: Tensor, side: int) -> Tensor:
-    """Smooth an image (C, H, W) by a Gaussian of ``side`` x ``side`` px.
+    """Return an image (C, H, W), blurred by a Gaussian of ``side`` px; NaN stays.
 
-    A side of 0 leaves it unchanged.
-
-    NaN = missing, and stays so: a missing pixel, or one beyond the border, gives its weight to the others.
-    The width follows from the side as in OpenCV: sigma = 0.3 * ((side - 1) / 2 - 1) + 0.8.
+    A side of 0 leaves it unchanged. NaN = missing: a missing pixel, or one beyond the border, gives its weight to the
+    others. The width follows from the side as in OpenCV: sigma = 0.3 * ((side - 1) / 2 - 1) + 0.8.
     """
     if not side:
         return image
@@ -125,7 +123,7 @@ def blur(image: Tensor, side: int) -> Tensor:
 
 
 def _weighted_sums(values: Tensor, side: int) -> Tensor:
-    """Return Gaussian-weighted sums of values (C, H, W), zeros beyond the border."""
+    """Return Gaussian-weighted sums around every pixel of (C, H, W), 0 beyond borders."""
     reach = side // 2
     sigma = 0.3 * (reach - 1) + 0.8
     weights = [math.exp(-(step**2) / (2 * sigma**2)) for step in range(-reach, reach + 1)]
@@ -139,7 +137,7 @@ def _weighted_sums(values: Tensor, side: int) -> Tensor:
 
 
 def _move(batch: Batch, settings: AugmentSettings, generator: Generator) -> Batch:
-    """Return the batch with tiles turned and mirrored at random.
+    """Return a batch whose tiles are turned by quarters and mirrored at random.
 
     Turns are by quarters against the clock, and come first.
     """
@@ -161,9 +159,9 @@ def _move(batch: Batch, settings: AugmentSettings, generator: Generator) -> Batc
 
 
 def _paste(batch: Batch, probability: float, generator: Generator) -> Batch:
-    """Paste objects of other tiles of the batch over tiles chosen at random.
+    """Return a batch with object pixels of other tiles pasted over tiles at random.
 
-    Their pixels bring values, target and valid with them.
+    They bring values, target and valid with them.
     """
     if not probability:
         return batch
@@ -181,7 +179,7 @@ def _paste(batch: Batch, probability: float, generator: Generator) -> Batch:
 
 
 def _lay_gaps(batch: Batch, settings: GapSettings, generator: Generator) -> Batch:
-    """Lay gaps over tiles chosen at random: missing in all layers, and not valid.
+    """Return a batch with random gaps in random tiles: NaN in all layers, not valid.
 
     They lie where a smooth random field is highest: patches like clouds of 8 to 64 px with frayed rims; or all that
     lies beyond a straight line, like the end of a swath.
@@ -197,7 +195,7 @@ def _lay_gaps(batch: Batch, settings: GapSettings, generator: Generator) -> Batc
 
 
 def _draw_field(height: int, width: int, generator: Generator) -> Tensor:
-    """Draw a field (H, W) whose highest values are like clouds or a swath's end."""
+    """Draw a random field (H, W), highest in patches like clouds or beyond a line."""
     kind, angle, size = torch.rand(3, generator=generator).tolist()
     if kind < _SWATH_SHARE:
         # The distance along a random direction, so that any level is a straight line.
@@ -230,26 +228,26 @@ class _Draws:
     generator: Generator
 
     def chosen(self, probability: float) -> Tensor:
-        """Draw 1 for tiles that are changed and 0 for others, (N, 1, 1, 1) float32."""
+        """Draw 1 with a probability, else 0, for each tile, (N, 1, 1, 1) float32."""
         return _draw_chosen(self.number, probability, self.generator).view(-1, 1, 1, 1).float().to(self.device)
 
     def uniform(self, largest: float, *, layers: int = 1) -> Tensor:
-        """Draw uniformly from -``largest`` to ``largest``, (N, ``layers``, 1, 1)."""
+        """Draw uniform numbers in -``largest`` to ``largest``, (N, ``layers``, 1, 1)."""
         return largest * (2 * torch.rand((self.number, layers, 1, 1), generator=self.generator) - 1).to(self.device)
 
     def noise(self, shape: Sequence[int], largest: float) -> Tensor:
-        """Draw white noise of a shape (N, C, H, W).
+        """Draw white noise (N, C, H, W) of a random deviation up to ``largest`` per tile.
 
-        Each tile has a standard deviation of its own, uniform from 0 to ``largest``.
+        The standard deviation is uniform from 0 to ``largest``.
         """
         deviation = largest * torch.rand((self.number, 1, 1, 1), generator=self.generator)
         return (deviation * torch.randn(tuple(shape), generator=self.generator)).to(self.device)
 
 
 def _change_values(batch: Batch, stored: Sequence[str], settings: AugmentSettings, generator: Generator) -> Tensor:
-    """Return the layers (N, C, H, W) with random changes of optical values.
+    """Return an image with optical layers changed at random, as in contrast and noise.
 
-    Stored layers that are made from optical ones follow.
+    Layers are (N, C, H, W); other ones stay, but stored layers that are made from optical ones follow.
     """
     optical = [position for position, name in enumerate(stored) if _is_optical(name)]
     if not settings.changes_values or not optical:
@@ -272,17 +270,14 @@ def _change_values(batch: Batch, stored: Sequence[str], settings: AugmentSetting
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of valid pixels, (N, C, 1, 1); 0 where there are none."""
+    """Return the mean of each tile's and layer's valid pixels, (N, C, 1, 1); else 0."""
     counted = valid.unsqueeze(1) & ~torch.isnan(values)
     sums = torch.where(counted, values, 0.0).sum((-2, -1), keepdim=True)
     return sums / counted.sum((-2, -1), keepdim=True).clamp(min=1)
 
 
 def _with_changed(image: Tensor, stored: Sequence[str], changed: Mapping[int, Tensor]) -> Tensor:
-    """Return the image with changed layers, which are given by position.
-
-    Stored layers that are made from them are made anew.
-    """
+    """Return an image with changed layers, by position, and those made of them anew."""
     planes = list(image.unbind(1))
     for position, values in changed.items():
         planes[position] = values
@@ -300,7 +295,7 @@ def _with_changed(image: Tensor, stored: Sequence[str], changed: Mapping[int, Te
 
 
 def _drop_layers(image: Tensor, stored: Sequence[str], settings: DropSettings, generator: Generator) -> Tensor:
-    """Return the image with groups of layers missing in tiles chosen at random.
+    """Return an image with groups of layers set to NaN in tiles chosen at random.
 
     Stored layers that are made from missing ones are missing too.
     """
@@ -312,9 +307,9 @@ def _drop_layers(image: Tensor, stored: Sequence[str], settings: DropSettings, g
 
 
 def _groups(settings: DropSettings, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the groups of layers that are dropped together.
+    """Return groups of layer names to drop together: as set, else all not optical.
 
-    Unless they are named, one group of all layers that no optical sensor sees; no group where there is none.
+    No group where there is no such layer.
     """
     if settings.layers is not None:
         return [(group,) if isinstance(group, str) else group for group in settings.layers]
@@ -323,7 +318,7 @@ def _groups(settings: DropSettings, names: Sequence[str]) -> list[tuple[str, ...
 
 
 def _ancestors(name: str) -> set[str]:
-    """Return a layer's name with the names of all layers that recipes make it from."""
+    """Return a set of a layer's name and those of all layers that it is made from."""
     needs = RECIPES[name].needs if name in RECIPES else ()
     return {name}.union(*(_ancestors(need) for need in needs))
 
@@ -333,5 +328,5 @@ def _is_optical(name: str) -> bool:
 
 
 def _draw_chosen(number: int, probability: float, generator: Generator) -> Tensor:
-    """Draw for each of ``number`` tiles whether it is changed, (N,) bool."""
+    """Draw True with a probability for each of ``number`` tiles, (N,) bool."""
     return torch.rand(number, generator=generator) < probability

@@ -32,7 +32,7 @@ _LARGEST = 24  # larger logits, of probabilities within a ten-billionth of 1, co
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogitHistogram:
-    """Pixels by logit and label, from which probabilities at any temperature follow.
+    """Counts of pixels by logit and label, for probabilities at any temperature.
 
     Attributes:
         negative: Pixels labelled as not an object, int64, by logit in steps of 1/64 from -24 to 24.
@@ -44,7 +44,10 @@ class LogitHistogram:
 
     @classmethod
     def of(cls, prediction: Prediction, chosen: npt.NDArray[np.bool_]) -> Self:
-        """Count the labelled, valid pixels of a prediction's chosen tiles, bool (N,)."""
+        """Count usable pixels of a prediction's chosen tiles by logit and label.
+
+        Usable pixels are labelled and valid; ``chosen`` is bool (N,). Logits beyond -24 and 24 count as these.
+        """
         tiles = torch.from_numpy(chosen).to(prediction.logits.device)
         target, valid = prediction.batch.target[tiles], prediction.batch.valid[tiles]
         counted = usable(target, valid)
@@ -55,20 +58,20 @@ class LogitHistogram:
         return cls(sums[:number], sums[number:])
 
     def __add__(self, other: "LogitHistogram") -> "LogitHistogram":
-        """Return the sum of both counts."""
+        """Return a histogram with the counts of both added."""
         return LogitHistogram(self.negative + other.negative, self.positive + other.positive)
 
     def loss(self, temperature: float) -> float:
-        """Return the mean cross-entropy at a temperature; NaN without a pixel."""
+        """Return the pixels' mean cross-entropy at a temperature; NaN without a pixel."""
         logits = _bin_logits() / temperature
         cross_entropy = self.negative @ np.logaddexp(0, logits) + self.positive @ np.logaddexp(0, -logits)
         total = int(self.negative.sum() + self.positive.sum())
         return float(cross_entropy) / total if total else math.nan
 
     def histogram(self, temperature: float) -> Histogram:
-        """Return pixels by probability and label at a temperature.
+        """Return counts of pixels by probability in hundredths and label at a temperature.
 
-        It is exact but for the steps of logits.
+        They are exact but for the steps of logits.
         """
         hundredths = np.rint(100 / (1 + np.exp(-_bin_logits() / temperature))).astype(np.int64)
         negative, positive = (
@@ -81,7 +84,7 @@ class LogitHistogram:
 def calibrate(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Bundle:
-    """Return a bundle with the temperature and threshold that suit these tiles.
+    """Return a copy of a bundle, temperature and threshold chosen on labelled tiles.
 
     The temperature is that of the least cross-entropy, the threshold in the middle of the plateau of IoU; both of the
     mean over the tiles' regions. Where no object is labelled, the bundle is returned unchanged.
@@ -109,9 +112,9 @@ def calibrate(
 
 
 def best_temperature(regions: Sequence[LogitHistogram]) -> float:
-    """Return the temperature of the least cross-entropy, to three digits.
+    """Return the temperature of the least cross-entropy, from regions' pixel counts.
 
-    The cross-entropy is the mean over regions of each one's mean.
+    The cross-entropy is the mean over regions of each one's mean; the temperature has three digits.
     """
     counted = [region for region in regions if region.negative.any() or region.positive.any()]
 
@@ -125,7 +128,7 @@ def best_temperature(regions: Sequence[LogitHistogram]) -> float:
 def logits_by_region(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Mapping[str, LogitHistogram]:
-    """Return pixels by logit and label for each region, by name.
+    """Run a bundle over tiles; return counts by logit and label, by name of region.
 
     Tiles of no region are under "".
     """
@@ -139,5 +142,5 @@ def logits_by_region(
 
 
 def _bin_logits() -> npt.NDArray[np.float64]:
-    """Return the logit of each bin."""
+    """Return the logits that the histograms' bins stand for, from -24 to 24."""
     return np.arange(2 * _LARGEST * _STEPS + 1) / _STEPS - _LARGEST

@@ -59,7 +59,7 @@ class BestNetwork:
     weights: dict[str, Tensor] | None = None
 
     def update(self, network: nn.Module, score: float) -> bool:
-        """Keep a network's weights if none was better, and return whether it did.
+        """Keep a copy of a network's weights if its score is no lower; return True if so.
 
         A score of NaN counts as the lowest.
         """
@@ -103,15 +103,15 @@ class TrainingProgress:
         return self.epochs == 1
 
     def is_phase_finished(self, phase: Phase, stop_after: int | None) -> bool:
-        """Return whether the phase has had its epochs or no longer gets better."""
+        """Return True if a phase has had its epochs, or ``stop_after`` since its best."""
         return self.epoch >= phase.epochs or (stop_after is not None and epochs_since_best(self.history) >= stop_after)
 
     def next_phase(self) -> None:
-        """Go on to the next phase."""
+        """Count on to the next phase, with no epochs, chosen tiles and scores yet."""
         self.phase, self.epoch, self.chosen, self.history = self.phase + 1, 0, [], []
 
     def add_epoch(self, phase: Phase, results: Sequence[EpochResult], network: nn.Module) -> bool:
-        """Add a finished epoch, and return whether its network is the best so far."""
+        """Log a finished epoch; if its network is the best so far, keep it, return True."""
         self.epoch += 1
         self.history.append(selection_score(results))
         self.log += [{"phase": phase.name, "epoch": self.epoch, **result.row()} for result in results]
@@ -120,9 +120,10 @@ class TrainingProgress:
 
 
 def training_inputs(config: Config, split: Split, store: str) -> dict[str, Any]:
-    """Return all that a training's result depends on, as JSON values.
+    """Return all that decides a training as a dict: settings, store, hashes of tiles.
 
-    ``store`` is the identity of the tile store.
+    Its values are JSON; the hashes are of the tiles of each part of the split. ``store`` is the identity of the tile
+    store.
     """
     resolved = config.as_json()
     rows = {name: tiles[["scene", "number"]].to_csv(index=False) for name, tiles in split.parts()}
@@ -132,7 +133,9 @@ def training_inputs(config: Config, split: Split, store: str) -> dict[str, Any]:
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Claim a folder for one training; mark it finished if the block succeeds.
+    """Lock and mark a folder for one training; clean up if the block succeeds.
+
+    At its end mark, checkpoint and drafts are removed; if it fails they stay, to be resumed.
 
     Raises:
         TrainingError: If another training runs in it, or it cannot be written.
@@ -159,15 +162,16 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def _sweep(out: Path, *patterns: str) -> None:
-    """Remove drafts of a killed training from its folder and from ``last``."""
+    """Remove files and folders of some patterns from a folder and its ``last``.
+
+    They are drafts of a killed training.
+    """
     for draft in (path for pattern in patterns for folder in (out, out / "last") for path in folder.glob(pattern)):
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder with files that a training would replace.
-
-    A folder in which a training has been is accepted.
+    """Refuse a folder with files that a training would replace but none has written.
 
     Raises:
         ConfigError: If there is one.
@@ -193,12 +197,14 @@ def discard(out: Path) -> None:
 
 
 def forget(out: Path) -> None:
-    """Remove the checkpoint of a training, if it has one."""
+    """Remove the checkpoint file from a training's folder, if there is one."""
     (out / _CHECKPOINT).unlink(missing_ok=True)
 
 
 def save_checkpoint(out: Path, learner: Learner, progress: TrainingProgress, inputs: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a training, whole or not at all.
+    """Write a training's tensors, progress and inputs as its checkpoint file.
+
+    It is written whole or not at all.
 
     Args:
         out: Folder of the training's result.
@@ -223,7 +229,7 @@ def save_checkpoint(out: Path, learner: Learner, progress: TrainingProgress, inp
 
 
 def describe_checkpoint(out: Path) -> str:
-    """Return the epoch of a folder's checkpoint as a phrase; "" without one."""
+    """Return a folder's checkpoint, its epoch and phase, as a phrase; "" without one."""
     if not (out / _CHECKPOINT).exists():
         return ""
     content, progress = _read(out)
@@ -232,7 +238,7 @@ def describe_checkpoint(out: Path) -> str:
 
 
 def load_checkpoint(out: Path, learner: Learner, inputs: Mapping[str, Any]) -> TrainingProgress:
-    """Restore a learner from a folder's checkpoint, and return the progress.
+    """Restore a learner from a checkpoint, return its progress; refuse other inputs.
 
     Raises:
         ConfigError: If the interrupted training had other inputs.

@@ -32,7 +32,7 @@ Work = Callable[[Fabric, Report], None]
 
 
 def launch(work: Work, settings: TrainingSettings, report: Report) -> None:
-    """Run a training on the devices that the settings name.
+    """Run a training in this process, or in one process for each of several devices.
 
     On several devices ``work`` must be pickleable, and only the first process reports. What ``report`` raises ends all
     processes, and is raised here.
@@ -70,7 +70,7 @@ def launch(work: Work, settings: TrainingSettings, report: Report) -> None:
 
 
 def fabric_of(settings: TrainingSettings) -> Fabric:
-    """Return the devices and precision of a training, as Fabric has them.
+    """Return a Lightning Fabric with a training's devices, processes and precision.
 
     Raises:
         ConfigError: If there are no such devices.
@@ -94,13 +94,13 @@ def fabric_of(settings: TrainingSettings) -> Fabric:
 
 
 def precision(settings: TrainingSettings, device: torch.device) -> Literal["bf16-mixed", "32-true"]:
-    """Return Fabric's name of the arithmetic that settings ask for on a device."""
+    """Return "bf16-mixed" or "32-true", as the settings and a device's abilities say."""
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and _has_bfloat16(device))
     return "bf16-mixed" if half else "32-true"
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has bfloat16 arithmetic of its own.
+    """Return True if a device has bfloat16 arithmetic of its own, not emulated.
 
     On others it is slower than float32.
     """
@@ -110,7 +110,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def _take_part(number: int, work: Work, settings: TrainingSettings, sender: Connection, port: int) -> None:
-    """Run the work in one of several processes, and send messages and errors.
+    """Run one process's share of a training; send its messages and errors to a pipe.
 
     Only the first process sends messages.
     """
@@ -132,7 +132,7 @@ def _take_part(number: int, work: Work, settings: TrainingSettings, sender: Conn
 
 
 def _pass_on_messages(receiver: Connection, report: Report) -> ThawmapError | None:
-    """Report messages of processes until they end; return the first error or None."""
+    """Report a pipe's messages until processes end; return the first error or None."""
     failure: ThawmapError | None = None
     with receiver:
         while True:

@@ -62,10 +62,10 @@ def fit(
     score_test: bool = False,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Train a network, write the best and last one as bundles, return the best.
+    """Train a network; write best and last as bundles; return the best, calibrated.
 
-    The best is written into ``out``, the last into ``out``/last. The best bundle is returned, calibrated where there
-    are validation tiles.
+    The best is written into ``out``, the last into ``out``/last. The best is calibrated where there are validation
+    tiles.
 
     ``out/metrics.csv`` has a row per epoch and split (train, validation), with the paper's metrics at 0.5. On a CPU the
     same seed and number of threads give the same numbers, bit by bit, also when the training was killed and resumed.
@@ -96,7 +96,7 @@ def fit(
 
 
 def _train(job: _Job, fabric: Fabric, report: Report) -> None:
-    """Train in one of the processes that share a training."""
+    """Train in one process of a training; the first writes bundles, log, checkpoint."""
     split, config, out = job.split, job.config, job.out
     with _prepared(config.training):
         learner = Learner.of(job.store, config, fabric)
@@ -131,7 +131,7 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
 def _train_epochs(
     learner: Learner, split: Split, progress: TrainingProgress, names: Sequence[str]
 ) -> Iterator[tuple[Epoch, list[EpochResult], bool]]:
-    """Train the remaining epochs; yield each, its results, and whether it is best.
+    """Train the remaining epochs; yield each, its results, and True if best so far.
 
     After each, the parts of the split with these names are evaluated, as far as they have tiles; validation must be the
     first of them, as it chooses the threshold of the others.
@@ -158,7 +158,7 @@ def _train_epochs(
 
 
 def _begin(learner: Learner, out: Path, inputs: Mapping[str, Any], *, resume: bool, report: Report) -> TrainingProgress:
-    """Return the progress of the training to be resumed, else of a new one."""
+    """Restore learner and progress from a checkpoint, if asked; else new progress."""
     reached = checkpoint.describe_checkpoint(out)
     if resume and reached:
         progress = checkpoint.load_checkpoint(out, learner, inputs)
@@ -170,7 +170,7 @@ def _begin(learner: Learner, out: Path, inputs: Mapping[str, Any], *, resume: bo
 
 
 def _calibrate(learner: Learner, split: Split, out: Path, report: Report) -> None:
-    """Give the bundle in a folder its temperature and threshold, by validation."""
+    """Calibrate a folder's bundle on validation tiles, if any, and write it anew."""
     if split.validation.empty:
         return
     batch_size = learner.config.training.batch_size
@@ -183,7 +183,9 @@ def _calibrate(learner: Learner, split: Split, out: Path, report: Report) -> Non
 
 @contextmanager
 def _prepared(settings: TrainingSettings) -> Iterator[None]:
-    """Seed torch, keep freed memory, and explain a lack of memory in the block.
+    """Seed torch; make a lack of memory in the block a TrainingError with advice.
+
+    Freed memory is kept by the process.
 
     Raises:
         TrainingError: If memory does not suffice.
@@ -203,7 +205,7 @@ def _prepared(settings: TrainingSettings) -> Iterator[None]:
 
 
 def _make_bundle(learner: Learner, split: Split, results: Sequence[EpochResult], epoch: Epoch) -> Bundle:
-    """Return the evaluated network as a bundle, with its scores and provenance."""
+    """Return a learner's network as a bundle, with the epoch's scores and provenance."""
     config, validation = learner.config, validation_result(results)
     names = ("loss", *SCORES, "object_f1")
     metrics = {f"{result.split}_{name}": result.row()[name] for result in results for name in names}

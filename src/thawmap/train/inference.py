@@ -37,11 +37,9 @@ class Prediction:
 def predict_tiles(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Iterator[Prediction]:
-    """Run a bundle over tiles of a store, and yield predictions by batch, in order.
+    """Run a bundle over tiles, rows of a store's index; yield a prediction per batch.
 
-    Tiles are rows of the store's index.
-
-    The bundle's network is moved to the device.
+    Batches are in the tiles' order. The bundle's network is moved to the device.
     """
     network = bundle.network.to(device)
     batches = [tiles.iloc[first : first + batch_size] for first in range(0, len(tiles), batch_size)]
@@ -60,7 +58,7 @@ def predict_batches(
     temperature: float = 1.0,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Prediction]:
-    """Run a network over batches of rows of a store's index; yield predictions.
+    """Run a network over batches of a store's index rows; yield a prediction for each.
 
     Args:
         network: The network; it is left in evaluation mode.
@@ -81,9 +79,10 @@ def predict_batches(
 
 
 def network_input(batch: Batch, *, stored: Sequence[str], reading: Reading) -> Tensor:
-    """Return a batch's input layers (N, C, H, W) in physical units, NaN = missing.
+    """Return a network's input (N, C, H, W): layers stored in a batch or made of them.
 
-    Where gaps are filled from near pixels, those that are not valid are gaps: a cloud is not shown, nor its rim.
+    Physical units, NaN = missing. Where gaps are filled from near pixels, those that are not valid are gaps: a cloud is
+    not shown, nor its rim.
     """
     image = derive_layers(batch.image, stored=stored, wanted=[layer.name for layer in reading.layers])
     if reading.fill == "near":

@@ -30,7 +30,7 @@ class InitialNetwork:
     regions: tuple[str, ...] = ()
 
     def check(self, split: Split) -> None:
-        """Refuse validation or test tiles of regions that the bundle was trained on.
+        """Refuse a split whose validation or test regions the bundle was trained on.
 
         Raises:
             ConfigError: If there are any.
@@ -45,12 +45,12 @@ class InitialNetwork:
                 raise ConfigError(msg)
 
     def provenance(self) -> dict[str, Any]:
-        """Return provenance that names the bundle and its regions; {} without one."""
+        """Return the bundle's id and regions as a dict for provenance; {} without one."""
         return {"begun_from": {"bundle": self.bundle, "regions": list(self.regions)}} if self.bundle else {}
 
 
 def initial_network(config: Config) -> InitialNetwork:
-    """Build the network of a configuration, with its first weights.
+    """Build a configuration's network, its weights random, pre-trained or a bundle's.
 
     Random weights come from torch's global generator.
 
@@ -78,7 +78,7 @@ def initial_network(config: Config) -> InitialNetwork:
 
 
 def _check_layers(of_bundle: Sequence[Layer], configured: Sequence[Layer]) -> None:
-    """Refuse layers of other names, order, ranges or recipes than the bundle's."""
+    """Refuse configured layers unlike a bundle's in name, order, range or recipe."""
     if len(of_bundle) != len(configured):
         msg = (
             f"model.weights names a bundle of {len(of_bundle)} layers, and here are {len(configured)}; ask for the "
@@ -102,7 +102,7 @@ def _describe(layer: Layer) -> str:
 
 
 def _trained_on(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the regions of a bundle's training and of all trainings before it."""
+    """Return, from provenance, the regions of a bundle's training and those before."""
     own = dict(provenance.get("regions") or {}).get("train") or []
     before = dict(provenance.get("begun_from") or {}).get("regions") or []
     return tuple(sorted({str(region) for region in (*own, *before)}))

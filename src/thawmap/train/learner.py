@@ -52,7 +52,7 @@ class Epoch:
     history: Sequence[float]
 
     def __str__(self) -> str:
-        """Return its name in messages."""
+        """Return the phase's name and the epoch's number as a phrase for messages."""
         return f"phase {self.phase.name}, epoch {self.position[1]}"
 
 
@@ -71,13 +71,13 @@ class WeightAverage:
     steps: int = 0
 
     def reset(self, network: nn.Module) -> None:
-        """Set all averages to the numbers of ``network``."""
+        """Set all averages to a network's weights and running means, and steps to 0."""
         self.network.load_state_dict(network.state_dict())
         self.steps = 0
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move all averages one step towards the numbers of ``network``."""
+        """Move all averages one step towards a network's weights and running means."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         pairs = list(zip(_tensors_of(self.network), _tensors_of(network), strict=True))
@@ -118,7 +118,7 @@ class Learner:
 
     @classmethod
     def of(cls, store: TileStore, config: Config, fabric: Fabric) -> Self:
-        """Build a learner with a new network for the tiles of a store.
+        """Build a learner and its network; refuse one that cannot take a store's tiles.
 
         Random weights are of torch's own generator.
 
@@ -160,9 +160,9 @@ class Learner:
         return self.network if self.average is None else self.average.network
 
     def begin_phase(self, phase: Phase, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Begin a phase with a new optimiser, average and loss.
+        """Load weights, if given, and make a phase's new optimiser, average and loss.
 
-        The network begins with these weights, or stays as it is.
+        Without weights the network stays as it is.
         """
         if weights is not None:
             self.network.load_state_dict(weights)
@@ -176,7 +176,7 @@ class Learner:
         self._loss = objective(phase.loss or settings.loss)
 
     def train(self, epoch: Epoch) -> EpochResult:
-        """Train on an epoch's tiles, augmented, and return losses and counts on the way.
+        """Train the network on an epoch's tiles, augmented; return mean loss and counts.
 
         Raises:
             TrainingError: If a loss is not finite.
@@ -208,7 +208,7 @@ class Learner:
         return replace(result, lr=self.optimiser.param_groups[0]["lr"], seconds=time.perf_counter() - begin)
 
     def evaluate(self, tiles: pd.DataFrame, split: str, epoch: Epoch, *, threshold: float | None = None) -> EpochResult:
-        """Return loss and counts of the evaluated network on tiles as they are.
+        """Return loss, counts and threshold of the network on tiles without augmentation.
 
         Args:
             tiles: Rows of the index.
@@ -232,9 +232,7 @@ class Learner:
     def hardness(self, tiles: pd.DataFrame) -> npt.NDArray[np.float64]:
         """Return each tile's sum of squared probabilities, (n,); high = hard.
 
-        It is how wrong the network is about tiles without objects.
-
-        One number for each tile, (n,), over the pixels that are labelled and valid.
+        It is how wrong the network is about tiles without objects, over the pixels that are labelled and valid.
         """
         slices = self._own_slices(tiles)
         sums = torch.zeros(len(tiles), dtype=torch.float64)
@@ -244,7 +242,7 @@ class Learner:
         return self._sum_processes(sums).numpy()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the state of network, average and optimiser, on the CPU, by name."""
+        """Return all tensors of network, average and optimiser, by name, on the CPU."""
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         if self.average is not None:
             state |= {f"average.{name}": tensor for name, tensor in self.average.network.state_dict().items()}
@@ -255,7 +253,10 @@ class Learner:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore a state that `tensors` returned; to be called after a phase has begun."""
+        """Load named tensors into network, average and optimiser of a begun phase.
+
+        They are those that `tensors` returned.
+        """
         self.network.load_state_dict(without_prefix("network.", tensors))
         if self.average is not None:
             self.average.network.load_state_dict(without_prefix("average.", tensors))
@@ -270,13 +271,13 @@ class Learner:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
 
     def _seed_epoch(self, epoch: Epoch) -> Generator:
-        """Seed torch for dropout, and return a generator for augmentation."""
+        """Seed torch for an epoch's dropout; return a generator for its augmentation."""
         position = (self.config.training.seed, *epoch.position, self.fabric.global_rank)
         torch.manual_seed(seed_of(*position, _DROPOUT))
         return seeded_generator(*position, _AUGMENTATION)
 
     def _draw_batches(self, epoch: Epoch) -> list[pd.DataFrame]:
-        """Draw the order of an epoch's tiles; return this process's batches."""
+        """Draw the order of an epoch's tiles; return this process's batches of rows."""
         generator = seeded_generator(self.config.training.seed, *epoch.position, 0, _ORDER)
         order = draw_order(epoch.tiles, epoch.phase.sampler, generator)
         rank, processes = self.fabric.global_rank, self.fabric.world_size
@@ -300,7 +301,10 @@ class Learner:
         )
 
     def _step(self, epoch: Epoch, *, progress: float) -> None:
-        """Make a step of the optimiser at a finished fraction of the epoch."""
+        """Set the learning rate, clip gradients, step the optimiser, update the average.
+
+        ``progress`` is the finished fraction of the epoch.
+        """
         settings, highest = self.config.training, self._highest_rate(epoch.phase)
         step = ScheduleStep(done=epoch.position[1] - 1 + progress, epochs=epoch.phase.epochs, history=epoch.history)
         for group in self.optimiser.param_groups:
@@ -321,7 +325,7 @@ class Learner:
 
     @torch.no_grad()
     def _average_buffers(self) -> None:
-        """Average the running means of norms over all processes.
+        """Set the running means of norms to their averages over all processes.
 
         Each process has seen other tiles.
         """
@@ -343,7 +347,7 @@ def _tensors_of(network: nn.Module) -> Iterator[Tensor]:
 
 
 def _check_size(network: nn.Module, config: Config, *, channels: int, size: int) -> None:
-    """Refuse a network that cannot take tiles of ``size`` px."""
+    """Run a network on a blank tile of ``size`` px; refuse one that fails."""
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, channels, size, size))
@@ -356,9 +360,9 @@ def _check_size(network: nn.Module, config: Config, *, channels: int, size: int)
 
 
 def _freeze_unused(network: nn.Module, *, channels: int, size: int) -> None:
-    """Freeze weights that no logit depends on, as of stages without use.
+    """Freeze weights that get no gradient in a trial run, as those of unused stages.
 
-    Several processes would wait for their gradients for ever.
+    No logit depends on them. Several processes would wait for their gradients for ever.
     """
     probe = deepcopy(network).train()
     probe(torch.zeros(2, channels, size, size)).sum().backward()

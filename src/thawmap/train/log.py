@@ -55,16 +55,13 @@ class EpochResult:
 
     @property
     def score(self) -> float:
-        """The IoU at the threshold; NaN in training and without a threshold."""
+        """The pixels' IoU at the chosen threshold; NaN in training or without a threshold."""
         if self.histogram is None or math.isnan(self.threshold):
             return math.nan
         return scores(self.histogram.counts(self.threshold))["iou"]
 
     def row(self) -> Row:
-        """Return a row of metrics.csv by column, without phase and epoch.
-
-        NaN where a score is not defined.
-        """
+        """Return a dict of metrics.csv's columns but phase and epoch; NaN if undefined."""
         return {
             "split": self.split,
             "loss": self.loss,
@@ -79,28 +76,28 @@ class EpochResult:
 
 
 def selection_score(results: Sequence[EpochResult]) -> float:
-    """Return the score by which epochs are compared; more is better.
+    """Return an epoch's validation IoU, or minus its training loss if it has none.
 
-    It is the validation IoU at the best threshold or, where that is not defined, minus the training loss.
+    Epochs are compared by it; more is better. The IoU is that at the threshold which the epoch chose.
     """
     score = validation_result(results).score
     return -results[0].loss if math.isnan(score) else score
 
 
 def describe_epoch(results: Sequence[EpochResult]) -> str:
-    """Return losses and validation IoU of an epoch as a phrase for people."""
+    """Return an epoch's losses and, if defined, validation IoU as a phrase for people."""
     losses = ", ".join(f"{result.split} loss {result.loss:.4g}" for result in results)
     last = validation_result(results)
     return losses if math.isnan(last.score) else f"{losses}, validation IoU {last.score:.3f} at {last.threshold:.2f}"
 
 
 def validation_result(results: Sequence[EpochResult]) -> EpochResult:
-    """Return the result on validation tiles, else the first, which is training's."""
+    """Return an epoch's result on validation tiles; without one, on training tiles."""
     return next((result for result in results if result.split == "validation"), results[0])
 
 
 class EpochCounts:
-    """Losses and counts of a running epoch.
+    """Losses, pixel counts and object counts of a running epoch, added up by batch.
 
     They stay on the device until its end, so that it never waits for the CPU; objects are counted by a thread.
 
@@ -117,15 +114,18 @@ class EpochCounts:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="objects")
 
     def __enter__(self) -> Self:
-        """Return the counts themselves."""
+        """Return this object, to be used in the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread; objects that are not counted yet never will be."""
+        """End the thread that counts objects; what it has not begun stays uncounted."""
         self._thread.shutdown(cancel_futures=True)
 
     def add(self, loss: Tensor, logits: Tensor, batch: Batch) -> None:
-        """Add a batch's loss, and its counts at a probability of 0.5, a logit of 0."""
+        """Add a batch's loss, and its counts of pixels and objects at probability 0.5.
+
+        That is a logit of 0. Where asked for, its pixels by probability are counted too.
+        """
         predicted, labelled = logits > 0, batch.target == 1
         outcomes = (predicted & labelled, predicted & ~labelled, ~predicted & labelled, ~predicted & ~labelled)
         counted = usable(batch.target, batch.valid)
@@ -138,7 +138,7 @@ class EpochCounts:
             self._histogram += histogram(torch.sigmoid(logits), batch.target, batch.valid)
 
     def result(self, split: str, epoch: str, *, sum_processes: Callable[[Tensor], Tensor]) -> EpochResult:
-        """Return mean loss and counts of the epoch, over the tiles of all processes.
+        """Return the epoch's mean loss and counts, over the batches of all processes.
 
         Args:
             split: "train", "validation" or "test".
@@ -190,7 +190,7 @@ def _count_objects(predicted: Tensor, target: Tensor, valid: Tensor) -> Counts:
 
 
 def best_threshold_of(result: EpochResult) -> float:
-    """Return the threshold of the best IoU; NaN without labelled objects.
+    """Return the threshold of a result's best IoU; NaN without objects or histogram.
 
     It is in the middle of the plateau of IoU.
     """
@@ -198,16 +198,16 @@ def best_threshold_of(result: EpochResult) -> float:
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:
-    """Write metrics.csv anew, with all rows."""
+    """Write all rows as a CSV file, metrics.csv, replacing the one before."""
     write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
 
 
 @contextmanager
 def tensorboard_curves(folder: Path) -> Iterator[Callable[[int, Sequence[EpochResult]], None]]:
-    """Yield a function that writes an epoch's number and results for TensorBoard.
+    """Yield a function that writes an epoch's results for TensorBoard, if installed.
 
-    It does nothing where TensorBoard is not installed. Curves that an earlier run wrote from the first epoch on are
-    taken back.
+    It takes the epoch's number and results, and does nothing where TensorBoard is not installed. Curves that an earlier
+    run wrote from the first epoch on are taken back.
     """
     if find_spec("tensorboard") is None:
         yield lambda _number, _results: None

@@ -15,25 +15,23 @@ from thawmap.text import counted
 
 
 def seeded_generator(seed: int, *position: int) -> Generator:
-    """Return a new random generator for one position of a training.
+    """Return a torch generator seeded by a seed and a position in a training.
 
-    A position is phase, epoch, process, purpose.
-
-    It draws the same numbers whenever it is made.
+    A position is phase, epoch, process, purpose. The generator draws the same numbers whenever it is made.
     """
     return Generator().manual_seed(seed_of(seed, *position))
 
 
 def seed_of(seed: int, *position: int) -> int:
-    """Return the seed of one position in a training: phase, epoch, process, purpose.
+    """Return a 64-bit seed that follows from a seed and a position in a training.
 
-    Positions have equally many numbers, so that no two share a seed.
+    A position is phase, epoch, process, purpose. Positions have equally many numbers, so that no two share a seed.
     """
     return int(np.random.SeedSequence([seed % 2**64, *position]).generate_state(1, np.uint64)[0])
 
 
 def check_phases(phases: Sequence[Phase], tiles: pd.DataFrame) -> None:
-    """Refuse phases that have no tile to train on.
+    """Refuse phases without tiles to train on, or without an object if they need one.
 
     Raises:
         TrainingError: If there is one.
@@ -51,7 +49,9 @@ def check_phases(phases: Sequence[Phase], tiles: pd.DataFrame) -> None:
 def choose_tiles(
     phase: Phase, tiles: pd.DataFrame, hardness: Callable[[pd.DataFrame], npt.NDArray[np.floating]]
 ) -> list[int]:
-    """Return the positions in ``tiles`` of those that a phase trains on, ascending.
+    """Return row numbers of the tiles a phase trains on: all, positive or also mined.
+
+    Mined are the negative tiles that the network is most wrong about, as many as there are positive ones. Ascending.
 
     Args:
         phase: The phase.
@@ -70,9 +70,9 @@ def choose_tiles(
 
 
 def draw_order(tiles: pd.DataFrame, sampler: SamplerSettings | None, generator: Generator) -> npt.NDArray[np.int64]:
-    """Draw the order in which an epoch sees tiles, as positions in ``tiles``.
+    """Draw row numbers of tiles for an epoch: shuffled, or by weights with a sampler.
 
-    Without a sampler each comes once; else as many are drawn as there are tiles, with replacement, by their weights.
+    Without a sampler each comes once; else as many are drawn as there are tiles, with replacement.
     """
     if sampler is None:
         return torch.randperm(len(tiles), generator=generator).numpy()
@@ -81,9 +81,10 @@ def draw_order(tiles: pd.DataFrame, sampler: SamplerSettings | None, generator: 
 
 
 def sampling_weights(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArray[np.float64]:
-    """Return the weight with which each tile is drawn; they need not add to 1.
+    """Return each tile's drawing weight, by its objects and, if asked, its region.
 
-    Where regions are to be equal, each region's weights add to the same; tiles of no region are one region together.
+    They need not add to 1. Where regions are to be equal, each region's weights add to the same; tiles of no region are
+    one region together.
     """
     weights = np.where(tiles["positive_pixels"] > 0, sampler.positive, sampler.negative).astype(np.float64)
     if sampler.regions == "equal":
@@ -95,7 +96,7 @@ def sampling_weights(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArr
 def make_batches(
     tiles: pd.DataFrame, order: npt.NDArray[np.int64], size: int, *, process: int = 0, processes: int = 1
 ) -> list[pd.DataFrame]:
-    """Divide ordered tiles into batches, and return one process's share of each.
+    """Divide tiles, in a given order, into batches; return one process's rows of each.
 
     Batches are as even as can be, none larger than ``size``. Every batch is divided among the processes; where it has
     fewer tiles than there are processes, some tiles go to several of them. A share of one tile holds it twice, to be

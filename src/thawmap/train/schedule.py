@@ -36,17 +36,17 @@ class ScheduleStep:
 
 
 def make_optimiser(settings: OptimiserSettings, weights: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """Return a new optimiser of the configured kind for these weights."""
+    """Return a new Adam, AdamW or SGD, as configured, for a network's weights."""
     return OPTIMISERS[settings.name](settings, weights, lr)
 
 
 def lr_factor(schedule: ScheduleTerm, step: ScheduleStep) -> float:
-    """Return the learning rate at a step, as a fraction of the phase's highest."""
+    """Return a schedule's learning rate at a step, as a fraction of the highest."""
     return SCHEDULES[schedule.name](step, **schedule.model_dump(exclude={"name"}))
 
 
 def epochs_since_best(history: Sequence[float]) -> int:
-    """Count the epochs after the best one, which is the first of equals.
+    """Count the epochs after the best score, the first of equals; 0 without any.
 
     >>> epochs_since_best([0.1, 0.3, 0.2, 0.3])
     2

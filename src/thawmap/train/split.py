@@ -61,7 +61,7 @@ class Split:
         )
 
     def lines(self) -> tuple[str, ...]:
-        """Return a sentence about each frame; none about dropped tiles if there are none."""
+        """Return a sentence per frame: its tiles, objects and regions; on dropped if any."""
         sentences = []
         for name, tiles in self.parts()[:3]:
             sentence = f"{name}: {counted(len(tiles), 'tile')}, {(tiles['positive_pixels'] > 0).sum()} with objects"
@@ -75,7 +75,7 @@ class Split:
 
 
 def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, ...]:
-    """Divide regions, places or scenes of a tile index into folds, by name.
+    """Deal the regions, places or scenes of a tile index into folds to be held out.
 
     Each group is held out once. The folds after it in their order, round and round, choose epoch and threshold: as many
     as ``inner`` says, and only such with objects. All others train.
@@ -116,7 +116,7 @@ def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, .
 
 
 def fold_notes(folds: Sequence[Fold], index: pd.DataFrame, regions: Iterable[str | None] = ()) -> tuple[str, ...]:
-    """Return sentences about regions without tiles and folds without objects.
+    """Return warnings on regions without tiles and folds without objects, for people.
 
     Args:
         folds: The folds.
@@ -140,7 +140,7 @@ def fold_notes(folds: Sequence[Fold], index: pd.DataFrame, regions: Iterable[str
 
 
 def _groups(settings: FoldSettings, weights: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """Return the names that each fold holds out, by fold.
+    """Return each fold's held-out names: as given, one each, or balanced by objects.
 
     ``weights`` are the object pixels of every name, by which folds are balanced.
     """
@@ -178,7 +178,7 @@ def split_tiles(
     scenes: gpd.GeoDataFrame | None = None,
     buffer_m: float = 0.0,
 ) -> Split:
-    """Divide a tile index into training, validation, test and dropped tiles.
+    """Divide tiles by name into train, validation and test, dropping what overlaps.
 
     A training tile that overlaps a validation or test tile is dropped, and a validation tile that overlaps a test
     tile: scenes of different regions can share ground.
@@ -257,9 +257,9 @@ def _ground(
 def _overlapping(
     index: gpd.GeoDataFrame, chosen: pd.Series, ground: npt.NDArray[np.object_], buffer_m: float
 ) -> pd.Series:
-    """Mark chosen tiles that overlap the ground or are nearer than the buffer.
+    """Return a bool Series, True for chosen tiles that overlap or near some ground.
 
-    Bool for every row of the index; False for tiles that are not chosen.
+    ``ground`` are footprints, and near is nearer than the buffer. False for tiles that are not chosen.
     """
     rows = np.flatnonzero(chosen)
     footprints = index.geometry.to_numpy()
@@ -275,5 +275,5 @@ def _overlapping(
 
 
 def _listed(names: object) -> str:
-    """Return the distinct names, sorted and with commas, without missing ones."""
+    """Return distinct names as one string, sorted, with commas, missing ones left out."""
     return ", ".join(sorted({str(name) for name in pd.Series(names).dropna()}))

@@ -69,22 +69,22 @@ class Fit:
 
     @property
     def id(self) -> str:
-        """Its name in messages."""
+        """The fit's setting, fold and seed as a phrase for messages."""
         return f"{self.setting.name}, {self.fold.name} held out, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Its folder, relative to that of the cross-validation."""
+        """The fit's folder, a path relative to that of the cross-validation."""
         return Path("fits", folder_name(self.fold.name), folder_name(self.setting.name), f"seed-{self.seed}")
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The JSON values that set it apart from others of its cross-validation."""
+        """A dict of the fit's fold, left-out names, changed settings and seed, for JSON."""
         names = {"test": list(self.fold.test), "validation": list(self.fold.validation)}
         return {"fold": self.fold.name, **names, "changes": dict(self.setting.changes), "seed": self.seed}
 
     def config(self, config: Config) -> Config:
-        """Return the configuration of this training, from that of the cross-validation."""
+        """Return a configuration with this training's setting, seed and split."""
         chosen = self.setting.apply(config)
         by = self.fold.by
         # The split of a configuration has no places; the fold itself divides the tiles.
@@ -98,7 +98,7 @@ class Fit:
 
 
 def plan_fits(config: Config, index: pd.DataFrame) -> tuple[Fit, ...]:
-    """Return all trainings of a cross-validation, for a tile index.
+    """Return a fit for every seed, grid setting and fold of a tile index.
 
     They are ordered by seed, so that the first results are of all folds and settings.
 
@@ -115,7 +115,9 @@ def plan_fits(config: Config, index: pd.DataFrame) -> tuple[Fit, ...]:
 
 
 def check(config: Config) -> None:
-    """Refuse a configuration of which a training would fail, before tiles are cut.
+    """Refuse grid settings whose network, augmentation or device cannot be had.
+
+    Each network is built once, before tiles are cut.
 
     Raises:
         ConfigError: If a setting of the grid, a network or the device cannot be had.
@@ -128,14 +130,14 @@ def check(config: Config) -> None:
 
 
 def tiling_config(config: Config) -> Config:
-    """Return the configuration with the layers of all grid settings, for cutting."""
+    """Return a configuration with the layers of all its grid settings, to cut tiles."""
     return with_all_layers(config, (setting.apply(config) for setting in grid_settings(config)))
 
 
 def check_begun(out: Path, config: Config, *, store: str | None = None, resume: bool) -> None:
-    """Refuse a folder that holds another cross-validation, or tables of none.
+    """Refuse a folder of another cross-validation, one not to be resumed, or of none.
 
-    Settings and seeds may be added to the one that was begun.
+    Of none is one that holds tables without a plan. Settings and seeds may be added to the one that was begun.
 
     Args:
         out: Folder of the cross-validation.
@@ -156,14 +158,14 @@ def check_begun(out: Path, config: Config, *, store: str | None = None, resume: 
 
 
 def is_finished(out: Path, fit: Fit) -> bool:
-    """Return whether a training has ended and its result can be read."""
+    """Return True if the result file of this very training is there to be read."""
     return _read_result(out, fit) is not None
 
 
 def run_fit(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out: Path) -> None:
-    """Run or resume one training, and write its result into its folder.
+    """Train or resume one fit, count its held-out pixels and write fit.json.
 
-    The result has the pixels of the held-out fold by probability and label.
+    The pixels are counted by probability and label. The last epoch's bundle is removed.
 
     Args:
         fit: The training.
@@ -202,7 +204,7 @@ def run_fit(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, 
 def count_pixels(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Histogram:
-    """Count the pixels of tiles by a bundle's probability and by label.
+    """Run a bundle over tiles; return counts of pixels by probability and by label.
 
     Ground that tiles share counts in each of them, as in training.
     """
@@ -250,7 +252,7 @@ class _ResultRecord(Record):
 
 
 def _read_result(out: Path, fit: Fit) -> dict[str, Any] | None:
-    """Read the result of a training; None where it is not finished or was another."""
+    """Read a fit's result as a dict; None where it is unfinished or another fit's."""
     try:
         result = read(out / fit.folder / _RESULT, _ResultRecord)
     except (OSError, ValueError):
@@ -259,9 +261,10 @@ def _read_result(out: Path, fit: Fit) -> dict[str, Any] | None:
 
 
 def _deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that must not change: all but grid, seeds and split.
+    """Return, of a configuration as a dict, what decides but grid, seeds and split.
 
-    Values of grid and seeds are trainings each, which may be added.
+    It must not change when a cross-validation is resumed. Values of grid and seeds are trainings each, which may be
+    added.
     """
     settings = {name: resolved.get(name) for name in DECIDING if name != "split"}
     free = ("grid", "seeds")
@@ -270,15 +273,15 @@ def _deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _readable(json_value: str) -> str:
-    """Return a value of a grid, which is JSON, for people: names without quotes."""
+    """Return JSON text for people: a string without quotes, anything else as it is."""
     value = json.loads(json_value)
     return value if isinstance(value, str) else json_value
 
 
 def _reset_peak_memory(device: torch.device) -> float:
-    """Reset the count of peak memory, and return the bytes that are used now.
+    """Collect garbage, reset the count of peak memory; return the bytes used now.
 
-    Memory that trainings before have freed is given back first.
+    They are the GPU's, else this process's.
     """
     gc.collect()
     if device.type == "cuda":

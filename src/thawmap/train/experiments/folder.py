@@ -27,7 +27,7 @@ def check_plan(
     store: str | None,
     resume: bool,
 ) -> None:
-    """Refuse a plan that is not to be resumed, or is another experiment's.
+    """Refuse an experiment's plan if it is not to be resumed, or has other settings.
 
     Keys that are younger than the plan count as set to their defaults.
 
@@ -56,11 +56,10 @@ def check_plan(
 
 
 def with_all_layers(config: Config, variants: Iterable[Config]) -> Config:
-    """Return the configuration with the layers of all its variants.
+    """Return a configuration with the layers of all variants, each name once.
 
-    Tiles that are cut with it serve each of them.
-
-    A pixel is valid where all of these layers have a value, so that every variant is scored on the same pixels.
+    Tiles that are cut with it serve each of them. A pixel is valid where all of these layers have a value, so that
+    every variant is scored on the same pixels.
     """
     layers = {
         layer if isinstance(layer, str) else layer.name: layer for variant in variants for layer in variant.layers
@@ -69,10 +68,7 @@ def with_all_layers(config: Config, variants: Iterable[Config]) -> Config:
 
 
 def _with_defaults(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with defaults of younger keys.
-
-    It is returned unchanged where it is not valid today.
-    """
+    """Return a configuration dict with defaults for missing keys; as is if not valid."""
     try:
         return Config.model_validate(resolved).as_json()
     except (ValidationError, ConfigError):

@@ -27,7 +27,7 @@ class Setting:
     changes: tuple[tuple[str, str], ...]
 
     def apply(self, config: Config) -> Config:
-        """Return a configuration with these values, checked as any YAML is.
+        """Return a configuration with this combination's values, checked as any YAML is.
 
         Raises:
             ConfigError: If a key does not exist, or a value is not allowed.
@@ -41,11 +41,9 @@ class Setting:
 
 
 def grid_settings(config: Config) -> tuple[Setting, ...]:
-    """Return all combinations of a configuration's grid.
+    """Return a setting for each combination of a grid's values; one without a grid.
 
-    There is one, without changes, where it has no grid.
-
-    The last key's values change first.
+    That one changes nothing. The last key's values change first.
     """
     grid = config.crossval.grid
     if not grid:
@@ -61,9 +59,9 @@ def grid_settings(config: Config) -> tuple[Setting, ...]:
 
 
 def folder_name(text: str) -> str:
-    """Return a name for a text that any file system takes; unique to the text.
+    """Return a text as a safe folder name, ending in a hash where it had to change.
 
-    It ends in a hash where characters had to be replaced.
+    Blanks become +. Any file system takes the name, and no other text has it.
 
     >>> folder_name("Banks Island")
     'Banks+Island'
@@ -78,5 +76,5 @@ def folder_name(text: str) -> str:
 
 
 def _readable(key: str, value: Any) -> str:
-    """Return a value for people: a name by itself, anything else with its key."""
+    """Return a key and value for people: a string alone, anything else as key=JSON."""
     return value if isinstance(value, str) else f"{key.rsplit('.', 1)[-1]}={json.dumps(value)}"

@@ -56,22 +56,22 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """Its name in messages."""
+        """The trial's number as a phrase for messages, such as trial 3."""
         return f"trial {self.number}"
 
     @property
     def folder(self) -> Path:
-        """Its folder, relative to that of the tuning."""
+        """The trial's folder, a path relative to that of the tuning."""
         return Path("trials", f"{self.number:04d}")
 
     @property
     def score(self) -> float:
-        """The score of the best epoch; NaN where there is none."""
+        """The highest validation IoU of the trial's epochs; NaN before the first."""
         return max(self.scores, default=math.nan)
 
     @property
     def epoch(self) -> int:
-        """The best epoch, from 1 through all phases; 0 where there is none.
+        """The number of the best epoch, from 1 through all phases; 0 where there is none.
 
         Among equals it is the last.
         """
@@ -82,7 +82,7 @@ class Trial:
         return ", ".join(f"{key} {_readable(value)}" for key, value in self.values.items())
 
     def apply(self, config: Config) -> Config:
-        """Return a configuration with the trial's values.
+        """Return a configuration with the trial's values, and nothing left to search.
 
         Raises:
             ConfigError: If they do not go together.
@@ -109,9 +109,9 @@ class TrialRecord(Record, extra="forbid"):
 
 
 def with_values(config: Config, changes: Mapping[str, str]) -> Config:
-    """Return a configuration with other values, which are JSON by key.
+    """Return a configuration with JSON values at keys, and nothing left to search.
 
-    Nothing is left to search in it. It is checked as any YAML is.
+    It is checked as any YAML is.
 
     Raises:
         ConfigError: If a key does not exist, or a value is not allowed.
@@ -148,7 +148,7 @@ def remaining_trials(out: Path, config: Config) -> list[int]:
 
 
 def write_trial(out: Path, trial: Trial) -> None:
-    """Write a trial's file into the folder of the tuning."""
+    """Write a trial as trial.json into its folder below that of the tuning."""
     write_json(out / trial.folder / _TRIAL, asdict(trial))
 
 
@@ -162,7 +162,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 
 def trials_table(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Return a table with a row per trial.
+    """Return a DataFrame with a row per trial: its state, best score and values.
 
     Its columns are ``trial``, ``state``, ``validation_iou``, ``epoch``, ``epochs``, a column for each searched key,
     ``seconds`` and ``reason``.
@@ -219,7 +219,7 @@ def _as_json(value: Any) -> str:
 
 
 def _readable(value: Any) -> str | float:
-    """Return a value for people: names without quotes, numbers of four digits."""
+    """Return a number or JSON text for people: without quotes, floats of four digits."""
     parsed = json.loads(value) if isinstance(value, str) else value
     if isinstance(parsed, float):
         return float(f"{parsed:.4g}")

@@ -51,7 +51,7 @@ class _GivenUpError(Exception):
 
 
 def check(config: Config) -> None:
-    """Refuse a configuration of which a trial would fail, before tiles are cut.
+    """Refuse to tune without optuna, keys or validation, or with values that fail.
 
     Raises:
         ConfigError: If the library is missing, nothing is to be searched, no validation could compare, or a key or one
@@ -108,12 +108,12 @@ def search_space(config: Config) -> "dict[str, BaseDistribution]":
 
 
 def tiling_config(config: Config) -> Config:
-    """Return the configuration to cut tiles with: with the layers of all trials."""
+    """Return a configuration with the layers of all possible trials, to cut tiles."""
     return with_all_layers(config, (config, *_single_changes(config)))
 
 
 def check_begun(out: Path, config: Config, *, store: str | None = None, resume: bool) -> None:
-    """Refuse a folder that holds another tuning.
+    """Refuse a folder of another tuning, or of one that is not to be resumed.
 
     Trials may be added to the one that was begun.
 
@@ -131,7 +131,9 @@ def check_begun(out: Path, config: Config, *, store: str | None = None, resume: 
 
 
 def check_validation(split: Split) -> None:
-    """Refuse a split whose validation tiles cannot compare trials.
+    """Refuse a split without a labelled object in its validation tiles.
+
+    Trials could not be compared.
 
     Raises:
         ConfigError: If no object is labelled in the validation part.
@@ -142,7 +144,9 @@ def check_validation(split: Split) -> None:
 
 
 def run_trial(number: int, *, config: Config, store: TileStore, split: Split, out: Path, report: Report) -> Trial:
-    """Propose one trial's values, train or resume it, and return it with its scores.
+    """Propose a trial's values, train it, write and return its scores or its failure.
+
+    A trial that was interrupted is resumed; one that is not worth more epochs is given up.
 
     Args:
         number: Its number.
@@ -179,10 +183,11 @@ def run_trial(number: int, *, config: Config, store: TileStore, split: Split, ou
 
 
 def propose_trial(config: Config, number: int, trials: Sequence[Trial]) -> "optuna.Trial":
-    """Return optuna's trial with this number: its values, and its pruning later.
+    """Return an optuna trial whose values follow from the trials of smaller numbers.
 
-    Its study is made anew from the trials with smaller numbers, and contains no others. Values that were tried are not
-    tried again, where other ones are drawn in some draws.
+    It tells later, by its scores, when it is to be pruned. A trial that was begun keeps its values. Its study is made
+    anew from the trials with smaller numbers, and contains no others. Values that were tried are not tried again, where
+    other ones are drawn in some draws.
     """
     space, settings = search_space(config), config.tune
     with _quiet():
@@ -218,7 +223,7 @@ def _pruner(settings: TuneSettings) -> "optuna.pruners.BasePruner":
 
 
 def _frozen(trial: Trial, space: "dict[str, BaseDistribution]") -> "optuna.trial.FrozenTrial":
-    """Return an ended trial as optuna's."""
+    """Return an ended trial as optuna's FrozenTrial, with its values and scores."""
     import optuna  # noqa: PLC0415
 
     states = {"finished": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
@@ -232,7 +237,7 @@ def _frozen(trial: Trial, space: "dict[str, BaseDistribution]") -> "optuna.trial
 
 
 def _pruning_report(proposed: "optuna.Trial", folder: Path, report: Report, epochs: int) -> Report:
-    """Return a report that ends a training when it is hopeless.
+    """Return a report that passes lines on, and ends a training optuna would prune.
 
     The training has ``epochs`` epochs in all; it is not ended after the last.
 
@@ -257,7 +262,7 @@ def _pruning_report(proposed: "optuna.Trial", folder: Path, report: Report, epoc
 
 
 def _read_scores(folder: Path) -> tuple[float, ...]:
-    """Read the validation IoU of every epoch of a training; () before the first.
+    """Read every epoch's validation IoU from a folder's metrics.csv; () without it.
 
     It is the IoU at the best threshold.
     """
@@ -268,7 +273,7 @@ def _read_scores(folder: Path) -> tuple[float, ...]:
 
 
 def _single_changes(config: Config) -> list[Config]:
-    """Return configurations with one searched value each; of ranges, the ends.
+    """Return a configuration per searched value, with it alone; of ranges, the ends.
 
     Raises:
         ConfigError: If a key does not exist, or a value is not allowed.
@@ -291,7 +296,10 @@ def _value_at(config: Config, key: str) -> Any:
 
 
 def _deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that must not change: all but the number of trials."""
+    """Return, of a configuration as a dict, what decides but the number of trials.
+
+    It must not change when a tuning is resumed.
+    """
     settings = {name: resolved.get(name) for name in DECIDING}
     settings["tune"] = {name: value for name, value in resolved.get("tune", {}).items() if name != "trials"}
     return settings
@@ -299,9 +307,9 @@ def _deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence optuna in the block.
+    """Silence optuna's log and all warnings in the block.
 
-    It logs every study, and warns of steps and new features.
+    Optuna logs every study, and warns of steps and new features.
     """
     logger = logging.getLogger("optuna")
     level = logger.level

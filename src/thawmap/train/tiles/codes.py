@@ -71,7 +71,7 @@ class ZarrRecord(Record):
 
 
 def stored_layers(inputs: Sequence[Layer], sources: Sequence[Source]) -> tuple[LayerCode, ...]:
-    """Return the encodings of the layers that tiles of these inputs store.
+    """Return encodings of the layers to store, from which all inputs can be made.
 
     They are the layers that sources have, and those made with neighbouring pixels; all others are made from the stored
     ones when tiles are read.

@@ -94,7 +94,7 @@ def write_tiles(
     labels: Labels,
     fingerprint: str,
 ) -> int:
-    """Cut one scene into the store, and return the number of its tiles.
+    """Cut a scene into the store, unless it is there; return its number of tiles.
 
     It is 0 where no tile has a valid, labelled pixel.
 
@@ -161,7 +161,7 @@ def _check_replaceable(path: Path, _: Path | None = None) -> None:
 
 
 def is_finished(store: Path, scene: Scene, fingerprint: str) -> bool:
-    """Return whether the scene's tiles are in the store and have this fingerprint."""
+    """Return True if a scene's whole tiles are in the store, with this fingerprint."""
     try:
         read_schema(store / f"{scene.id}.zarr" / _INDEX)  # a scene that was cut short has none
         return bool(read_attributes(store, scene.id)["fingerprint"] == fingerprint)
@@ -170,7 +170,7 @@ def is_finished(store: Path, scene: Scene, fingerprint: str) -> bool:
 
 
 def read_attributes(store: Path, scene: str) -> dict[str, Any]:
-    """Read the description of a scene's tiles.
+    """Read the description of a scene's tiles as a dict; refuse other formats.
 
     Its keys are format, fingerprint, size, layers, region, and footprint (WKT in `FOOTPRINT_CRS`).
 
@@ -190,7 +190,9 @@ def read_attributes(store: Path, scene: str) -> dict[str, Any]:
 
 
 def read_scene_index(store: Path, scene: str) -> gpd.GeoDataFrame:
-    """Read the index of a scene: a row per tile, with footprint in `FOOTPRINT_CRS`.
+    """Read a scene's tile index as a GeoDataFrame: a row with footprint per tile.
+
+    Only stored tiles have a row; footprints are in `FOOTPRINT_CRS`.
 
     Raises:
         DataError: If it cannot be read.
@@ -205,7 +207,7 @@ def tile_count(shape: tuple[int, int], settings: TileSettings) -> int:
 
 
 def _blocks(shape: tuple[int, int], settings: TileSettings) -> Iterator[_Block]:
-    """Yield the tiles of a scene of ``shape`` (rows, columns), block by block."""
+    """Yield blocks of neighbouring, numbered tiles that make up a scene of ``shape``."""
     size, step = settings.size, settings.size - settings.overlap
     rows, cols = (starts(side, tile=size, overlap=settings.overlap) for side in shape)
     most = 1 + max(0, _BLOCK_PX - size) // step
@@ -229,7 +231,7 @@ def _cut_block(
     sources: Sequence[Source],
     labels: Labels,
 ) -> list[_Tile]:
-    """Cut a block's tiles, without those of too few valid or no labelled pixels."""
+    """Read a block; return its tiles but those with few valid or no labelled pixels."""
     window, geobox = block.window, window_geobox(scene.geobox, block.window)
     on_scene = window.clip(scene.geobox.shape.yx)
     assert on_scene is not None
@@ -274,7 +276,7 @@ def disk_bytes(config: Config, sources: Sequence[Source]) -> float:
 def _create_arrays(
     folder: Path, scene: Scene, codes: Sequence[LayerCode], settings: TileSettings, fingerprint: str
 ) -> dict[str, Any]:
-    """Create empty arrays for all tiles of a scene, by name, and describe them."""
+    """Create zarr arrays for all tiles of a scene, described; return them by name."""
     size, tiles = settings.size, tile_count(scene.geobox.shape.yx, settings)
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     footprint = gpd.GeoSeries([scene.geobox.extent.geom], crs=crs_of(scene.geobox)).to_crs(FOOTPRINT_CRS)
@@ -304,7 +306,7 @@ def _create_arrays(
 
 
 def _index_row(scene: Scene, tile: _Tile) -> dict[str, Any]:
-    """Return a tile's row of the index, with its footprint in the scene's CRS.
+    """Return a tile's index columns as a dict, its footprint in the scene's CRS.
 
     The footprint ends where the scene ends.
     """
@@ -327,7 +329,7 @@ def _index_row(scene: Scene, tile: _Tile) -> dict[str, Any]:
 
 
 def _index_of(rows: Sequence[dict[str, Any]], geobox: GeoBox) -> gpd.GeoDataFrame:
-    """Return rows as an index of fixed columns and types, also without any row."""
+    """Return rows as a GeoDataFrame in `FOOTPRINT_CRS`, columns fixed, even if empty."""
     table = pd.DataFrame(rows, columns=[*_COLUMNS, "geometry"])
     table["acquired"] = pd.to_datetime(table["acquired"], utc=True)
     frame = gpd.GeoDataFrame(table.astype(_COLUMNS), geometry="geometry", crs=crs_of(geobox))

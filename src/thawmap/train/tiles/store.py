@@ -98,9 +98,9 @@ def decode(codes: "Tensor", stored: Sequence[LayerCode]) -> "Tensor":
 
 
 def derive_layers(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[str]) -> "Tensor":
-    """Return wanted layers (N, C', H, W) of stored ones (N, C, H, W).
+    """Return wanted layers (N, C', H, W), picked or made from stored (N, C, H, W).
 
-    Those that are not stored are made from the stored ones by their recipes.
+    They are made by their recipes.
     """
     layers = dict(zip(stored, image.unbind(1), strict=True))
     _, makes = plan_layers(wanted, available=frozenset(stored))
@@ -112,9 +112,9 @@ def derive_layers(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[st
 
 
 def collect_index(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.GeoDataFrame:
-    """Join the indexes of the scenes into the store's, write and return it.
+    """Join scenes' tile indexes, with places; write index.parquet; return the index.
 
-    With it the store's description is written; both are left alone where nothing changed.
+    With it the store's description is written, store.json; both are left alone where nothing changed.
 
     Raises:
         DataError: If a scene has no tiles in the store, two were cut differently, or ``layers`` do not follow
@@ -163,7 +163,7 @@ def check_store(store: Path) -> None:
 
 
 def _is_of_a_store(path: Path) -> bool:
-    """Return whether a file is a store's index or description, or does not exist."""
+    """Return True if a file is a store's index or description, or does not exist."""
     try:
         if path.suffix == ".parquet":
             return "tile_id" in read_schema(path).names
@@ -175,7 +175,7 @@ def _is_of_a_store(path: Path) -> bool:
 
 
 def places_of(scenes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return each scene's place: the first id of those that share its ground.
+    """Return each scene's place, by id: the first id of scenes that overlap by half.
 
     Two scenes of one region show one place where they share more than half of the smaller one's ground, or each does
     with a third.
@@ -215,7 +215,7 @@ class TileStore:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the tile store in a folder.
+        """Read a folder's tile store: description and index; tiles are read later.
 
         Raises:
             DataError: If there is none, or it is of another version.
@@ -233,11 +233,11 @@ class TileStore:
 
     @property
     def identity(self) -> str:
-        """A hash of the fingerprints of all scenes and of their encoding."""
+        """A hash of 12 digits of store.json: all scenes' fingerprints and encodings."""
         return file_sha256(self.path / "store.json", digits=12)
 
     def read(self, rows: pd.DataFrame) -> StoredTiles:
-        """Read the tiles of some rows of the index, in their order.
+        """Read the tiles of some rows of the index as encoded arrays, in their order.
 
         Raises:
             DataError: If a tile is damaged.
@@ -250,7 +250,7 @@ class TileStore:
         return StoredTiles(codes=stack("image"), target=stack("target"), valid=stack("valid"))
 
     def stream(self, batches: Sequence[pd.DataFrame]) -> Iterator[StoredTiles]:
-        """Yield the tiles of each batch of rows, in order, read ahead by threads.
+        """Yield the encoded tiles of each batch of rows, in order, read ahead by threads.
 
         Raises:
             DataError: If a tile is damaged.
@@ -258,7 +258,7 @@ class TileStore:
         return in_order(self.read, batches, threads=_READERS, ahead=_READERS)
 
     def to_device(self, tiles: StoredTiles, device: "torch.device") -> Batch:
-        """Move tiles to a device, and decode their stored layers there."""
+        """Return encoded tiles as a batch on a device, decoded to physical units."""
         import torch  # noqa: PLC0415
 
         codes = torch.from_numpy(tiles.codes).to(device, non_blocking=True)
