@@ -64,7 +64,7 @@ class MapRaster:
     encoding: Encoding
 
     def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the stored numbers of values (y, x): hundredths in bytes, or only cast.
+        """Return values (y, x) as the file stores them: hundredths in bytes, or only cast.
 
         NaN = missing, stored as 255 in bytes.
         """

@@ -250,9 +250,10 @@ def _write_quicklook(path: Path, scene: Scene, picture: Stack, slumps: "gpd.GeoD
 
 
 def _write_vectors(path: Path, objects: SceneObjects) -> list[Path]:
-    """Write slumps and left-out objects in a path's format; return the files.
+    """Write slumps and left-out objects as a path's suffix says; return the files.
 
-    The latter are a second layer of a GeoPackage, else a file beside; nothing, if there is none.
+    The file of slumps comes first. Left-out objects are a second layer of a GeoPackage, else a file beside; nothing, if
+    there is none.
     """
     from thawmap.data.vector.io import write_vector  # noqa: PLC0415 - only once a scene is mapped
 

@@ -33,7 +33,7 @@ _KINDS = {"precision": ORANGE, "recall": GREEN, "f1": BLUE}
 
 @styled
 def reliability_diagram(curves: Mapping[str, Histogram], pixels: Histogram) -> Figure:
-    """Draw the share of labelled pixels by predicted probability, a line per region.
+    """Return a figure of the labelled share by predicted probability, by region.
 
     Bars below it show the number of all pixels in each step of probability.
 
@@ -68,7 +68,7 @@ def reliability_diagram(curves: Mapping[str, Histogram], pixels: Histogram) -> F
 
 
 def _bars(axes: Axes, histogram: Histogram) -> None:
-    """Draw the pixels in each step of probability, and of these the labelled ones."""
+    """Draw bars of all pixels and of labelled ones by probability, on a log scale."""
     steps = reliability(histogram)
     edges = np.linspace(0, 1, len(steps.pixels) + 1)
     labelled = np.nan_to_num(steps.observed) * steps.pixels
@@ -89,7 +89,9 @@ def _bars(axes: Axes, histogram: Histogram) -> None:
 
 @styled
 def object_scores(table: pd.DataFrame) -> Figure:
-    """Draw scores of objects by the IoU that a match needs, together and by region.
+    """Return a figure of precision, recall and F1 of objects by the IoU of a match.
+
+    A second panel shows F1 by region, where there are several.
 
     Args:
         table: The table of objects at one threshold: scope, region, match, min_iou, precision, recall, f1.
@@ -111,7 +113,7 @@ def object_scores(table: pd.DataFrame) -> Figure:
 
 
 def _by_iou(axes: Axes, scores: pd.DataFrame, kind: str, colour: str, label: str, width: float = 1.7) -> None:
-    """Draw a score over the IoU that a match needs; a diamond for matches by centres."""
+    """Draw a score of objects by the IoU of a match; diamonds for matches by centres."""
     by_iou = scores[scores["match"] == "iou"]
     look: dict[str, Any] = {"color": colour, "linewidth": width, "clip_on": False}
     axes.plot(by_iou["min_iou"].astype(float), by_iou[kind], marker=".", label=label, **look)

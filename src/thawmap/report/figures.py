@@ -42,7 +42,7 @@ _SPLITS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 
 @styled
 def confusion(counts: Counts) -> Figure:
-    """Draw pixels by label (rows) and prediction (columns), as shares and counts."""
+    """Return a 2 x 2 figure of pixels by label and prediction, as shares and counts."""
     figure = Figure(figsize=(4.4, 3.4), layout="constrained")
     axes = figure.add_subplot()
     table = np.array([[counts.tp, counts.fn], [counts.fp, counts.tn]])
@@ -66,7 +66,7 @@ def confusion(counts: Counts) -> Figure:
 
 @styled
 def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "precision", "recall", "f1")) -> Figure:
-    """Draw the scores of every region as bars, one for each threshold.
+    """Return a figure of bars by region: a panel per score, a bar per threshold.
 
     Args:
         table: Rows with the columns region, threshold_name and the metrics; NaN draws no bar.
@@ -96,7 +96,7 @@ def region_scores(table: pd.DataFrame, *, metrics: tuple[str, ...] = ("iou", "pr
 
 @styled
 def precision_recall(curves: Mapping[str, Histogram], thresholds: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw precision against recall, a line per region, with some thresholds marked.
+    """Return a figure of precision against recall by region, with thresholds marked.
 
     Args:
         curves: Histogram of each region.
@@ -136,7 +136,9 @@ def training_curves(
     metrics: Sequence[str] = ("loss", "iou", "precision", "recall"),
     chosen: tuple[str, int] | None = None,
 ) -> Figure:
-    """Draw loss and scores by epoch, a line per split; dotted lines begin a phase.
+    """Return a figure of loss and scores by epoch, a panel each, a line per split.
+
+    Dotted lines begin a phase.
 
     Beside the IoU at 0.5 stands, dashed, that at the best threshold of the epoch's validation, where the log has it.
 
@@ -177,7 +179,7 @@ def training_curves(
 
 
 def _mark_phases(axes: Axes, log: pd.DataFrame) -> None:
-    """Draw a dotted line where a phase begins, with its name; none for one phase."""
+    """Draw a dotted line and a name where each phase begins; none for a single phase."""
     begins = log.groupby("phase", sort=False)["number"].min()
     for phase, first in begins.items() if len(begins) > 1 else ():
         axes.axvline(float(first) - 0.5, color=MUTED, linewidth=0.8, linestyle=":")
@@ -196,7 +198,7 @@ def map_panel(
     ceiling: float = 1.0,
     mapped: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Draw image and probability, both with labelled and predicted outlines.
+    """Return a figure of image beside probability, with labelled and mapped outlines.
 
     Args:
         image: (y, x, 3) uint8.
@@ -243,7 +245,7 @@ def map_panel(
 
 
 def threshold_label(name: str) -> str:
-    """Return the words for a threshold, such as paper, validation or oracle."""
+    """Return words for a legend from a threshold's name, such as paper or oracle."""
     labels = {
         "paper": "at 0.5 (as in the paper)",
         "validation": "at the threshold chosen on validation",
@@ -258,21 +260,21 @@ def thousands(value: int) -> str:
 
 
 def _bar(name: str) -> dict[str, Any]:
-    """Return the look of a threshold's bars; the oracle's are hollow: no result."""
+    """Return matplotlib arguments for a threshold's bars, hollow for the oracle."""
     if name == "oracle":
         return {"facecolor": "white", "edgecolor": GREY, "linewidth": 0.8, "hatch": "//////"}
     return {"facecolor": {"paper": GREY, "validation": BLUE}.get(name, GREEN)}
 
 
 def _marker(name: str, colour: str) -> dict[str, Any]:
-    """Return the look of a threshold's mark on a curve; the oracle's is hollow."""
+    """Return matplotlib arguments for a threshold's mark, hollow for the oracle."""
     shape = {"paper": "s", "validation": "o", "oracle": "D"}.get(name, "^")
     face = "white" if name == "oracle" else colour
     return {"marker": shape, "color": colour, "markerfacecolor": face, "markersize": 6.5, "linestyle": "none"}
 
 
 def outline(axes: Axes, mask: npt.NDArray[np.bool_], *, colour: str, width: float = 1.3) -> None:
-    """Draw the pixels' edges between inside and outside of a mask.
+    """Draw a mask's outline along pixels' edges, in a colour over a dark line.
 
     Beyond the border of the image is outside. A dark line lies under the coloured one.
     """
@@ -292,12 +294,12 @@ def outline(axes: Axes, mask: npt.NDArray[np.bool_], *, colour: str, width: floa
 
 
 def halo() -> list[Any]:
-    """Return path effects that make a light line or letter stand out on any ground."""
+    """Return a list of path effects that put a dark halo round light lines or letters."""
     return [withStroke(linewidth=2.4, foreground="#00000088")]
 
 
 def _scale_bar(axes: Axes, width: int, pixel_m: float) -> None:
-    """Draw a scale bar of 1, 2 or 5 times a power of ten metres, at most a fifth wide."""
+    """Draw a labelled bar of 1, 2 or 5 x 10^n metres, at most a fifth of the width."""
     fifth = width * pixel_m / 5
     power = 10.0 ** math.floor(math.log10(fifth))
     length = max(step * power for step in (1, 2, 5) if step * power <= fifth)

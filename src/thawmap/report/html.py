@@ -36,19 +36,19 @@ class Picture:
 
     @property
     def png(self) -> bytes:
-        """The bytes of the PNG."""
+        """PNG file of the figure as bytes, decoded from its data URI."""
         return base64.b64decode(self.uri.partition(",")[2])
 
 
 def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
-    """Return a figure as it stands on a page: a PNG in a data URI, with its words."""
+    """Return a figure drawn as a PNG in a data URI, with title, alt text and caption."""
     uri = "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
     width_rem = round(_REM_PER_INCH * float(figure.get_size_inches()[0]), 1)
     return Picture(title=title, uri=uri, alt=alt, caption=caption, width_rem=width_rem)
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a page from a template, named by its path from thawmap/report.
+    """Return the HTML of a page, from a template's path and the values in it.
 
     Templates have the filters ``score``, ``share``, ``thousands`` and ``counted``, and ``version``.
     """

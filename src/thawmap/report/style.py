@@ -82,7 +82,7 @@ _Parameters = ParamSpec("_Parameters")
 
 
 def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]:
-    """Return a drawing function that draws in the style of all figures."""
+    """Decorate a drawing function to draw with the fonts and colours of all figures."""
 
     @wraps(draw)
     def in_style(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> Figure:
@@ -94,7 +94,10 @@ def styled(draw: Callable[_Parameters, Figure]) -> Callable[_Parameters, Figure]
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Set the style of all figures; a letter that no font has is a box, unwarned."""
+    """Set matplotlib's style within a with-block, without warnings of missing letters.
+
+    A letter that no font has is drawn as a box.
+    """
     fonts = ["DejaVu Sans", *(name for name in _SCRIPTS if name in _families())]
     with mpl.rc_context({**_STYLE, "font.family": fonts}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -103,7 +106,7 @@ def _style() -> Iterator[None]:
 
 @cache
 def _families() -> frozenset[str]:
-    """Return the names of the machine's font families."""
+    """Return the names of all font families on the machine, looked up once."""
     return frozenset(get_font_names())
 
 
@@ -116,13 +119,13 @@ def png(figure: Figure, *, dpi: int = 160) -> bytes:
 
 
 def write_figure(path: pathlib.Path, figure: Figure) -> None:
-    """Write a figure atomically, in the format of the suffix (.png, .pdf, .svg)."""
+    """Write a figure atomically, in the format of its suffix (.png, .pdf, .svg)."""
     with atomic(path) as temporary, _style():
         figure.savefig(temporary, dpi=200)
 
 
 def wrapped(text: str, width: float, *, letter: float = 0.078) -> str:
-    """Break a text into at most three lines of a width in inches.
+    """Return a text broken into at most three lines that fit a width in inches.
 
     An ellipsis ends what does not fit. Letters of legends are 0.078 inches wide, of titles 0.084.
     """
@@ -130,13 +133,13 @@ def wrapped(text: str, width: float, *, letter: float = 0.078) -> str:
 
 
 def legend_columns(labels: Collection[str], width: float) -> int:
-    """Count the columns of a legend that fit into a width in inches; at most 4."""
+    """Return the number of legend columns, 1 to 4, that fit a width in inches."""
     longest = max(map(len, labels), default=0)
     return max(1, min(4, len(labels), int(width / (0.5 + 0.078 * longest))))
 
 
 def legend_below(figure: Figure, keys: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Put a legend under a figure, in as many columns as its width has room for."""
+    """Add a legend under a figure, labels wrapped, in as many columns as fit."""
     width = float(figure.get_size_inches()[0]) - 0.2
     columns = legend_columns(labels, width)
     texts = [wrapped(label, width / columns - 0.5) for label in labels]
@@ -144,7 +147,7 @@ def legend_below(figure: Figure, keys: Sequence[Artist], labels: Sequence[str]) 
 
 
 def plain_powers(axis: Axis) -> None:
-    """Label a logarithmic axis at its powers of ten, with raised digits.
+    """Label a logarithmic axis at powers of ten as plain text, with raised digits.
 
     The usual labels are formulas, which are switched off for all text of a figure.
     """

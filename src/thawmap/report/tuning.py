@@ -24,7 +24,7 @@ _WIDE = 30.0  # a range whose ends differ by more than this factor is drawn on a
 
 @styled
 def trials_figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
-    """Draw the validation IoU of trials by number and by key, the best one ringed.
+    """Return a figure of trials' validation IoU by number and by key, best ringed.
 
     Args:
         table: A row per trial with ``trial``, ``state``, ``validation_iou`` and the keys; failed ones are not drawn.
@@ -57,7 +57,7 @@ def trials_figure(table: pd.DataFrame, keys: Sequence[str]) -> Figure:
 
 
 def _by_number(axes: Axes, drawn: pd.DataFrame, finished: pd.DataFrame) -> None:
-    """Draw trials as dots in their order, and the best IoU so far as a line."""
+    """Draw trials' IoU as dots by trial number, and the best IoU so far as a line."""
     _dots(axes, drawn, drawn["trial"].to_numpy(float))
     axes.step(
         finished["trial"], finished["validation_iou"].cummax(), where="post", color=INK, lw=1, label="best so far"
@@ -67,7 +67,7 @@ def _by_number(axes: Axes, drawn: pd.DataFrame, finished: pd.DataFrame) -> None:
 
 
 def _by_key(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
-    """Draw trials as dots by the number of a key, or by its listed values."""
+    """Draw trials' IoU as dots by a key's value, on a number axis or by listed names."""
     if not _is_listed(drawn[key]):
         numbers = drawn[key].to_numpy(float)
         _dots(axes, drawn, numbers)
@@ -83,7 +83,7 @@ def _by_key(axes: Axes, drawn: pd.DataFrame, key: str) -> None:
 
 
 def _dots(axes: Axes, drawn: pd.DataFrame, x: npt.NDArray[np.float64]) -> None:
-    """Draw the validation IoU of trials over x, a look for each state."""
+    """Draw trials' validation IoU as dots over given x, filled or hollow by state."""
     for state, (label, look) in _LOOKS.items():
         in_state = (drawn["state"] == state).to_numpy()
         if in_state.any():
@@ -92,10 +92,10 @@ def _dots(axes: Axes, drawn: pd.DataFrame, x: npt.NDArray[np.float64]) -> None:
 
 
 def _is_listed(values: pd.Series) -> bool:
-    """Return whether values are words or booleans, and no numbers on a scale."""
+    """Return whether a column holds words or booleans rather than numbers."""
     return not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
 
 
 def _listed(values: pd.Series) -> list[Any]:
-    """Return each value once, in the order of the alphabet."""
+    """Return the distinct values of a column, sorted as text."""
     return sorted(values.unique(), key=str)

@@ -253,7 +253,7 @@ def _following(edge: Edges) -> Integers:
 
 
 def _part_at_corners(edge: Edges, down: Bools) -> None:
-    """Swap directions, in place, where an object meets itself at a corner.
+    """Swap edges' directions, in place, where an object meets itself at a corner.
 
     So that outlines do not cross themselves; ``down`` is changed.
     """

@@ -64,7 +64,7 @@ def follows(values: Floats, sign: str, number: float) -> Bools:
 
 
 def value_counts(ids: Integers, values: Floats, counts: Integers) -> tuple[Integers, Floats, Integers]:
-    """Merge equal values of an object, adding their counts; by object, then value."""
+    """Add up counts of equal values of an object; return rows by object, then value."""
     order = np.lexsort((values, ids))
     ids, values, counts = ids[order], values[order], counts[order]
     begins = np.ones(len(ids), np.bool_)

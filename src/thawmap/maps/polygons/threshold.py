@@ -88,7 +88,7 @@ class _Waiting:
         self.mask = np.concatenate([self.mask, mask]) if self.mask.size else mask
 
     def ready(self, disc: Disc, *, last: bool) -> Iterator[tuple[Rows, _Bools]]:
-        """Yield rows with opened masks once enough rows below them have come, or all."""
+        """Yield rows with opened masks once enough rows below have come, or all at last."""
         end = len(self.mask) - (0 if last else self.reach)
         if end <= self.above:
             return

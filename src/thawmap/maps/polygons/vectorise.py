@@ -171,7 +171,7 @@ class Vectoriser:
         )
 
     def _add(self, probability: Floats, mask: Bools, layers: Mapping[str, Floats]) -> None:
-        """Add a strip's edges, values and layer sums to the pile; settle a large pile."""
+        """Add a strip's edges and values to the pile; measure whole objects once large."""
         missing = np.isnan(probability)
         beside = self._beside_missing(missing)
         first = self._pile.pieces

@@ -68,17 +68,17 @@ class Crossval:
 
     @property
     def phases(self) -> list[str]:
-        """Phases of the training, in order."""
+        """Names of the training's phases, in order."""
         return list(dict.fromkeys(self.epochs.sort_values("epoch", kind="stable")["phase"]))
 
     def held_out(self, phase: str | None = None) -> pd.DataFrame:
-        """Return the epochs of one phase or of all, with scores at 0.5 where held out."""
+        """Return rows of epochs with held-out scores at 0.5, of one phase or of all."""
         chosen = self.epochs[self.epochs["split"] == "test"]
         return chosen if phase is None else chosen[chosen["phase"] == phase]
 
 
 def read(out: Path) -> Crossval:
-    """Read the cross-validation of a folder.
+    """Read a cross-validation's files from a folder; refuse one with nothing finished.
 
     Raises:
         DataError: If there is none, or no training of it is finished.
@@ -109,7 +109,7 @@ def read(out: Path) -> Crossval:
 
 
 def score_fits(cv: Crossval) -> pd.DataFrame:
-    """Return a row per training and choice, with its scores on the held-out fold.
+    """Return a table of held-out scores, a row per training and way of choosing.
 
     Columns: `KEYS`, the grid's keys, ``validation``, ``choice`` (of `CHOICES`), ``epoch``, ``threshold``, counts and
     scores. ``validation`` is the IoU on the inner folds, NaN where there are none.
@@ -133,16 +133,16 @@ def score_fits(cv: Crossval) -> pd.DataFrame:
 
 
 def best_epochs(held_out: pd.DataFrame, *, rank: int = 1) -> pd.DataFrame:
-    """Return the row of each training's best epoch by IoU, or of another rank.
+    """Return the row of each training's epoch of highest IoU, or of a lower rank.
 
-    The earlier among equals; a training with fewer epochs of a defined IoU has no row.
+    The earlier epoch ranks first among equals; a training with fewer epochs of a defined IoU has no row.
     """
     order = held_out.dropna(subset="iou").sort_values(["iou", "epoch"], ascending=[False, True])
     return order[order.groupby(KEYS).cumcount() == rank - 1]
 
 
 def table5(cv: Crossval, scored: pd.DataFrame) -> pd.DataFrame:
-    """Return the paper's Table 5: per fold the training with the best epoch on it.
+    """Return the paper's Table 5: scores of each fold's training with the best epoch.
 
     Epochs are those of the first phase, scores those at 0.5. Beside it, the training that did best on its inner folds,
     with the epoch and threshold that those chose: what somebody would have got who had no labels of the fold (columns
@@ -166,7 +166,7 @@ def table5(cv: Crossval, scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def nested(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return for each fold the training that was best on its inner folds.
+    """Return the row of each fold's training with the best IoU on its inner folds.
 
     Its scores are those on the held-out fold. A single training of a fold needs nobody to choose it; of several without
     inner folds none can be chosen.
@@ -178,7 +178,7 @@ def nested(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_configuration(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per configuration and choice, the best configurations first.
+    """Return pooled and mean scores per configuration and choice, best first.
 
     ``iou_pooled`` and the other pooled scores are of counts that are added over folds and seeds. ``iou_mean`` and
     ``iou_std`` are over the folds whose IoU is defined, each the mean of its seeds; ``iou_mean_large`` is over those of
@@ -208,7 +208,7 @@ def by_configuration(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_fold(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return the IoU of every configuration (rows) on every held-out fold (columns).
+    """Return a table of IoU by configuration (rows) and held-out fold (columns).
 
     It is the mean over seeds. Epoch and threshold are those chosen inside training; NaN where the IoU is not defined,
     or nothing is finished.
@@ -221,15 +221,16 @@ def by_fold(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def folds_without_objects(cv: Crossval) -> list[str]:
-    """Return the names of folds in which nothing is labelled as an object."""
+    """Return the sorted names of folds in which no pixel is labelled as an object."""
     return sorted({fit["fold"] for fit in cv.fits.to_dict("records") if not np.any(fit["positive"])})
 
 
 def by_phase(cv: Crossval) -> pd.DataFrame:
-    """Return mean scores per fold, phase and choice, to compare sparse with full.
+    """Return mean scores at 0.5 per fold, phase and way of choosing the phase's epoch.
 
-    They are means over trainings, at 0.5, of one epoch of the phase. The epoch is the best of the phase on the inner
-    folds ("chosen"; the last where there are none), or the best on the held-out fold itself ("paper").
+    To compare sparse with full. They are means over trainings, at 0.5, of one epoch of the phase. The epoch is the best
+    of the phase on the inner folds ("half"; the last where there are none), or the best on the held-out fold itself
+    ("paper").
     """
     held_out = cv.held_out()
     rows = [best_epochs(held_out[held_out["phase"] == phase]).assign(choice="paper") for phase in cv.phases]
@@ -246,7 +247,7 @@ def by_phase(cv: Crossval) -> pd.DataFrame:
 
 
 def training_cost(cv: Crossval, *, by: str = "configuration") -> pd.DataFrame:
-    """Return seconds per epoch and peak memory of trainings, also relative to U-Net.
+    """Return median seconds per epoch and peak memory by key, also relative to U-Net.
 
     As in the paper's section 3.1.4. One row for each value of ``by``, a key of the grid or the configuration. Ratios
     are geometric means over trainings that differ in nothing but the architecture; without a U-Net, over those of the
@@ -271,7 +272,7 @@ def training_cost(cv: Crossval, *, by: str = "configuration") -> pd.DataFrame:
 
 
 def compare(cv: Crossval, scored: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Return paired differences of IoU between settings, with 95 % intervals.
+    """Return IoU differences of pairs of settings, a row each, with 95 % intervals.
 
     A row for each two values of a key of the grid. All else is the same in both (fold, seed, other keys). With several
     keys, also every configuration against the one with the best pooled IoU, which its being chosen flatters. ``mean``
@@ -298,7 +299,7 @@ def compare(cv: Crossval, scored: pd.DataFrame, *, seed: int = 0) -> pd.DataFram
 
 
 def _difference(both: pd.DataFrame, *, seed: int) -> dict[str, Any]:
-    """Return differences a - b of paired trainings, with their bootstrap intervals."""
+    """Return columns of IoU differences a - b over folds, with bootstrap intervals."""
     folds = both.groupby("fold")
     per_fold = (folds["iou_a"].mean() - folds["iou_b"].mean()).to_numpy()
     columns = {side: [f"{name}_{side}" for name in _COUNTS[:3]] for side in "ab"}
@@ -325,7 +326,7 @@ def _difference(both: pd.DataFrame, *, seed: int) -> dict[str, Any]:
 
 
 def _interval(name: str, drawn: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Return the bounds of the middle 95 % of bootstrap draws, as columns."""
+    """Return columns of the 2.5 and 97.5 % bounds of bootstrap draws, NaN left out."""
     defined = drawn[~np.isnan(drawn)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (math.nan, math.nan)
     return {f"{name}_low": float(low), f"{name}_high": float(high)}
@@ -339,17 +340,17 @@ def _iou(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _scored(counts: Counts) -> dict[str, Any]:
-    """Return counts and their scores, as columns."""
+    """Return counts of pixels and their scores in one dict, as columns."""
     return {**{name: getattr(counts, name) for name in _COUNTS}, **scores(counts)}
 
 
 def _validation_iou(cv: Crossval) -> pd.Series:
-    """Return the IoU on the inner folds, by `KEYS` and epoch; empty without such."""
+    """Return a series of IoU on inner folds by training and epoch; empty without any."""
     return cv.epochs[cv.epochs["split"] == "validation"].set_index([*KEYS, "epoch"])["iou_at_threshold"]
 
 
 def _named(cv: Crossval, row: Mapping[Any, Any]) -> str:
-    """Return a row's configuration as text, with its seed where there are several."""
+    """Return a row's configuration as text, with its seed if trainings have several."""
     several = len(cv.fits["seed"].unique()) > 1
     return f"{row['configuration']} (seed {row['seed']})" if several else str(row["configuration"])
 

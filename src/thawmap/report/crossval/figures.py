@@ -47,7 +47,7 @@ Curves = Mapping[str, npt.NDArray[np.float64]]
 
 @styled
 def by_epoch_and_rank(curves: Curves, *, begins: Mapping[str, int], sorted_until: int) -> Figure:
-    """Draw mean and spread of IoU over trainings, by epoch and by rank of the epoch.
+    """Return a figure of mean IoU with spread, by epoch and by rank of the epoch.
 
     Args:
         curves: What to draw, a line each.
@@ -78,7 +78,7 @@ def by_epoch_and_rank(curves: Curves, *, begins: Mapping[str, int], sorted_until
 
 @styled
 def phases(logs: Mapping[str, pd.DataFrame], *, begins: Mapping[str, int]) -> Figure:
-    """Draw scores by epoch of some trainings, on training folds and where held out.
+    """Return a figure of scores by epoch, a row per training: trained on, held out.
 
     Args:
         logs: Title to epochs of a training, with ``epoch``, ``split`` and the scores.
@@ -107,7 +107,7 @@ def phases(logs: Mapping[str, pd.DataFrame], *, begins: Mapping[str, int]) -> Fi
 
 @styled
 def choices(scored: pd.DataFrame) -> Figure:
-    """Draw the IoU of every training on its held-out fold, by the way of choosing.
+    """Return a figure of held-out IoU of each training, by fold and way of choosing.
 
     A black line is the mean of several trainings.
 
@@ -166,7 +166,7 @@ def differences(table: pd.DataFrame) -> Figure:
 
 
 def _band(axes: Axes, iou: npt.NDArray[np.float64], look: Mapping[str, Any], label: str) -> None:
-    """Draw mean and standard deviation of the columns in which an IoU is defined."""
+    """Draw the mean of columns of IoU as a line, with a band of one std; NaN left out."""
     defined = (~np.isnan(iou)).any(axis=0)
     columns = 1 + np.flatnonzero(defined)
     mean, spread = np.nanmean(iou[:, defined], axis=0), np.nanstd(iou[:, defined], axis=0)
@@ -175,7 +175,7 @@ def _band(axes: Axes, iou: npt.NDArray[np.float64], look: Mapping[str, Any], lab
 
 
 def _mark_phases(axes: Axes, begins: Mapping[str, int]) -> None:
-    """Draw a dotted line where a phase begins, with its name; none for a single phase."""
+    """Draw a dotted line and a name where each phase begins; none for a single phase."""
     for phase, first in begins.items() if len(begins) > 1 else ():
         x = first - 0.5 * (first > 1)
         axes.axvline(x, color=MUTED, linewidth=0.8, linestyle=":")
@@ -184,7 +184,7 @@ def _mark_phases(axes: Axes, begins: Mapping[str, int]) -> None:
 
 
 def curves(held_out: pd.DataFrame, by: str, names: Sequence[str]) -> Curves:
-    """Return the IoU (training, epoch) by name; a name without trainings is left out.
+    """Return an array of IoU (training, epoch) per name, without names of no training.
 
     Args:
         held_out: Rows with ``fold``, ``configuration``, ``seed``, ``epoch``, ``iou`` and the column ``by``.

@@ -51,7 +51,7 @@ class CaptionedFigure:
 
 
 def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
-    """Write page, tables and figures into a folder; return the result in sentences.
+    """Write a cross-validation's page, tables and figures; return summary sentences.
 
     The page is index.html; tables are CSV and LaTeX, figures PDF; scores.parquet holds all scores.
 
@@ -87,7 +87,7 @@ def write(cv: Crossval, out: Path, *, made: datetime) -> tuple[str, ...]:
 
 
 def summary(cv: Crossval, scored: pd.DataFrame) -> list[str]:
-    """Return the result in plain sentences.
+    """Return sentences on a cross-validation: result, paper's way, what is missing.
 
     First that of what was chosen without the held-out folds, then that of the paper's way of choosing.
     """
@@ -106,7 +106,7 @@ def summary(cv: Crossval, scored: pd.DataFrame) -> list[str]:
 
 
 def _result(inside: pd.DataFrame, *, several: bool) -> str:
-    """Return a sentence on the scores of what was chosen inside training.
+    """Return a sentence on pooled, mean, lowest and highest IoU of chosen trainings.
 
     Args:
         inside: The table of `nested`.
@@ -129,7 +129,7 @@ def _result(inside: pd.DataFrame, *, several: bool) -> str:
 
 
 def _paper_result(cv: Crossval, scored: pd.DataFrame) -> list[str]:
-    """Return a sentence on the paper's way of choosing, or none without a comparison."""
+    """Return a list: a sentence on mean IoU the paper's way and ours, or nothing."""
     best = table5(cv, scored)
     if "inside_iou" not in best:
         return []
@@ -145,7 +145,7 @@ def _paper_result(cv: Crossval, scored: pd.DataFrame) -> list[str]:
 
 
 def _figures(cv: Crossval, scored: pd.DataFrame) -> list[CaptionedFigure]:
-    """Return all figures that have something to show."""
+    """Return all captioned figures of a cross-validation, without those of no data."""
     held_out = cv.held_out().merge(cv.fits[[*KEYS, *cv.keys]], on=KEYS)
     figures = [_choices(scored), *(_by_epoch(cv, held_out, key) for key in ("fold", *cv.keys)), _phases(cv)]
     compared = compare(cv, scored)
@@ -155,7 +155,7 @@ def _figures(cv: Crossval, scored: pd.DataFrame) -> list[CaptionedFigure]:
 
 
 def _choices(scored: pd.DataFrame) -> CaptionedFigure:
-    """Return the figure of IoU by the way of choosing epoch and threshold."""
+    """Return a captioned figure of IoU by the way of choosing epoch and threshold."""
     return CaptionedFigure(
         name="choices",
         title="What the way of choosing does",
@@ -167,7 +167,10 @@ def _choices(scored: pd.DataFrame) -> CaptionedFigure:
 
 
 def _by_epoch(cv: Crossval, held_out: pd.DataFrame, key: str) -> CaptionedFigure | None:
-    """Return the paper's Figure 4, 5 or A10, by the key; None where no IoU is defined."""
+    """Return a captioned figure of IoU by epoch, a line per value of a key, or None.
+
+    The paper's Figure 4, 5 or A10, by the key; None where no IoU is defined.
+    """
     names = sorted(held_out[key].unique()) if key == "fold" else list(dict.fromkeys(cv.fits[key]))
     lines = draw.curves(held_out, key, names)
     if not lines:
@@ -186,7 +189,10 @@ def _by_epoch(cv: Crossval, held_out: pd.DataFrame, key: str) -> CaptionedFigure
 
 
 def _phases(cv: Crossval) -> CaptionedFigure | None:
-    """Return the paper's Figure 9, of the best folds; None where no IoU is defined."""
+    """Return a captioned figure of scores by epoch for the three best folds, or None.
+
+    The paper's Figure 9; None where no IoU is defined.
+    """
     first = best_epochs(cv.held_out(cv.phases[0])).sort_values("iou", ascending=False, kind="stable")
     logs = {}
     for row in first.drop_duplicates("fold").head(_BEST).to_dict("records"):
@@ -205,7 +211,7 @@ def _phases(cv: Crossval) -> CaptionedFigure | None:
 
 
 def _differences(compared: pd.DataFrame) -> CaptionedFigure:
-    """Return the figure of paired differences of IoU."""
+    """Return a captioned figure of paired differences of IoU, from their table."""
     return CaptionedFigure(
         name="differences",
         title="Paired differences",
@@ -216,5 +222,5 @@ def _differences(compared: pd.DataFrame) -> CaptionedFigure:
 
 
 def _begins(cv: Crossval) -> dict[str, int]:
-    """Return the first epoch of each phase."""
+    """Return the number of the first epoch of each phase, by the phase's name."""
     return {phase: int(cv.epochs[cv.epochs["phase"] == phase]["epoch"].min()) for phase in cv.phases}

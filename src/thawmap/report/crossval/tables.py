@@ -46,17 +46,17 @@ class Table:
 
     @property
     def headings(self) -> list[str]:
-        """Headings of the columns."""
+        """Headings of the columns, as a list in their order."""
         return [heading for heading, _ in self.columns.values()]
 
     @property
     def texts(self) -> list[int]:
-        """Numbers of the columns that are words."""
+        """Positions of the columns that hold words, not numbers."""
         return [number for number, (_, write) in enumerate(self.columns.values()) if write is str]
 
     @property
     def main(self) -> int | None:
-        """Number of the column that is the result; None where none is."""
+        """Position of the IoU column that is the result; None where none is."""
         return next((number for number, name in enumerate(self.columns) if name in ("iou", "iou_pooled")), None)
 
     @property
@@ -70,13 +70,13 @@ class Table:
 
     @property
     def rows(self) -> list[list[str]]:
-        """Cells of each row, as text."""
+        """Cells of each row as formatted texts, a list per row."""
         rows = self.frame.to_dict("records")
         return [[write(row[name]) for name, (_, write) in self.columns.items()] for row in rows]
 
 
 def tables(cv: Crossval, scored: pd.DataFrame) -> list[Table]:
-    """Return all tables that have a row, the result first.
+    """Return all tables of a cross-validation for page and files, without empty ones.
 
     Args:
         cv: The cross-validation.
@@ -267,5 +267,5 @@ def _interval(row: Mapping[Any, Any], name: str) -> str:
 
 
 def _named_value(key: str, value: str) -> str:
-    """Return a value, after the last word of its key where it is no word itself."""
+    """Return a value, led by its key's last word unless it begins with a letter."""
     return value if value[:1].isalpha() else f"{key.rsplit('.', 1)[-1]} {value}"

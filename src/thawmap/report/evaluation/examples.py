@@ -52,7 +52,7 @@ class Example:
 def choose_examples(
     evaluation: Evaluation, *, threshold_name: str, regions: Collection[str] | None = None
 ) -> dict[str, Scored]:
-    """Return the scenes with the best, the median and the worst IoU, by those words.
+    """Return the scored scenes by "best", "median" and "worst" IoU at a threshold.
 
     Scenes without an IoU have no rank; of one scene there is only the best, of two no median.
 
@@ -77,7 +77,7 @@ def choose_examples(
 def open_example(
     scored: Scored, scene: Scene, *, rank: str, maps: Path, labels: Labels, sources: Sequence[Source]
 ) -> Example:
-    """Read image, probability and labels of the richest window of a scored scene.
+    """Read layers, probability, labels and mask in the richest window of a scene.
 
     Raises:
         DataError: If a file cannot be read.
@@ -100,17 +100,17 @@ def open_example(
 
 
 def composite(available: Collection[str]) -> tuple[str, ...]:
-    """Return three of some layers to show as red, green and blue.
+    """Return three of the available layers' names, to show as red, green, blue.
 
-    One layer, three times, where no composite is among them.
+    NIR, red, green, else red, green, blue. One layer, three times, where no composite is among them.
     """
     return next((layers for layers in COMPOSITES if set(layers) <= set(available)), (min(available),) * 3)
 
 
 def stretch(bands: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
-    """Return three bands (y, x, 3), NaN = missing, as a picture, uint8.
+    """Return three bands (y, x, 3) as an 8-bit picture, stretched; grey where missing.
 
-    Each from its 2nd to its 98th percentile; grey where one is missing.
+    uint8. Each band from its 2nd to its 98th percentile; missing is where any band is NaN.
     """
     image = np.full(bands.shape, _MISSING, np.uint8)
     is_known = np.isfinite(bands).all(axis=-1)

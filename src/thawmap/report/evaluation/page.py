@@ -65,7 +65,9 @@ def write_page(
     examples: Sequence[Example] = (),
     training: pd.DataFrame | None = None,
 ) -> None:
-    """Write the page, atomically.
+    """Write an evaluation's page of sentences, table, figures and examples as HTML.
+
+    The file is written atomically.
 
     Args:
         path: The HTML file.
@@ -101,9 +103,9 @@ def write_page(
 
 
 def _ordered(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
-    """Return the scenes by region, the regions in the order of their roles.
+    """Return tuples of scenes by region: test regions first, then validation, train.
 
-    Those never seen first, then those that chose, those trained on, and the rest.
+    Then those without a role; of one role by name.
     """
     order = {role: number for number, role in enumerate(ROLES)}
     regions = evaluation.regions
@@ -112,7 +114,10 @@ def _ordered(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ..
 
 
 def _rows(evaluation: Evaluation, about: About, name: str) -> list[dict[str, Any]]:
-    """Return the page's table: every region, then mean and sum of those that count."""
+    """Return rows of the page's table: each region, then mean and pooled ones.
+
+    The last two are of the regions that count, where there are several.
+    """
     counting = regions_that_count(evaluation, about)
     members = [item for region in counting.values() for item in region]
     sums = tabulate(members, evaluation.thresholds)
@@ -131,7 +136,7 @@ def _rows(evaluation: Evaluation, about: About, name: str) -> list[dict[str, Any
 def _row(
     thresholds: pd.DataFrame, name: str, *, title: str, role: str = "", scenes: int | None = None
 ) -> dict[str, Any]:
-    """Return one line of the page's table, from the rows of all thresholds."""
+    """Return one row of the page's table as a dict, from scores at all thresholds."""
     by_name = thresholds.set_index("threshold_name")
     main = by_name.loc[name]
     return {
@@ -147,14 +152,14 @@ def _row(
 
 
 def _where(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
-    """Return the rows of a table whose columns have the wanted values."""
+    """Return the rows of a table in which each named column equals its value."""
     for column, value in wanted.items():
         table = table[table[column] == value]
     return table
 
 
 def _pixels(evaluation: Evaluation) -> dict[str, int]:
-    """Count pixels by "scored", "ignored" and "missing", over all scenes."""
+    """Return numbers of pixels over all scenes, by "scored", "ignored" and "missing"."""
     return {
         "scored": sum(item.histogram.total for item in evaluation.scenes),
         "ignored": sum(item.ignored for item in evaluation.scenes),
@@ -163,7 +168,7 @@ def _pixels(evaluation: Evaluation) -> dict[str, int]:
 
 
 def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None) -> list[Picture]:
-    """Draw all figures of the page."""
+    """Return all figures of the page with captions, that of training only with a log."""
     name = main_threshold(evaluation)
     counting = regions_that_count(evaluation, about)
     members = [item for region in counting.values() for item in region]
@@ -212,7 +217,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
 
 
 def _learning(training: pd.DataFrame) -> Picture:
-    """Draw the curves of a training."""
+    """Return a captioned figure of a training's loss and scores by epoch."""
     return picture(
         "How it learned",
         training_curves(training),
@@ -223,10 +228,7 @@ def _learning(training: pd.DataFrame) -> Picture:
 
 
 def _shape_pictures(members: Sequence[Scored], name: str, where: str, thresholds: Mapping[str, float]) -> list[Picture]:
-    """Draw the scores of objects by the IoU that is asked of them.
-
-    Nothing where objects are not known.
-    """
+    """Return a list of one figure, object scores by IoU, or none where unknown."""
     table = tabulate_objects(members, {name: thresholds[name]})
     if table["f1"].isna().all():
         return []
@@ -242,7 +244,7 @@ def _shape_pictures(members: Sequence[Scored], name: str, where: str, thresholds
 
 
 def _panel(example: Example, evaluation: Evaluation, name: str) -> Picture:
-    """Draw an example with its scores."""
+    """Return a captioned figure of an example's image, probability and outlines."""
     value = evaluation.thresholds[name]
     counts = example.scored.histogram.counts(value)
     figure = map_panel(
@@ -266,7 +268,7 @@ def _panel(example: Example, evaluation: Evaluation, name: str) -> Picture:
 
 
 def _curves(regions: Mapping[str, Sequence[Scored]]) -> dict[str, Histogram]:
-    """Return the histogram of each region in which an object is labelled.
+    """Return summed histograms by region, of regions with a labelled pixel only.
 
     Without one there is no curve.
     """
@@ -275,7 +277,7 @@ def _curves(regions: Mapping[str, Sequence[Scored]]) -> dict[str, Histogram]:
 
 
 def _marks(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return the thresholds by region and name, without the unknown."""
+    """Return thresholds by region, then by name, without those that are NaN."""
     marks: dict[str, dict[str, float]] = {}
     for row in table.dropna(subset=["threshold"]).itertuples():
         marks.setdefault(str(row.region), {})[str(row.threshold_name)] = float(str(row.threshold))
@@ -283,11 +285,11 @@ def _marks(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def _ceiling(evaluation: Evaluation) -> float:
-    """Return the probability that maps show as white.
+    """Return 0.25, 0.5 or 1: the probability that example maps show as white.
 
     Low where a model is never sure, so that something is to be seen.
 
-    At most one pixel in a thousand is above it.
+    The least that at most one pixel in a thousand is above.
     """
     pixels = summed(evaluation.scenes)
     counts = {limit: pixels.counts(limit) for limit in (0.25, 0.5, 1.0)}  # of 1.0 none is above it

@@ -111,7 +111,7 @@ class Evaluation:
 
     @property
     def regions(self) -> dict[str, tuple[Scored, ...]]:
-        """The scenes by region, in order of their names."""
+        """Tuples of the scenes' counts by region, in order of the regions' names."""
         names = sorted({item.region for item in self.scenes})
         return {name: tuple(item for item in self.scenes if item.region == name) for name in names}
 
@@ -124,7 +124,7 @@ def evaluate(
     thresholds: Mapping[str, float],
     executor: Executor | None = None,
 ) -> Evaluation:
-    """Score the maps in ``maps``/<scene id>/ against the labels.
+    """Score scenes' maps against labels; return their scores, and failures by scene.
 
     Args:
         maps: Folder of the scenes' folders.
@@ -142,7 +142,7 @@ def evaluate(
 
 
 def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping[str, float]) -> Evaluation:
-    """Gather the scores of scenes into an evaluation, failures listed by scene.
+    """Return an evaluation of scored scenes, with reasons by scene for the failed.
 
     Raises:
         DataError: If no scene could be scored.
@@ -168,7 +168,7 @@ def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping
 
 
 def tabulate(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Return the table of scores: regions, their mean, all pooled, then each scene.
+    """Return a table of scores by threshold: regions, mean, pooled, then each scene.
 
     Its columns are `COLUMNS`.
 
@@ -184,7 +184,7 @@ def tabulate(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.Da
 
 
 def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Return object scores by rule: regions, their mean, pooled, then each scene.
+    """Return a table of object scores by rule: regions, mean, pooled, then each scene.
 
     Its columns are `OBJECT_COLUMNS`.
     """
@@ -196,7 +196,7 @@ def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) 
 
 
 def tabulate_curves(scored: Sequence[Scored]) -> pd.DataFrame:
-    """Return the table of precision and recall at every threshold.
+    """Return the table of pixels, precision and recall by threshold, in hundredths.
 
     Its columns are `CURVE_COLUMNS`: regions, all pooled, then each scene.
     """
@@ -212,7 +212,7 @@ def tabulate_curves(scored: Sequence[Scored]) -> pd.DataFrame:
 
 
 def tabulate_reliability(scored: Sequence[Scored]) -> pd.DataFrame:
-    """Return the table of promised and kept probabilities.
+    """Return the table of predicted and labelled shares in ten steps of probability.
 
     Its columns are `RELIABILITY_COLUMNS`, ten rows each for regions, all pooled, and each scene.
     """
@@ -226,7 +226,7 @@ def tabulate_reliability(scored: Sequence[Scored]) -> pd.DataFrame:
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
-    """Write the tables of an evaluation as CSV and Parquet, and scores.json.
+    """Write an evaluation's tables as CSV and Parquet, scores.json and left_out.csv.
 
     The JSON holds the scores, the objects and the reliability as lists of rows, null where something is not known;
     left_out.csv holds the scenes without scores, and why.
@@ -254,17 +254,17 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
 
 
 def summed(members: Iterable[Scored]) -> Histogram:
-    """Return the pixels of several scenes by probability and label."""
+    """Return the summed histogram of several scenes: pixels by probability and label."""
     return sum((item.histogram for item in members), Histogram.empty())
 
 
 def summed_shapes(members: Iterable[Scored], name: str) -> Shapes:
-    """Return boundaries and objects of several scenes at a threshold."""
+    """Return summed counts of boundaries and objects of scenes at a named threshold."""
     return sum((item.shapes[name] for item in members), Shapes.empty())
 
 
 def _check(thresholds: Mapping[str, float]) -> None:
-    """Refuse thresholds that are no probability, or bear the oracle's name."""
+    """Refuse thresholds outside 0..1, or with the name oracle."""
     for name, value in thresholds.items():
         if name == ORACLE or not 0 <= value <= 1:
             msg = f"threshold {name!r} of {value} cannot be used; it must be 0 .. 1 and not be called {ORACLE!r}"
@@ -272,13 +272,13 @@ def _check(thresholds: Mapping[str, float]) -> None:
 
 
 def _by_region(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """Return scenes by region, in order of the regions' names."""
+    """Return lists of scenes by region, in order of the regions' names."""
     names = sorted({item.region for item in scored})
     return {name: [item for item in scored if item.region == name] for name in names}
 
 
 def _scopes(scored: Sequence[Scored]) -> Iterator[tuple[dict[str, str | None], Sequence[Scored]]]:
-    """Yield everything that is summed, with its columns of scope, region and scene."""
+    """Yield a dict of columns and its scenes, for each region, all pooled, each scene."""
     for members in _by_region(scored).values():
         yield _place("region", members), members
     yield _place("pooled", scored), scored
@@ -287,13 +287,13 @@ def _scopes(scored: Sequence[Scored]) -> Iterator[tuple[dict[str, str | None], S
 
 
 def _place(scope: str, members: Sequence[Scored]) -> dict[str, str | None]:
-    """Return the columns of scope, region and scene."""
+    """Return columns scope, region and scene of a row; None where not of the scope."""
     region = None if scope == "pooled" else members[0].region
     return {"scope": scope, "region": region, "scene": members[0].scene if scope == "scene" else None}
 
 
 def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """Yield one row of scores for each threshold, of the members' sum."""
+    """Yield a row of scores for each threshold, from the sum of several scenes."""
     counted = summed(members)
     promised = calibration_error(counted)
     for name, value in thresholds.items():
@@ -320,7 +320,7 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
 
 
 def _shape_columns(shapes: Shapes) -> dict[str, Any]:
-    """Return columns of boundaries and of objects.
+    """Return columns of boundary and object counts and scores, from summed shapes.
 
     Without those of objects where they are not known.
     """
@@ -337,9 +337,9 @@ def _shape_columns(shapes: Shapes) -> dict[str, Any]:
 
 
 def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """Yield one row for each threshold and rule, of the members' sum.
+    """Yield a row of object scores per threshold and matching rule, of summed scenes.
 
-    None where objects are not known.
+    No row where objects are not known.
     """
     for name, value in thresholds.items():
         for rule, counts in (summed_shapes(members, name).matched or {}).items():
@@ -358,7 +358,7 @@ def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str,
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], *, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the mean of the regions' scores, one row for all with the same ``by``.
+    """Yield rows of mean scores over regions, one per combination of values in ``by``.
 
     Regions without the score do not count.
     """
@@ -369,7 +369,7 @@ def _mean(rows: Sequence[Mapping[str, Any]], *, by: Sequence[str], names: Sequen
 
 
 def _typed(table: pd.DataFrame, *, whole: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table with texts as strings, and whole numbers that may be missing."""
+    """Return a table with text columns as string, integer columns as nullable Int64."""
     words = [name for name in (*_PLACE, "threshold_name", "match") if name in table]
     return table.astype({**dict.fromkeys(words, "string"), **dict.fromkeys(whole, "Int64")})
 

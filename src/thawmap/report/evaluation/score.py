@@ -64,11 +64,11 @@ class Shapes:
 
     @classmethod
     def empty(cls) -> Self:
-        """Return the shapes of a scene in which nothing is mapped or labelled."""
+        """Return shapes with all counts 0, of nothing mapped and nothing labelled."""
         return cls(matched=MappingProxyType(dict.fromkeys(RULES, Counts())), ranked=Detections.empty())
 
     def __add__(self, other: "Shapes") -> "Shapes":
-        """Return the counts of both together; objects are None where one's are."""
+        """Return both counts added; objects are None where either's are None."""
         boundary = self.boundary + other.boundary
         if self.matched is None or other.matched is None or self.ranked is None or other.ranked is None:
             return Shapes(boundary=boundary, matched=None, ranked=None)
@@ -110,7 +110,7 @@ class Scored:
 
 
 def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, float]) -> Scored:
-    """Count where one scene's map and its labels agree.
+    """Compare a scene's map with its labels; return counts of pixels and objects.
 
     Args:
         scene: The scene.
@@ -166,11 +166,11 @@ class _Compared:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the map."""
+        """Numbers of rows and columns of the map."""
         return self.scene_map.grid.height, self.scene_map.grid.width
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
-        """Return probability and target (y, x) of a window.
+        """Return probability, rounded to hundredths, and label target (y, x) of a window.
 
         The probability is in whole hundredths, float64, NaN = missing; the target as `Labels.burn` gives it.
         """
@@ -179,7 +179,7 @@ class _Compared:
         return np.rint(probability * np.float32(100)).astype(np.float64) / 100, target
 
     def objects(self, window: Window, probability: npt.NDArray[np.float64], threshold: float) -> Bools:
-        """Return where a window has objects (y, x), at a threshold.
+        """Return a window's mask of objects (y, x), from the map's mask or a threshold.
 
         At the map's own threshold as its mask says, without what it leaves out; else above the threshold.
         """
@@ -209,7 +209,7 @@ class _Sums:
 
 
 def _first_pass(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
-    """Count a scene's pixels and boundaries, and find the blocks with objects."""
+    """Return a scene's counts of pixels and boundaries, and its blocks with objects."""
     rows, cols = (-(-side // _BLOCK) for side in compared.shape)
     shapes = dict.fromkeys(thresholds, Shapes.empty())
     sums = _Sums(occupied=np.zeros((rows, cols), np.bool_), shapes=shapes, histogram=Histogram.empty())
@@ -233,7 +233,7 @@ def _first_pass(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
 def _count_pixels(
     sums: _Sums, window: Window, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8]
 ) -> None:
-    """Add the pixels of a window to the sums."""
+    """Add a window's pixels to the sums in place, and keep the richest view so far."""
     is_known = np.isfinite(probability)
     sums.histogram += histogram(probability, target, is_known)
     sums.ignored += int((target == IGNORE).sum())
@@ -249,9 +249,9 @@ def _count_pixels(
 
 
 def _second_pass(compared: _Compared, occupied: Bools, thresholds: Mapping[str, float]) -> dict[str, Shapes]:
-    """Count objects by the name of the threshold, a cluster of blocks at a time.
+    """Return counts of matched objects by threshold; None if a cluster is too large.
 
-    They are None for all thresholds where a cluster is too large.
+    By the name of the threshold, None for all. Blocks with objects that touch are a cluster, counted at a time.
     """
     shapes = dict.fromkeys(thresholds, Shapes.empty())
     for window, cluster_blocks in _clusters(occupied, compared.shape):
@@ -269,7 +269,7 @@ def _second_pass(compared: _Compared, occupied: Bools, thresholds: Mapping[str, 
 def _match(
     prediction: Bools, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8], is_known: Bools
 ) -> Shapes:
-    """Match the objects of a window by every rule."""
+    """Return a window's object counts by every rule of matching, and ranked objects."""
     pairs = Comparison.of(prediction, target, is_known)
     matched = {
         rule: pairs.counts(match="centroid") if isinstance(rule, str) else pairs.counts(min_iou=rule) for rule in RULES
@@ -278,9 +278,9 @@ def _match(
 
 
 def _clusters(occupied: Bools, shape: tuple[int, int]) -> Iterator[tuple[Window, Bools]]:
-    """Yield windows in pixels, with which of their blocks count (rows, columns).
+    """Yield windows around clusters of touching blocks, with bools of their blocks.
 
-    Each cluster of blocks that touch is whole in one of the windows.
+    Windows are in pixels, the bools are (rows, columns) of blocks. Each cluster is whole in one of the windows.
 
     Clusters that lie in one window of the first pass go together, to be read at once.
     """
@@ -303,7 +303,7 @@ def _clusters(occupied: Bools, shape: tuple[int, int]) -> Iterator[tuple[Window,
 
 
 def _full_size(window: Window, shape: tuple[int, int]) -> Window:
-    """Return a window at full size, shifted back into the raster at its border."""
+    """Return a window grown to 512 pixels a side, shifted to lie inside the raster."""
     height, width = min(_VIEW_PX, shape[0]), min(_VIEW_PX, shape[1])
     row, col = min(window.row, shape[0] - height), min(window.col, shape[1] - width)
     return Window(row=row, col=col, height=height, width=width)

@@ -37,7 +37,7 @@ class About:
 
 
 def main_threshold(evaluation: Evaluation) -> str:
-    """Return the name of the threshold whose scores are the result.
+    """Return the name of the main threshold: validation if there, else the first.
 
     The one chosen on validation, else the first.
     """
@@ -45,7 +45,7 @@ def main_threshold(evaluation: Evaluation) -> str:
 
 
 def summary(evaluation: Evaluation, about: About) -> list[str]:
-    """Describe an evaluation in plain sentences.
+    """Return sentences on an evaluation: regions, thresholds, objects found or missed.
 
     What was found in the regions that count, what the threshold does to it, and what became of objects.
     """
@@ -64,7 +64,7 @@ def summary(evaluation: Evaluation, about: About) -> list[str]:
 
 
 def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
-    """Say where maps are best, and where worst."""
+    """Return a sentence on the regions of best and worst IoU."""
     reached = {region: _iou(members, value) for region, members in regions.items()}
     order = sorted((region for region in reached if not math.isnan(reached[region])), key=lambda name: -reached[name])
     if not order:
@@ -74,13 +74,13 @@ def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
 
 
 def _sentence(region: str, members: Sequence[Scored], value: float, role: str | None) -> str:
-    """Say what was found in one region."""
+    """Return a sentence on a region: its role, and recall, precision and IoU."""
     aside = _ASIDES.get(role or "", "")
     return f"In {region or 'all scenes'}{aside} it {_finding(summed(members).counts(value))}."
 
 
 def _finding(counts: Counts) -> str:
-    """Say what was found, as the rest of a sentence."""
+    """Return the end of a sentence: recall, precision and IoU of counts of pixels."""
     reached = scores(counts)
     if counts.tp + counts.fn == 0:
         return f"maps {thousands(counts.fp)} pixels where nothing is labelled"
@@ -93,7 +93,7 @@ def _finding(counts: Counts) -> str:
 
 
 def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) -> str:
-    """Say what other thresholds would have given in the same regions."""
+    """Return sentences on the threshold used, and on the IoU at others and the best."""
     value = evaluation.thresholds[name]
     chosen = "was chosen on validation regions" if name == "validation" else "was fixed beforehand"
     text = f"A pixel counts as mapped where its probability is above {value:.2f}; this threshold {chosen}."
@@ -110,7 +110,7 @@ def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) ->
 
 
 def _about_objects(members: Sequence[Scored], name: str) -> list[str]:
-    """Say how many objects were found; no sentence where that is not known."""
+    """Return sentences on objects found and left out; none where they are unknown."""
     matched = summed_shapes(members, name).matched
     if matched is None:
         return []
@@ -125,7 +125,7 @@ def _about_objects(members: Sequence[Scored], name: str) -> list[str]:
 
 
 def _about_left_out(members: Sequence[Scored]) -> list[str]:
-    """Say how many objects the maps leave out, and why; no sentence for none."""
+    """Return a list: a sentence on objects that maps leave out, by reason, or nothing."""
     reasons: Counter[str] = Counter()
     for scene in members:
         reasons.update(scene.left_out)
@@ -137,14 +137,14 @@ def _about_left_out(members: Sequence[Scored]) -> list[str]:
 
 
 def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[Scored, ...]]:
-    """Return the scenes of the regions that the model has never seen, by region.
+    """Return scenes by region, of test regions only, or of all where none is a test.
 
-    Of all regions, where the split names none of them.
+    Test regions are those that the model has never seen.
     """
     unseen = {name: members for name, members in evaluation.regions.items() if about.roles.get(name) == "test"}
     return unseen or evaluation.regions
 
 
 def _iou(members: Sequence[Scored], threshold: float) -> float:
-    """Return the IoU of several scenes together."""
+    """Return the IoU of several scenes' summed pixels at a threshold."""
     return scores(summed(members).counts(threshold))["iou"]

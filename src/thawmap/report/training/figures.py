@@ -38,7 +38,7 @@ _INCHES = 2.1  # side of a tile on the sheet
 
 @styled
 def tile_sheet(tiles: Sequence[SheetTile], *, threshold: float) -> Figure:
-    """Draw tiles as image and probability, with labelled and predicted outlines.
+    """Return a figure of tiles: image, probability, labelled and predicted outlines.
 
     Two tiles are in a row.
 
@@ -74,7 +74,7 @@ def tile_sheet(tiles: Sequence[SheetTile], *, threshold: float) -> Figure:
 
 
 def _draw_outlines(axes: Axes, tile: SheetTile, threshold: float) -> None:
-    """Draw what of a tile is not scored, labelled and predicted, without axes."""
+    """Draw a tile's outlines: not scored, labelled, predicted; hide the axes."""
     outline(axes, tile.target == IGNORE, colour="#ffffff", width=0.6)
     outline(axes, tile.target == 1, colour=YELLOW, width=1.0)
     outline(axes, tile.probability > threshold, colour=SKY, width=1.0)

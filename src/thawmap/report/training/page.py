@@ -83,21 +83,21 @@ class TileStatistics:
 
     @property
     def chosen(self) -> str:
-        """Name of the threshold whose scores are the result: validation, else paper."""
+        """Name of the main threshold: validation if there is one, else paper."""
         return "validation" if "validation" in self.thresholds else "paper"
 
     @property
     def together(self) -> Histogram:
-        """Pixels of all regions, by probability and label."""
+        """Histogram of pixels by probability and label, summed over regions."""
         return sum(self.pixels.values(), Histogram.empty())
 
     @property
     def worst_first(self) -> list[Tile]:
-        """The worst tiles, those with most wrong pixels first, equals as they came."""
+        """List of the worst tiles, most wrong pixels first, equals as they came."""
         return [tile for _, _, tile in sorted(self.worst, key=lambda entry: (-entry[0], -entry[1]))]
 
     def add(self, tile: Tile) -> None:
-        """Count one more tile, and keep it if it is among the worst."""
+        """Add a tile's pixels and objects to the counts; keep it if among the worst."""
         probability = np.rint(tile.probability * np.float32(100)).astype(np.float64) / 100  # as maps store it
         valid = np.isfinite(probability)
         pixels = histogram(probability, tile.target, valid)
@@ -116,7 +116,7 @@ class TileStatistics:
 
 
 def is_made(folder: Path, bundle: Bundle) -> bool:
-    """Return whether the report in a folder is complete, and of this bundle."""
+    """Return whether a folder's report.json exists and names this bundle."""
     try:
         return bool(read_object(folder / _DONE).get("bundle") == bundle.id)
     except (OSError, ValueError):
@@ -126,9 +126,9 @@ def is_made(folder: Path, bundle: Bundle) -> bool:
 def write(
     folder: Path, bundle: Bundle, log: pd.DataFrame, tiles: Iterable[Tile], *, project: str, made: datetime
 ) -> None:
-    """Write the page of a training, its figures, tiles.csv, and last report.json.
+    """Write a training's report: HTML page, figures as PNG, tiles.csv, report.json.
 
-    So where report.json is, the report is complete.
+    The last is written last: where it is, the report is complete.
 
     Args:
         folder: The folder of the report.
@@ -169,7 +169,7 @@ def write(
 
 
 def summary(statistics: TileStatistics, bundle: Bundle, log: pd.DataFrame) -> list[str]:
-    """Return the result of a training in plain sentences."""
+    """Return sentences on a training: best epoch, its threshold and validation scores."""
     epochs = int((log["split"] == "train").sum())
     origin = str(bundle.provenance.get("from", "an epoch that is not known"))
     if not statistics.rows:
@@ -190,7 +190,7 @@ def summary(statistics: TileStatistics, bundle: Bundle, log: pd.DataFrame) -> li
 
 
 def _score_rows(statistics: TileStatistics) -> list[dict[str, Any]]:
-    """Return a row of scores per threshold, the chosen one first; none without tiles."""
+    """Return dicts of scores, one per threshold, chosen one first; none without tiles."""
     if not statistics.rows:
         return []
     together, chosen = statistics.together, statistics.chosen
@@ -208,7 +208,7 @@ def _score_rows(statistics: TileStatistics) -> list[dict[str, Any]]:
 
 
 def _figures(statistics: TileStatistics, bundle: Bundle, log: pd.DataFrame) -> dict[str, Picture]:
-    """Return the figures by the stems of their files."""
+    """Return captioned figures by file stem: epochs, curves, calibration, worst tiles."""
     chosen = _chosen(bundle, log)
     figures = {
         "curves": picture(
@@ -240,7 +240,7 @@ def _figures(statistics: TileStatistics, bundle: Bundle, log: pd.DataFrame) -> d
 
 
 def _worst(statistics: TileStatistics) -> Picture:
-    """Return the sheet of the worst tiles."""
+    """Return a captioned figure of the tiles with most wrong pixels."""
     threshold, tiles = statistics.thresholds[statistics.chosen], statistics.worst_first
     counts = statistics.together.counts(threshold)
     share = sum(wrong for wrong, _, _ in statistics.worst) / (counts.fp + counts.fn)
@@ -265,13 +265,13 @@ def _worst(statistics: TileStatistics) -> Picture:
 
 
 def _fault(tile: Tile, threshold: float) -> str:
-    """Return the numbers of missed and false pixels of a tile, in words."""
+    """Return a tile's numbers of missed and false pixels as a text for its title."""
     counts = histogram(tile.probability, tile.target, np.isfinite(tile.probability)).counts(threshold)
     return f"{thousands(counts.fn)} px missed, {thousands(counts.fp)} px false"
 
 
 def _curves(statistics: TileStatistics) -> dict[str, Histogram]:
-    """Return the pixels of each region that has a labelled object, for its curves.
+    """Return histograms by region, only of those with labelled objects, for curves.
 
     Where there are several regions, those of all come first.
     """
@@ -282,7 +282,7 @@ def _curves(statistics: TileStatistics) -> dict[str, Histogram]:
 
 
 def _chosen(bundle: Bundle, log: pd.DataFrame) -> tuple[str, int] | None:
-    """Return phase and epoch of the bundle; None where the log has no such epoch."""
+    """Return phase and epoch of the bundle's network; None where not in the log."""
     for phase, epoch in zip(log["phase"], log["epoch"], strict=True):
         if bundle.provenance.get("from") == f"phase {phase}, epoch {epoch}":
             return str(phase), int(epoch)
@@ -290,7 +290,7 @@ def _chosen(bundle: Bundle, log: pd.DataFrame) -> tuple[str, int] | None:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
-    """Return network, layers, tiles and thresholds of a bundle, by titles of the page."""
+    """Return texts on a bundle's network, layers, tiles and thresholds, by title."""
     regions, tiles = bundle.provenance.get("regions", {}), bundle.provenance.get("tiles", {})
     titles = {"train": "Trained on", "validation": "Chosen on", "test": "Left out, not looked at"}
     tiles_by_title = {
@@ -307,7 +307,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can write it: None in place of NaN, at any depth."""
+    """Return a value with each NaN replaced by None, at any depth, for JSON."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
