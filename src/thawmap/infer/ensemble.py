@@ -14,7 +14,7 @@ from thawmap.infer.plan import Tiling, plan
 
 @dataclass(frozen=True, slots=True)
 class InputLayers:
-    """The layers that are read for an ensemble.
+    """Names of the layers read for an ensemble, and which of them each network sees.
 
     Attributes:
         names: Their names, each once.

@@ -46,11 +46,11 @@ def predict(
     extra_layers: Sequence[str] = (),
     overview: Stack | None = None,
 ) -> Iterator[Rows]:
-    """Yield the probabilities of a scene in rows, from the top; every row once.
+    """Run networks over a scene; yield probabilities in blocks of rows from the top.
 
-    Where tiles overlap, their answers are blended with strictly positive weights (`thawmap.grid.ramp`). A tile without
-    a valid pixel is not computed. Of a batch that the device's memory does not hold, half is computed at a
-    time from then on.
+    Every row comes once. Where tiles overlap, their answers are blended with strictly positive weights
+    (`thawmap.grid.ramp`). A tile without a valid pixel is not computed. Of a batch that the device's memory does not
+    hold, half is computed at a time from then on.
 
     Args:
         scene: What to map.

@@ -128,7 +128,7 @@ def best_temperature(regions: Sequence[LogitHistogram]) -> float:
 def logits_by_region(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Mapping[str, LogitHistogram]:
-    """Run a bundle over tiles; return counts by logit and label, by name of region.
+    """Run a bundle over tiles; return each region's pixel counts by logit and label.
 
     Tiles of no region are under "".
     """

@@ -103,11 +103,11 @@ class TrainingProgress:
         return self.epochs == 1
 
     def is_phase_finished(self, phase: Phase, stop_after: int | None) -> bool:
-        """Return True if a phase has had its epochs, or ``stop_after`` since its best."""
+        """Return True if a phase has had its epochs, or ``stop_after`` since the best."""
         return self.epoch >= phase.epochs or (stop_after is not None and epochs_since_best(self.history) >= stop_after)
 
     def next_phase(self) -> None:
-        """Count on to the next phase, with no epochs, chosen tiles and scores yet."""
+        """Move on to the next phase; clear finished epochs, chosen tiles and scores."""
         self.phase, self.epoch, self.chosen, self.history = self.phase + 1, 0, [], []
 
     def add_epoch(self, phase: Phase, results: Sequence[EpochResult], network: nn.Module) -> bool:
@@ -162,7 +162,7 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def _sweep(out: Path, *patterns: str) -> None:
-    """Remove files and folders of some patterns from a folder and its ``last``.
+    """Remove draft folders of some patterns from a folder and its ``last``.
 
     They are drafts of a killed training.
     """

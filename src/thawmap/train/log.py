@@ -138,7 +138,7 @@ class EpochCounts:
             self._histogram += histogram(torch.sigmoid(logits), batch.target, batch.valid)
 
     def result(self, split: str, epoch: str, *, sum_processes: Callable[[Tensor], Tensor]) -> EpochResult:
-        """Return the epoch's mean loss and counts, over the batches of all processes.
+        """Return mean loss and counts over all processes; refuse a NaN or infinite loss.
 
         Args:
             split: "train", "validation" or "test".

@@ -81,7 +81,7 @@ def draw_order(tiles: pd.DataFrame, sampler: SamplerSettings | None, generator: 
 
 
 def sampling_weights(tiles: pd.DataFrame, sampler: SamplerSettings) -> npt.NDArray[np.float64]:
-    """Return each tile's drawing weight, by its objects and, if asked, its region.
+    """Return an array of tiles' drawing weights, by objects and, if asked, by region.
 
     They need not add to 1. Where regions are to be equal, each region's weights add to the same; tiles of no region are
     one region together.

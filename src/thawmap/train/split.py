@@ -257,9 +257,9 @@ def _ground(
 def _overlapping(
     index: gpd.GeoDataFrame, chosen: pd.Series, ground: npt.NDArray[np.object_], buffer_m: float
 ) -> pd.Series:
-    """Return a bool Series, True for chosen tiles that overlap or near some ground.
+    """Return a bool Series, True for chosen tiles that overlap ground or are near it.
 
-    ``ground`` are footprints, and near is nearer than the buffer. False for tiles that are not chosen.
+    ``ground`` is an array of footprints, and near is nearer than the buffer. False for tiles that are not chosen.
     """
     rows = np.flatnonzero(chosen)
     footprints = index.geometry.to_numpy()

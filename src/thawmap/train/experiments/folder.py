@@ -14,7 +14,7 @@ from thawmap.provenance import differences
 
 
 def write_plan(path: Path, config: Config, store: str) -> None:
-    """Write an experiment's plan: its configuration and its tile store's identity."""
+    """Write an experiment's plan as JSON: its configuration and tile store's identity."""
     write_json(path, {"config": config.as_json(), "tile_store": store})
 
 

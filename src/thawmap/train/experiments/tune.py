@@ -78,7 +78,7 @@ def check(config: Config) -> None:
 
 
 def search_space(config: Config) -> "dict[str, BaseDistribution]":
-    """Return optuna's distributions of the searched values, by key.
+    """Return a dict of searched keys to optuna's distributions of their values.
 
     They are numbers between two ends, or the values of a list as JSON.
 
@@ -286,7 +286,7 @@ def _single_changes(config: Config) -> list[Config]:
 
 
 def _value_at(config: Config, key: str) -> Any:
-    """Return the value at a key such as training.phases.0.lr; None without one."""
+    """Return a configuration's value at a key such as training.phases.0.lr; else None."""
     node: Any = config.as_json()
     for name in key.split("."):
         children = dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, dict) else {}

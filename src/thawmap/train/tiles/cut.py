@@ -276,7 +276,7 @@ def disk_bytes(config: Config, sources: Sequence[Source]) -> float:
 def _create_arrays(
     folder: Path, scene: Scene, codes: Sequence[LayerCode], settings: TileSettings, fingerprint: str
 ) -> dict[str, Any]:
-    """Create zarr arrays for all tiles of a scene, described; return them by name."""
+    """Create zarr arrays for a scene's tiles, with attributes; return them by name."""
     size, tiles = settings.size, tile_count(scene.geobox.shape.yx, settings)
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     footprint = gpd.GeoSeries([scene.geobox.extent.geom], crs=crs_of(scene.geobox)).to_crs(FOOTPRINT_CRS)
