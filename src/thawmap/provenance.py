@@ -12,7 +12,7 @@ from thawmap.files.hashes import json_sha256
 
 
 def stamp(path: Path) -> dict[str, Any]:
-    """Return the stamp of a file: its name, size and time of the last change.
+    """Return a dict of a file's name, size and time of last change, its stamp.
 
     Raises:
         OSError: If it cannot be asked.

@@ -74,7 +74,7 @@ def threads_each(workers: int) -> int:
 
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
-    """Return versions of libraries by name, without those that are not installed."""
+    """Return a dict of library to version, without those that are not installed."""
     versions: dict[str, str] = {}
     for name in names:
         with suppress(PackageNotFoundError):

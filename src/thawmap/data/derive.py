@@ -14,7 +14,7 @@ from thawmap.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The way in which one layer is derived from others.
+    """The layers that one layer is derived from, the function, and its halo.
 
     Attributes:
         needs: Names of the layers that it is derived from, in the order of the function's arguments.

@@ -33,7 +33,7 @@ def check_new(path: Path) -> None:
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path], *, replaced: Iterable[Path] = ()) -> None:
-    """Refuse output folders that are, lie in, or would replace what is read.
+    """Refuse output folders that are or lie in an input, or would replace one.
 
     Files are compared, not names: links and other spellings of a name make no difference.
 

@@ -153,7 +153,7 @@ def _interpolate(nodes: _Positions, row: npt.NDArray[np.intp], col: npt.NDArray[
 
 
 def _lonlat(grid: GeoBox, cols: npt.ArrayLike, rows: npt.ArrayLike) -> tuple[_Positions, _Positions]:
-    """Return longitudes and latitudes of positions in pixels from a grid's corner.
+    """Return longitudes and latitudes of points given as columns and rows of a grid.
 
     Not finite where the CRS has no such point on Earth.
     """

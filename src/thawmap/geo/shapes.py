@@ -80,9 +80,9 @@ def meridian_of(crs: str, middle: float) -> float:
 
 
 def to_lonlat(outline: BaseGeometry, crs: str) -> BaseGeometry:
-    """Return an outline in longitude and latitude, cut at the antimeridian.
+    """Return an outline in EPSG:4326, cut at the antimeridian to -180 .. 180 degrees.
 
-    In EPSG:4326, all of it between -180 and 180 degrees.
+    What lies beyond is moved there.
     """
     unwrapped = _three_turns(reproject(gpd.GeoDataFrame(geometry=[outline], crs=crs), LONLAT).shapes[0])
     return shapely.intersection(unwrapped, shapely.box(-180, -90, 180, 90))
@@ -157,7 +157,7 @@ def polygons_of(shapes: Shapes) -> Shapes:
 
 
 def is_finite(shapes: Shapes) -> npt.NDArray[np.bool_]:
-    """Return for each shape whether all its coordinates are finite numbers.
+    """Return a bool by shape: True if all its coordinates are finite numbers.
 
     True for a shape without any coordinate.
     """

@@ -35,7 +35,7 @@ def scene_id(name: str) -> str:
 
 
 def texts(column: pd.Series) -> Texts:
-    """Return a column as texts without blanks around them; "" where it is empty.
+    """Return a column as an array of stripped texts; "" where it is empty.
 
     Whole numbers that an empty row has made floating-point are written as whole numbers.
     """
@@ -48,9 +48,9 @@ def texts(column: pd.Series) -> Texts:
 
 
 def days(column: pd.Series) -> Days:
-    """Return a column of days or times as UTC days (datetime64[D]).
+    """Return a column as an array of UTC days; NaT where none is written in full.
 
-    NaT where there is none, or it is not written as a full date, such as 2019-07-14, 2019/07/14 or 20190714.
+    Of type datetime64[D]; from days or times. A full date is such as 2019-07-14, 2019/07/14 or 20190714.
     """
     written = pd.Series(texts(column), dtype="object").str.replace("/", "-")
     # pandas also reads "2019" and "2019-07" as days: the first of the year, or of the month
@@ -83,7 +83,7 @@ def numbers(column: pd.Series) -> npt.NDArray[np.float64]:
 
 
 def days_in(name: str) -> list[np.datetime64]:
-    """Return the days that are written in the name of a scene; empty without a date.
+    """Return a list of the days in a scene's name, as 20190709; empty without any.
 
     >>> days_in("S2A_20190709T042959_20190711T101010")
     [np.datetime64('2019-07-09'), np.datetime64('2019-07-11')]

@@ -37,7 +37,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Digitised polygons with all that the checks compare them with.
+    """Digitised polygons with what checks compare: scenes, ground, ids, pixel sizes.
 
     Attributes:
         frame: What was digitised.
@@ -68,7 +68,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Faults of one kind.
+    """Faults of one kind: the rows that have it, messages and shapes.
 
     Attributes:
         kind: One of `thawmap.data.labels.faults.KINDS`.

@@ -129,7 +129,7 @@ def summary(faults: gpd.GeoDataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """A mended copy of labels.
+    """A mended copy of labels, and what was changed.
 
     Attributes:
         frame: The polygons that are left, with all their columns, in order.

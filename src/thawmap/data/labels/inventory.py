@@ -127,12 +127,12 @@ def to_arts(
     source: str | None = None,
     resolution: float | None = None,
 ) -> gpd.GeoDataFrame:
-    """Return labels in the columns and the CRS of ARTS, losing nothing.
+    """Return labels in ARTS' columns, CRS and identifiers; refuse absent fields.
 
-    Scene, region, days and target become BaseMapID, RegionName, BaseMapDate and TrainClass; all other columns stay,
-    and so does what ARTS cannot say exactly, such as the time of a day. What ARTS columns say already stays as it
-    is. Centroids are those in EPSG:4326, to 5 decimals; the UID is uuid5 in the namespace of DNS of the required
-    columns, written one after the other, as ARTS' own scripts make it.
+    Scene, region, days and target become BaseMapID, RegionName, BaseMapDate and TrainClass; all other columns stay, and
+    so does what ARTS cannot say exactly, such as the time of a day. What ARTS columns say already stays as it is.
+    Centroids are those in EPSG:4326, to 5 decimals; the UID is uuid5 in the namespace of DNS of the required columns,
+    written one after the other, as ARTS' own scripts make it.
 
     Args:
         frame: The labels.
@@ -172,12 +172,11 @@ def to_arts(
 
 
 def from_arts(frame: gpd.GeoDataFrame, *, columns: Columns | None = None) -> gpd.GeoDataFrame:
-    """Return an ARTS inventory in the columns of thawmap's labels, losing nothing.
+    """Return an ARTS inventory in thawmap's columns of labels; refuse other files.
 
-    It stays in its CRS.
-    BaseMapID, RegionName, BaseMapDate and TrainClass become a scene, a region, a first and a last day (none where it
-    is a single date) and a target (1 or 0); all other columns stay. Names that a Shapefile has cut to 10 letters are
-    whole again.
+    It stays in its CRS, and loses nothing. BaseMapID, RegionName, BaseMapDate and TrainClass become a scene, a region,
+    a first and a last day (none where it is a single date) and a target (1 or 0); all other columns stay. Names that a
+    Shapefile has cut to 10 letters are whole again.
 
     Raises:
         LabelError: If it has none of these columns, holds a date or class that is not of ARTS, or two columns that
@@ -215,7 +214,7 @@ def _ordered(frame: gpd.GeoDataFrame, first: list[str]) -> gpd.GeoDataFrame:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A column of ARTS and thawmap's columns of its meaning, made of each other.
+    """A column of ARTS, its roles in thawmap's columns, and functions both ways.
 
     Attributes:
         roles: Fields of `Columns`.
@@ -276,7 +275,7 @@ _FORMS = {
 
 
 def _refuse(column: pd.Series, wrong: npt.NDArray[np.bool_], fault: str) -> None:
-    """Refuse a column of which a row is wrong; the message shows the first such row."""
+    """Raise a LabelError at the first row of a column that is wrong, if any is."""
     if wrong.any():
         row = int(np.argmax(wrong))
         msg = f"{column.name} {str(column.iloc[row])!r} in row {row + 1} is {fault}; correct it, or leave the row out"
@@ -336,10 +335,10 @@ def _check_required(arts: gpd.GeoDataFrame) -> None:
 
 
 def _uids(arts: gpd.GeoDataFrame) -> pd.Series:
-    """Return the identifier of each row, a uuid5 of its required columns.
+    """Return a column of identifiers, each a uuid5 of the row's required columns.
 
-    These stand one after the other. Coordinates are written with 5 decimals, a resolution of whole metres without, the
-    rest as it stands.
+    The columns stand one after the other. Coordinates are written with 5 decimals, a resolution of whole metres
+    without, the rest as it stands.
     """
     metres = numbers(arts["BaseMapResolution"])
     _refuse(arts["BaseMapResolution"], ~np.isfinite(metres), "no number of metres")

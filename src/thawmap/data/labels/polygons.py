@@ -54,7 +54,7 @@ class Labels(Protocol):
         ...
 
     def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:
-        """Return the objects' polygons in the scene's CRS; None where labels are rasters."""
+        """Return a GeoDataFrame of the objects on a scene, in its CRS; None for rasters."""
         ...
 
 
@@ -164,7 +164,10 @@ class PolygonLabels:
         return names[0] if names else None
 
     def outlines(self, scene: Scene) -> gpd.GeoDataFrame | None:
-        """Return the objects' polygons that touch the scene, in its CRS, with all columns."""
+        """Return a GeoDataFrame of the objects that touch a scene, in its CRS.
+
+        It has all columns of the file.
+        """
         rows = self._rows(scene, scene.geobox)
         rows = rows[self._targets[rows] == 1]
         shapes = self._reprojected("polygons", self.polygons, scene.geobox).shapes[rows]
@@ -221,7 +224,7 @@ class PolygonLabels:
 
     @cached_property
     def _targets(self) -> npt.NDArray[np.float64]:
-        """The target of each polygon: 1 = object, 0 = no object, anything else = ignore."""
+        """Array of polygons' targets: 1 = object, 0 = no object, anything else = ignore."""
         column = self.settings.target
         if column is None:
             return np.ones(len(self.polygons))
@@ -296,7 +299,9 @@ def _check_raster(path: Path, scene: Scene, settings: LabelSettings) -> None:
 
 
 def read_extent(settings: LabelSettings) -> gpd.GeoDataFrame | None:
-    """Read the polygons of where people looked; None where the settings name no file.
+    """Read the extent's polygons as a GeoDataFrame; None where settings name no file.
+
+    The extent is where people looked.
 
     Raises:
         LabelError: If the file is missing, empty, without CRS, or holds something else than polygons.
@@ -311,10 +316,10 @@ def read_extent(settings: LabelSettings) -> gpd.GeoDataFrame | None:
 
 
 def check_columns(frame: gpd.GeoDataFrame, settings: LabelSettings) -> None:
-    """Refuse polygons that lack a column that the settings name.
+    """Refuse a table of polygons that lacks a column that the settings name.
 
     Raises:
-        LabelError: If one is not.
+        LabelError: If they lack one.
     """
     for key in ("scene", "start", "end", "region", "target"):
         column = getattr(settings, key)

@@ -37,7 +37,7 @@ _EDGE_POINTS = 16  # along each side of a grid, to know what it touches: a strai
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """A raster of a tile set.
+    """A raster of a tile set: its header, and its window in the set's grid.
 
     Attributes:
         info: Its header.
@@ -184,7 +184,7 @@ _indexes: dict[tuple[Path, Choose], _Index] = {}
 
 
 def _times(folders: Iterable[Path]) -> dict[Path, int]:
-    """Return each folder's last change in nanoseconds; 0 if it is gone."""
+    """Return a dict of folders' times of last change in nanoseconds; 0 if gone."""
     return {folder: folder.stat().st_mtime_ns if folder.exists() else 0 for folder in folders}
 
 
@@ -209,7 +209,10 @@ def _header_of(path: Path, _size: int, _mtime_ns: int) -> RasterInfo:
 
 
 def _read_tile_sets(path: Path, setting: str, choose: Choose) -> TileSets:
-    """Read the headers of all rasters of a path, and group them by alignment."""
+    """Return a path's rasters as tile sets by alignment, and unusable files as faults.
+
+    Their headers are read; ``choose`` may leave some rasters out.
+    """
     files = choose(_rasters(path))
     if not files:
         msg = f"{path} is no raster and holds none; correct '{setting}', a folder of rasters, a pattern or one file"
@@ -230,7 +233,7 @@ def _read_tile_sets(path: Path, setting: str, choose: Choose) -> TileSets:
 
 
 def _rasters(path: Path) -> list[Path]:
-    """List the rasters of a path by name; a VRT only if named or alone.
+    """Return the files of the rasters at a path, sorted; a VRT only if named or alone.
 
     A VRT in a folder mostly joins the very tiles that lie beside it, which would be read twice.
     """
@@ -259,7 +262,7 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _fault(path: Path) -> str | None:
-    """Return why a file cannot be part of a tile set; None where it can."""
+    """Return a message on why a file cannot be used as a tile; None where it can."""
     try:
         reason = half_written(path)
         if reason is None:
@@ -272,15 +275,15 @@ def _fault(path: Path) -> str | None:
 
 
 def _rough_metres(grid: GeoBox) -> float:
-    """Return about the side of a grid's pixel in metres."""
+    """Return roughly the side of a grid's pixel in metres, to sort grids by."""
     assert grid.crs is not None
     return math.sqrt(abs(grid.affine.determinant)) * (1e5 if grid.crs.geographic else 1)
 
 
 def _offset(first: GeoBox, other: GeoBox) -> tuple[int, int] | None:
-    """Return rows and columns from one grid's corner to another's.
+    """Return (rows, columns) from one grid's corner to another's; None if unaligned.
 
-    None where the grids are not of one alignment: other pixels, or off by a fraction of one.
+    Unaligned are grids of another CRS, of other pixels, or off by a fraction of one.
     """
     if first.crs != other.crs:
         return None

@@ -40,7 +40,7 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterInfo:
-    """The header of a raster file.
+    """The header of a raster file: grid, bands, type, nodata, scales and units.
 
     Attributes:
         path: The file.
@@ -122,9 +122,9 @@ def read_raster(
     resampling: str | None = None,
     nodata: float | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Read a file's stored numbers (band, y, x) onto exactly ``geobox``.
+    """Read bands (band, y, x) of a file, unscaled, resampled onto ``geobox``.
 
-    Float32, unscaled; NaN where missing, infinite or outside.
+    Float32; NaN where missing, infinite or outside.
 
     Args:
         path: A raster that GDAL reads.
@@ -259,7 +259,7 @@ def raster_writer(path: Path, geobox: GeoBox, encoding: Encoding) -> Iterator[Ra
 
 
 def _describe(file: Any, encoding: Encoding) -> None:
-    """Write scale, offset, names of bands and colours into the header of a new file."""
+    """Write scale, offset, names of bands and colours into an open file's header."""
     if (encoding.scale, encoding.offset) != (1.0, 0.0):
         file.scales = [encoding.scale] * encoding.bands
         file.offsets = [encoding.offset] * encoding.bands

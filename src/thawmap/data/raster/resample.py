@@ -69,9 +69,9 @@ class _Footprint:
 
 
 def read(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values:
-    """Read an open raster's stored numbers (band, y, x) onto ``geobox``.
+    """Read bands (band, y, x) of an open raster, unscaled, resampled onto ``geobox``.
 
-    Float32, unscaled; NaN where missing, infinite or outside.
+    Float32; NaN where missing, infinite or outside.
 
     Args:
         file: The open raster.
@@ -88,7 +88,7 @@ def read(file: Upright, grid: GeoBox, geobox: GeoBox, choice: Choice) -> _Values
 
 
 def _times_coarser(grid: GeoBox, geobox: GeoBox) -> int:
-    """Return how many times a grid is coarser than the file's; 1 unless whole.
+    """Return how many times coarser ``geobox`` is than ``grid``; 1 unless whole.
 
     A grid that is no whole number of the file's pixels needs warping.
     """
@@ -178,7 +178,7 @@ def _as_float(stored: npt.NDArray[Any], missing: Iterable[float | None]) -> _Val
 
 
 def _file_window(window: Window) -> FileWindow:
-    """Return a window as one of rasterio."""
+    """Return a window as a window of rasterio's type."""
     return FileWindow(window.col, window.row, window.width, window.height)
 
 
@@ -291,7 +291,7 @@ def _footprint(grid: GeoBox, geobox: GeoBox) -> _Footprint | None:
 
 
 def _span(positions: _Positions, pixels: float) -> tuple[int, int]:
-    """Return first pixel and number of the pixels that resampling at positions needs.
+    """Return the first pixel and number of pixels that resampling at positions needs.
 
     ``pixels`` are those that are resampled to one.
     """

@@ -41,7 +41,7 @@ class ArraySource:
                 raise DataError(msg)
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """Read layers at ``geobox``'s pixel centres from the arrays; NaN beyond them.
+        """Return a dict of layers at a grid's pixel centres from the arrays; NaN beyond.
 
         They are (y, x), float32, by name, with `valid` where the arrays have it.
 
@@ -65,7 +65,7 @@ class ArraySource:
         return stack
 
     def files(self, scene: Scene) -> Sequence[Path]:  # noqa: ARG002 - arrays lie in no file
-        """Return an empty list: arrays lie in no file."""
+        """Return an empty tuple: arrays lie in no file."""
         return ()
 
     def _pixels_under(

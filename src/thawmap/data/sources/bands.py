@@ -27,7 +27,7 @@ class BandSource:
     layers: frozenset[str]
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """Read those of the layers (y, x) that the scene has, and `valid` by its masks.
+        """Return a dict of the scene's layers (y, x) on a grid, and `valid` by its masks.
 
         Float32 in physical units, NaN where missing.
 
@@ -53,7 +53,7 @@ class BandSource:
 
 
 def _read_bands(scene: Scene, geobox: GeoBox, readings: Mapping[str, Reading]) -> dict[str, npt.NDArray[np.float32]]:
-    """Read layers (y, x) by name from one file, in physical units."""
+    """Return a dict of layers (y, x) from bands of one file, in physical units."""
     first = next(iter(readings.values()))
     bands = [reading.band for reading in readings.values()]
     values = read_raster(scene.files[first.file], geobox, bands=bands, resampling=first.resampling, nodata=first.nodata)

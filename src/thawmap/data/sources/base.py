@@ -107,7 +107,7 @@ class Source(Protocol):
         ...
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """Read layers (y, x) of a scene by name, on exactly ``geobox``.
+        """Return a dict of a scene's layers (y, x) by name, on exactly ``geobox``.
 
         Float32 in physical units, NaN where missing; a layer that the scene lacks may be left out. A source that knows
         which pixels its sensor could use adds ``valid`` (y, x), bool, True = usable.

@@ -45,12 +45,12 @@ class ElevationSource:
 
     @property
     def layers(self) -> frozenset[str]:
-        """Names of all layers of a DEM, if there is one, and of those computed before."""
+        """Names of the layers that a DEM gives, if there is one, and of precomputed ones."""
         derived = _RECIPES if self.settings.path is not None else ()
         return frozenset(derived) | {name for name in _KEYS if self.settings.made_before(name) is not None}
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, Values]:
-        """Read or derive layers (y, x) by name, on exactly ``geobox``.
+        """Return a dict of layers (y, x), read or derived, on exactly ``geobox``.
 
         Float32 in metres, degrees, 1 or 1/m; NaN where missing. A grid at least twice as coarse as the scene's own is a
         preview: its layers come from a DEM as coarse as half of its pixels, and an eighth of the circle. Slopes are
@@ -86,7 +86,7 @@ class ElevationSource:
         return files
 
     def _derive(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> dict[str, Values]:
-        """Derive layers (y, x) by name from the DEM, on exactly ``geobox``.
+        """Return a dict of layers (y, x) derived from the DEM, on exactly ``geobox``.
 
         Each is warped as one band or, where it is a direction, as two.
         """
@@ -204,7 +204,7 @@ def _circle_reach(grid: GeoBox, window: Window, settings: ElevationSettings) -> 
 
 
 def _preview_step(grid: GeoBox, geobox: GeoBox, scene: GeoBox, window_m: float) -> int:
-    """Return how many pixels of the DEM, along an axis, are read as one for a preview.
+    """Return how many DEM pixels along an axis are read as one: 1 but for previews.
 
     1 where ``geobox`` is no preview, but about as fine as the scene.
     """
@@ -289,7 +289,7 @@ def _precomputed_content(name: str, precomputed: Precomputed) -> Content:
 
 
 def _published(name: str, dtype: str) -> tuple[float | None, float]:
-    """Return scale and offset of a layer's published encoding in a type of numbers.
+    """Return scale, or None, and offset of a layer's published encoding in a dtype.
 
     The scale is None where no such encoding is published. Relative elevation: (m + 50) x 300 in 16 bits (paper, section
     2.2.2), or metres; slope: degrees, as bytes or not whole.

@@ -92,9 +92,9 @@ def _region(path: Path, settings: Delivery) -> str | None:
 
 
 def _candidates_of_table(candidates: Sequence[Candidate], table: Path) -> list[Candidate]:
-    """Return the candidates that a table names, with its regions.
+    """Return the candidates that a table names, with regions; absent ones at fault.
 
-    In order of their ids. A row without a candidate becomes one at fault.
+    In order of their ids. Absent is the candidate of a row that was not found.
     """
     regions = {row["id"]: row.get("region") or None for _, row in read_table_rows(table, ("id", "region"))}
     if not regions:
@@ -140,7 +140,7 @@ def read_table_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[int, 
 
 
 def parse_time(text: str) -> datetime | None:
-    """Return the time of an image in UTC from ISO 8601; None where it is no such time.
+    """Return an ISO 8601 text as a UTC time; None where it is no time of an image.
 
     A time without a zone is UTC. None also for years of which there can be no image.
     """
@@ -199,7 +199,7 @@ def usable_id(name: str) -> str:
 
 
 def name_fault(path: Path, name: str) -> str | None:
-    """Return why a scene's name cannot name a folder of results; None where it can.
+    """Return a message on a scene's name that no folder can have; None for others.
 
     ``path`` is the scene's file or folder, after which it is named.
     """

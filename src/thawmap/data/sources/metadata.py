@@ -44,7 +44,7 @@ class PlanetMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelMetadata:
-    """The metadata of a Sentinel-2 image in one file.
+    """The metadata of a Sentinel-2 image in one file: level, time, clouds, scaling.
 
     Reflectance is (stored number + offset) / quantification.
 
@@ -68,7 +68,7 @@ class SentinelMetadata:
 
 
 def read_xml(path: Path) -> ET.Element:
-    """Read an XML file and return its root.
+    """Read an XML file and return its root element.
 
     Raises:
         DataError: If it cannot be read.
@@ -213,7 +213,7 @@ def baseline_offsets(baseline: float | None) -> dict[str, float] | None:
 
 
 def _asset_offsets(assets: object) -> dict[str, float] | None:
-    """Return the one offset that all assets give, for each layer; None if they differ.
+    """Return a dict of layers to the one offset of all STAC assets; None if several.
 
     An asset says it as reflectance; divided by the scale, it is in stored numbers.
     """

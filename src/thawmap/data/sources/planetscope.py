@@ -94,7 +94,10 @@ class _File:
 
     @property
     def rank(self) -> tuple[bool, bool, bool, int, bool, Path]:
-        """Key by which images sort, the best to read first; `open_scene` says why."""
+        """Sort key of an image, the best to read first: surface, harmonized, bands, cuts.
+
+        `open_scene` says why.
+        """
         by_bands = (4, 8, 5).index(len(self.bands))
         words = self.words
         return not self.is_surface, "harmonized" not in words, "toar" not in words, by_bands, bool(self.cuts), self.path
@@ -126,7 +129,7 @@ class _Delivery:
     files: tuple[_File, ...]
 
     def of_kind(self, kind: str) -> list[_File]:
-        """Return the files of a kind: image, udm2, udm, xml or json."""
+        """Return a list of the files of a kind: image, udm2, udm, xml or json."""
         return [file for file in self.files if file.kind == kind]
 
     def beside(self, image: _File, kind: str) -> _File | None:
@@ -158,7 +161,7 @@ def candidates(settings: PlanetScopeScenes, *, paths: Sequence[Path] = ()) -> li
 
 
 def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:
-    """Return a candidate as a scene with its bands, masks and metadata.
+    """Open a candidate's best image as a scene with bands, masks and metadata.
 
     Only headers are read. The best of several images is taken: surface reflectance before top-of-atmosphere, then
     harmonized, then 4 bands before 8 (the four that are wanted are in both, and every generation of satellites has
@@ -284,7 +287,7 @@ def _shared_folders(first: Path, second: Path) -> int:
 
 
 def _best_image(delivery: _Delivery, settings: PlanetScopeScenes) -> tuple[_File, list[str]]:
-    """Return the best image to read, and notes on the choice.
+    """Return a delivery's best image and a list of notes; refuse one without any.
 
     Raises:
         DataError: If there is no image, or none can be used.
@@ -314,7 +317,7 @@ def _no_image_fault(path: Path) -> str | None:
 
 
 def _files_beside(image: _File, delivery: _Delivery) -> dict[str, Path]:
-    """Return kind to file of the mask and the metadata that belong to an image.
+    """Return a dict of kind to path of the mask and metadata that belong to an image.
 
     Raises:
         DataError: If the image needs an XML and has none.
@@ -352,7 +355,7 @@ def _time_of_id(scene: str) -> datetime | None:
 
 
 def _readings(image: _File, info: RasterInfo, metadata: Iterable[PlanetMetadata]) -> dict[str, Reading]:
-    """Return layer to reading of the four bands, as reflectance.
+    """Return a dict of the four bands' readings as reflectance, by layer.
 
     0 is missing in all of Planet's products.
 
@@ -374,7 +377,7 @@ def _readings(image: _File, info: RasterInfo, metadata: Iterable[PlanetMetadata]
 
 
 def _band_numbers(image: _File, info: RasterInfo) -> dict[str, int]:
-    """Return layer to number of the four bands, from 1.
+    """Return a dict of the four layers' band numbers, from 1; refuse absent ones.
 
     As the file describes its bands, else in the order of the product.
     """

@@ -54,7 +54,9 @@ def candidates(settings: RasterScenes, *, paths: Sequence[Path] = ()) -> list[Ca
 
 
 def open_scene(candidate: Candidate, settings: RasterScenes) -> Scene:
-    """Return a candidate as a scene, with its files found and its headers read.
+    """Open a candidate as a scene with the settings' files, bands and mask.
+
+    Only headers are read.
 
     Raises:
         DataError: If a file is missing, damaged, without CRS, or lacks a mapped band.

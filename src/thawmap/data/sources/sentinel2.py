@@ -60,7 +60,7 @@ _TILE_AND_TIME = re.compile(r"(T\d\d[A-Z]{3})_(\d{8}T\d{6})", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Image:
-    """A band in a file of its own.
+    """A band's file, with its layer, resolution, folder and prefix.
 
     Attributes:
         path: The file.
@@ -99,7 +99,7 @@ def candidates(settings: Sentinel2Scenes, *, paths: Sequence[Path] = ()) -> list
 
 
 def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
-    """Return a candidate as a scene on the grid of its blue band.
+    """Open a candidate as a scene on the grid of its blue band.
 
     It has the bands, masks by the scene classification, and metadata; only headers are read.
 
@@ -159,7 +159,7 @@ def _product(granule: Path) -> Path | None:
 
 
 def _in_folders(folders: Sequence[Path]) -> Iterator[Candidate]:
-    """Yield the candidates in folders and below them.
+    """Yield the candidates in and below folders, with faults for unusable products.
 
     At fault are products without bands, and those that are still packed.
     """
@@ -236,7 +236,7 @@ def _candidate(images: Sequence[_Image], beside: Sequence[Path], *, alone: bool)
 
 
 def _metadata_files(folder: Path) -> list[Path]:
-    """List the files of metadata in a folder: the product's XML, and any JSON."""
+    """Return paths of metadata in a folder: the product's XML, and any JSON."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".xml", ".json"})
     return [path for path in paths if path.suffix.lower() == ".json" or re.search("MTD_(MSI|SAF)L", path.name.upper())]
 
@@ -283,7 +283,7 @@ def _cut_short(path: Path) -> str | None:
 
 
 def _read_metadata(candidate: Candidate) -> list[SentinelMetadata]:
-    """Read the files of metadata of a candidate, and return the most certain first.
+    """Return the metadata in a candidate's XML and JSON files, most certain first.
 
     A SAFE has its own numbers, as its XML says. Bands by themselves may have been changed, which only a STAC item of
     the same catalogue knows.
@@ -340,10 +340,10 @@ def _check_grids(infos: Mapping[str, RasterInfo]) -> None:
 def _readings(
     files: Mapping[str, Path], metadata: Sequence[SentinelMetadata], names: Iterable[str], settings: Sentinel2Scenes
 ) -> tuple[dict[str, Reading], list[str]]:
-    """Return layer to reading of each band, as reflectance, and notes; 0 is missing.
+    """Return a dict of bands' readings as reflectance, by layer, and a list of notes.
 
-    The offset is the setting's, else the metadata's, else what the processing baseline in a name means. A date does
-    not tell it: older images have been processed again.
+    A stored 0 is missing. The offset is the setting's, else the metadata's, else what the processing baseline in a name
+    means. A date does not tell it: older images have been processed again.
 
     Raises:
         DataError: If nothing tells the offset.
@@ -372,7 +372,7 @@ def _readings(
 
 
 def _masks(files: Mapping[str, Path], settings: Sentinel2Scenes) -> tuple[tuple[Mask, ...], list[str]]:
-    """Return the mask by the scene classification, if there is one, and notes.
+    """Return the scene classification's mask, if there is one, and a list of notes.
 
     Its class "no data" is never usable.
     """

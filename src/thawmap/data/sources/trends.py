@@ -31,7 +31,7 @@ class TrendSource:
         return frozenset(_BANDS)
 
     def read(self, scene: Scene, geobox: GeoBox, layers: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-        """Read trends per decade (y, x) by name, on exactly ``geobox``.
+        """Return a dict of trends per decade (y, x), on exactly ``geobox``.
 
         Float32, NaN where missing.
 
@@ -64,7 +64,7 @@ class TrendSource:
         ).files(scene.geobox)
 
     def _encoding(self, info: RasterInfo) -> tuple[float, float]:
-        """Return scale and offset of a file's stored numbers.
+        """Return scale and offset of a file's stored numbers; refuse what is no trend.
 
         Raises:
             DataError: If the file has other bands, or numbers of another type.

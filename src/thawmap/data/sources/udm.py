@@ -20,7 +20,7 @@ _CLOUD_BIT = 2  # of an old udm; 1 is blackfill, the others are missing or suspe
 def planet_masks(
     files: Mapping[str, Path], image: RasterInfo, unusable: Sequence[str]
 ) -> tuple[tuple[Mask, ...], list[str]]:
-    """Return the masks of a PlanetScope image, from udm2 or the older udm, and notes.
+    """Return a PlanetScope image's masks from udm2, or the older udm, and notes.
 
     No mask where the scene has neither file; ``unusable`` are the classes of pixels to leave out.
 

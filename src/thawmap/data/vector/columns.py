@@ -35,10 +35,10 @@ def with_plain_types(
 
 
 def with_sqlite_names(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, dict[str, str], Notes]:
-    """Return features with column names that SQLite tells apart, options and notes.
+    """Return features with names SQLite tells apart, options for GDAL, and notes.
 
-    SQLite knows no capitals in names: there is a note on each column that had to be renamed. The options, for GDAL,
-    name GeoPackage's own columns. Every layer has one of row numbers, ``fid``, and one of shapes, ``geom``; where the
+    SQLite knows no capitals in names: there is a note on each column that had to be renamed. The options name
+    GeoPackage's own columns. Every layer has one of row numbers, ``fid``, and one of shapes, ``geom``; where the
     features have columns called so, these two get other names.
     """
     taken: set[str] = set()
@@ -56,7 +56,7 @@ def with_sqlite_names(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, dict[s
 
 
 def shapefile_fault(frame: gpd.GeoDataFrame) -> str | None:
-    """Return why a Shapefile's table cannot hold the columns; None where it can."""
+    """Return a clause on why a Shapefile cannot hold the columns; None where it can."""
     names = pd.Index(map(str, frame.columns.drop(frame.geometry.name)))
     for name in names:
         if len(name.encode()) > _DBF_NAME:
@@ -74,7 +74,10 @@ _DBF_NAME, _DBF_TEXT = 10, 254  # bytes of a name and of a text
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return a name, with a number behind it where it is taken (in small letters)."""
+    """Return a name, numbered if it is among taken ones, without regard to case.
+
+    Taken names are in small letters.
+    """
     candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate.lower() not in taken)
 

@@ -110,7 +110,7 @@ def _read_frame(path: Path, layer: str | None) -> pd.DataFrame:
 
 
 def _layer_name(path: Path, requested: str | None) -> str | None:
-    """Return the name of the layer to read; None where the format has one only.
+    """Return the name of a file's layer to read; None where its format has one only.
 
     To list the layer of such a format, GDAL would read the whole file.
 
@@ -145,7 +145,7 @@ def _layer_name(path: Path, requested: str | None) -> str | None:
 
 
 def _names(names: Any) -> str:
-    """Return names in quotes for a message, the first dozen of them."""
+    """Return a text of names in quotes, the first dozen of them."""
     quoted = [repr(str(name)) for name in names]
     return ", ".join(quoted[:12]) + (f" and {len(quoted) - 12} more" if len(quoted) > 12 else "")
 
@@ -181,9 +181,9 @@ def _first_broken(path: Path, layer: str | None) -> int | None:
 
 
 def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
-    """Return features with texts as column names, and an index that only counts.
+    """Return features with text column names; refuse a table without geometry.
 
-    An index with a name becomes a column.
+    An index with a name becomes a column; the new one only counts.
 
     Raises:
         DataError: If it has no geometry, two columns of one name, or a CRS that is nowhere on Earth.
@@ -208,7 +208,10 @@ def _checked(path: Path, frame: pd.DataFrame) -> gpd.GeoDataFrame:
 
 
 def _warn_of_encoding(path: Path, frame: gpd.GeoDataFrame) -> None:
-    """Warn of texts in a Shapefile that names no encoding, and show one of them."""
+    """Log a warning if a Shapefile has texts beyond ASCII and names no encoding.
+
+    It shows one of the texts.
+    """
     table = path.with_suffix(".dbf")
     if path.suffix.lower() != ".shp" or not table.exists() or any(path.parent.glob(f"{path.stem}.[cC][pP][gG]")):
         return
