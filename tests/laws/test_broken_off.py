@@ -234,7 +234,7 @@ def test_a_killed_fusing_is_cleared_up_by_the_next(project, unbroken, tmp_path, 
         import sys
         from killing import killed_again_and_again
         from thawmap.cli import _run
-        print(killed_again_and_again(lambda: _run(sys.argv[1:]), (3, 12, 30)), file=sys.__stdout__)
+        print(killed_again_and_again(lambda: _run(sys.argv[1:]), (3, 9, 16)), file=sys.__stdout__)
     """
     command = [sys.executable, "-c", textwrap.dedent(killed), *fuse]
     done = subprocess.run(

@@ -614,7 +614,7 @@ def test_a_model_that_the_disk_does_not_hold_is_one_sentence(whole, tmp_path, ca
     about = {"tile": 32, "stride": 32, "fixed_tile": False, "encoder": "resnet18"}
     layers = tuple(layer(name) for name in names)
     made = Bundle(id="b", layers=layers, architecture="unet", network=small, **about)
-    monkeypatch.setattr("thawmap.model.bundle_folder.load", lambda _: made)  # saving it would meet the same disk
+    monkeypatch.setattr("thawmap.pipeline.model.load", lambda _: made)  # saving it would meet the same disk
     assert run("model", "export", "anything", tmp_path / "m.pt", "--to", to) == 2
     assert "m.pt cannot be written (" in sentence(capsys)
     assert list(tmp_path.iterdir()) == []
