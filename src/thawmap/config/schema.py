@@ -31,7 +31,7 @@ Fill = Literal["near", "zero"]
 
 
 def _resolve_weights(name: str, info: ValidationInfo) -> str:
-    """Return the name of weights as it is; join a path to the YAML file's folder."""
+    """Join weights with "/" or .safetensors to the YAML file's folder; leave others."""
     return str(from_folder(Path(name), info)) if name.endswith(".safetensors") or "/" in name else name
 
 

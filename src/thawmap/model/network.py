@@ -260,7 +260,7 @@ def _load_encoder(network: nn.Module, path: Path) -> None:
 
 
 def _for_layers(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return an encoder's weights by name, those for 3 colours spread over its layers.
+    """Return weights by name, those for 3 colours spread over the input's channels.
 
     Weights for photographs are spread as segmentation_models.pytorch does. The first convolution sees the colours in
     turn, over and over, and its sum stays as large; one layer sees all three.

@@ -19,7 +19,7 @@ def inputs(scene: Scene, config: Config) -> list[list[dict[str, Any]]]:
 
 
 def how_read(resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return the sections 'scenes' and 'sources' of resolved settings, without paths.
+    """Return sections 'scenes' and 'sources' less their paths, tables and regions.
 
     They decide values; files are told apart by their stamps.
     """

@@ -41,7 +41,7 @@ class Picture:
 
 
 def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
-    """Return a figure drawn as a PNG in a data URI, with title, alt text and caption."""
+    """Return a `Picture`: the figure as a PNG data URI, with title, alt and caption."""
     uri = "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
     width_rem = round(_REM_PER_INCH * float(figure.get_size_inches()[0]), 1)
     return Picture(title=title, uri=uri, alt=alt, caption=caption, width_rem=width_rem)

@@ -119,7 +119,7 @@ def _interpolate(values: _Positions, nodes: Lattice, cells: Lattice) -> _Positio
 
 
 def lattice_under(rows: _Positions, cols: _Positions, *, step: int) -> Lattice:
-    """Return a lattice of a given step around ground positions, with room for splines.
+    """Return a `Lattice` of some step around rows and columns, with room for splines.
 
     Rows and columns of the positions are arrays, in pixels.
     """

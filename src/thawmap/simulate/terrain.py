@@ -143,7 +143,7 @@ def _coast(country: Country, lattice: Lattice) -> Field:
 
 
 def _river(country: Country, lattice: Lattice) -> Field:
-    """Return about the metres from a winding river's middle, positive on one side."""
+    """Return a lattice's rough signed metres from the middle of a winding river."""
     plane, across = country.plane, _across(country, lattice)
     bends = 150 * plane.forms("bends", lattice, longest_m=1600, shortest_m=800)
     turns = 900 * plane.noise("gulfs", lattice, longest_m=20000, shortest_m=6000)

@@ -61,7 +61,7 @@ class Case:
 
     @property
     def measured(self) -> Rows:
-        """Row numbers of the polygons whose area can be measured."""
+        """Row numbers (from 0) of the case's polygons whose area can be measured."""
         rows: Rows = np.flatnonzero(~(shapely.is_missing(self.ground) | shapely.is_empty(self.ground)))
         return rows
 

@@ -161,7 +161,7 @@ def _in_boxes(points: _Points, crs: pyproj.CRS, scenes: Mapping[str, Footprint],
 
 
 def _touching(frame: gpd.GeoDataFrame, scenes: Mapping[str, Footprint], named: Texts | None) -> Bools:
-    """Return a bool by polygon: True if it touches its scene's outline, or any.
+    """Return a bool by polygon: True if any of it lies in its scene, or in any scene.
 
     Any counts where ``named``, the scene of each polygon, is None.
     """

@@ -61,7 +61,7 @@ class _Footprint:
 
     @property
     def resampling(self) -> str:
-        """The default resampling: average where the other grid is coarser, else cubic.
+        """Default: "average" where the other grid is over 1.2 times coarser, else "cubic".
 
         The ratio where they part lies off the ratios of common sensors, so that no two windows of a scene differ.
         """

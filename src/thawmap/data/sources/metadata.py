@@ -287,7 +287,7 @@ def check_metadata(metadata: Iterable[PlanetMetadata], scene: str, image: Raster
 
 
 def cloud_notes(metadata: Iterable[PlanetMetadata | SentinelMetadata]) -> list[str]:
-    """Return a list of one note on the metadata's cloud cover; empty if unknown."""
+    """Return a list of one note on the first cloud cover that any record tells, or []."""
     cover = next((record.cloud_cover for record in metadata if record.cloud_cover is not None), None)
     return [] if cover is None else [f"its metadata tell {cover:.0%} cloud cover"]
 

@@ -145,7 +145,7 @@ def _paper_result(cv: Crossval, scored: pd.DataFrame) -> list[str]:
 
 
 def _figures(cv: Crossval, scored: pd.DataFrame) -> list[CaptionedFigure]:
-    """Return all captioned figures of a cross-validation, without those of no data."""
+    """Return a cross-validation's `CaptionedFigure` objects, without those of no data."""
     held_out = cv.held_out().merge(cv.fits[[*KEYS, *cv.keys]], on=KEYS)
     figures = [_choices(scored), *(_by_epoch(cv, held_out, key) for key in ("fold", *cv.keys)), _phases(cv)]
     compared = compare(cv, scored)

@@ -269,7 +269,7 @@ def _second_pass(compared: _Compared, occupied: Bools, thresholds: Mapping[str, 
 def _match(
     prediction: Bools, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8], is_known: Bools
 ) -> Shapes:
-    """Return a window's object counts by every rule of matching, and ranked objects."""
+    """Return a window's `Shapes`: objects counted by each rule, ranked; no boundary."""
     pairs = Comparison.of(prediction, target, is_known)
     matched = {
         rule: pairs.counts(match="centroid") if isinstance(rule, str) else pairs.counts(min_iou=rule) for rule in RULES
