@@ -248,6 +248,7 @@ def test_a_layer_made_in_another_way_than_in_training_is_refused(mapped: Path, t
     assert not (tmp_path / "maps").exists()
 
 
+@pytest.mark.slow
 def test_a_map_that_lost_a_file_is_made_again(
     mapped: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def test_info_tells_all_again(run, files, tmp_path):
     assert any(line.split() == ["slope", "degrees", "0", "90", "clipped", "horn"] for line in output.splitlines())
 
 
+@pytest.mark.slow
 def test_old_darts_factors_are_said_to_be_honoured(run, files, tmp_path):
     status, output, _ = run("import", files / "legacy.pt", "--out", tmp_path / "bundle", "--window-m", 200)
     assert status == 0

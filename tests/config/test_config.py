@@ -491,6 +491,7 @@ def test_the_schema_describes_every_field():
         assert described(section, definitions) == [], title
 
 
+@pytest.mark.slow
 def test_the_schema_allows_no_other_key_anywhere():
     schema = json.loads(json_schema())
     assert all(section["additionalProperties"] is False for section in (schema, *schema["$defs"].values()))

@@ -97,6 +97,7 @@ def test_with_a_network_that_openvino_has_ready_no_torch_is_loaded(
     np.testing.assert_allclose(maps["ready"].astype(float), maps["torch"], atol=1)  # in steps of 1/250 or less
 
 
+@pytest.mark.slow
 def test_until_a_scene_is_read_only_what_reads_and_computes_is_loaded(project: Path) -> None:
     program = (
         "import thawmap.infer.predict as predicting\npredicting._read = tell\n"

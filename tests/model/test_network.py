@@ -136,6 +136,7 @@ def test_weights_from_a_file_fill_the_encoder_whole_or_not_at_all(tmp_path):
         build(named["encoder"].model_copy(update={"encoder": "resnet34"}), channels=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet18", "mobilenet_v2", "mit_b0"])
 @pytest.mark.parametrize("channels", [1, 2, 4, 10])
 def test_weights_of_photographs_see_any_number_of_layers_as_the_library_has_it(tmp_path, encoder, channels):

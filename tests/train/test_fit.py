@@ -188,6 +188,7 @@ def test_what_a_run_leaves_behind(store, tmp_path):
     assert lines[-1] == (f"calibrated: logits are divided by {bundle.temperature:g}, threshold {bundle.threshold:.2f}")
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_and_the_next_phase_starts_from_it(store, tmp_path):
     phases = "[{name: calm, epochs: 3}, {name: wild, epochs: 2, lr: 100}, {name: still, epochs: 1, lr: 1.0e-30}]"
     lines = []

@@ -375,6 +375,7 @@ def blobs(seed, shape=(60, 50)):
     return np.round(np.clip(0.5 + smooth, 0, 1), 2)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1), tolerance=st.sampled_from([0.5, 5.0, 12.0, 40.0]), cuts=cuts)
 def test_simplified_outlines_are_valid_near_and_numbered_alike(seed, tolerance, cuts):

@@ -57,6 +57,7 @@ def test_upsampling_is_folded(architecture, encoder, number):
     check_same(network, copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"decoder_use_norm": False}, {"decoder_use_norm": "identity"}, {"encoder_depth": 3}]
 )

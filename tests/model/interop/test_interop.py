@@ -68,6 +68,7 @@ def test_a_run_of_thaw_slump_segmentation_sees_and_answers_what_it_did(tmp_path,
         torch.testing.assert_close(probability(bundle.network, physical, bundle.reading), answer, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_missing_is_zero_for_them_and_for_us(tmp_path):
     write_run(tmp_path / "run")
     bundle, _ = import_bundle(tmp_path / "run", PAPER_WINDOW)
