@@ -12,10 +12,7 @@ Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class BrightnessSettings(Settings):
-    """Brightness: one offset for all optical layers of a tile.
-
-    So they look under haze or another sun.
-    """
+    """Brightness: one offset for all optical layers of a tile, as by haze or sun."""
 
     probability: Probability = 0.5
     """Probability that a tile is changed."""
@@ -24,10 +21,7 @@ class BrightnessSettings(Settings):
 
 
 class ContrastSettings(Settings):
-    """Contrast: optical layers of a tile nearer to their mean, or farther from it.
-
-    One factor serves all of them.
-    """
+    """Contrast: one factor on how far a tile's optical layers are from their mean."""
 
     probability: Probability = 0.5
     """Probability that a tile is changed."""

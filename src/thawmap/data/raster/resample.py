@@ -248,10 +248,7 @@ def read_blocks(file: Upright, pixels: Window, shape: tuple[int, int], choice: C
 
 
 def _mean(values: _Values, tall: int, wide: int) -> _Values:
-    """Return means (band, y, x) of blocks of ``tall`` x ``wide`` values.
-
-    Missing values do not count; NaN where a block has no other.
-    """
+    """Return means (band, y, x) of the valid values of blocks; NaN where none is."""
     finite = np.isfinite(values)
     if finite.all():
         return _block_sums(values, tall, wide) / np.float32(tall * wide)
