@@ -1,7 +1,6 @@
 """The verb crossval: tiles are cut once, every fold is trained, then the report."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.errors import ConfigError, DataError
-from thawmap.files.lock import hold
 from thawmap.files.results import check_result
 from thawmap.pipeline.labels import labelled_scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
@@ -20,7 +18,7 @@ from thawmap.pipeline.tiles import cut_tiles, footprints
 from thawmap.report.crossval import analysis, page
 from thawmap.text import before, counted
 from thawmap.train.experiments import crossval as trainings
-from thawmap.train.experiments.folder import write_plan
+from thawmap.train.experiments.folder import alone, write_plan
 from thawmap.train.split import Fold, fold_notes
 from thawmap.train.tiles.store import TileStore
 
@@ -154,25 +152,3 @@ def _tiles_or_scenes(tile_folder: Path, scenes: Sequence[Scene]) -> pd.DataFrame
 def _folds(fits: Sequence[trainings.Fit]) -> tuple[Fold, ...]:
     """Return the folds of trainings, each fold once, in order of appearance."""
     return tuple(dict.fromkeys(fit.fold for fit in fits))
-
-
-@contextmanager
-def alone(out: Path, noun: str) -> Iterator[None]:
-    """Hold a lock on a folder in a `with` block; refuse if another process has it.
-
-    A disk without locks is written to without. ``noun`` says what writes: "cross-validation" or "tuning".
-
-    Raises:
-        ConfigError: If another runs in it, or it cannot be written.
-    """
-    with ExitStack() as stack:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(out / f".{noun}.lock", wait=False))
-        except BlockingIOError as error:
-            msg = f"another {noun} runs in {out}; wait for its end, or name another --out"
-            raise ConfigError(msg) from error
-        except OSError as error:
-            msg = f"{out} cannot be written ({error.strerror}); name another --out, or free some room"
-            raise ConfigError(msg) from error
-        yield

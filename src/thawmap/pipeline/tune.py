@@ -5,7 +5,6 @@ from pathlib import Path
 from thawmap.config import Config
 from thawmap.data.project import Project
 from thawmap.files.results import check_result, result
-from thawmap.pipeline.crossval import alone
 from thawmap.pipeline.labels import labelled_scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary, records
 from thawmap.pipeline.tiles import cut_tiles, footprints
@@ -14,7 +13,7 @@ from thawmap.report.tuning import trials_figure
 from thawmap.text import counted
 from thawmap.train.experiments import trials
 from thawmap.train.experiments import tune as tuning
-from thawmap.train.experiments.folder import write_plan
+from thawmap.train.experiments.folder import alone, write_plan
 from thawmap.train.experiments.trials import Trial
 from thawmap.train.split import split_tiles
 from thawmap.train.tiles.store import TileStore

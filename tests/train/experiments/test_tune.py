@@ -19,8 +19,8 @@ from thawmap.cli import _run as thawmap
 from thawmap.config import load
 from thawmap.errors import ConfigError
 from thawmap.model.bundle_folder import load as load_bundle
-from thawmap.pipeline.crossval import alone
 from thawmap.train.experiments import tune
+from thawmap.train.experiments.folder import alone
 from thawmap.train.experiments.trials import Trial, best_trial, read_trials
 
 pytestmark = pytest.mark.slow

@@ -1,6 +1,7 @@
-"""The plan that an experiment was begun with, and the layers of its trainings."""
+"""The folder of an experiment: its lock, its plan, and the layers of its trainings."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,30 @@ from thawmap.config import Config
 from thawmap.config.plan import read_plan
 from thawmap.errors import ConfigError
 from thawmap.files.atomic import write_json
+from thawmap.files.lock import hold
 from thawmap.provenance import differences
+
+
+@contextmanager
+def alone(out: Path, noun: str) -> Iterator[None]:
+    """Hold a lock on a folder in a `with` block; refuse if another process has it.
+
+    A disk without locks is written to without. ``noun`` says what writes: "cross-validation" or "tuning".
+
+    Raises:
+        ConfigError: If another runs in it, or it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(out / f".{noun}.lock", wait=False))
+        except BlockingIOError as error:
+            msg = f"another {noun} runs in {out}; wait for its end, or name another --out"
+            raise ConfigError(msg) from error
+        except OSError as error:
+            msg = f"{out} cannot be written ({error.strerror}); name another --out, or free some room"
+            raise ConfigError(msg) from error
+        yield
 
 
 def write_plan(path: Path, config: Config, store: str) -> None:
