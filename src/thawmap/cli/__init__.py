@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 import thawmap
 from thawmap import __version__
+from thawmap.cli.begin import demo, doctor, init, simulate
 from thawmap.cli.bench import bench
 from thawmap.cli.labels import labels_app
 from thawmap.cli.mistakes import sentence
@@ -49,7 +50,8 @@ app = App(
 )
 app.command(labels_app)
 app.command(model_app)
-app.command(bench)
+for _function in (bench, demo, doctor, init, simulate):
+    app.command(_function)
 
 _IN_ORDER = {
     "Begin": ("demo", "simulate", "init"),
@@ -59,57 +61,6 @@ _IN_ORDER = {
     "Models and this machine": ("model", "bench", "doctor"),
 }
 """The verbs as the help lists them, in the order of work."""
-
-
-@app.command
-def demo(*, out: Out = Path("demo")) -> int:
-    """Show the whole flow on simulated scenes.
-
-    It simulates, trains, maps a region that was left out, and makes polygons, scores and a page.
-
-    Args:
-        out: Folder for everything that the demo makes; what is already there and still true is kept.
-    """
-    return finish(thawmap.demo(out, progress=Terminal()))
-
-
-@app.command
-def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, dates: int = 1, size: int = 384, seed: int = 0) -> int:
-    """Make a project of simulated scenes with thaw slumps and labels.
-
-    Its thawmap.yaml runs as it is.
-
-    Args:
-        out: Folder to make.
-        regions: Number of regions that look different, 2 to 6.
-        scenes: Places in each region, 1 to 20.
-        dates: Images of each place, 1 to 10, a year apart: slumps grow, begin and end.
-        size: Side of an image in pixels of 3 m, 96 to 20000; made strip by strip.
-        seed: Another number, another Arctic.
-    """
-    path = thawmap.simulate(out, regions=regions, scenes=scenes, dates=dates, size=size, seed=seed, progress=Terminal())
-    print(f"{path} is ready; next: thawmap train {path} --out {out / 'model'}")
-    return 0
-
-
-@app.command
-def init(folder: Path = Path(), /) -> int:
-    """Write a commented thawmap.yaml to start from; a file is never replaced.
-
-    Args:
-        folder: Where to write it.
-    """
-    path = thawmap.init(folder)
-    print(f"{path} is written; name your files in it, then: thawmap scenes {path}")
-    return 0
-
-
-@app.command
-def doctor() -> int:
-    """Tell what this machine has: processors, memory, GPU, libraries, optional parts."""
-    for name, value in thawmap.doctor().items():
-        print(f"{name:<28} {value}")
-    return 0
 
 
 @app.command
