@@ -393,7 +393,7 @@ def whole(project):
 @pytest.mark.slow
 def test_resampled_layers_are_the_same_cut_in_blocks_or_one_by_one(project, whole, tmp_path):
     with patch.object(cutting, "_BLOCK_PX", 1):
-        thawmap.tiles(load(project / "thawmap.yaml"), tmp_path / "store")
+        assert thawmap.tiles(load(project / "thawmap.yaml"), tmp_path / "store").failed == {}
     blocks, alone = TileStore.open(project / "store"), TileStore.open(tmp_path / "store")
     assert blocks.index["tile_id"].tolist() == alone.index["tile_id"].tolist()
     one, other = blocks.read(blocks.index), alone.read(alone.index)
