@@ -14,7 +14,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from thawmap.errors import BundleError, ConfigError, DataError, LabelError, ThawmapError, TrainingError
+from thawmap.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    LabelError,
+    ServiceError,
+    ThawmapError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from thawmap.config import Config, load
@@ -43,6 +51,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "LabelError",
+    "ServiceError",
     "Summary",
     "ThawmapError",
     "TrainingError",

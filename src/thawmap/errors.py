@@ -6,6 +6,7 @@
     |   +-- LabelError           digitised polygons or label rasters
     +-- BundleError              a trained model that is damaged, or does not fit the data
     +-- TrainingError            a training that cannot start or go on
+    +-- ServiceError             a service on the network that refuses, fails or cannot be reached
 
 Every message is one sentence that says what, got, allowed and remedy.
 """
@@ -36,6 +37,10 @@ class BundleError(ThawmapError):
 
 class TrainingError(ThawmapError):
     """A training cannot start or go on."""
+
+
+class ServiceError(ThawmapError):
+    """A service on the network refuses, fails or cannot be reached."""
 
 
 def suggest(word: str, known: Iterable[str], *, otherwise: str = "known", most: int | None = None) -> str:

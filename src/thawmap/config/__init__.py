@@ -4,6 +4,16 @@ Every setting has its default and its help text here and nowhere else. Unknown k
 the line, the key and the nearest known key. Relative paths count from the YAML's folder.
 """
 
+from thawmap.config.acquire import (
+    AcquireSettings,
+    CatalogueSettings,
+    EarthEngineTrends,
+    ElevationRequest,
+    ImageRules,
+    LandsatTrends,
+    PlanetImagery,
+    StacImagery,
+)
 from thawmap.config.crossval import CrossvalSettings, FoldSettings
 from thawmap.config.inputs import (
     Band,
@@ -53,21 +63,27 @@ from thawmap.config.training import (
 from thawmap.config.tune import Range, TuneSettings
 
 __all__ = [
+    "AcquireSettings",
     "AugmentSettings",
     "Band",
     "BceLoss",
+    "CatalogueSettings",
     "Config",
     "CrossvalSettings",
     "Delivery",
     "DropSettings",
+    "EarthEngineTrends",
+    "ElevationRequest",
     "ElevationSettings",
     "EngineSettings",
     "Fill",
     "FocalLoss",
     "FoldSettings",
     "GapSettings",
+    "ImageRules",
     "InferenceSettings",
     "LabelSettings",
+    "LandsatTrends",
     "LayerSettings",
     "LossTerm",
     "ModelSettings",
@@ -75,6 +91,7 @@ __all__ = [
     "OutputSettings",
     "OverlapLoss",
     "Phase",
+    "PlanetImagery",
     "PlanetScopeScenes",
     "PolygonSettings",
     "Precomputed",
@@ -86,6 +103,7 @@ __all__ = [
     "Sentinel2Scenes",
     "SourceSettings",
     "SplitSettings",
+    "StacImagery",
     "TileSettings",
     "TrainingSettings",
     "TrendSettings",

@@ -8,6 +8,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from thawmap.config import recipes
+from thawmap.config.acquire import AcquireSettings, fill_inputs
 from thawmap.config.crossval import CrossvalSettings
 from thawmap.config.inputs import (
     LabelSettings,
@@ -165,12 +166,14 @@ class Config(Settings):
     polygons: PolygonSettings = PolygonSettings()
     outputs: OutputSettings = OutputSettings()
     engine: EngineSettings = EngineSettings()
+    acquire: AcquireSettings | None = None
+    """Data to fetch: where `scenes` and `sources` are not given, they are what is fetched."""
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_recipe(cls, raw: Any) -> Any:
-        """Return the content of a YAML with the keys of its recipe, before it is checked."""
-        return recipes.under(raw) if isinstance(raw, dict) else raw
+    def _fill_raw(cls, raw: Any) -> Any:
+        """Return the content of a YAML with what its recipe and acquisition imply."""
+        return fill_inputs(recipes.under(raw)) if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
