@@ -1,6 +1,6 @@
 """A file server with Range, ETag and Date that counts what it sends and fails on request.
 
-files.py PORT FOLDER serves the files of FOLDER by GET, at /NAME and, for as long as it is valid, at /signed/NAME?token=T.
+files.py PORT FOLDER serves the files of FOLDER by GET, at /NAME and, while T is valid, at /signed/NAME?token=T.
 POST /_control takes a JSON object, whose keys are all optional:
     "faults": {"/NAME" or "*": [fault, ...]}   one fault for each of the next requests; null for none
     "tokens": ["T", ...]                      which tokens are valid
@@ -9,10 +9,10 @@ POST /_control takes a JSON object, whose keys are all optional:
     "date": "..."                             the Date of every answer
     "clear": true                             forget faults and log
 A fault is an object: "status" (with "headers" and "body"), "drop" (close without an answer), "cut" (close after so many
-bytes of the body), "stall" (send so many bytes of the body, and wait for half a minute), "over" (a body of so many more
-bytes than the file), "length" (a Content-Length that is not the file's), "chunked" (no length; with "cut" broken off),
-"endless" (neither), "content" (another body), "redirect" (an address), "headers" (more of them), "pace" (seconds of rest
-after each 64 kB), "after" (drop the answer to a POST after it was counted).
+bytes of the body), "stall" (send so many bytes of the body, and wait for half a minute), "over" (a body of so many
+more bytes than the file), "length" (a Content-Length that is not the file's), "chunked" (no length; with "cut" broken
+off), "endless" (neither), "content" (another body), "redirect" (an address), "headers" (more of them), "pace" (seconds
+of rest after each 64 kB), "after" (drop the answer to a POST after it was counted).
 GET /_log gives the requests in order: method, path, query, time, headers, status, sent (bytes of the body), body.
 Any other POST or PUT is answered with {"count": how many of them were taken at that path}.
 """
