@@ -17,6 +17,10 @@ from thawmap.text import printable
 _SHOWN = 300  # characters of an answer that a message repeats
 _ADDRESS = re.compile(r"\bhttps?://[^\s\"'<>\\]+", re.IGNORECASE)
 _TOKEN = re.compile(r"(?i)\b(api-key|bearer|basic)\s+[^\s\"',;]+|\beyJ[\w-]+(?:\.[\w-]*)+")
+_SIGNATURE = re.compile(
+    r"(?i)\b(sig|signature|token|key|password|secret|x-amz-[\w-]+|x-goog-[\w-]+)(\s*[=:]\s*)[^\s&]+"
+)
+_XML_WORDS = re.compile(r"<(?:Code|Message)>[^<]*")
 _MARKUP = re.compile(r"<[^>]*>")
 _LOUD = (
     "httpx",
@@ -52,6 +56,7 @@ def without_secrets(text: str) -> str:
     'see https://a.org/x with api-key ...'
     """
     text = _ADDRESS.sub(lambda match: without_query(match[0]), text)
+    text = _SIGNATURE.sub(r"\1\2...", text)
     return _TOKEN.sub(lambda match: f"{match[1]} ..." if match[1] else "...", text)
 
 
@@ -73,12 +78,14 @@ class Answer:
         content: Its body, decoded as its headers say.
         headers: Its headers; names in any case.
         url: Where it came from in the end, without user name and query.
+        key: The key that it was asked for with; no message repeats it.
     """
 
     status: int
     content: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     url: str
+    key: str = field(default="", repr=False)
 
     @property
     def date(self) -> datetime | None:
@@ -101,7 +108,10 @@ class Answer:
     def words(self) -> str:
         """Return the first words of the body as a line of text, without markup and secrets."""
         text = self.content[: 10 * _SHOWN].decode("utf-8", "replace")
-        text = html.unescape(_MARKUP.sub(" ", text)) if text.lstrip().startswith("<") else text
+        if text.lstrip().startswith("<"):
+            parts = _XML_WORDS.findall(text)  # the rest of a storage's error may repeat signatures
+            text = html.unescape(_MARKUP.sub(" ", " ".join(parts) if parts else text))
+        text = text.replace(self.key, "...") if self.key else text
         text = printable(" ".join(without_secrets(text).split()))
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import httpx
 
+from thawmap.acquire.addresses import Request, origin, origins, parsed, redirected
 from thawmap.acquire.answers import (
     Answer,
     AnswerLost,
@@ -25,8 +26,9 @@ from thawmap.acquire.answers import (
     refusal,
     without_query,
 )
-from thawmap.acquire.pacing import Pace, backoff
-from thawmap.errors import ConfigError, ServiceError
+from thawmap.acquire.pacing import Pace, backoff, rest
+from thawmap.acquire.transport import LargeBodies, has_proxy
+from thawmap.errors import ServiceError
 
 __all__ = ["Answer", "AnswerLost", "Http", "PatienceEnded", "Refused", "Stopped", "without_query"]
 
@@ -36,34 +38,10 @@ _MOST_HOPS = 10
 _MOST_TRIES = 8  # of a request that fails by itself while its service may be well
 _FIRST_TRIES = 5  # to reach a service that has not answered yet
 _WORTH_NOTING_S = 5.0
-_REDIRECTS = (301, 302, 303, 307, 308)
-_KEEPING_METHOD = (307, 308)
 _BUSY = (429,)
 _PASSING = (408, 425, 502, 503, 504)  # of a service that is restarted or overloaded
-_LOCAL = ("127.0.0.1", "::1", "localhost")
-_TRAVELLING = ("accept", "accept-encoding", "range", "if-range")  # headers that a foreign host may see
 
 _log = logging.getLogger(__name__)
-
-Origin = tuple[str, str, int]
-"""Scheme, host and port."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """A request as it is sent, again and again where it may be."""
-
-    method: str
-    url: httpx.URL
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None
-    is_repeatable: bool = True
-    is_streamed: bool = False
-
-    @property
-    def name(self) -> str:
-        """The request in messages."""
-        return f"{self.method} {without_query(str(self.url))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,18 +81,19 @@ class Http:
         timeout_s: float = 60.0,
     ) -> None:
         keep_logs_clean()
-        self._credentials = {origin: auth for key, auth in (credentials or {}).items() for origin in _origins(key)}
+        self._credentials = {place: auth for key, auth in (credentials or {}).items() for place in origins(key)}
         self._rates = dict(rates or {})
         self._patience_s = patience_s
         self._note = note or _log.info
         self._paces: dict[str, Pace] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._large = httpx.Client(transport=LargeBodies(), cookies=_no_cookies())
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 20.0), pool=None),
             limits=httpx.Limits(max_connections=connections + 2, max_keepalive_connections=connections + 2),
             headers={"User-Agent": "thawmap"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            cookies=_no_cookies(),
         )
 
     def __enter__(self) -> Self:
@@ -136,6 +115,7 @@ class Http:
         """End all waits, and close the connections."""
         self._closed.set()
         self._client.close()
+        self._large.close()
 
     def get(
         self,
@@ -158,9 +138,9 @@ class Http:
             PatienceEnded: If it is busy for too long.
             ServiceError: If it cannot be reached.
         """
-        address = _parsed(url)
+        address = parsed(url)
         address = address.copy_merge_params(dict(params)) if params else address
-        return self._answer(_Request(method="GET", url=address, headers=headers or {}), endpoint)
+        return self._answer(Request(method="GET", url=address, headers=headers or {}), endpoint)
 
     def post(self, url: str, body: Any, *, endpoint: str = "", repeat: bool) -> Answer:
         """Return the answer to a POST of a JSON value.
@@ -178,12 +158,12 @@ class Http:
             PatienceEnded: If it is busy for too long.
             ServiceError: If it cannot be reached.
         """
-        request = _Request(method="POST", url=_parsed(url), body=body, is_repeatable=repeat)
+        request = Request(method="POST", url=parsed(url), body=body, is_repeatable=repeat)
         return self._answer(request, endpoint)
 
     def put(self, url: str, body: Any = None, *, endpoint: str = "") -> Answer:
         """Return the answer to a PUT of a JSON value, or of nothing; errors as of `get`."""
-        return self._answer(_Request(method="PUT", url=_parsed(url), body=body), endpoint)
+        return self._answer(Request(method="PUT", url=parsed(url), body=body), endpoint)
 
     @contextmanager
     def stream(
@@ -196,7 +176,8 @@ class Http:
     ) -> Iterator[httpx.Response]:
         """Yield an answer of status 200 to 299 whose body is still to be read; errors as of `get`.
 
-        The body comes as it was sent, and breaks with an httpx.TransportError.
+        The body comes as it was sent, by ``iter_raw``, and breaks with an httpx.TransportError; a piece holds until the
+        next one is asked for.
 
         Args:
             url: The address.
@@ -205,17 +186,17 @@ class Http:
             stop: Ends waits with `Stopped` when it is set.
         """
         sent = {"Accept-Encoding": "identity", **(headers or {})}
-        request = _Request(method="GET", url=_parsed(url), headers=sent, is_streamed=True)
+        request = Request(method="GET", url=parsed(url), headers=sent, is_streamed=True)
         response = self._ask(request, endpoint, stop or self._closed)
         try:
             yield response
         finally:
             response.close()
 
-    def _answer(self, request: _Request, endpoint: str) -> Answer:
+    def _answer(self, request: Request, endpoint: str) -> Answer:
         return _whole(self._ask(request, endpoint, self._closed))
 
-    def _ask(self, request: _Request, endpoint: str, stop: threading.Event) -> httpx.Response:
+    def _ask(self, request: Request, endpoint: str, stop: threading.Event) -> httpx.Response:
         """Return the response to a request that was repeated until it came or is refused."""
         pace = self._pace(endpoint, request.url)
         started = time.monotonic()
@@ -244,14 +225,14 @@ class Http:
             wait_s = backoff(tries)
             pace.check_patience(wait_s, started)
             self._say(pace, fault, wait_s)
-            _sleep(wait_s, stop)
+            rest(wait_s, stop)
 
     def _wait_turn(self, pace: Pace, since: float | None, stop: threading.Event) -> None:
         while wait_s := pace.delay(since=since):
-            _sleep(wait_s, stop)
+            rest(wait_s, stop)
 
     def _try(
-        self, request: _Request, pace: Pace, stop: threading.Event
+        self, request: Request, pace: Pace, stop: threading.Event
     ) -> tuple[_Fault, None] | tuple[None, httpx.Response]:
         """Return why a request failed once, or the response to it."""
         try:
@@ -271,21 +252,21 @@ class Http:
             return _Fault(reason=f"it answers {status}", response=response, wait_s=_asked_wait(response)), None
         return None, response
 
-    def _follow(self, request: _Request, pace: Pace, stop: threading.Event) -> httpx.Response:
+    def _follow(self, request: Request, pace: Pace, stop: threading.Event) -> httpx.Response:
         """Return the response at the end of a request's redirects; keys stay with their host."""
         for _ in range(_MOST_HOPS):
             response = self._send(request)
-            onward = _redirected(request, response)
+            onward = redirected(request, response)
             if onward is None:
                 return response
             response.close()
-            if _origin(onward.url) == _origin(request.url):
+            if origin(onward.url) == origin(request.url):
                 self._wait_turn(pace, None, stop)
             request = onward
         msg = f"{request.name} is redirected {_MOST_HOPS} times; check the address"
         raise ServiceError(msg)
 
-    def _send(self, request: _Request) -> httpx.Response:
+    def _send(self, request: Request) -> httpx.Response:
         """Return the response to one request, with its body unread."""
         built = self._client.build_request(
             request.method,
@@ -293,8 +274,9 @@ class Http:
             headers=dict(request.headers),
             json=request.body,
         )
-        auth = self._credentials.get(_origin(request.url))
-        return self._client.send(built, auth=auth, stream=True, follow_redirects=False)
+        auth = self._credentials.get(origin(request.url))
+        client = self._large if request.is_streamed and not has_proxy() else self._client
+        return client.send(built, auth=auth, stream=True, follow_redirects=False)
 
     def _pace(self, endpoint: str, url: httpx.URL) -> Pace:
         """Return the pace of an endpoint; where it has no name, of an address's host."""
@@ -306,7 +288,7 @@ class Http:
                 self._paces[name] = Pace(title, rate=rate, patience_s=self._patience_s)
             return self._paces[name]
 
-    def _give_up(self, request: _Request, fault: _Fault, tries: int, pace: Pace) -> None:
+    def _give_up(self, request: Request, fault: _Fault, tries: int, pace: Pace) -> None:
         """Refuse to try a request again that failed too often.
 
         Raises:
@@ -325,60 +307,9 @@ class Http:
             self._note(f"{pace.name}: {fault.reason}; going on in {wait_s:.0f} s")
 
 
-def _origins(key: str) -> list[Origin]:
-    """Return the origins that the key of a credential stands for.
-
-    Raises:
-        ConfigError: If it is no host, host:port or scheme://host:port.
-    """
-    try:
-        url = httpx.URL(key if "://" in key else f"https://{key}")
-    except httpx.InvalidURL:
-        url = httpx.URL("")
-    if not url.host:
-        msg = f"{without_query(key)!r} names no host for credentials; give host, host:port or https://host:port"
-        raise ConfigError(msg)
-    schemes = [url.scheme] if "://" in key else ["https", "http"] if url.host in _LOCAL else ["https"]
-    return [_origin(httpx.URL(url, scheme=scheme)) for scheme in schemes]
-
-
-def _origin(url: httpx.URL) -> Origin:
-    """Return scheme, host and port of an address."""
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
-
-
-def _parsed(url: str) -> httpx.URL:
-    """Return an address that can be asked.
-
-    Raises:
-        ServiceError: If it is none.
-    """
-    try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        msg = f"{without_query(url)!r} is no address; one that begins with https:// is expected"
-        raise ServiceError(msg)
-    return parsed
-
-
-def _redirected(request: _Request, response: httpx.Response) -> _Request | None:
-    """Return the request that a redirect leads to; None where it is none, or must not be followed."""
-    location = response.headers.get("location")
-    if response.status_code not in _REDIRECTS or not location:
-        return None
-    try:
-        url = _parsed(str(request.url.join(location)))
-    except httpx.InvalidURL:
-        return None
-    is_foreign = _origin(url) != _origin(request.url)
-    if request.method != "GET" and (
-        response.status_code not in _KEEPING_METHOD or (is_foreign and not (request.is_repeatable and request.body))
-    ):
-        return None
-    headers = {name: text for name, text in request.headers.items() if not is_foreign or name.lower() in _TRAVELLING}
-    return replace(request, url=url, headers=headers)
+def _no_cookies() -> CookieJar:
+    """Return a jar that keeps no cookies."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def _checked(response: httpx.Response, method: str) -> httpx.Response:
@@ -399,6 +330,7 @@ def _whole(response: httpx.Response) -> Answer:
         content=response.content,
         headers=response.headers,
         url=without_query(str(response.request.url)),
+        key=response.request.headers.get("authorization", "").rpartition(" ")[2],
     )
 
 
@@ -422,14 +354,3 @@ def _asked_wait(response: httpx.Response) -> float | None:
 def _words(error: httpx.HTTPError) -> str:
     """Return a lost connection's reason in words."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _sleep(seconds: float, stop: threading.Event) -> None:
-    """Wait for some seconds.
-
-    Raises:
-        Stopped: If the event is set meanwhile.
-    """
-    if stop.wait(seconds):
-        msg = "the transfer was stopped; run the same command again, which goes on from here"
-        raise Stopped(msg)

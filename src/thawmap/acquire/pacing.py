@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from thawmap.acquire.answers import PatienceEnded
+from thawmap.acquire.answers import PatienceEnded, Stopped
 
 _LONGEST_S = 60.0  # of the waits that a service does not ask for
 
@@ -12,6 +12,17 @@ _LONGEST_S = 60.0  # of the waits that a service does not ask for
 def backoff(strikes: int) -> float:
     """Return seconds to wait after a number of failures in a row: 1, 2, 4 and so on to 60."""
     return min(_LONGEST_S, 2.0 ** min(max(strikes, 1) - 1, 10))
+
+
+def rest(seconds: float, stop: threading.Event) -> None:
+    """Wait for some seconds.
+
+    Raises:
+        Stopped: If the event is set, or will be meanwhile.
+    """
+    if stop.wait(seconds):
+        msg = "the transfer was stopped; run the same command again, which goes on from here"
+        raise Stopped(msg)
 
 
 class Pace:
@@ -52,7 +63,8 @@ class Pace:
         with self._lock:
             now = self._clock()
             turn = max(self._next, self._not_before)
-            self._check_patience(max(turn, now), since)
+            if turn > now or since is not None:
+                self._check_patience(max(turn, now), since)
             if turn > now:
                 return turn - now
             self._next = now + self._gap
