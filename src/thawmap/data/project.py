@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes
-from thawmap.data.sources import planetscope, rasters, sentinel2
+from thawmap.data.catalogue import read as catalogue
+from thawmap.data.sources import scenes as scene_files
 from thawmap.data.sources.bands import OPTICAL, BandSource
 from thawmap.data.sources.base import Candidate, Scene, Source
 from thawmap.data.sources.elevation import ElevationSource
@@ -127,6 +128,8 @@ class Project:
     def candidates(self, paths: Sequence[Path] = ()) -> list[Candidate]:
         """Return candidates of the configured scenes, or of those at given paths.
 
+        What a catalogue beside the configured scenes knows of them comes with them, as far as it is still true.
+
         Args:
             paths: Files and folders that are looked through in their place.
 
@@ -137,14 +140,12 @@ class Project:
         if absent:
             msg = f"{absent[0]} does not exist; name files or folders of scenes"
             raise ConfigError(msg)
-        scenes = self.config.scenes
-        if isinstance(scenes, RasterScenes):
-            candidates = rasters.candidates(scenes, paths=paths)
-        elif isinstance(scenes, PlanetScopeScenes):
-            candidates = planetscope.candidates(scenes, paths=paths)
-        else:
-            candidates = sentinel2.candidates(scenes, paths=paths)
-        return [_with_checked_id(candidate) for candidate in candidates]
+        found = (
+            scene_files.candidates(self.config.scenes, paths=paths)
+            if paths
+            else catalogue.candidates(self.config.scenes)
+        )
+        return [_with_checked_id(candidate) for candidate in found]
 
     def open(self, candidate: Candidate, *, labelled: bool = True) -> Scene:
         """Open a candidate as a scene, with its label raster and region, if there are.
@@ -173,18 +174,11 @@ class Project:
         return scene
 
     def _open_files(self, candidate: Candidate) -> Scene:
-        """Open a candidate as a scene by its kind of files; refuse one at fault.
-
-        Kinds are rasters, PlanetScope and Sentinel-2.
-        """
-        if candidate.fault is not None:
-            raise DataError(candidate.fault)
-        scenes = self.config.scenes
-        if isinstance(scenes, RasterScenes):
-            return rasters.open_scene(candidate, scenes)
-        if isinstance(scenes, PlanetScopeScenes):
-            return planetscope.open_scene(candidate, scenes)
-        return sentinel2.open_scene(candidate, scenes)
+        """Open a candidate as a scene, as a catalogue knows it or else by its files."""
+        scene = None if candidate.record is None or candidate.fault is not None else candidate.record.scene()
+        if scene is None:
+            return scene_files.open_scene(candidate, self.config.scenes)
+        return replace(scene, region=candidate.region)
 
     def part(self, scene: Scene) -> str:
         """Return a scene's part of the split: test, validation, or train if unnamed."""

@@ -5,23 +5,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from thawmap.config import Config
+from thawmap.data.overview import look
 from thawmap.data.project import Project
-from thawmap.data.sources.base import Candidate, Scene
-from thawmap.data.stack import Stack, check_ranges, preview
-from thawmap.errors import DataError
+from thawmap.data.sources.base import Candidate
 from thawmap.geo.crs import crs_name, crs_of
-from thawmap.layers import LAYERS
 from thawmap.pipeline.progress import Progress, Summary, run_all
 from thawmap.text import counted
 
-OVERVIEW_PX = 256
-"""Longer side of the preview that a scene is judged by at first, in pixels."""
-
-_MOST_MISSING = 0.25  # share of a scene's ground that a layer may lack without a word
-_MOST_BLACK = 0.01  # share of a scene's ground that may be 0 in all bands without a word
 _NUMBERED = re.compile(r"[^\s,;:']*\d[^\s,;:']*")  # a number, or a name with one
 
 
@@ -47,14 +38,7 @@ def _described(candidate: Candidate, project: Project) -> dict[str, Any]:
         DataError: If the scene cannot be used.
     """
     scene = project.open(candidate, labelled=False)
-    overview = preview(scene, project.layers, project.sources, size=OVERVIEW_PX)
-    check_ranges(overview, project.config.input_layers, scene_id=scene.id)
-    usable = float(overview["valid"].mean())
-    if usable == 0:
-        empty = [name for name in project.layers if not np.isfinite(overview[name]).any()]
-        reason = f"no pixel with {' or '.join(empty)}" if empty else "no pixel where all layers are usable"
-        msg = f"scene {scene.id} has {reason}; see its mask and whether its files overlap"
-        raise DataError(msg)
+    overview = look(scene, project.config.input_layers, project.sources)
     rows, cols = scene.geobox.shape
     return {
         "scene": scene.id,
@@ -63,32 +47,9 @@ def _described(candidate: Candidate, project: Project) -> dict[str, Any]:
         "acquired": f"{scene.acquired:%Y-%m-%d}" if scene.acquired else "",
         "px": f"{cols}x{rows}",
         "crs": crs_name(crs_of(scene.geobox)),
-        "usable": f"{usable:.0%}",
-        "notes": (*scene.notes, *_lacking_layers(overview, project.layers), *_unflagged_zeros(overview, scene)),
+        "usable": f"{overview.usable:.0%}",
+        "notes": (*scene.notes, *overview.notes),
     }
-
-
-def _lacking_layers(overview: Stack, layers: Sequence[str]) -> list[str]:
-    """Return a note on each layer that covers 25 % less than the fullest layer."""
-    coverage = {name: float(np.isfinite(overview[name]).mean()) for name in layers}
-    most = max(coverage.values())
-    poor = [name for name, share in coverage.items() if share < (1 - _MOST_MISSING) * most]
-    return [f"it has no {name} for {round(100 - 100 * coverage[name] / most)}% of its ground" for name in poor]
-
-
-def _unflagged_zeros(overview: Stack, scene: Scene) -> list[str]:
-    """Return a list of one note if over 1 % of pixels are 0 in all bands, else empty.
-
-    Bands are the optical ones; such ground was not called missing by the scene.
-    """
-    optical = {name for name, layer in LAYERS.items() if layer.optical}
-    names = [name for name in scene.readings if name in overview and name in optical]
-    if not names:
-        return []
-    black = np.logical_and.reduce([overview[name] == np.float32(scene.readings[name].offset) for name in names])
-    if black.mean() < _MOST_BLACK:
-        return []
-    return [f"{black.mean():.0%} of it is 0 in {', '.join(names)}; if that means missing, set 'nodata: 0' for them"]
 
 
 def notes(sentences_of: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from thawmap.config import Config
 from thawmap.data.labels.polygons import IGNORE
+from thawmap.data.overview import OVERVIEW_PX
 from thawmap.data.project import Project
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import check_ranges, preview
@@ -18,7 +19,6 @@ from thawmap.geo.crs import crs_of
 from thawmap.pipeline._inputs import how_read, identity, inputs
 from thawmap.pipeline.labels import labelled_scenes, lost_labels
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
-from thawmap.pipeline.scenes import OVERVIEW_PX
 from thawmap.provenance import fingerprint, stamps
 from thawmap.text import counted
 from thawmap.train.tiles.cut import (

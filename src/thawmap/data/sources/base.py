@@ -48,6 +48,14 @@ class Mask:
     usable: tuple[int, ...]
 
 
+class Record(Protocol):
+    """What a catalogue knows of a scene, so that its files need not be opened."""
+
+    def scene(self) -> "Scene | None":
+        """Return the scene as opening its files would; None if one of them has changed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A scene that is named or found somewhere, its rasters not yet opened.
@@ -60,6 +68,7 @@ class Candidate:
         acquired: UTC time of the image; None where unknown.
         files: Key to file; empty where the files are found when the scene is opened.
         fault: Why it cannot be used, and the remedy; None where nothing is known against it.
+        record: What a catalogue knows of it, true when it was found; None where no catalogue knows it.
     """
 
     name: str
@@ -69,6 +78,7 @@ class Candidate:
     acquired: datetime | None = None
     files: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
     fault: str | None = None
+    record: Record | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

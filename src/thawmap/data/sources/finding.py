@@ -3,6 +3,7 @@
 import csv
 import glob
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -74,21 +75,35 @@ def finish_candidates(
         raise ConfigError(msg)
     if settings.table is not None:
         return _candidates_of_table(unique, settings.table)
-    return [replace(candidate, region=_region(candidate.path, settings)) for candidate in unique]
+    return _with_regions(unique, settings)
 
 
-def _region(path: Path, settings: Delivery) -> str | None:
-    """Return the region that the settings give a candidate's path; None if none.
+def _with_regions(candidates: Sequence[Candidate], settings: Delivery) -> list[Candidate]:
+    """Return candidates with the regions that the settings give their paths, if any.
 
     `{folder}` stands for the first folder of the path below the settings' own, else for the one that it lies in.
     """
-    if settings.region is None or "{folder}" not in settings.region:
-        return settings.region
-    path = path.absolute()
+    if settings.region is None:
+        return list(candidates)
+    if "{folder}" not in settings.region:
+        return [replace(candidate, region=settings.region) for candidate in candidates]
     roots = [root.absolute() for root in matches(str(settings.path))]
-    below = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), None)
-    folder = below.parts[0] if below is not None and len(below.parts) > 1 else path.parent.name
-    return settings.region.replace("{folder}", folder)
+    folders = [_folder_below(roots, candidate.path.absolute()) for candidate in candidates]
+    return [
+        replace(candidate, region=settings.region.replace("{folder}", folder))
+        for candidate, folder in zip(candidates, folders, strict=True)
+    ]
+
+
+def _folder_below(roots: Sequence[Path], path: Path) -> str:
+    """Return the first folder of an absolute path below a root, else its own folder."""
+    for root in (os.path.join(root, "") for root in roots):  # noqa: PTH118 - with the slash at its end
+        if str(path).startswith(root):
+            first, below, _ = str(path)[len(root) :].partition(os.sep)
+            if below:
+                return first
+            break
+    return path.parent.name
 
 
 def _candidates_of_table(candidates: Sequence[Candidate], table: Path) -> list[Candidate]:

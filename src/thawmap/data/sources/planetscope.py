@@ -154,10 +154,15 @@ def candidates(settings: PlanetScopeScenes, *, paths: Sequence[Path] = ()) -> li
         ConfigError: If there is none, the folder does not exist, or the table of regions cannot be used.
     """
     searched = searched_paths(settings, paths)
+    return finish_candidates(find(searched), settings, searched=searched)
+
+
+def find(searched: Sequence[Path]) -> list[Candidate]:
+    """Return the candidates at and below paths, in no order, without regions."""
     folders, files = ([path for path in searched if path.is_file() == is_file] for is_file in (False, True))
     by_id = _by_id(filter(None, map(_parse, files_below(folders))))
     below = [_candidate(delivery) for same_id in by_id.values() for delivery in _deliveries(same_id)]
-    return finish_candidates([*below, *_beside_named(files)], settings, searched=searched)
+    return [*below, *_beside_named(files)]
 
 
 def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:

@@ -93,9 +93,13 @@ def candidates(settings: Sentinel2Scenes, *, paths: Sequence[Path] = ()) -> list
         ConfigError: If there is none, the folder does not exist, or the table of regions cannot be used.
     """
     searched = searched_paths(settings, paths)
+    return finish_candidates(find(searched), settings, searched=searched)
+
+
+def find(searched: Sequence[Path]) -> list[Candidate]:
+    """Return the candidates at and below paths, in no order, without regions."""
     folders, files = ([path for path in searched if path.is_file() == is_file] for is_file in (False, True))
-    by_path = {candidate.path: candidate for candidate in (*_in_folders(folders), *_of_files(files))}
-    return finish_candidates(by_path.values(), settings, searched=searched)
+    return list({candidate.path: candidate for candidate in (*_in_folders(folders), *_of_files(files))}.values())
 
 
 def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
