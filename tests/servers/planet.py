@@ -193,6 +193,8 @@ class Service:
 
     async def control(self, request: Request) -> Response:
         asked = await request.json()
+        if asked.pop("reset", False):
+            self.planet.forget()
         for scene in asked.pop("scenes", []):
             self.planet.scenes[scene["item"]["id"]] = Scene(item=scene["item"], size=scene.get("size", 20_000))
         self.planet.faults.update(asked)

@@ -58,8 +58,15 @@ class Planet:
     """What the service knows: scenes, orders, searches, requests, and the faults that it is asked for."""
 
     def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.faults: dict[str, Any] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, with the scenes of the folder and no fault."""
+        folder = self.folder
         self.scenes: dict[str, Scene] = {} if folder is None else scenes_in(folder)
-        self.faults: dict[str, Any] = json.loads(json.dumps(FAULTS))
+        self.faults.update(json.loads(json.dumps(FAULTS)))
         self.orders: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.looks: dict[str, int] = {}

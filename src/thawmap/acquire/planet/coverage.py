@@ -75,8 +75,8 @@ def _ask(service: Service, offer: Offer, outline: Any) -> float | None:
             answer = service.post(url, {"geometry": outline}, endpoint="planet-coverage", repeat=True).json()
         except Refused:
             return None
-        percent = answer.get("clear_percent") if isinstance(answer, dict) else None
-        is_percent = isinstance(percent, int | float) and not isinstance(percent, bool) and 0 <= percent <= 100
-        if is_percent and answer.get("status", "complete") == "complete":
-            return float(percent) / 100
+        if isinstance(answer, dict) and answer.get("status", "complete") == "complete":
+            percent = answer.get("clear_percent")
+            if isinstance(percent, int | float) and not isinstance(percent, bool) and 0 <= percent <= 100:
+                return float(percent) / 100
     return None

@@ -168,7 +168,8 @@ def _outline(geometry: Any) -> BaseGeometry | None:
             return None
         west, _, east, _ = shapely.bounds(polygon)
         if west >= -180 and east <= 180 and east - west < 180:  # as nearly all are, and quickly done
-            return repair(np.array([polygon], object))[0]
+            repaired: BaseGeometry = repair(np.array([polygon], object))[0]
+            return repaired
         return to_lonlat(polygon, LONLAT)
     except (ShapelyError, ValueError, TypeError, AttributeError, KeyError, IndexError):
         return None
