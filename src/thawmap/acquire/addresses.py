@@ -35,6 +35,11 @@ class Request:
         return f"{self.method} {without_query(str(self.url))}"
 
 
+def _is_host(name: str) -> bool:
+    """Return whether a text may be the name of a host."""
+    return bool(name) and "%" not in name
+
+
 def origins(key: str) -> list[Origin]:
     """Return the origins that the key of a credential stands for.
 
@@ -45,7 +50,7 @@ def origins(key: str) -> list[Origin]:
         url = httpx.URL(key if "://" in key else f"https://{key}")
     except httpx.InvalidURL:
         url = httpx.URL("")
-    if not url.host:
+    if not _is_host(url.host):
         msg = f"{without_query(key)!r} names no host for credentials; give host, host:port or https://host:port"
         raise ConfigError(msg)
     schemes = [url.scheme] if "://" in key else ["https", "http"] if url.host in _LOCAL else ["https"]
@@ -67,7 +72,7 @@ def parsed(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
         parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not _is_host(parsed.host):
         msg = f"{without_query(url)!r} is no address; one that begins with https:// is expected"
         raise ServiceError(msg)
     return parsed

@@ -214,9 +214,7 @@ class Http:
             status = fault.response.status_code if fault.response is not None else 0
             is_untaken = fault.is_unsent or status in _BUSY
             if not (request.is_repeatable or is_untaken):
-                msg = (
-                    f"nobody knows whether {request.name} has arrived ({fault.reason}); look it up before asking again"
-                )
+                msg = f"{request.name} may or may not have arrived ({fault.reason}); look it up before asking again"
                 raise AnswerLost(msg)
             if status in _BUSY or (status and fault.wait_s is not None):
                 self._say(pace, fault, pace.pause(sent=sent, wait_s=fault.wait_s))

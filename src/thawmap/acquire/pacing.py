@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from thawmap.acquire.answers import PatienceEnded, Stopped
 
-_LONGEST_S = 60.0  # of the waits that a service does not ask for
+FIRST_S, LONGEST_S = 1.0, 60.0
+"""Shortest and longest of the waits that no service asks for."""
 
 
 def backoff(strikes: int) -> float:
     """Return seconds to wait after a number of failures in a row: 1, 2, 4 and so on to 60."""
-    return min(_LONGEST_S, 2.0 ** min(max(strikes, 1) - 1, 10))
+    return min(LONGEST_S, FIRST_S * 2.0 ** min(max(strikes, 1) - 1, 10))
 
 
 def rest(seconds: float, stop: threading.Event) -> None:
