@@ -31,6 +31,7 @@ FAULTS: dict[str, Any] = {
     "coverage_waits": 0,  # so many answers say that it is being computed
     "link_s": 86400.0,  # seconds that links live
     "expired_status": 401,
+    "expired": {},  # part of a name: how many requests find its link expired
     "cut": {},  # part of a name: list of bytes after which a body breaks off, one for each request
     "wrong_sha256": "",  # part of a name whose checksum in the manifest is another file's
     "wrong_size": "",  # part of a name whose size in the manifest is one byte more

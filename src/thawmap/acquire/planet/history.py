@@ -77,16 +77,14 @@ class Order:
 def orders(ledger: Ledger) -> list[Order]:
     """Return the orders at Planet that a ledger tells of, in the order in which they were first asked for."""
     found: dict[str, Order] = {}
-    by_id: dict[str, Order] = {}
     for event in ledger.events:
         if event.get("source") != SOURCE:
             continue
+        name = event.get("name", "")
         if event["event"] == "asked":
-            found.setdefault(event["name"], _asked(event))
-        order = found.get(event.get("name", "")) or by_id.get(event.get("order", ""))
-        if order is not None:
-            _apply(order, event)
-            by_id[order.id] = order
+            found[name] = _asked(event)  # once more, if Planet refused it, never got it, or it was cancelled
+        elif name in found:
+            _apply(found[name], event)
     return list(found.values())
 
 
@@ -105,9 +103,7 @@ def _asked(event: Mapping[str, Any]) -> Order:
 def _apply(order: Order, event: Mapping[str, Any]) -> None:
     """Change an order as an event tells."""
     kind = event["event"]
-    if kind == "asked":
-        order.is_refused = False
-    elif kind == "placed":
+    if kind == "placed":
         order.id, order.is_adopted = event["order"], bool(event.get("adopted"))
     elif kind == "refused":
         order.is_refused = True
