@@ -85,15 +85,16 @@ def config(path: Path | None = None, /, *, schema: bool = False, set_: Sets = ()
 
 
 @app.command
-def scenes(path: Path, /, *, set_: Sets = ()) -> int:
+def scenes(path: Path, /, *, look: bool = False, set_: Sets = ()) -> int:
     """List the scenes with their grid, date, region and faults, before anything runs.
 
     Args:
         path: The YAML.
+        look: Open all scenes and look at all layers, also of those that a catalogue knows.
         set_: KEY=VALUE put over the YAML.
     """
     settings = load_config(path, set_)
-    return finish(thawmap.scenes(settings, progress=Terminal()))
+    return finish(thawmap.scenes(settings, look_at_all=look, progress=Terminal()))
 
 
 @app.command

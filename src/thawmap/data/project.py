@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from thawmap.config import Config, LabelSettings, PlanetScopeScenes, RasterScenes
 from thawmap.data.catalogue import read as catalogue
+from thawmap.data.derive import plan_layers
 from thawmap.data.sources import scenes as scene_files
 from thawmap.data.sources.bands import OPTICAL, BandSource
 from thawmap.data.sources.base import Candidate, Scene, Source
@@ -49,6 +50,13 @@ class Project:
             *([ElevationSource(others.elevation)] if others.elevation else []),
             *([TrendSource(others.trends)] if others.trends else []),
         )
+
+    @property
+    def own_layers(self) -> frozenset[str]:
+        """Layers that are read from the files of the scenes themselves."""
+        bands, *others = self.sources
+        stored, _ = plan_layers(self.layers, available=bands.layers.union(*(source.layers for source in others)))
+        return frozenset(stored) & bands.layers
 
     @property
     def labels(self) -> "Labels":
@@ -168,10 +176,12 @@ class Project:
         except ThawmapError as error:
             msg = f"scene {candidate.id}: {error}"
             raise DataError(msg) from error
-        has_regions = settings is not None and settings.region is not None
-        if scene.region is None and has_regions and all(path.exists() for path in self.label_files):
-            scene = replace(scene, region=self.labels.region(scene))
-        return scene
+        return replace(scene, region=self.labels.region(scene)) if self.is_placed_by_labels(scene) else scene
+
+    def is_placed_by_labels(self, scene: Scene | Candidate) -> bool:
+        """Return whether a scene's region is that of the labels, whose files exist."""
+        has_regions = self.config.labels is not None and self.config.labels.region is not None
+        return scene.region is None and has_regions and all(path.exists() for path in self.label_files)
 
     def _open_files(self, candidate: Candidate) -> Scene:
         """Open a candidate as a scene, as a catalogue knows it or else by its files."""
@@ -180,7 +190,7 @@ class Project:
             return scene_files.open_scene(candidate, self.config.scenes)
         return replace(scene, region=candidate.region)
 
-    def part(self, scene: Scene) -> str:
+    def part(self, scene: Scene | Candidate) -> str:
         """Return a scene's part of the split: test, validation, or train if unnamed."""
         split = self.config.split
         name = scene.region if split.by == "region" else scene.id

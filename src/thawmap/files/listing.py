@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-_HALF_WRITTEN = {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".filepart", ".!ut"}
+HALF_WRITTEN = frozenset({".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".filepart", ".!ut"})
+"""Endings, in small letters, of files that are still being written."""
 
 
 def matches(pattern: str) -> list[Path]:
@@ -52,9 +53,9 @@ _DEEPEST = 12  # levels of folders below a path
 
 def half_written(file: Path) -> str | None:
     """Return a message if a file is empty or still being written; else None."""
-    if file.suffix.lower() in _HALF_WRITTEN:
+    if file.suffix.lower() in HALF_WRITTEN:
         return f"{file.name} is still being written; wait for it, or fetch it again"
-    partial = [file.with_name(file.name + ending) for ending in _HALF_WRITTEN]
+    partial = [file.with_name(file.name + ending) for ending in HALF_WRITTEN]
     partial = [path for path in partial if path.exists()]
     if partial:
         return f"{partial[0].name} lies beside {file.name}, which is still being written; wait for it"

@@ -12,7 +12,7 @@ from thawmap.data.catalogue.layout import Entry, File
 from thawmap.data.catalogue.places import folder_of, relative
 from thawmap.data.catalogue.records import masks_of, readings_of
 from thawmap.data.overview import Overview, look
-from thawmap.data.sources import scenes
+from thawmap.data.sources import planetscope, scenes, sentinel2
 from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Candidate, Scene
 from thawmap.errors import DataError
@@ -22,13 +22,14 @@ from thawmap.layers import LAYERS
 _LONGEST_ID = 200  # bytes, as names of files have at most 255
 
 
-def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path) -> Entry:
+def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path, *, with_overview: bool = True) -> Entry:
     """Open a candidate's scene, look at its pixels, and return it as an entry.
 
     Args:
         candidate: The scene.
         settings: How it is read.
         folder: The catalogue's folder.
+        with_overview: Whether its pixels are looked at; else nothing is known of them.
 
     Raises:
         DataError: If it cannot be opened, or one of its files lies elsewhere or has a name that is no text.
@@ -38,7 +39,7 @@ def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path) -> E
         raise DataError(msg)
     before = {path: _stamp(path) for path in candidate.files.values()}
     scene = scenes.open_scene(candidate, settings)
-    overview = _overview(scene)
+    overview = _overview(scene) if with_overview else None
     used = set(scene.files.values())
     aside = [path for path in candidate.files.values() if path not in used]
     named = [*scene.files.items(), *((path.name, path) for path in aside)]
@@ -58,6 +59,7 @@ def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path) -> E
         region=None if candidate.region is None else _text(candidate.region),
         found=candidate.acquired,
         acquired=scene.acquired,
+        processing=_processing(scene),
         files=files,
         folders=_folders(own if candidate.path.is_dir() else folder_of(own), files),
         crs=crs_of(scene.geobox),
@@ -71,6 +73,13 @@ def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path) -> E
         notes=scene.notes if overview is None else (*scene.notes, *overview.notes),
         usable=None if overview is None else overview.usable,
     )
+
+
+def _processing(scene: Scene) -> str:
+    """Return what was made of a scene's numbers, as its kind of files tells it."""
+    if scene.sensor == "planetscope":
+        return planetscope.processing(scene.files["image"])
+    return sentinel2.processing(scene) if scene.sensor == "sentinel2" else ""
 
 
 def _overview(scene: Scene) -> Overview | None:

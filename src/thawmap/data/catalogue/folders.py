@@ -1,7 +1,7 @@
 """Contents of folders in short hashes, by which a change of any file is seen."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 
 from thawmap.data.catalogue.layout import OWN, Folder
@@ -41,6 +41,27 @@ def folders_at(top: str, paths: Iterable[str]) -> dict[str, Folder]:
     return {path: folder for path, folder in looks.items() if folder is not None}
 
 
+def stamps_below(top: str) -> dict[str, tuple[int, int]]:
+    """Return size and time of last change of each file of a folder, by path from there.
+
+    Links are followed; hidden files and those of the catalogue are left out.
+    """
+    stamps: dict[str, tuple[int, int]] = {}
+    level = [""]
+    for _ in range(_DEEPEST + 2):
+        below: list[str] = []
+        for path in level:
+            prefix = f"{path}/" if path else ""
+            for entry in _readable(top, path):
+                if entry.is_dir():
+                    below.append(prefix + entry.name)
+                    continue
+                status = _status(entry)
+                stamps[prefix + entry.name] = (-1, 0) if status is None else (status.st_size, status.st_mtime_ns)
+        level = below
+    return stamps
+
+
 def differing(recorded: Mapping[str, Folder], present: Mapping[str, Folder]) -> set[str]:
     """Return the paths of folders whose contents are not as recorded, or not there."""
     return {path for path in recorded.keys() | present.keys() if recorded.get(path) != present.get(path)}
@@ -63,30 +84,46 @@ def _look(top: str, path: str) -> tuple[Folder | None, list[str]]:
     below: list[str] = []
     prefix = f"{path}/" if path else ""
     try:
-        with os.scandir(f"{top}/{path}" if path else top or ".") as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith(".") or (not path and name in OWN):
-                    continue
-                if entry.is_dir():
-                    below.append(prefix + name)
-                    files.append(f"{name}/")
-                    stamps.append(f"{name}/")
-                    continue
-                files.append(name)
-                stamps.append(_stamp(entry))
+        for entry in _entries(top, path):
+            if entry.is_dir():
+                below.append(prefix + entry.name)
+                files.append(f"{entry.name}/")
+                stamps.append(f"{entry.name}/")
+                continue
+            status = _status(entry)
+            files.append(entry.name)
+            stamps.append(entry.name if status is None else f"{entry.name}/{status.st_size}/{status.st_mtime_ns}")
     except OSError:
         return None, []
     return Folder(names=_hash(files), stamps=_hash(stamps)), below
 
 
-def _stamp(entry: "os.DirEntry[str]") -> str:
-    """Return a file's name, size and time as a text; of a broken link the name alone."""
+def _entries(top: str, path: str) -> Iterator["os.DirEntry[str]"]:
+    """Yield what is in a folder, without hidden files and those of the catalogue.
+
+    Raises:
+        OSError: If it is no folder, or cannot be read.
+    """
+    with os.scandir(f"{top}/{path}" if path else top) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(".") or (not path and entry.name in OWN)):
+                yield entry
+
+
+def _readable(top: str, path: str) -> list["os.DirEntry[str]"]:
+    """Return what is in a folder; an empty list where it cannot be read."""
     try:
-        status = entry.stat()
+        return list(_entries(top, path))
     except OSError:
-        return entry.name
-    return f"{entry.name}/{status.st_size}/{status.st_mtime_ns}"
+        return []
+
+
+def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """Return the status of a file; None for a broken link."""
+    try:
+        return entry.stat()
+    except OSError:
+        return None
 
 
 def _hash(texts: list[str]) -> str:

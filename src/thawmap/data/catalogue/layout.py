@@ -14,7 +14,8 @@ ITEMS = "catalog"
 OWN = frozenset({CATALOG, INDEX, ITEMS})
 """Names in a folder that are its catalogue's own."""
 
-KIND, REGION, USABLE, NOTES = "thawmap:kind", "thawmap:region", "thawmap:usable", "thawmap:notes"
+KIND, REGION, PROCESSING = "thawmap:kind", "thawmap:region", "thawmap:processing"
+USABLE, NOTES = "thawmap:usable", "thawmap:notes"
 """Properties of an item."""
 
 RECORD, NAME, PATH, FOUND, FOLDERS = (
@@ -59,6 +60,7 @@ class Entry:
         region: Its region; None where it has none.
         found: UTC time that its candidate's name tells; None where it tells none.
         acquired: UTC time of the image; None where unknown.
+        processing: What was made of its numbers, such as "baseline 05.11"; "" where unknown.
         files: Its files.
         folders: Folders, from the catalogue's, in which a new file could change how it is read.
         crs: CRS of its grid: EPSG code or WKT.
@@ -80,6 +82,7 @@ class Entry:
     region: str | None
     found: datetime | None
     acquired: datetime | None
+    processing: str
     files: tuple[File, ...]
     folders: tuple[str, ...]
     crs: str

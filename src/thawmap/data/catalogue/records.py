@@ -21,6 +21,7 @@ def record_text(entry: Entry) -> str:
         "files": [[file.key, file.path, file.size, file.mtime_ns, file.is_used] for file in entry.files],
         "kind": entry.kind,
         "acquired": None if entry.acquired is None else entry.acquired.isoformat(),
+        "processing": entry.processing,
         "crs": entry.crs,
         "shape": list(entry.shape),
         "transform": list(entry.transform),
@@ -41,6 +42,32 @@ def readings_of(scene: Scene) -> dict[str, dict[str, Any]]:
 def masks_of(scene: Scene) -> tuple[dict[str, Any], ...]:
     """Return a scene's masks as JSON values."""
     return tuple({"file": mask.file, "bands": list(mask.bands), "usable": list(mask.usable)} for mask in scene.masks)
+
+
+def files_of(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """Return the path of each file of a record, with its size and time of change."""
+    return [(path, (size, mtime)) for _, path, size, mtime, _ in json.loads(text)["files"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is told of a scene in a table.
+
+    Attributes:
+        acquired: UTC time of the image; None where unknown.
+        shape: Rows and columns of its grid.
+        crs: CRS of its grid: EPSG code or WKT.
+        layers: Layers of its own files.
+        usable: Share of its pixels that can be used, 0..1; None where nobody has looked.
+        notes: Sentences that a user should know.
+    """
+
+    acquired: datetime | None
+    shape: tuple[int, int]
+    crs: str
+    layers: frozenset[str]
+    usable: float | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +92,43 @@ class KnownScene:
         content: dict[str, Any] = json.loads(self.text)
         return content
 
+    def seen(self) -> Seen:
+        """Return what was seen of the scene when the catalogue was written."""
+        content = self.content
+        return Seen(
+            acquired=self._acquired(content),
+            shape=tuple(content["shape"]),
+            crs=content["crs"],
+            layers=frozenset(content["readings"]),
+            usable=content["usable"],
+            notes=tuple(content["notes"]),
+        )
+
     def scene(self) -> Scene | None:
         """Return the scene, without its region; None if one of its files has changed."""
         content = self.content
         if not all(_is_unchanged(self.folder / path, size, mtime) for _, path, size, mtime, _ in content["files"]):
             return None
-        acquired = content["acquired"]
+        masks = (
+            Mask(file=mask["file"], bands=tuple(mask["bands"]), usable=tuple(mask["usable"]))
+            for mask in content["masks"]
+        )
         return Scene(
             id=self.id,
             sensor=content["kind"],
             geobox=GeoBox(tuple(content["shape"]), Affine(*content["transform"]), content["crs"]),
             files={key: self.folder / path for key, path, _, _, is_used in content["files"] if is_used},
-            acquired=self.found
-            if content["kind"] == "rasters"
-            else None
-            if acquired is None
-            else datetime.fromisoformat(acquired),
+            acquired=self._acquired(content),
             readings={name: Reading(**reading) for name, reading in content["readings"].items()},
-            masks=tuple(
-                Mask(file=mask["file"], bands=tuple(mask["bands"]), usable=tuple(mask["usable"]))
-                for mask in content["masks"]
-            ),
+            masks=tuple(masks),
             notes=tuple(content["scene_notes"]),
         )
+
+    def _acquired(self, content: Mapping[str, Any]) -> datetime | None:
+        """Return the time of the image: of rasters as settings tell it now, if at all."""
+        if content["kind"] == "rasters":
+            return self.found
+        return None if content["acquired"] is None else datetime.fromisoformat(content["acquired"])
 
 
 class RecordedFiles(Mapping[str, Path]):

@@ -7,7 +7,7 @@ from typing import Any
 
 import shapely
 
-from thawmap.data.catalogue.layout import CATALOG, ITEMS, KIND, NOTES, REGION, USABLE, Entry, File
+from thawmap.data.catalogue.layout import CATALOG, ITEMS, KIND, NOTES, PROCESSING, REGION, USABLE, Entry, File
 from thawmap.data.sources.finding import usable_id
 from thawmap.files.hashes import sha256
 
@@ -85,6 +85,7 @@ def properties(entry: Entry) -> dict[str, Any]:
         "proj:transform": list(entry.transform),
         KIND: entry.kind,
         REGION: entry.region,
+        PROCESSING: entry.processing,
         USABLE: entry.usable,
         NOTES: list(entry.notes),
     }

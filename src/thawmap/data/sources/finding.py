@@ -19,6 +19,9 @@ from thawmap.files.listing import files_below, matches
 _log = logging.getLogger(__name__)
 
 
+TWICE = "two scenes have the id"
+"""Begin of the fault of a scene that was found twice."""
+
 _RASTERS = frozenset({".tif", ".tiff", ".jp2"})
 
 
@@ -63,7 +66,7 @@ def finish_candidates(
         first, *others = same_id
         if others:
             paths = f"{first.path} and {others[0].path}"
-            first = replace(first, fault=f"two scenes have the id {id_!r}: {paths}; keep one of them")
+            first = replace(first, fault=f"{TWICE} {id_!r}: {paths}; keep one of them")
         unique.append(first)
     if not unique:
         kind, folders = getattr(settings, "kind", ""), ", ".join(map(str, searched))

@@ -175,6 +175,23 @@ def read_sentinel_xml(path: Path) -> SentinelMetadata:
     )
 
 
+def read_baseline(path: Path) -> str | None:
+    """Read the processing baseline in a Sentinel-2 product's XML or STAC item, if any.
+
+    Raises:
+        DataError: If it is one of these and cannot be read.
+    """
+    if path.suffix.lower() == ".xml":
+        text = read_xml(path).findtext(".//PROCESSING_BASELINE")
+    elif path.suffix.lower() == ".json":
+        properties = read_json(path).get("properties")
+        known = properties if isinstance(properties, dict) else {}
+        text = known.get("s2:processing_baseline") or known.get("processing:version")
+    else:
+        return None
+    return str(text).strip() if text else None
+
+
 def read_sentinel_item(path: Path) -> SentinelMetadata | None:
     """Read the metadata in a Sentinel-2 image's STAC item; None for other JSON.
 

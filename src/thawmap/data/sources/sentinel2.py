@@ -23,6 +23,7 @@ from thawmap.data.sources.metadata import (
     SentinelMetadata,
     baseline_offsets,
     cloud_notes,
+    read_baseline,
     read_sentinel_item,
     read_sentinel_xml,
 )
@@ -134,6 +135,17 @@ def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
         masks=masks,
         notes=(*mask_notes, *offset_notes, *time_notes, *cloud_notes(metadata)),
     )
+
+
+def processing(scene: Scene) -> str:
+    """Return the processing baseline of a scene by its names or metadata; "" if unknown.
+
+    Such as "baseline 05.11".
+    """
+    names = [scene.id, *(part for path in scene.files.values() for part in (path.stem, *path.parts[-5:-1]))]
+    by_name = next((f"{match[1]}.{match[2]}" for match in map(_BASELINE.search, names) if match), None)
+    baseline = by_name or next(filter(None, map(read_baseline, scene.files.values())), None)
+    return "" if baseline is None else f"baseline {baseline}"
 
 
 def _parse(path: Path) -> _Image | None:
