@@ -182,6 +182,9 @@ def test_an_unknown_key_of_a_band_is_found_in_the_depth():
         ("split: {validation: [a, b], test: [b]}", "'b' is both validation and test"),
         ("layers: [red, red]", "layer 'red' is listed twice"),
         ("layers: [red, bleu]", "layer 'bleu' is not known"),
+        ("layers: [red, {of: [ndvi]}]", "a group of context layers has two lists"),
+        ("layers: [red, {of: [ndvi], context: [mean_4km]}]", "layer 'ndvi_mean_4km' is not known"),
+        ("layers: [red, {of: [fog], context: [mean_40m]}]", "context layers of these such as ndvi_mean_40m"),
         ("layers: [red, 5]", "'layers.1' is 5: must be a valid string or a section of keys"),
         ("layers: []", "'layers'"),
     ],
@@ -505,3 +508,11 @@ def test_every_default_of_the_schema_is_what_an_empty_section_gives():
         for key, field in section["properties"].items():
             if "default" in field:
                 assert resolved[name][key] == field["default"], f"{name}.{key}"
+
+
+def test_a_group_of_context_layers_is_every_layer_with_every_statistic():
+    text = f"{MINIMAL}layers: [red, {{of: [ndvi, nir], context: [mean_15m, deviation_30m]}}, slope]\n"
+    config = parse(text, name="x.yaml", folder=Path())
+    expected = ["red", "ndvi_mean_15m", "ndvi_deviation_30m", "nir_mean_15m", "nir_deviation_30m", "slope"]
+    assert [layer.name for layer in config.input_layers] == expected
+    assert config.as_json()["layers"] == expected

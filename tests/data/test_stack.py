@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
-from thawmap.data import derive, stack
+from thawmap.data import derive
 from thawmap.data.derive import RECIPES, Recipe
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.bands import BandSource
@@ -67,8 +67,8 @@ def test_where_an_index_has_no_value_nothing_is_usable():
 
 
 def test_what_is_not_finite_is_missing_in_every_layer_and_in_what_is_made_of_it(monkeypatch):
-    monkeypatch.setattr(stack, "RECIPES", {"ratio": Recipe(needs=("red", "nir"), function=lambda red, nir: red / nir)})
-    monkeypatch.setattr(derive, "RECIPES", stack.RECIPES)
+    ratio = Recipe(needs=("red", "nir"), function=lambda red, nir: red / nir)
+    monkeypatch.setattr(derive, "RECIPES", {"ratio": ratio})
     nir, red = field(0, missing=0), field(1, missing=0)
     nir[0, :4], red[1, :4], nir[2, :4] = np.inf, -np.inf, 0
     assembled = assemble(SCENE, ["red", "nir", "ratio"], GRID, [ArraySource({"nir": nir, "red": red}, GRID)])
@@ -126,7 +126,6 @@ CHAIN = {
 def test_a_window_of_the_whole_is_the_whole_of_the_window(monkeypatch, window):
     """Recipes that look around see beyond the window; beyond the scene nothing is known."""
     monkeypatch.setattr(derive, "RECIPES", CHAIN)
-    monkeypatch.setattr(stack, "RECIPES", CHAIN)
     sources = [ArraySource({"red": field(0, missing=0.02), "nir": field(1, missing=0.02)}, GRID)]
     layers = ["far", "ndvi", "near", "red"]
     expected = assemble(SCENE, layers, GRID.pad(40), sources)
@@ -204,7 +203,6 @@ def test_only_what_the_mask_calls_usable_and_every_layer_knows_is_valid(delivery
 
 def test_the_whole_scene_of_a_recipe_is_its_function(monkeypatch):
     monkeypatch.setattr(derive, "RECIPES", CHAIN)
-    monkeypatch.setattr(stack, "RECIPES", CHAIN)
     red, nir = field(0, missing=0), field(1, missing=0)
     far = assemble(SCENE, ["far"], GRID, [ArraySource({"red": red, "nir": nir}, GRID)])["far"]
     for row, col in ((3, 3), (11, 20), (19, 27)):

@@ -291,6 +291,7 @@ def test_unless_named_all_that_no_optical_sensor_sees_is_dropped_together():
     assert gone[:, 3].float().mean().item() == pytest.approx(0.5, abs=0.08)
     assert optional_layers(DropSettings(), STORED) == {"slope", "tc_wetness"}
     assert optional_layers(DropSettings(layers=("nir",)), ["red", "nir", "ndvi"]) == {"nir", "ndvi"}
+    assert optional_layers(DropSettings(), ["red", "slope_mean_40m"]) == {"slope_mean_40m"}
     assert optional_layers(None, STORED) == frozenset()
 
 
@@ -300,6 +301,12 @@ def test_unless_named_all_that_no_optical_sensor_sees_is_dropped_together():
         (["slope"], {"noise": {}}, "augment.noise changes optical layers, and there is none among the layers slope"),
         (["red", "slope"], {"drop": {"layers": ["slop"]}}, "names the layer 'slop', which is not an input"),
         (["red", "nir", "ndvi"], {"drop": {"layers": ["ndvi"]}}, "'ndvi', which follows from nir and red"),
+        (
+            ["red", "slope_mean_40m"],
+            {"drop": {"layers": ["slope_mean_40m"]}},
+            "'slope_mean_40m', which follows from slope",
+        ),
+        (["red", "red_mean_40m"], {"contrast": {}}, "red_mean_40m follows from such beyond a tile's border"),
         (["red", "nir"], {"drop": {}}, "leaves every one of the layers red, nir"),
         (["red", "nir"], {"drop": {"layers": [["red", "nir"]]}}, "leaves nothing of the layers red, nir"),
     ],
@@ -314,6 +321,7 @@ def test_what_the_layers_suit_is_accepted():
         AugmentSettings.model_validate({"noise": {}}), [layer("ndvi")]
     )  # red and near infrared are read for it
     check_augmentation(AugmentSettings.model_validate({"drop": {}, "contrast": {}}), [layer(name) for name in STORED])
+    check_augmentation(AugmentSettings.model_validate({"noise": {}}), [layer("red"), layer("slope_mean_40m")])
 
 
 def flat(number=200, side=64):

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -235,6 +235,29 @@ class LayerSettings(Settings):
     """Value that the network sees as 1; unset: the layer's own."""
     clip: bool = True
     """Whether values outside the range are clipped to 0..1."""
+
+
+def expand_context(layers: Any) -> Any:
+    """Return a list of layers, each {of: [...], context: [...]} replaced by its names.
+
+    They are every layer with every statistic, such as ndvi_mean_40m. Anything else stays as it is.
+
+    >>> expand_context(["nir", {"of": ["ndvi", "nir"], "context": ["mean_40m"]}])
+    ['nir', 'ndvi_mean_40m', 'nir_mean_40m']
+    """
+    if not isinstance(layers, list | tuple):
+        return layers
+    return [name for entry in layers for name in _context_names(entry)]
+
+
+def _context_names(entry: Any) -> list[Any]:
+    """Return the names that an entry of `layers` stands for; itself if it is no group."""
+    if not isinstance(entry, dict) or not {"of", "context"} & set(entry):
+        return [entry]
+    if set(entry) != {"of", "context"} or not all(isinstance(names, list | tuple) for names in entry.values()):
+        msg = "a group of context layers has two lists, such as {of: [ndvi], context: [mean_40m]}"
+        raise ValueError(msg)
+    return [f"{base}_{statistic}" for base in entry["of"] for statistic in entry["context"]]
 
 
 _OF_POLYGONS = ("layer", "scene", "start", "end", "region", "target", "extent")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from thawmap.config import recipes
 from thawmap.config.acquire import AcquireSettings, fill_inputs
@@ -19,6 +19,7 @@ from thawmap.config.inputs import (
     Side,
     SourceSettings,
     TileSettings,
+    expand_context,
     from_folder,
 )
 from thawmap.config.outputs import OutputSettings, PolygonSettings
@@ -152,8 +153,10 @@ class Config(Settings):
     scenes: SceneSettings
     """Which scenes there are, and how they are read."""
     sources: SourceSettings = SourceSettings()
-    layers: tuple[str | LayerSettings, ...] = Field(default=PAPER_LAYERS, min_length=1)
-    """Inputs of the model, in order."""
+    layers: Annotated[tuple[str | LayerSettings, ...], BeforeValidator(expand_context)] = Field(
+        default=PAPER_LAYERS, min_length=1
+    )
+    """Inputs of the model, in order; {of: [ndvi, nir], context: [mean_40m]} stands for ndvi_mean_40m, nir_mean_40m."""
     labels: LabelSettings | None = None
     tiles: TileSettings = TileSettings()
     model: ModelSettings = ModelSettings()

@@ -13,13 +13,14 @@ import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from thawmap.data.derive import RECIPES, halo, obtainable, plan_layers
+from thawmap.data.derive import derive, halo, looks_around, missing_is_nan, obtainable, plan_layers
 from thawmap.data.sources.base import Scene, Source
 from thawmap.engine.run import in_order
 from thawmap.errors import DataError
 from thawmap.geo.geobox import window_geobox
+from thawmap.geo.metres import square_pixel_m
 from thawmap.grid import Window
-from thawmap.layers import LAYERS, Layer
+from thawmap.layers import LAYERS, Layer, usual_layer
 
 _STRIP_ROWS = 256  # of a preview that one thread reads at a time
 _RANGE_FACTOR = 1.5  # how far beyond its range a layer's median may lie (law 14)
@@ -78,7 +79,8 @@ def assemble(
     available = frozenset[str]().union(*(source.layers for source in sources))
     absent = [name for name in layers if name in optional and not obtainable(name, available=available)]
     stored, derived = plan_layers([name for name in layers if name not in absent], available=available)
-    border = halo(derived)  # recipes look at pixels beyond the grid
+    pixel_m = square_pixel_m(geobox) if looks_around(derived) else None
+    border = halo(derived, pixel_m=pixel_m)  # recipes look at pixels beyond the grid
     values, usable = _read(scene, stored, geobox.pad(border) if border else geobox, sources)
     for name in stored:
         if name in values:
@@ -89,11 +91,7 @@ def assemble(
             )
             raise DataError(msg)
         values[name] = np.full(usable.shape, np.nan, np.float32)
-    for name in derived:
-        recipe = RECIPES[name]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            layer = recipe.function(*(values[need] for need in recipe.needs))
-        values[name] = _missing_is_nan(layer.astype(np.float32, copy=False))
+    values = derive(values, derived, usable=usable, pixel_m=pixel_m)
     rows, cols = (slice(border, border + side) for side in geobox.shape)
     # optional layers that no source has are missing everywhere
     values |= {name: np.full(tuple(geobox.pad(border).shape), np.nan, np.float32) for name in absent}
@@ -121,14 +119,8 @@ def _read(
         arrays = source.read(scene, geobox, wanted)
         if "valid" in arrays:
             usable &= np.asarray(arrays["valid"])
-        values |= {name: _missing_is_nan(np.asarray(arrays[name])) for name in wanted if name in arrays}
+        values |= {name: missing_is_nan(np.asarray(arrays[name])) for name in wanted if name in arrays}
     return values, usable
-
-
-def _missing_is_nan(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return values with NaN for infinite ones, as where an index divides by zero."""
-    finite = np.isfinite(values)
-    return values if finite.all() else np.where(finite, values, np.float32(np.nan))
 
 
 def preview(
@@ -179,7 +171,7 @@ def check_ranges(stack: Stack, layers: Sequence[Layer], *, scene_id: str) -> Non
     optical = [layer.name for layer in layers if LAYERS.get(layer.name, layer).optical]
     _check_brightness(stack, optical, scene_id=scene_id)
     for requested in layers:
-        layer = LAYERS.get(requested.name, requested)  # a network may see a part of the range
+        layer = usual_layer(requested.name) or requested  # a network may see a part of the range
         values = stack[layer.name][usable]
         values = values[~np.isnan(values)]  # an optional layer may be missing altogether
         median = float(np.median(values)) if values.size else np.nan

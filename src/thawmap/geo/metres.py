@@ -62,6 +62,17 @@ def pixel_metres(grid: GeoBox, rows: slice) -> tuple[float, float | _Positions]:
     return float(abs(affine.e) * degree * meridian), np.maximum(abs(affine.a) * degree * parallel, 1e-3)
 
 
+def square_pixel_m(grid: GeoBox) -> float | None:
+    """Return the side in projection metres of a square as large as a grid's pixels.
+
+    None on a grid of degrees, where it differs from row to row.
+    """
+    if _crs(grid).geographic:
+        return None
+    height, width = pixel_metres(grid, slice(0, 1))
+    return float(np.sqrt(height * float(width)))
+
+
 def longest_side(grid: GeoBox, rows: slice) -> float:
     """Return the longer side of the largest pixel in some rows, in metres."""
     return max(float(np.max(side)) for side in pixel_metres(grid, rows))

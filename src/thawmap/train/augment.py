@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Generator, Tensor
 
 from thawmap.config import AugmentSettings, DropSettings, GapSettings
-from thawmap.data.derive import RECIPES
+from thawmap.data.derive import RECIPES, recipe_of
 from thawmap.errors import ConfigError
 from thawmap.layers import LAYERS, Layer
 from thawmap.train.tiles.store import Batch
@@ -50,6 +50,13 @@ def check_augmentation(settings: AugmentSettings, layers: Sequence[Layer]) -> No
             f"{', '.join(names)}; leave it out, or add one"
         )
         raise ConfigError(msg)
+    around = [name for name in names if any(_is_optical(need) for need in _ancestors(name)) and _looks_around(name)]
+    if settings.changes_values and around:
+        msg = (
+            f"augment.{settings.changes_values[0]} changes optical layers, and {around[0]} follows from such beyond a "
+            "tile's border, where nothing is known; leave one of them out"
+        )
+        raise ConfigError(msg)
     if settings.drop is not None:
         _check_drop(settings.drop, names)
 
@@ -60,8 +67,9 @@ def _check_drop(settings: DropSettings, names: Sequence[str]) -> None:
         if name not in names:
             msg = f"augment.drop names the layer {name!r}, which is not an input; inputs are {', '.join(names)}"
             raise ConfigError(msg)
-        if name in RECIPES:
-            needs = " and ".join(RECIPES[name].needs)
+        recipe = recipe_of(name)
+        if recipe is not None:
+            needs = " and ".join(recipe.needs)
             msg = f"augment.drop names the layer {name!r}, which follows from {needs}; name one of these instead"
             raise ConfigError(msg)
     left = set(names) - optional_layers(settings, names)
@@ -319,8 +327,13 @@ def _groups(settings: DropSettings, names: Sequence[str]) -> list[tuple[str, ...
 
 def _ancestors(name: str) -> set[str]:
     """Return a set of a layer's name and those of all layers that it is made from."""
-    needs = RECIPES[name].needs if name in RECIPES else ()
-    return {name}.union(*(_ancestors(need) for need in needs))
+    recipe = recipe_of(name)
+    return {name}.union(*(_ancestors(need) for need in (() if recipe is None else recipe.needs)))
+
+
+def _looks_around(name: str) -> bool:
+    recipe = recipe_of(name)
+    return recipe is not None and recipe.looks_around
 
 
 def _is_optical(name: str) -> bool:

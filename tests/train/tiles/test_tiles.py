@@ -32,7 +32,7 @@ from thawmap.errors import DataError
 from thawmap.files.atomic import write_text
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window, starts
-from thawmap.layers import LAYERS
+from thawmap.layers import LAYERS, layer
 from thawmap.train.split import split_tiles
 from thawmap.train.tiles import cut as cutting
 from thawmap.train.tiles.store import (
@@ -134,11 +134,11 @@ def test_tiles_are_the_scene_cut_up(tmp_path):
     ):
         window = Window(row=row, col=col, height=32, width=32)
         stack = assemble(scene, NAMES, window_geobox(scene.geobox, window), [source])
-        for name, layer in zip(NAMES, found.numpy(), strict=True):
+        for name, values in zip(NAMES, found.numpy(), strict=True):
             tolerance = 2e-3 if name in {"ndvi", "slope"} else 2e-5
-            far = np.abs(layer - stack[name]) > tolerance
+            far = np.abs(values - stack[name]) > tolerance
             assert far.mean() < (0.01 if name == "ndvi" else 1e-9)  # NDVI of two numbers near 0 is rounding
-            assert np.array_equal(np.isnan(layer), np.isnan(stack[name]))
+            assert np.array_equal(np.isnan(values), np.isnan(stack[name]))
         assert np.array_equal(valid.numpy(), stack["valid"])
         assert np.array_equal(target.numpy(), labels.target[window.rows, window.cols])
     assert sorted(set(store.index["row"])) == [0, 24, 38]  # the last one is shifted back to the border
@@ -273,6 +273,21 @@ def test_scenes_cut_with_different_layers_do_not_make_a_store(tmp_path):
         opened(tmp_path, scenes=["first", "second"])
     with pytest.raises(DataError, match="no recipe makes it"):
         collect_index(tmp_path, ["first"], [LAYERS["tc_wetness"]])
+
+
+def test_context_layers_are_stored_as_they_look_beyond_a_tile(tmp_path):
+    config = configuration(layers=["red", "ndvi_mean_50m", "slope_deviation_30m"])
+    cut(tmp_path, example(), config)
+    store = opened(tmp_path, config)
+    assert [code.name for code in store.codes] == ["red", "nir", "slope", "ndvi_mean_50m", "slope_deviation_30m"]
+    scene, source, _ = example()
+    whole = assemble(scene, ["ndvi_mean_50m"], scene.geobox, [source])["ndvi_mean_50m"]
+    batch = store.to_device(store.read(store.index.iloc[[0]]), torch.device("cpu"))
+    wanted = derive_layers(batch.image, stored=[code.name for code in store.codes], wanted=["ndvi_mean_50m", "ndvi"])
+    row, col = store.index.iloc[0][["row", "col"]]
+    np.testing.assert_allclose(wanted[0, 0].numpy(), whole[row : row + 32, col : col + 32], atol=4e-5)
+    with pytest.raises(DataError, match="'red_mean_50m' looks beyond a tile's border"):
+        collect_index(tmp_path, ["first"], [layer("red_mean_50m")])
 
 
 def test_what_is_missing_or_damaged_is_said(tmp_path):

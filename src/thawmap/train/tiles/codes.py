@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from thawmap.data.derive import RECIPES, plan_layers
+from thawmap.data.derive import plan_layers, recipe_of
 from thawmap.data.sources.base import Source
 from thawmap.files.records import Record
 from thawmap.layers import CODES, Layer, layer
@@ -82,7 +82,8 @@ def stored_layers(inputs: Sequence[Layer], sources: Sequence[Source]) -> tuple[L
     input_by_name = {layer.name: layer for layer in inputs}
     available = frozenset[str]().union(*(source.layers for source in sources))
     reads, makes = plan_layers(list(input_by_name), available=available)
-    names = [*reads, *(name for name in makes if RECIPES[name].halo)]
+    recipes = {name: recipe_of(name) for name in makes}
+    names = [*reads, *(name for name, recipe in recipes.items() if recipe is not None and recipe.looks_around)]
     return tuple(LayerCode.of(input_by_name.get(name) or layer(name)) for name in names)
 
 

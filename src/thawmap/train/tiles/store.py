@@ -25,7 +25,7 @@ from pyarrow.parquet import read_schema
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from thawmap.data.derive import RECIPES, plan_layers
+from thawmap.data.derive import RECIPES, looks_around, plan_layers
 from thawmap.data.vector.io import read_vector, write_vector
 from thawmap.engine.run import in_order
 from thawmap.errors import DataError
@@ -103,12 +103,25 @@ def derive_layers(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[st
     They are made by their recipes.
     """
     layers = dict(zip(stored, image.unbind(1), strict=True))
-    _, makes = plan_layers(wanted, available=frozenset(stored))
-    for name in makes:
+    for name in _makes(wanted, stored):
         layers[name] = RECIPES[name].function(*(layers[need] for need in RECIPES[name].needs))
     import torch  # noqa: PLC0415
 
     return torch.stack([layers[name] for name in wanted], dim=1)
+
+
+def _makes(wanted: Sequence[str], stored: Sequence[str]) -> list[str]:
+    """Return the names of layers to make from stored ones; refuse those that look around.
+
+    Raises:
+        DataError: If a layer does not follow from what is stored.
+    """
+    _, makes = plan_layers(wanted, available=frozenset(stored))
+    around = [name for name in makes if looks_around([name])]
+    if around:
+        msg = f"layer {around[0]!r} looks beyond a tile's border, and the tiles do not have it; cut them again with it"
+        raise DataError(msg)
+    return makes
 
 
 def collect_index(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -> gpd.GeoDataFrame:
@@ -129,7 +142,7 @@ def collect_index(store: Path, scenes: Sequence[str], layers: Sequence[Layer]) -
         msg = f"the scenes of {store} were cut with different layers or sizes; remove it, and cut again"
         raise DataError(msg)
     stored, size = json.loads(encodings.pop())
-    plan_layers([layer.name for layer in layers], available=frozenset(code["name"] for code in stored))
+    _makes([layer.name for layer in layers], [code["name"] for code in stored])
     content = {
         "format": FORMAT,
         "size": size,
