@@ -50,7 +50,7 @@ def picture(title: str, figure: Figure, alt: str, caption: str) -> Picture:
 def render(template: str, **values: Any) -> str:
     """Return the HTML of a page, from a template's path and the values in it.
 
-    Templates have the filters ``score``, ``share``, ``thousands`` and ``counted``, and ``version``.
+    Templates have the filters ``score``, ``share``, ``rate``, ``thousands`` and ``counted``, and ``version``.
     """
     environment = Environment(
         loader=PackageLoader("thawmap", "report"),
@@ -59,13 +59,18 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": score, "share": _share, "thousands": thousands, "counted": counted}
+    environment.filters |= {"score": score, "share": _share, "rate": rate, "thousands": thousands, "counted": counted}
     return environment.get_template(template).render(version=version("thawmap"), **values)
 
 
 def score(value: float) -> str:
     """Return a score as text with two decimals; n/a where it is not defined."""
     return "n/a" if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"
+
+
+def rate(value: float) -> str:
+    """Return a number per area as text with one decimal; n/a where it is not defined."""
+    return "n/a" if pd.isna(value) else f"{value:.1f}"
 
 
 def _share(value: float) -> str:

@@ -26,9 +26,11 @@ from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Reading, Scene
 from thawmap.data.vector.io import write_vector
 from thawmap.errors import DataError
+from thawmap.geo.metres import ground_pixel_m
 from thawmap.model.metrics.boundaries import boundary_counts
-from thawmap.model.metrics.objects import average_precision, detections, object_counts
+from thawmap.model.metrics.objects import Comparison, average_precision, detections, object_counts
 from thawmap.model.metrics.pixels import SCORES, Counts, calibration_error, histogram, scores
+from thawmap.model.metrics.sizes import SIZE_NUMBERS, SizeCounts
 from thawmap.report.evaluation import score
 from thawmap.report.evaluation.examples import choose_examples, open_example
 from thawmap.report.evaluation.page import About, summary, write_page
@@ -43,6 +45,7 @@ from thawmap.report.evaluation.result import (
     write_scores,
 )
 from thawmap.report.evaluation.score import BOUNDARY_PX
+from thawmap.report.evaluation.sizes import SIZE_COLUMNS
 from thawmap.report.figures import confusion, map_panel, precision_recall, region_scores, training_curves
 from thawmap.report.style import write_figure
 
@@ -155,6 +158,7 @@ def test_the_windows_do_not_matter(world, evaluation, monkeypatch, side, block):
     again = evaluate(world.maps, world.scenes, world.labels, thresholds=THRESHOLDS)
     pd.testing.assert_frame_equal(again.table, evaluation.table)
     pd.testing.assert_frame_equal(again.objects, evaluation.objects)
+    pd.testing.assert_frame_equal(again.sizes, evaluation.sizes)
 
 
 def test_an_object_within_another_across_windows_is_counted_once(tmp_path, monkeypatch):
@@ -204,6 +208,37 @@ def test_boundaries_and_objects_of_a_scene_are_those_of_whole_arrays(world, eval
             assert [by_iou[kind] for kind in ("tp", "fp", "fn")] == [counted.tp, counted.fp, counted.fn]
 
 
+def test_objects_by_size_of_a_scene_are_those_of_whole_arrays(world, evaluation):
+    assert tuple(evaluation.sizes.columns) == SIZE_COLUMNS
+    for scene, (name, threshold) in product(world.scenes, THRESHOLDS.items()):
+        probability, target, valid = whole_arrays(world, scene)
+        compared = Comparison.of(probability > threshold, target, valid)
+        pixel_m2 = math.prod(ground_pixel_m(scene.geobox))
+        ground_m2 = float((valid & (target != 255)).sum() * pixel_m2)
+        for expected in SizeCounts.of(compared, pixel_m2=pixel_m2).rows(ground_m2=ground_m2):
+            where = {"scope": "scene", "scene": scene.id, "threshold_name": name}
+            row = row_of(evaluation.sizes, size=expected["size"], **where)
+            assert [row[key] for key in SIZE_NUMBERS] == pytest.approx(
+                [expected[key] for key in SIZE_NUMBERS], nan_ok=True
+            )
+            assert row["ground_km2"] == pytest.approx(ground_m2 / 1e6)
+            assert row["iou"] == row_of(evaluation.table, **where)["iou"]
+
+
+def test_objects_by_size_are_summed_and_rates_come_last(evaluation):
+    for (_, _), rows in evaluation.sizes.groupby(["threshold_name", "size"]):
+        scenes, regions = rows[rows["scope"] == "scene"], rows[rows["scope"] == "region"]
+        pooled = row_of(rows, scope="pooled")
+        for kind in ("labelled", "found", "mapped", "false", "ground_km2"):
+            assert pooled[kind] == pytest.approx(regions[kind].sum())
+            assert pooled[kind] == pytest.approx(scenes[kind].sum())
+        assert pooled["false_per_100km2"] == pytest.approx(100 * pooled["false"] / pooled["ground_km2"])
+        rates = regions["hit_rate"].dropna()
+        mean = row_of(rows, scope="mean")["hit_rate"]
+        assert mean == pytest.approx(rates.mean(), nan_ok=True)
+    assert evaluation.sizes["labelled"].fillna(0).max() > 5
+
+
 def test_objects_are_summed_over_scenes_and_their_scores_averaged_over_regions(evaluation):
     assert tuple(evaluation.objects.columns) == OBJECT_COLUMNS
     for (name, _, _), rows in evaluation.objects.groupby(["threshold_name", "match", "min_iou"], dropna=False):
@@ -224,6 +259,7 @@ def test_a_cluster_that_is_too_large_leaves_objects_unknown_and_all_else_as_it_i
     again = evaluate(world.maps, world.scenes, world.labels, thresholds={"paper": 0.0})
     assert again.table[[name for name in COLUMNS if name.startswith(("object_", "centroid_"))]].isna().all(axis=None)
     assert again.objects[again.objects["scope"] != "mean"].empty
+    assert again.sizes[again.sizes["scope"] != "mean"].empty
     assert row_of(again.table, scope="pooled", threshold_name="paper")["boundary_iou"] > 0
     write_page(world.folder / "unknown.html", again, ABOUT)
 
@@ -387,7 +423,7 @@ def test_scores_are_written_as_csv_and_parquet_alike(evaluation, tmp_path):
     csv, parquet = pd.read_csv(tmp_path / "scores.csv"), pd.read_parquet(tmp_path / "scores.parquet")
     assert list(csv.columns) == list(parquet.columns) == list(COLUMNS)
     np.testing.assert_allclose(csv["iou"], parquet["iou"])
-    names = ("scores", "objects", "curves", "reliability")
+    names = ("scores", "objects", "sizes", "curves", "reliability")
     written = {f"{name}.{kind}" for name in names for kind in ("csv", "parquet")} | {"scores.json", "left_out.csv"}
     assert {path.name for path in tmp_path.iterdir()} == written
     content = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
@@ -440,7 +476,7 @@ def test_the_page_stands_alone(world, evaluation, tmp_path):
     assert len(images) == 7
     assert all(image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 30 for image in images)
     links = [attributes["href"] for _, attributes in page.tags if "href" in attributes]
-    assert set(links) == {"data:,", "scores.csv", "objects.csv"}
+    assert set(links) == {"data:,", "scores.csv", "objects.csv", "sizes.csv"}
     assert not re.search(r"https?://", html)
     assert "coast &lt;2021&gt; &amp; more" in html
     assert "In Lena, which the model has never seen, it finds" in html

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
+from scipy import ndimage
 from scipy.stats import bootstrap
 from stopping import stopped
 
@@ -142,6 +143,40 @@ def bundles(out):
 
 
 @pytest.mark.slow
+def test_objects_by_size_are_those_of_the_held_out_tiles(small):
+    """One pixel of a tile is 100 m2: hardly any object is large, and each is counted in one fold."""
+    fits = [json.loads(path.read_text()) for path in sorted(small.glob("fits/*/dice/*/fit.json"))]
+    table = pd.read_csv(small / "report" / "tables" / "sizes.csv").set_index(["configuration", "size"])
+    store = TileStore.open(small / "tiles")
+    tiles = store.index[store.index["region"].isin(["Lena", "Horton"])]
+    stored = store.read(tiles)
+    labelled = sum(
+        ndimage.label((tile == 1) & valid)[1] for tile, valid in zip(stored.target, stored.valid, strict=True)
+    )
+    assert table.loc[("dice", "all"), "labelled"] == labelled > 100
+    for kind in ("labelled", "found", "mapped", "false"):
+        by_class = [sum(fit["sizes"][kind][number] for fit in fits) for number in range(3)]
+        sizes = ("under 0.5 ha", "0.5 to 1 ha", "1 ha and more")
+        assert [table.loc[("dice", size), kind] for size in sizes] == by_class
+        assert table.loc[("dice", "all"), kind] == sum(by_class)
+    ground_m2 = sum(fit["ground_m2"] for fit in fits)
+    assert ground_m2 == pytest.approx((stored.valid & (stored.target < 2)).sum() * 100, rel=0.01)
+    assert table.loc[("dice", "all"), "false_per_100km2"] == pytest.approx(
+        sum(sum(fit["sizes"]["false"]) for fit in fits) / ground_m2 * 1e8, rel=1e-4
+    )
+
+
+def test_trainings_that_counted_no_objects_have_no_table_of_them(copy, project):
+    for path in copy.glob("fits/*/*/*/fit.json"):
+        result = json.loads(path.read_text())
+        del result["sizes"], result["ground_m2"]
+        path.write_text(json.dumps(result))
+    assert run(project, copy, *SMALL, words=("--report-only",)) == 0
+    tables = {path.stem for path in (copy / "report" / "tables").glob("*.csv")}
+    assert "result" in tables
+    assert "sizes" not in tables
+
+
 def test_every_region_is_held_out_from_all_but_its_score(done):
     """By what the bundles themselves say."""
     known = bundles(done)
@@ -613,7 +648,7 @@ def test_a_paper_finds_its_files(done):
     page = (report / "index.html").read_text()
     tables = {path.stem for path in (report / "tables").glob("*.csv")}
     figures = {path.stem for path in (report / "figures").iterdir()}
-    assert {"result", "table5", "configurations", "regions", "comparison", "phases", "compute"} == tables
+    assert {"result", "sizes", "table5", "configurations", "regions", "comparison", "phases", "compute"} == tables
     assert {"choices", "region", "loss", "phases", "differences"} == figures
     for name in tables:
         assert f'href="tables/{name}.csv"' in page

@@ -20,7 +20,8 @@ from thawmap.report.crossval.analysis import (
     table5,
     training_cost,
 )
-from thawmap.report.html import score
+from thawmap.report.crossval.sizes import by_size
+from thawmap.report.html import rate, score
 
 Column = tuple[str, Callable[[Any], str]]
 """A heading, and the function that writes a value as text."""
@@ -82,7 +83,7 @@ def tables(cv: Crossval, scored: pd.DataFrame) -> list[Table]:
         cv: The cross-validation.
         scored: The table of `thawmap.report.crossval.analysis.score_fits`.
     """
-    built = [_inside(scored), _table5(cv, scored), _configurations(scored)]
+    built = [_inside(scored), _sizes(cv, scored), _table5(cv, scored), _configurations(scored)]
     if len(cv.fits["configuration"].unique()) > 1:
         built.append(_regions(scored))
     compared = compare(cv, scored)
@@ -113,6 +114,28 @@ def _inside(scored: pd.DataFrame) -> Table:
             "threshold": ("Threshold", score),
             "epoch": ("Epoch", _integer),
             "validation": ("IoU on inner folds", score),
+        },
+    )
+
+
+def _sizes(cv: Crossval, scored: pd.DataFrame) -> Table:
+    return Table(
+        name="sizes",
+        title="Objects by size",
+        note="Counts of all folds and seeds added, at the thresholds chosen inside training. A labelled object is "
+        "found where a tenth of it or more is mapped, a mapped one is false where less than a tenth of it is labelled; "
+        "objects are cut by the edges of tiles.",
+        frame=by_size(cv, scored).drop(columns="fits"),
+        columns={
+            "configuration": ("Configuration", str),
+            "size": ("Size", str),
+            "iou": ("IoU of pixels", score),
+            "labelled": ("Labelled", _integer),
+            "found": ("Found", _integer),
+            "hit_rate": ("Hit rate", score),
+            "mapped": ("Mapped", _integer),
+            "false": ("False", _integer),
+            "false_per_100km2": ("False per 100 km2", rate),
         },
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from thawmap.files.atomic import write_text
 from thawmap.model.metrics.pixels import SCORES, Histogram, scores
+from thawmap.model.metrics.sizes import ALL_SIZES, SIZES
 from thawmap.report.diagnostics import object_scores, reliability_diagram
 from thawmap.report.evaluation.examples import Example
 from thawmap.report.evaluation.result import (
@@ -18,11 +19,12 @@ from thawmap.report.evaluation.result import (
     SHAPE_COUNTED,
     SHAPE_SCORES,
     Evaluation,
-    summed,
     tabulate,
     tabulate_objects,
 )
+from thawmap.report.evaluation.scopes import summed
 from thawmap.report.evaluation.score import BOUNDARY_PX, MAIN, Scored
+from thawmap.report.evaluation.sizes import tabulate_sizes
 from thawmap.report.evaluation.summary import About, main_threshold, regions_that_count, summary
 from thawmap.report.figures import (
     confusion,
@@ -89,6 +91,7 @@ def write_page(
         threshold_text=threshold_label(name),
         summary=summary(evaluation, about),
         rows=_rows(evaluation, about, name),
+        sizes=SIZES,
         columns=[
             *(f"IoU at {value:.2f}" for key, value in evaluation.thresholds.items() if key != name),
             "IoU, oracle",
@@ -124,13 +127,29 @@ def _rows(evaluation: Evaluation, about: About, name: str) -> list[dict[str, Any
     which = "never seen" if len(counting) < len(evaluation.regions) else "all regions"
     rows = []
     for region, scored in _ordered(evaluation, about).items():
-        region_rows = _where(evaluation.table, scope="region", region=region)
+        where = {"scope": "region", "region": region}
         role = ROLES.get(about.roles.get(region, ""), "")
-        rows.append(_row(region_rows, name, title=region or "All scenes", role=role, scenes=len(scored)))
+        row = _row(_where(evaluation.table, **where), name, title=region or "All scenes", role=role, scenes=len(scored))
+        rows.append(row | _sizes(_where(evaluation.sizes, threshold_name=name, **where)))
     if len(counting) > 1:
-        rows.append(_row(_where(sums, scope="mean"), name, title=f"Mean, {which}"))
-        rows.append(_row(_where(sums, scope="pooled"), name, title=f"Pooled, {which}", scenes=len(members)))
+        mean, pooled = _where(sums, scope="mean"), _where(sums, scope="pooled")
+        by_size = _where(tabulate_sizes(members, evaluation.thresholds, sums), threshold_name=name)
+        rows.append(_row(mean, name, title=f"Mean, {which}") | _sizes(_where(by_size, scope="mean")))
+        row = _row(pooled, name, title=f"Pooled, {which}", scenes=len(members))
+        rows.append(row | _sizes(_where(by_size, scope="pooled")))
     return rows
+
+
+def _sizes(by_size: pd.DataFrame) -> dict[str, Any]:
+    """Return columns of a page's row from rows by size: hit rates, false objects."""
+    rows = {row["size"]: row for row in by_size.to_dict("records")}
+    shown = [rows[size] for size in SIZES if size in rows]
+    counts = [None if pd.isna(row["labelled"]) else (int(row["found"]), int(row["labelled"])) for row in shown]
+    return {
+        "hits": [(row["hit_rate"], count) for row, count in zip(shown, counts, strict=True)],
+        "false_rates": [row["false_per_100km2"] for row in shown],
+        "false_per_100km2": rows[ALL_SIZES]["false_per_100km2"] if ALL_SIZES in rows else None,
+    }
 
 
 def _row(

@@ -28,18 +28,26 @@ from thawmap.model.metrics.objects import average_precision
 from thawmap.model.metrics.pixels import (
     BINS,
     SCORES,
-    Histogram,
     best_threshold,
     calibration_error,
-    mean_scores,
     reliability,
     scores,
 )
+from thawmap.report.evaluation.scopes import (
+    ORACLE,
+    PLACE,
+    by_region,
+    mean_rows,
+    place_columns,
+    scopes,
+    summed,
+    summed_shapes,
+    total,
+    typed,
+)
 from thawmap.report.evaluation.score import MAIN, Scored, Shapes, score
+from thawmap.report.evaluation.sizes import tabulate_sizes
 from thawmap.text import counted
-
-ORACLE = "oracle"
-"""Name of the threshold with the best IoU on the very pixels that are scored: hindsight, never a result."""
 
 COUNTED = ("tp", "fp", "fn", "tn", "pixels", "pixels_ignored", "pixels_missing")
 """Columns of pixels: those scored (the sum of the first four), labelled as ignore, and labelled but not mapped."""
@@ -69,23 +77,22 @@ SHAPE_SCORES = (
 CALIBRATION = "calibration_error"
 """Column of the expected calibration error, which depends on no threshold."""
 
-_PLACE = ("scope", "region", "scene")
 _THRESHOLD = ("threshold_name", "threshold")
 
-COLUMNS = (*_PLACE, *_THRESHOLD, *COUNTED, *SCORES, *OBJECTS, *SHAPE_COUNTED, *SHAPE_SCORES, CALIBRATION)
+COLUMNS = (*PLACE, *_THRESHOLD, *COUNTED, *SCORES, *OBJECTS, *SHAPE_COUNTED, *SHAPE_SCORES, CALIBRATION)
 """Columns of the table, in order; ``scope`` is scene, region, pooled or mean (of the regions' scores)."""
 
-OBJECT_COLUMNS = (*_PLACE, *_THRESHOLD, "match", "min_iou", "tp", "fp", "fn", *_KINDS)
+OBJECT_COLUMNS = (*PLACE, *_THRESHOLD, "match", "min_iou", "tp", "fp", "fn", *_KINDS)
 """Columns of the table of objects, a row per rule by which they match: "iou" of at least ``min_iou``, or "centroid"."""
 
-CURVE_COLUMNS = (*_PLACE, "threshold", "negative", "positive", "precision", "recall")
+CURVE_COLUMNS = (*PLACE, "threshold", "negative", "positive", "precision", "recall")
 """Columns of the table of curves: pixels whose probability is ``threshold``, by label, and scores above it."""
 
-RELIABILITY_COLUMNS = (*_PLACE, "low", "high", "promised", "kept", "pixels")
+RELIABILITY_COLUMNS = (*PLACE, "low", "high", "promised", "kept", "pixels")
 """Columns of the table of reliability: pixels with a probability above ``low`` and up to ``high``."""
 
 
-_TABLES = ("scores", "objects", "reliability", "curves")
+_TABLES = ("scores", "objects", "sizes", "reliability", "curves")
 
 FILES = (*(f"{name}.{kind}" for name in _TABLES for kind in ("csv", "parquet")), "scores.json", "left_out.csv")
 """What `write_scores` writes."""
@@ -101,6 +108,7 @@ class Evaluation:
         left_out: Id to reason of the scenes that could not be scored.
         table: One row per scope, region, scene and threshold; see `COLUMNS`.
         objects: One row per scope, region, scene, threshold and rule; see `OBJECT_COLUMNS`.
+        sizes: One row per scope, region, scene, threshold and size (`thawmap.report.evaluation.sizes`).
     """
 
     scenes: tuple[Scored, ...]
@@ -108,6 +116,7 @@ class Evaluation:
     left_out: Mapping[str, str]
     table: pd.DataFrame = field(repr=False)
     objects: pd.DataFrame = field(repr=False)
+    sizes: pd.DataFrame = field(repr=False)
 
     @property
     def regions(self) -> dict[str, tuple[Scored, ...]]:
@@ -158,12 +167,14 @@ def summarise(outcomes: Iterable[Outcome[Scene, Scored]], *, thresholds: Mapping
         msg = f"none of {counted(len(left_out), 'scene')} could be scored{first}"
         raise DataError(msg)
     scored.sort(key=lambda item: item.scene)
+    table = tabulate(scored, thresholds)
     return Evaluation(
         scenes=tuple(scored),
         thresholds=MappingProxyType(dict(thresholds)),
         left_out=MappingProxyType(dict(sorted(left_out.items()))),
-        table=tabulate(scored, thresholds),
+        table=table,
         objects=tabulate_objects(scored, thresholds),
+        sizes=tabulate_sizes(scored, thresholds, table),
     )
 
 
@@ -174,13 +185,13 @@ def tabulate(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.Da
 
     The oracle's threshold is the best of each region, and of all for the pooled row; a scene has its region's.
     """
-    regions = _by_region(scored)
+    regions = by_region(scored)
     chosen = {name: {**thresholds, ORACLE: best_threshold(summed(members))} for name, members in regions.items()}
     rows = [row for name, members in regions.items() for row in _rows("region", members, chosen[name])]
-    rows += _mean(rows, by=("threshold_name",), names=(*SCORES, *SHAPE_SCORES, CALIBRATION))
+    rows += mean_rows(rows, by=("threshold_name",), names=(*SCORES, *SHAPE_SCORES, CALIBRATION))
     rows += _rows("pooled", scored, {**thresholds, ORACLE: best_threshold(summed(scored))})
     rows += [row for item in scored for row in _rows("scene", [item], chosen[item.region])]
-    return _typed(pd.DataFrame(rows, columns=list(COLUMNS)), whole=(*COUNTED, *OBJECTS, *SHAPE_COUNTED))
+    return typed(pd.DataFrame(rows, columns=list(COLUMNS)), whole=(*COUNTED, *OBJECTS, *SHAPE_COUNTED))
 
 
 def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) -> pd.DataFrame:
@@ -188,11 +199,11 @@ def tabulate_objects(scored: Sequence[Scored], thresholds: Mapping[str, float]) 
 
     Its columns are `OBJECT_COLUMNS`.
     """
-    rows = [row for members in _by_region(scored).values() for row in _object_rows("region", members, thresholds)]
-    rows += _mean(rows, by=("threshold_name", "match", "min_iou"), names=_KINDS)
+    rows = [row for members in by_region(scored).values() for row in _object_rows("region", members, thresholds)]
+    rows += mean_rows(rows, by=("threshold_name", "match", "min_iou"), names=_KINDS)
     rows += _object_rows("pooled", scored, thresholds)
     rows += [row for item in scored for row in _object_rows("scene", [item], thresholds)]
-    return _typed(pd.DataFrame(rows, columns=list(OBJECT_COLUMNS)), whole=("tp", "fp", "fn"))
+    return typed(pd.DataFrame(rows, columns=list(OBJECT_COLUMNS)), whole=("tp", "fp", "fn"))
 
 
 def tabulate_curves(scored: Sequence[Scored]) -> pd.DataFrame:
@@ -201,14 +212,14 @@ def tabulate_curves(scored: Sequence[Scored]) -> pd.DataFrame:
     Its columns are `CURVE_COLUMNS`: regions, all pooled, then each scene.
     """
     rows = []
-    for about, members in _scopes(scored):
+    for about, members in scopes(scored):
         counted = summed(members)
         for step in range(BINS):
             reached = scores(counted.counts(step / 100))
             pixels = {"negative": int(counted.negative[step]), "positive": int(counted.positive[step])}
             shown_scores = {kind: reached[kind] for kind in ("precision", "recall")}
             rows.append({**about, "threshold": step / 100, **pixels, **shown_scores})
-    return _typed(pd.DataFrame(rows, columns=list(CURVE_COLUMNS)))
+    return typed(pd.DataFrame(rows, columns=list(CURVE_COLUMNS)))
 
 
 def tabulate_reliability(scored: Sequence[Scored]) -> pd.DataFrame:
@@ -217,23 +228,24 @@ def tabulate_reliability(scored: Sequence[Scored]) -> pd.DataFrame:
     Its columns are `RELIABILITY_COLUMNS`, ten rows each for regions, all pooled, and each scene.
     """
     frames = []
-    for about, members in _scopes(scored):
+    for about, members in scopes(scored):
         shares = reliability(summed(members))
         edges = np.linspace(0, 1, len(shares.pixels) + 1)
         numbers = {"promised": shares.predicted, "kept": shares.observed, "pixels": shares.pixels}
         frames.append(pd.DataFrame({"low": edges[:-1], "high": edges[1:], **numbers}).assign(**about))
-    return _typed(pd.concat(frames, ignore_index=True)[list(RELIABILITY_COLUMNS)])
+    return typed(pd.concat(frames, ignore_index=True)[list(RELIABILITY_COLUMNS)])
 
 
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
     """Write an evaluation's tables as CSV and Parquet, scores.json and left_out.csv.
 
-    The JSON holds the scores, the objects and the reliability as lists of rows, null where something is not known;
+    The JSON holds scores, objects, sizes and reliability as lists of rows, null where something is not known;
     left_out.csv holds the scenes without scores, and why.
     """
     frames = (
         evaluation.table,
         evaluation.objects,
+        evaluation.sizes,
         tabulate_reliability(evaluation.scenes),
         tabulate_curves(evaluation.scenes),
     )
@@ -253,43 +265,12 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
     write_table(folder / "left_out.csv", left_out)
 
 
-def summed(members: Iterable[Scored]) -> Histogram:
-    """Return the summed histogram of several scenes: pixels by probability and label."""
-    return sum((item.histogram for item in members), Histogram.empty())
-
-
-def summed_shapes(members: Iterable[Scored], name: str) -> Shapes:
-    """Return summed counts of boundaries and objects of scenes at a named threshold."""
-    return sum((item.shapes[name] for item in members), Shapes.empty())
-
-
 def _check(thresholds: Mapping[str, float]) -> None:
     """Refuse thresholds outside 0..1, or with the name oracle."""
     for name, value in thresholds.items():
         if name == ORACLE or not 0 <= value <= 1:
             msg = f"threshold {name!r} of {value} cannot be used; it must be 0 .. 1 and not be called {ORACLE!r}"
             raise DataError(msg)
-
-
-def _by_region(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """Return lists of scenes by region, in order of the regions' names."""
-    names = sorted({item.region for item in scored})
-    return {name: [item for item in scored if item.region == name] for name in names}
-
-
-def _scopes(scored: Sequence[Scored]) -> Iterator[tuple[dict[str, str | None], Sequence[Scored]]]:
-    """Yield a dict of columns and its scenes, for each region, all pooled, each scene."""
-    for members in _by_region(scored).values():
-        yield _place("region", members), members
-    yield _place("pooled", scored), scored
-    for item in scored:
-        yield _place("scene", [item]), [item]
-
-
-def _place(scope: str, members: Sequence[Scored]) -> dict[str, str | None]:
-    """Return columns scope, region and scene of a row; None where not of the scope."""
-    region = None if scope == "pooled" else members[0].region
-    return {"scope": scope, "region": region, "scene": members[0].scene if scope == "scene" else None}
 
 
 def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]) -> Iterator[dict[str, Any]]:
@@ -300,7 +281,7 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
         counts = counted.counts(value)
         mapped = [scene.objects_mapped if scene.threshold == value else None for scene in members]
         yield {
-            **_place(scope, members),
+            **place_columns(scope, members),
             "threshold_name": name,
             "threshold": value,
             "tp": counts.tp,
@@ -311,8 +292,8 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
             "pixels_ignored": sum(item.ignored for item in members),
             "pixels_missing": sum(item.missing for item in members),
             **scores(counts),
-            "objects_mapped": _total(mapped),
-            "objects_labelled": _total([item.objects_labelled for item in members]),
+            "objects_mapped": total(mapped),
+            "objects_labelled": total([item.objects_labelled for item in members]),
             **dict.fromkeys(SHAPE_SCORES, math.nan),
             **({} if name == ORACLE else _shape_columns(summed_shapes(members, name))),
             CALIBRATION: promised,
@@ -345,7 +326,7 @@ def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str,
         for rule, counts in (summed_shapes(members, name).matched or {}).items():
             reached = scores(counts)
             yield {
-                **_place(scope, members),
+                **place_columns(scope, members),
                 "threshold_name": name,
                 "threshold": value,
                 "match": "centroid" if rule == "centroid" else "iou",
@@ -355,26 +336,3 @@ def _object_rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str,
                 "fn": counts.fn,
                 **{kind: reached[kind] for kind in _KINDS},
             }
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], *, by: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield rows of mean scores over regions, one per combination of values in ``by``.
-
-    Regions without the score do not count.
-    """
-    for key in dict.fromkeys(tuple(row[column] for column in by) for row in rows):
-        same = [row for row in rows if tuple(row[column] for column in by) == key]
-        value = math.nan if ORACLE in key else same[0]["threshold"]
-        yield {"scope": "mean", **dict(zip(by, key, strict=True)), "threshold": value, **mean_scores(same, names)}
-
-
-def _typed(table: pd.DataFrame, *, whole: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table with text columns as string, integer columns as nullable Int64."""
-    words = [name for name in (*_PLACE, "threshold_name", "match") if name in table]
-    return table.astype({**dict.fromkeys(words, "string"), **dict.fromkeys(whole, "Int64")})
-
-
-def _total(numbers: Sequence[int | None]) -> int | None:
-    """Return the sum of numbers; None where one is not known."""
-    certain = [number for number in numbers if number is not None]
-    return sum(certain) if len(certain) == len(numbers) else None

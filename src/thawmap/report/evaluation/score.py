@@ -23,12 +23,14 @@ from thawmap.data.labels.polygons import IGNORE, Labels
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
 from thawmap.geo.geobox import window_geobox
+from thawmap.geo.metres import ground_pixel_m
 from thawmap.grid import Window
 from thawmap.maps.item import MapItem
 from thawmap.maps.read import MapFolder
 from thawmap.model.metrics.boundaries import boundary_counts
 from thawmap.model.metrics.objects import Comparison, Detections
 from thawmap.model.metrics.pixels import Counts, Histogram, histogram
+from thawmap.model.metrics.sizes import SizeCounts
 
 Rule: TypeAlias = float | Literal["centroid"]
 """When two objects match: by the smallest IoU, or by their centres."""
@@ -56,24 +58,39 @@ class Shapes:
         boundary: Pixels by whether they lie in the predicted band, the labelled band, both or neither.
         matched: Counts of objects by rule; None where a cluster was too large.
         ranked: Predicted objects by confidence, matched by an IoU of `MAIN`; None likewise.
+        sizes: Objects by size, found or false; None likewise.
     """
 
     boundary: Counts = field(default_factory=Counts)
     matched: Mapping[Rule, Counts] | None
     ranked: Detections | None
+    sizes: SizeCounts | None
 
     @classmethod
     def empty(cls) -> Self:
         """Return shapes with all counts 0, of nothing mapped and nothing labelled."""
-        return cls(matched=MappingProxyType(dict.fromkeys(RULES, Counts())), ranked=Detections.empty())
+        matched = MappingProxyType(dict.fromkeys(RULES, Counts()))
+        return cls(matched=matched, ranked=Detections.empty(), sizes=SizeCounts.empty())
+
+    @classmethod
+    def unknown(cls, boundary: Counts | None = None) -> Self:
+        """Return shapes whose objects are not known, with counts of boundaries if given."""
+        return cls(boundary=boundary or Counts(), matched=None, ranked=None, sizes=None)
 
     def __add__(self, other: "Shapes") -> "Shapes":
         """Return both counts added; objects are None where either's are None."""
         boundary = self.boundary + other.boundary
-        if self.matched is None or other.matched is None or self.ranked is None or other.ranked is None:
-            return Shapes(boundary=boundary, matched=None, ranked=None)
+        if self.matched is None or self.ranked is None or self.sizes is None:
+            return Shapes.unknown(boundary)
+        if other.matched is None or other.ranked is None or other.sizes is None:
+            return Shapes.unknown(boundary)
         matched = {rule: self.matched[rule] + other.matched[rule] for rule in RULES}
-        return Shapes(boundary=boundary, matched=MappingProxyType(matched), ranked=self.ranked + other.ranked)
+        return Shapes(
+            boundary=boundary,
+            matched=MappingProxyType(matched),
+            ranked=self.ranked + other.ranked,
+            sizes=self.sizes + other.sizes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,6 +104,7 @@ class Scored:
         shapes: Boundaries and objects by the name of the threshold.
         ignored: Pixels that the labels leave out.
         missing: Pixels with a label and no probability.
+        pixel_m2: Area of a pixel on the ground, in m2.
         objects_mapped: Polygons in slumps.gpkg; None without that file.
         objects_labelled: Digitised polygons in the scene; None where labels are rasters.
         threshold: Threshold of the map's polygons; None where the map does not say.
@@ -101,6 +119,7 @@ class Scored:
     shapes: Mapping[str, Shapes]
     ignored: int
     missing: int
+    pixel_m2: float
     objects_mapped: int | None
     objects_labelled: int | None
     threshold: float | None
@@ -141,6 +160,7 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         shapes={name: boundaries + objects[name] for name, boundaries in sums.shapes.items()},
         ignored=sums.ignored,
         missing=sums.missing,
+        pixel_m2=compared.pixel_m2,
         objects_mapped=None if slumps is None else len(slumps),
         objects_labelled=None if outlines is None else len(outlines),
         threshold=item.threshold,
@@ -168,6 +188,12 @@ class _Compared:
     def shape(self) -> tuple[int, int]:
         """Numbers of rows and columns of the map."""
         return self.scene_map.grid.height, self.scene_map.grid.width
+
+    @property
+    def pixel_m2(self) -> float:
+        """Area on the ground of the map's middle pixel, in m2."""
+        height_m, width_m = ground_pixel_m(self.scene_map.grid)
+        return height_m * width_m
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
         """Return probability, rounded to hundredths, and label target (y, x) of a window.
@@ -253,28 +279,31 @@ def _second_pass(compared: _Compared, occupied: Bools, thresholds: Mapping[str, 
 
     By the name of the threshold, None for all. Blocks with objects that touch are a cluster, counted at a time.
     """
-    shapes = dict.fromkeys(thresholds, Shapes.empty())
+    shapes, pixel_m2 = dict.fromkeys(thresholds, Shapes.empty()), compared.pixel_m2
     for window, cluster_blocks in _clusters(occupied, compared.shape):
         if window.size > _LARGEST:
-            return dict.fromkeys(thresholds, Shapes(matched=None, ranked=None))
+            return dict.fromkeys(thresholds, Shapes.unknown())
         inside = cluster_blocks.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[: window.height, : window.width]
         probability, target = compared.read(window)
         is_known = np.isfinite(probability)
         target[~inside & (target == 1)] = 0  # labelled in another cluster, which counts it
         for name, value in thresholds.items():
-            shapes[name] += _match(compared.objects(window, probability, value) & inside, probability, target, is_known)
+            objects = Comparison.of(compared.objects(window, probability, value) & inside, target, is_known)
+            shapes[name] += _match(objects, probability, pixel_m2)
     return shapes
 
 
-def _match(
-    prediction: Bools, probability: npt.NDArray[np.float64], target: npt.NDArray[np.uint8], is_known: Bools
-) -> Shapes:
-    """Return a window's `Shapes`: objects counted by each rule, ranked; no boundary."""
-    pairs = Comparison.of(prediction, target, is_known)
+def _match(objects: Comparison, probability: npt.NDArray[np.float64], pixel_m2: float) -> Shapes:
+    """Return a window's `Shapes`: objects counted by rule and size, ranked; no boundary."""
     matched = {
-        rule: pairs.counts(match="centroid") if isinstance(rule, str) else pairs.counts(min_iou=rule) for rule in RULES
+        rule: objects.counts(match="centroid") if isinstance(rule, str) else objects.counts(min_iou=rule)
+        for rule in RULES
     }
-    return Shapes(matched=MappingProxyType(matched), ranked=pairs.detections(probability, min_iou=MAIN))
+    return Shapes(
+        matched=MappingProxyType(matched),
+        ranked=objects.detections(probability, min_iou=MAIN),
+        sizes=SizeCounts.of(objects, pixel_m2=pixel_m2),
+    )
 
 
 def _clusters(occupied: Bools, shape: tuple[int, int]) -> Iterator[tuple[Window, Bools]]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from thawmap.model.metrics.pixels import Counts, Histogram, best_threshold, scores
-from thawmap.report.evaluation.result import Evaluation, summed, summed_shapes
+from thawmap.report.evaluation.result import Evaluation
+from thawmap.report.evaluation.scopes import summed, summed_shapes
 from thawmap.report.evaluation.score import MAIN, Scored
 from thawmap.report.figures import thousands
 from thawmap.report.html import score

@@ -15,16 +15,20 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import shapely
 import torch
 from pydantic import Field
 
 from thawmap.config import Config, CrossvalSettings, SplitSettings
+from thawmap.data.labels.polygons import IGNORE
 from thawmap.errors import ConfigError
 from thawmap.files.atomic import atomic, write_json
 from thawmap.files.guard import some_of
@@ -32,7 +36,9 @@ from thawmap.files.records import Record, read
 from thawmap.model.backends.devices import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import remove
+from thawmap.model.metrics.objects import Comparison
 from thawmap.model.metrics.pixels import Histogram, histogram
+from thawmap.model.metrics.sizes import SizeCounts
 from thawmap.system import forget_peak_memory, peak_memory, threads_each
 from thawmap.train.augment import check_augmentation
 from thawmap.train.checkpoint import DECIDING
@@ -165,7 +171,7 @@ def is_finished(out: Path, fit: Fit) -> bool:
 def run_fit(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, out: Path) -> None:
     """Train or resume one fit, count its held-out pixels and write fit.json.
 
-    The pixels are counted by probability and label. The last epoch's bundle is removed.
+    Pixels are counted by probability and label, objects by size. The last epoch's bundle is removed.
 
     Args:
         fit: The training.
@@ -185,14 +191,16 @@ def run_fit(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, 
     held = _reset_peak_memory(device)
     bundle = train(tile_store, split, variant, folder, resume=True, score_test=True)
     memory = _peak_memory(device) - held
-    pixels = count_pixels(bundle, tile_store, split.test, device=device, batch_size=variant.training.batch_size)
+    counted = count_held_out(bundle, tile_store, split.test, device=device, batch_size=variant.training.batch_size)
     result = {
         "made_from": fit.identity,
         "bundle": bundle.id,
         "from": bundle.provenance["from"],
         "threshold": bundle.threshold,
-        "negative": pixels.negative.tolist(),
-        "positive": pixels.positive.tolist(),
+        "negative": counted.pixels.negative.tolist(),
+        "positive": counted.pixels.positive.tolist(),
+        "sizes": {name: numbers.tolist() for name, numbers in asdict(counted.sizes).items()},
+        "ground_m2": counted.ground_m2,
         "peak_memory_mb": memory / 2**20,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "seconds": time.perf_counter() - begin,
@@ -201,17 +209,49 @@ def run_fit(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, 
     remove(folder / "last")
 
 
-def count_pixels(
+def _pixels_of_scene(target: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_]) -> int:
+    """Return the number of a tile's pixels that lie in its scene, as its footprint does.
+
+    A scene smaller than a tile is followed, below and on the right, by what is neither labelled nor valid.
+    """
+    row, col = np.nonzero(valid | (target != IGNORE))
+    return (int(row.max(initial=0)) + 1) * (int(col.max(initial=0)) + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Counts of what a fit holds out: pixels by probability, and objects by size.
+
+    Attributes:
+        pixels: Usable pixels by probability and label.
+        sizes: Objects at the bundle's threshold, as far as they lie in one tile.
+        ground_m2: Area of the usable pixels.
+    """
+
+    pixels: Histogram
+    sizes: SizeCounts
+    ground_m2: float
+
+
+def count_held_out(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
-) -> Histogram:
-    """Run a bundle over tiles; return counts of pixels by probability and by label.
+) -> HeldOut:
+    """Run a bundle over tiles; return counts of their pixels and of their objects.
 
     Ground that tiles share counts in each of them, as in training.
     """
-    total = Histogram.empty()
+    pixels, sizes, ground_m2 = Histogram.empty(), SizeCounts.empty(), 0.0
     for prediction in predict_tiles(bundle, store, tiles, device=device, batch_size=batch_size):
-        total += histogram(prediction.probability, prediction.batch.target, prediction.batch.valid)
-    return total
+        batch = prediction.batch
+        pixels += histogram(prediction.probability, batch.target, batch.valid)
+        target, valid = batch.target.cpu().numpy(), batch.valid.cpu().numpy()
+        predicted = (prediction.probability > bundle.threshold).cpu().numpy()
+        for number, area_m2 in enumerate(shapely.area(prediction.rows.geometry.to_numpy())):
+            tile = (predicted[number], target[number], valid[number])
+            pixel_m2 = float(area_m2) / _pixels_of_scene(*tile[1:])
+            sizes += SizeCounts.of(Comparison.of(*tile), pixel_m2=pixel_m2)
+            ground_m2 += float((valid[number] & (target[number] <= 1)).sum() * pixel_m2)
+    return HeldOut(pixels=pixels, sizes=sizes, ground_m2=ground_m2)
 
 
 def write_tables(out: Path, planned: Sequence[Fit]) -> None:
@@ -249,6 +289,8 @@ class _ResultRecord(Record):
     negative: list[int]
     positive: list[int]
     seconds: float
+    sizes: dict[str, list[int]] | None = None  # not counted before 2026-12
+    ground_m2: float | None = None
 
 
 def _read_result(out: Path, fit: Fit) -> dict[str, Any] | None:
