@@ -111,7 +111,8 @@ def _fetched(
     finally:
         transfer.stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
-        wait(futures, timeout=_LEAVE_S)  # a thread that a silent service holds adds nothing any more
+        begun = [future for future in futures if not future.cancelled()]
+        wait(begun, timeout=_LEAVE_S)  # a thread that a silent service holds adds nothing any more
 
 
 def _next(finished: "SimpleQueue[Future[Fetched]]") -> Future[Fetched] | None:
