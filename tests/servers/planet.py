@@ -61,7 +61,7 @@ class Service:
             and (self.planet.faults["ignores_filter"] or matches(scene.item, wanted))
         ]  # fmt: skip
         field, _, way = request.query_params.get("_sort", "published desc").partition(" ")
-        found.sort(key=lambda item: (item["properties"][field], item["id"]), reverse=way == "desc")
+        found.sort(key=lambda item: (str(item["properties"][field]), item["id"]), reverse=way == "desc")
         id_ = uuid.uuid4().hex
         size = min(int(request.query_params.get("_page_size", 250)), 250)
         self.planet.searches[id_] = {"items": found, "size": size}
