@@ -159,6 +159,22 @@ def test_what_never_comes_is_ordered_twice_and_then_named(tmp_path, planet, shar
     assert sum("asked for twice" in line for line in history.status(ledger_in(tmp_path))) == share
 
 
+def test_a_second_order_that_is_refused_or_too_dear_does_not_keep_the_rest(tmp_path, planet):
+    ids = planet.add_many(3)
+    planet.control(failing_once=ids[:1])
+    place(planet, tmp_path, ids)
+    planet.control(quota_km2=0)
+    received = bring(planet, tmp_path)
+    assert received.files == 8
+    assert "quota" in received.faults[0]
+    assert ids[0] in received.missing[0]
+    assert planet.posts() == 2
+    planet.control(quota_km2=None, lost=["before"] * 5)
+    assert "lost 5 times" in bring(planet, tmp_path).faults[0]
+    assert bring(planet, tmp_path).files == 12
+    assert sorted(charge["item"] for charge in planet.charged["items"]) == ids
+
+
 def test_a_cancelled_order_is_said_and_can_be_placed_again(tmp_path, planet):
     planet.control(states=["cancelled"])
     ids = planet.add_many(1)
@@ -262,6 +278,12 @@ def test_what_differs_from_the_manifest_gets_no_name(tmp_path, planet, fault):
     assert ids[0] in received.faults[0]
     assert not list(tmp_path.rglob(f"{ids[0]}_3B_udm2_clip.tif"))
     assert "fetch' brings it" in history.status(ledger_in(tmp_path))[0]
+
+
+def test_an_order_that_planet_does_not_know_any_more_is_said(tmp_path, planet):
+    place(planet, tmp_path, planet.add_many(1))
+    planet.reset()
+    assert "Could not load order" in bring(planet, tmp_path).faults[0]
 
 
 def test_a_body_that_is_cut_goes_on_where_it_broke(tmp_path, planet):

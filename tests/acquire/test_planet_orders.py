@@ -15,6 +15,7 @@ from thawmap.acquire.areas import Area, km2
 from thawmap.acquire.http import PatienceEnded
 from thawmap.acquire.planet import history
 from thawmap.acquire.planet.orders import order, outstanding
+from thawmap.acquire.planet.placing import SiteRefused
 from thawmap.acquire.planet.requests import Request, Wish, recipe_of
 from thawmap.config import PlanetImagery
 from thawmap.errors import ConfigError, ServiceError
@@ -165,6 +166,15 @@ def test_what_is_refused_whatever_it_holds_is_not_divided_for_ever(tmp_path, pla
         place(planet, tmp_path, ids)
     assert planet.posts() < 20
     assert planet.charged["km2"] == 0
+
+
+def test_a_site_that_planet_refuses_keeps_no_other_from_its_order(tmp_path, planet):
+    ids, others = planet.add_many(8), planet.add(*(item_of(number, SECOND.outline) for number in range(20, 23)))
+    planet.control(bad=ids, bad_is_named=False)
+    asked = {"Lena": wishes(ids), "Peel": wishes(others)}
+    with planet.http() as http, pytest.raises(SiteRefused):
+        order(http, planet.settings, asked, [AREA, SECOND], ledger_in(tmp_path), silent, manners=FAST)
+    assert sorted(charge["item"] for charge in planet.charged["items"]) == others
 
 
 def test_orders_are_divided_by_their_size_and_what_was_ordered_is_left_out(tmp_path, planet):

@@ -52,11 +52,12 @@ class FakePlanet:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._client = httpx.Client(base_url=address, timeout=60.0)
         self.settings = PlanetImagery(provider="planet", address=address)
 
     def control(self, **faults: Any) -> dict[str, Any]:
         """Add scenes, or ask for faults."""
-        answer: dict[str, Any] = httpx.post(f"{self.address}/_control", json=faults).json()
+        answer: dict[str, Any] = self._client.post("/_control", json=faults).json()
         return answer
 
     def reset(self) -> None:
@@ -75,13 +76,13 @@ class FakePlanet:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The requests so far."""
-        log: list[dict[str, Any]] = httpx.get(f"{self.address}/_log").json()
+        log: list[dict[str, Any]] = self._client.get("/_log").json()
         return log
 
     @property
     def charged(self) -> dict[str, Any]:
         """What was charged so far."""
-        charged: dict[str, Any] = httpx.get(f"{self.address}/_charged").json()
+        charged: dict[str, Any] = self._client.get("/_charged").json()
         return charged
 
     def posts(self) -> int:

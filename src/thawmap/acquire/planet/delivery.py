@@ -77,13 +77,10 @@ def fetch(
     started = time.monotonic()
     resolve(placer)
     while True:
-        for request in again(ledger):
-            note(f"{request.site}: {counted(len(request.ids), 'scene')} that did not come are ordered once more")
-            placer.place_all(request)
-        pending = run.pending()
-        if not pending:
+        looks = [run.advance(order) for order in run.pending()]
+        run.order_again(placer)
+        if not run.pending():
             return run.result()
-        looks = [run.advance(order) for order in pending]
         if all(looks):
             continue
         waiting = [order for order in run.pending() if not order.is_final]
@@ -104,7 +101,7 @@ class _Run:
     note: Callable[[str], None]
     progress: Callable[[int, int], None] | None
     connections: int
-    given_up: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)  # orders, and names of second ones, that failed in this run
     received: Received = field(default_factory=Received)
 
     def pending(self) -> list[Order]:
@@ -114,6 +111,21 @@ class _Run:
             for order in history.orders(self.ledger)
             if order.id and order.id not in self.given_up and not self._is_done(order)
         ]
+
+    def order_again(self, placer: Placer) -> None:
+        """Order once more what did not come, and was not asked for a second time."""
+        for request in again(self.ledger):
+            if request.name in self.given_up:
+                continue
+            self.note(f"{request.site}: {counted(len(request.ids), 'scene')} that did not come are ordered once more")
+            try:
+                placer.place_all(request)
+            except (PatienceEnded, LoginRefused):
+                raise
+            except ServiceError as error:
+                self.given_up.add(request.name)
+                self.received.faults.append(f"{request.site}: {error}")
+                self.note(str(error))
 
     def result(self) -> Received:
         """Return what there is now."""

@@ -28,7 +28,9 @@ class Order:
         id: Planet's id of it; empty while it is not known whether it was taken.
         is_adopted: Whether it was found at Planet rather than placed by this run.
         is_refused: Whether Planet did not take it.
+        is_void: Whether it is as if it had never been asked for: Planet never got it, or the quota did not suffice.
         refused: Reason by scene that Planet refused with it.
+        reason: Why Planet did not take it; empty if it did.
         state: The last state that Planet told.
         hints: What Planet says of its faults.
         is_received: Whether all that it brought is on disk.
@@ -45,7 +47,9 @@ class Order:
     id: str = ""
     is_adopted: bool = False
     is_refused: bool = False
+    is_void: bool = False
     refused: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
     state: str = ""
     hints: tuple[str, ...] = ()
     is_received: bool = False
@@ -106,7 +110,7 @@ def _apply(order: Order, event: Mapping[str, Any]) -> None:
     if kind == "placed":
         order.id, order.is_adopted = event["order"], bool(event.get("adopted"))
     elif kind == "refused":
-        order.is_refused = True
+        order.is_refused, order.reason, order.is_void = True, event["reason"], bool(event.get("void"))
         order.refused = dict.fromkeys(event["items"], event["reason"])
     elif kind == "state":
         order.state, order.hints = event["state"], tuple(map(str, event.get("hints", ())))
@@ -124,6 +128,11 @@ def settled(found: list[Order], site: str, recipe: str) -> set[str]:
         if not order.is_refused and order.state != "cancelled":
             ids |= set(order.items)
     return ids
+
+
+def spent_km2(ledger: Ledger) -> float:
+    """Return the square kilometres of all that was ordered and came, or is to come, about."""
+    return sum(order.km2 * len(order.kept) / max(len(order.items), 1) for order in orders(ledger))
 
 
 def brought(ledger: Ledger) -> dict[tuple[str, str], Order]:
@@ -169,8 +178,15 @@ def _sentences(order: Order, second: Mapping[str, Order]) -> Iterator[str]:
         yield f"{title}: on disk{number}"
     hints = f" ({'; '.join(order.hints)})" if order.hints else ""
     for item in order.missing:
-        later = second.get(item)
-        if order.is_second or later is None:
-            yield f"{order.site}: {item} did not come{hints}" + ("; it was asked for twice" if order.is_second else "")
-        else:
-            yield f"{order.site}: {item} did not come{hints}; it was asked for once more as {later.name}"
+        yield f"{order.site}: {item} did not come{hints}{_later(order, second.get(item))}"
+
+
+def _later(order: Order, second: Order | None) -> str:
+    """Return a clause on what became of a scene that an order did not bring."""
+    if order.is_second:
+        return "; it was asked for twice"
+    if second is None:
+        return "; 'fetch' asks for it once more"
+    if second.is_refused:
+        return f"; it was asked for once more, and Planet refused: {second.reason}"
+    return f"; it was asked for once more as {second.name}"

@@ -7,7 +7,7 @@ from thawmap.acquire.areas import Area
 from thawmap.acquire.http import Http
 from thawmap.acquire.ledger import Ledger
 from thawmap.acquire.planet import history
-from thawmap.acquire.planet.placing import Placer
+from thawmap.acquire.planet.placing import Placer, SiteRefused
 from thawmap.acquire.planet.quota import quota
 from thawmap.acquire.planet.requests import Recipe, Request, Wish, divided, recipe_of
 from thawmap.acquire.planet.service import USUAL, Manners, Service
@@ -108,7 +108,7 @@ def order(
     Raises:
         ConfigError: If an area cannot be cut out; nothing is ordered.
         ServiceError: If the quota does not suffice, which is seen before anything is ordered; or Planet refuses or
-            cannot be reached.
+            cannot be reached. A site for which it takes no order does not keep others from theirs.
     """
     placer = Placer(service=Service(http, settings.address), ledger=ledger, note=note, settle_s=manners.settle_s)
     resolve(placer)
@@ -117,10 +117,30 @@ def order(
         _check_quota(http, settings, new.km2, ledger, note)
         for sentence in new.notes:
             note(sentence)
-        for request in new.requests:
-            count = placer.place_all(request)
-            note(f"{request.site}: {counted(count, 'order')} placed for {counted(len(request.ids), 'scene')}")
+        _place(new.requests, placer)
     return [placed for placed in history.orders(ledger) if placed.id]
+
+
+def _place(requests: Sequence[Request], placer: Placer) -> None:
+    """Place requests; those of a site are left when Planet takes no order for it.
+
+    Raises:
+        SiteRefused: If there is such a site, once the others are placed.
+        ServiceError: If the quota does not suffice, or Planet cannot be asked.
+    """
+    refused: dict[str, SiteRefused] = {}
+    for request in requests:
+        if request.site in refused:
+            continue
+        try:
+            count = placer.place_all(request)
+        except SiteRefused as error:
+            placer.note(str(error))
+            refused[request.site] = error
+        else:
+            placer.note(f"{request.site}: {counted(count, 'order')} placed for {counted(len(request.ids), 'scene')}")
+    if refused:
+        raise next(iter(refused.values()))
 
 
 def resolve(placer: Placer) -> None:
@@ -131,8 +151,9 @@ def resolve(placer: Placer) -> None:
     for unknown in [order for order in history.orders(placer.ledger) if order.is_unknown]:
         id_ = placer.look_up(unknown.name)
         if id_ is None:
-            reason = "Planet never got it"
-            placer.ledger.append("refused", source=history.SOURCE, name=unknown.name, items=[], reason=reason)
+            placer.ledger.append(
+                "refused", source=history.SOURCE, name=unknown.name, items=[], reason="Planet never got it", void=True
+            )
         else:
             placer.note(f"{unknown.site}: an order of which no answer came is at Planet ({id_})")
             placer.ledger.append("placed", source=history.SOURCE, name=unknown.name, order=id_, adopted=True)
@@ -141,7 +162,8 @@ def resolve(placer: Placer) -> None:
 def again(ledger: Ledger) -> list[Request]:
     """Return requests for what orders did not bring and was not asked for a second time."""
     found = history.orders(ledger)
-    second = {(order.site, order.recipe, item) for order in found if order.is_second for item in order.items}
+    asked = [order for order in found if order.is_second and not order.is_void]
+    second = {(order.site, order.recipe, item) for order in asked for item in order.items}
     requests = []
     for order in found:
         absent = [item for item in order.missing if (order.site, order.recipe, item) not in second]
@@ -161,7 +183,7 @@ def _check_quota(http: Http, settings: PlanetImagery, km2: float, ledger: Ledger
     Raises:
         ServiceError: If it is more.
     """
-    spent = sum(order.km2 for order in history.orders(ledger) if order.kept and not order.is_second)
+    spent = history.spent_km2(ledger)
     if settings.quota_km2 is not None and spent + km2 > settings.quota_km2 * (1 + 1e-9):
         msg = (
             f"{km2:,.1f} km2 are to be ordered, after {spent:,.1f} km2 before, and 'acquire.imagery.quota_km2' allows"

@@ -28,6 +28,10 @@ _QUOTA_WORDS = ("quota", "exceeded your", "insufficient")
 _log = logging.getLogger(__name__)
 
 
+class SiteRefused(ServiceError):  # noqa: N818 - it reads as what happened
+    """Planet takes no order for a site, whatever scenes are in it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placer:
     """What places orders.
@@ -51,7 +55,8 @@ class Placer:
         request is divided until it is alone.
 
         Raises:
-            ServiceError: If the quota does not suffice, or Planet refuses all of it for another reason.
+            SiteRefused: If Planet refuses all of it.
+            ServiceError: If the quota does not suffice, or Planet cannot be asked.
         """
         waiting, placed, alone = [request], 0, 0
         while waiting:
@@ -62,7 +67,7 @@ class Placer:
             except Refused as error:
                 reason = _reason(error)
                 if _is_about_quota(error):
-                    self._refuse(part, [], reason)
+                    self._refuse(part, [], reason, void=True)
                     msg = (
                         f"Planet refuses an order of {counted(len(part.ids), 'scene')} for {part.site}, about"
                         f" {part.km2:,.1f} km2, since the quota does not suffice ({reason}); take less in the plan"
@@ -73,7 +78,7 @@ class Placer:
                 if error.status not in {400, 403, 404, 422} or (alone >= _MOST_SINGLE and not placed):
                     self._refuse(part, [], reason)
                     msg = f"Planet refuses an order for {part.site}, whatever scenes are in it: {reason}"
-                    raise ServiceError(msg) from None
+                    raise SiteRefused(msg) from None
                 bad = bad or (part.ids if len(part.ids) == 1 else [])
                 self._refuse(part, bad, reason)
                 rest = [part.without(bad)] if bad else part.halves()
@@ -143,9 +148,9 @@ class Placer:
                 return order
         return None
 
-    def _refuse(self, request: Request, items: list[str], reason: str) -> None:
+    def _refuse(self, request: Request, items: list[str], reason: str, *, void: bool = False) -> None:
         """Note that Planet did not take a request, and for which of its scenes that is final."""
-        self.ledger.append("refused", source=SOURCE, name=request.name, items=items, reason=reason)
+        self.ledger.append("refused", source=SOURCE, name=request.name, items=items, reason=reason, void=void)
         for item in items:
             self.note(f"{request.site}: {item} is refused by Planet and left out: {reason}")
 

@@ -10,9 +10,9 @@ from thawmap.errors import ServiceError
 
 RATES: Mapping[str, float] = {
     "planet-search": 5.0, "planet-coverage": 5.0, "planet-quota": 2.0,
-    "planet-order": 2.0, "planet-state": 2.0, "planet-list": 2.0,
+    "planet-order": 2.0, "planet-state": 2.0, "planet-list": 2.0, "planet-download": 4.0,
 }  # fmt: skip
-"""Requests a second by endpoint; Planet allows 10 of searching and 3 of ordering."""
+"""Requests a second by endpoint; Planet allows 10 of searching, 3 of ordering, 5 of downloads."""
 
 ITEM_TYPE = "PSScene"
 _MOST_PAGES = 100_000
