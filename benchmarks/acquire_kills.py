@@ -23,6 +23,5 @@ if __name__ == "__main__":
         with TemporaryDirectory() as name, file_server(Path(name) / "served") as server:
             start = time.perf_counter()
             hits = killed_rounds(server, Path(name), ROUNDS, seed=SEED, by=by)
-            print(
-                f"{by.name}: {ROUNDS} rounds, {hits} of them hit a running download; {time.perf_counter() - start:.0f} s"
-            )
+            took = time.perf_counter() - start
+            print(f"{by.name}: {ROUNDS} rounds, {hits} of them hit a running download; {took:.0f} s")
