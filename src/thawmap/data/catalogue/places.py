@@ -56,6 +56,10 @@ def relative(path: Path, folder: Path) -> str | None:
 
     "" for the folder itself. Names are compared, links are not followed.
     """
+    prefix = os.path.join(folder, "")  # noqa: PTH118 - with the slash at its end
+    text = str(path)
+    if text.startswith(prefix) and ".." not in text:  # as most are: asked of every file
+        return text[len(prefix) :].replace(os.sep, "/")
     top, below = os.path.abspath(folder), os.path.abspath(path)  # noqa: PTH100 - keeps links
     if below == top:
         return ""

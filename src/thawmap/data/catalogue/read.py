@@ -160,7 +160,7 @@ def _with_record(candidate: Candidate, catalogues: Sequence[_Known]) -> Candidat
         if recorded is None or recorded.id != candidate.id or not isinstance(recorded.record, KnownScene):
             continue
         files = {places.relative(path, known.folder) for path in candidate.files.values()}
-        if files == {places.relative(path, known.folder) for path in recorded.files.values()}:
+        if not files or files == set(recorded.record.paths):
             return replace(candidate, record=replace(recorded.record, found=candidate.acquired))
     return candidate
 

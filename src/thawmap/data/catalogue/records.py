@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -92,6 +92,11 @@ class KnownScene:
         content: dict[str, Any] = json.loads(self.text)
         return content
 
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the scene's files, from the catalogue's folder."""
+        return [path for _, path, *_ in self.content["files"]]
+
     def seen(self) -> Seen:
         """Return what was seen of the scene when the catalogue was written."""
         content = self.content
@@ -140,7 +145,7 @@ class RecordedFiles(Mapping[str, Path]):
         self._known = known
 
     def _paths(self) -> dict[str, Path]:
-        paths = [self._known.folder / path for _, path, *_ in self._known.content["files"]]
+        paths = [self._known.folder / path for path in self._known.paths]
         return {str(path): path for path in paths}
 
     def __getitem__(self, key: str) -> Path:
@@ -150,6 +155,10 @@ class RecordedFiles(Mapping[str, Path]):
     def __iter__(self) -> Iterator[str]:
         """Iterate over the paths as texts."""
         return iter(self._paths())
+
+    def values(self) -> ValuesView[Path]:
+        """Return the paths, read once."""
+        return self._paths().values()
 
     def __len__(self) -> int:
         """Count the files."""
