@@ -1,6 +1,7 @@
 """A file server with Range, ETag and Date that counts what it sends and fails on request.
 
-files.py PORT FOLDER serves the files of FOLDER by GET, at /NAME and, while T is valid, at /signed/NAME?token=T.
+files.py PORT FOLDER [CERTIFICATE.pem] serves the files of FOLDER by GET, at /NAME and, while T is valid, at
+/signed/NAME?token=T; with a certificate it speaks TLS.
 POST /_control takes a JSON object, whose keys are all optional:
     "faults": {"/NAME" or "*": [fault, ...]}   one fault for each of the next requests; null for none
     "tokens": ["T", ...]                      which tokens are valid
@@ -13,7 +14,8 @@ bytes of the body), "stall" (send so many bytes of the body, and wait for half a
 more bytes than the file), "length" (a Content-Length that is not the file's), "chunked" (no length; with "cut" broken
 off), "endless" (neither), "content" (another body), "redirect" (an address), "headers" (more of them), "pace" (seconds
 of rest after each 64 kB), "after" (drop the answer to a POST after it was counted).
-GET /_log gives the requests in order: method, path, query, time, headers, status, sent (bytes of the body), body.
+GET /_log gives the requests in order: method, path, query, time, port (the client's), headers, status, sent (bytes of
+the body), body.
 Any other POST or PUT is answered with {"count": how many of them were taken at that path}.
 """
 
@@ -22,6 +24,7 @@ import email.utils
 import hashlib
 import json
 import os
+import ssl
 import sys
 import threading
 import time
@@ -106,6 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             "path": unquote(parts.path),
             "query": parts.query,
             "time": time.time(),
+            "port": self.client_address[1],
             "headers": {name.lower(): text for name, text in self.headers.items()},
             "status": None,
             "sent": 0,
@@ -155,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
             if status == 416:
                 self._say(416, b"", headers)
                 return
-            if content is None and not fault:
+            if content is None and not fault and not isinstance(self.connection, ssl.SSLSocket):
                 self._send_whole(file, start, size, status, headers)
                 return
             file.seek(start)
@@ -247,4 +251,9 @@ class Server(ThreadingHTTPServer):
 
 if __name__ == "__main__":
     Handler.state = State(Path(sys.argv[2]))
-    Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
+    if len(sys.argv) > 3:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[3])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.serve_forever()

@@ -17,7 +17,7 @@ class FileServer:
 
     @property
     def host(self):
-        return self.address.removeprefix("http://")
+        return self.address.partition("://")[2]
 
     def put(self, name, content):
         """Serve bytes under a name; its address."""
@@ -27,7 +27,7 @@ class FileServer:
         return f"{self.address}/{name}"
 
     def control(self, **words):
-        httpx.post(f"{self.address}/_control", json=words).raise_for_status()
+        httpx.post(f"{self.address}/_control", json=words, verify=False).raise_for_status()
 
     def fail(self, name, *faults):
         """Let the next requests of a name, or of all ("*"), have these faults, one each."""
@@ -35,7 +35,7 @@ class FileServer:
 
     def log(self, name=None):
         """The requests of a name, or all, in order."""
-        entries = httpx.get(f"{self.address}/_log").json()
+        entries = httpx.get(f"{self.address}/_log", verify=False).json()
         return [entry for entry in entries if name is None or entry["path"] == f"/{name}"]
 
     def clear(self):
@@ -43,7 +43,8 @@ class FileServer:
 
 
 @contextmanager
-def file_server(folder):
+def file_server(folder, certificate=None):
+    """Run a server for a folder; with the path of a certificate, one that only speaks TLS."""
     folder.mkdir(parents=True, exist_ok=True)
-    with served("files", folder) as address:
-        yield FileServer(address, folder)
+    with served("files", folder, *([certificate] if certificate else [])) as address:
+        yield FileServer(address.replace("http://", "https://") if certificate else address, folder)

@@ -118,5 +118,7 @@ def _download(address, out, manifest):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
-    _download(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
-    os._exit(0)
+    try:
+        _download(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
+    except KeyboardInterrupt:
+        sys.exit(130)

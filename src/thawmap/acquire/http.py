@@ -210,7 +210,7 @@ class Http:
                 pace.succeeded()
                 return _checked(response, request.method)
             assert fault is not None
-            pace.failed(sent=sent, answered=fault.response is not None)
+            pace.failed(sent=sent, answered=fault.response is not None, reason=fault.reason)
             status = fault.response.status_code if fault.response is not None else 0
             is_untaken = fault.is_unsent or status in _BUSY
             if not (request.is_repeatable or is_untaken):

@@ -44,6 +44,7 @@ class Pace:
         self._next = self._not_before = float("-inf")
         self._paused_at = float("-inf")
         self._failing_since: float | None = None
+        self._reason = ""
         self._strikes = 0
         self._answers = 0
 
@@ -87,9 +88,10 @@ class Pace:
             self._strikes = 0
             self._failing_since = None
 
-    def failed(self, *, sent: float, answered: bool) -> None:
+    def failed(self, *, sent: float, answered: bool, reason: str = "") -> None:
         """Note a request, sent at a time, that failed for a reason which may pass."""
         with self._lock:
+            self._reason = reason
             self._answers += answered
             self._failing_since = sent if self._failing_since is None else self._failing_since
 
@@ -114,8 +116,8 @@ class Pace:
         if starts and turn > min(starts) + self._patience_s:
             now = self._clock()
             msg = (
-                f"{self.name} has been busy or failing for {now - min(starts):.0f} s, and is to be asked again in"
-                f" {max(turn - now, 0):.0f} s, with patience for {self._patience_s:.0f} s in all; run the same command"
-                " again later, which goes on from here"
+                f"{self.name} has been busy or failing for {now - min(starts):.0f} s ({self._reason}), and is to be"
+                f" asked again in {max(turn - now, 0):.0f} s, with patience for {self._patience_s:.0f} s in all; run"
+                " the same command again later, which goes on from here"
             )
             raise PatienceEnded(msg)
