@@ -106,12 +106,14 @@ def _cut(outlines: Shapes, areas: Sequence[Area]) -> tuple[Shapes, npt.NDArray[n
 
 def polygonal(shapes: Shapes) -> Shapes:
     """Return shapes without the points and lines in which others only touch."""
-    other = ~np.isin(shapely.get_type_id(shapes), (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON))
-    if other.any():
-        shapes = shapes.copy()
-        kept = polygons_of(shapes[other])
-        kept[shapely.is_missing(kept)] = shapely.Polygon()
-        shapes[other] = kept
+    mixed = shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION
+    lower = shapely.get_dimensions(shapes) < 2
+    if not (mixed | lower).any():
+        return shapes
+    shapes = shapes.copy()
+    shapes[lower] = shapely.Polygon()
+    if (mixed & ~lower).any():
+        shapes[mixed & ~lower] = polygons_of(shapes[mixed & ~lower])
     return shapes
 
 

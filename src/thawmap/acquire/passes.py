@@ -17,9 +17,10 @@ _DEGREES_PER_HOUR = 15.0
 
 def longitude(outline: BaseGeometry) -> float:
     """Return the longitude of the middle of an outline in degrees, -180..180."""
-    points = np.radians(shapely.get_coordinates(outline))
-    east = np.exp(1j * points[:, 0]) * np.cos(points[:, 1])
-    return float(np.degrees(np.angle(east.mean().round(12))))
+    parts = shapely.get_parts(outline)
+    lon, lat = np.radians(shapely.get_coordinates(shapely.centroid(parts))).T
+    east = np.exp(1j * lon) @ (shapely.area(parts) * np.cos(lat))
+    return float(np.degrees(np.angle(east)))
 
 
 def solar_day(acquired: datetime, longitude: float) -> date:

@@ -1,7 +1,9 @@
 """Layers of a plan as a GeoPackage, which a person edits, and the edits in them."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,8 +211,26 @@ def _rows(path: Path, layer: str, key: Sequence[str], known: Collection[Key], lo
     if lacking.any():
         msg = f"{path}: {_words(layer, keys[int(np.argmax(lacking))])} has lost its shape; {_REMEDY}"
         raise ConfigError(msg)
-    rows = zip(keys, frame["take"].tolist(), shapes, strict=True)
-    return {each: (_as_bool(path, layer, each, take), shape) for each, take, shape in rows if each in known}
+    takes = dict(zip(keys, frame["take"].tolist(), strict=True)) | _stored(path, layer, key)
+    return {
+        each: (_as_bool(path, layer, each, takes[each]), shape)
+        for each, shape in zip(keys, shapes, strict=True)
+        if each in known
+    }
+
+
+def _stored(path: Path, layer: str, key: Sequence[str]) -> dict[Key, Any]:
+    """Return ``take`` by key as it is stored, for GDAL makes true or false of anything.
+
+    None of a file that is no SQLite base: what GDAL reads of it counts.
+    """
+    columns = ", ".join(f'"{name}"' for name in key)
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as base:
+            rows = base.execute(f'select take, {columns} from "{layer}"').fetchall()  # noqa: S608 - names of our own
+    except sqlite3.Error:
+        return {}
+    return {tuple(map(str, values)): take for take, *values in rows}
 
 
 def _read(path: Path, layer: str, columns: Sequence[str]) -> gpd.GeoDataFrame:
