@@ -16,7 +16,7 @@ import torch
 from thawmap.config import load as load_config
 from thawmap.model.bundle_folder import load
 from thawmap.model.metrics.pixels import best_threshold, calibration_error, plateau_threshold, scores
-from thawmap.train.calibration import LogitHistogram, logits_by_region
+from thawmap.train.calibration import LogitHistogram, logits_by
 from thawmap.train.split import split_tiles
 from thawmap.train.tiles.store import TileStore
 
@@ -49,7 +49,7 @@ def main() -> None:
     print("| region | | slump share | mean probability | ECE | cross-entropy | threshold | IoU | best | IoU |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     looked_at = {
-        part: logits_by_region(plain, store, dict(split.parts())[part], device=torch.device("cpu"), batch_size=8)
+        part: logits_by("region", plain, store, dict(split.parts())[part], device=torch.device("cpu"), batch_size=8)
         for part in ("validation", "test")
     }
     chosen = plateau_threshold([one.histogram(1.0) for one in looked_at["validation"].values()])

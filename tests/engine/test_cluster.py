@@ -22,7 +22,7 @@ pytest.importorskip("distributed", reason="distributed is not installed; pip ins
 pytestmark = pytest.mark.slow
 
 QUICK = os.environ | {"OMP_NUM_THREADS": "1"}
-BY_SCENE = ("--set", "crossval.folds.by=scene")
+BY_SCENE = ("--set", "crossval.folds.by=scene", "--set", "crossval.inner=1")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,11 @@ from thawmap.errors import ConfigError, DataError, TrainingError
 from thawmap.model.backends.open import open_backend
 from thawmap.model.bundle_folder import load
 from thawmap.model.losses import LOSSES
-from thawmap.model.metrics.pixels import SCORES
+from thawmap.model.metrics.pixels import SCORES, Counts, Histogram, histogram, plateau_threshold, scores
 from thawmap.model.network import architectures
 from thawmap.train.checkpoint import BestNetwork
+from thawmap.train.inference import predict_tiles
+from thawmap.train.log import EpochResult, best_threshold_of
 from thawmap.train.schedule import OPTIMISERS, SCHEDULES
 
 torch.set_num_threads(1)
@@ -186,6 +189,49 @@ def test_what_a_run_leaves_behind(store, tmp_path):
     assert lines[0] == "train: 2 tiles, 2 with objects, from Lena"
     assert lines[-2].startswith("phase full, epoch 2 of 2: train loss")
     assert lines[-1] == (f"calibrated: logits are divided by {bundle.temperature:g}, threshold {bundle.threshold:.2f}")
+
+
+def test_validation_regions_count_each_for_itself(store, tmp_path):
+    """Epochs are scored by the mean of the regions' IoU, at the threshold where that mean is best."""
+    run(store, tmp_path, "split.validation=[Yamal, Horton]")
+    last, logged = load(tmp_path / "last"), log_of(tmp_path).query("split == 'validation'").iloc[-1]
+    regions = [pixels_of(last, store, region) for region in ("Yamal", "Horton")]
+    assert logged["threshold"] == plateau_threshold(regions)
+    means = [np.mean([scores(pixels.counts(step / 100))["iou"] for pixels in regions]) for step in range(101)]
+    assert logged["iou_at_threshold"] == pytest.approx(means[round(100 * logged["threshold"])], rel=1e-5)
+    assert logged["iou_at_threshold"] >= 0.98 * max(means)
+    pooled = sum(regions).counts(0.5)
+    assert [logged[name] for name in ("tp", "fp", "fn", "tn")] == [pooled.tp, pooled.fp, pooled.fn, pooled.tn]
+
+
+def pixels_of(bundle, store, region):
+    tiles = store.index[store.index["region"] == region]
+    found = [
+        histogram(prediction.probability, prediction.batch.target, prediction.batch.valid)
+        for prediction in predict_tiles(bundle, store, tiles, device=torch.device("cpu"), batch_size=2)
+    ]
+    return sum(found)
+
+
+def test_a_region_counts_once_however_many_pixels_it_has():
+    """Nine times the pixels of one region change neither threshold nor score; pooled they would."""
+    random = np.random.default_rng(3)
+    spread = np.arange(101)
+    easy = Histogram(1000 * (spread < 20), random.integers(50, 90, 101) * (spread > 50))
+    hard = Histogram(random.integers(50, 200, 101) * (spread < 90), random.integers(1, 30, 101) * (spread > 20))
+
+    def result(first, second):
+        return EpochResult(
+            split="validation", loss=0.0, counts=Counts(), objects=Counts(), histograms={"a": first, "b": second}
+        )
+
+    once, more = result(easy, hard), result(easy, sum([hard] * 9))
+    assert best_threshold_of(once) == best_threshold_of(more)
+    assert best_threshold_of(once) != plateau_threshold([easy + sum([hard] * 9)])
+    at = best_threshold_of(once)
+    assert replace(once, threshold=at).score == pytest.approx(replace(more, threshold=at).score)
+    empty = Histogram(hard.negative, np.zeros(101, np.int64))
+    assert replace(result(easy, empty), threshold=at).score == scores(easy.counts(at))["iou"]
 
 
 @pytest.mark.slow

@@ -164,8 +164,42 @@ def test_every_region_is_held_out_once_and_never_chooses_for_itself(pixels, inne
 
 
 def test_the_next_region_with_objects_chooses_round_and_round():
-    folds = deal_folds(weighed({"a": 5, "b": 0, "c": 5, "d": 5}), CrossvalSettings())
+    folds = deal_folds(weighed({"a": 5, "b": 0, "c": 5, "d": 5}), CrossvalSettings(inner=1))
     assert {fold.name: fold.validation for fold in folds} == {"a": ("c",), "b": ("c",), "c": ("d",), "d": ("a",)}
+
+
+@given(pixels=labelled, inner=st.integers(0, 3), number=st.integers(2, 5))
+@settings(max_examples=100, deadline=None)
+def test_several_inner_folds_count_each_for_itself_and_one_by_its_regions(pixels, inner, number):
+    wanted = CrossvalSettings(folds={"number": min(number, len(pixels))}, inner=inner)
+    index = frame([(name, 10 * position, 0, 1) for position, name in enumerate(pixels)]).assign(
+        positive_pixels=list(pixels.values())
+    )
+    if wanted.folds.number <= inner + 1:
+        return
+    folds = deal_folds(index, wanted)
+    held_out = {fold.test for fold in folds}
+    for fold in folds:
+        validation = split_tiles(index, fold).validation
+        chosen = [set(tiles["region"]) for _, tiles in validation.groupby("group")]
+        assert sorted(map(sorted, chosen)) == sorted(
+            sorted(group) for group in (fold.groups or [{name} for name in fold.validation])
+        )
+        assert set(fold.groups) <= held_out - {fold.test}
+        assert len(fold.groups) == (inner if inner > 1 else 0)
+
+
+def test_two_folds_choose_unless_told_otherwise():
+    assert all(len(fold.validation) == 2 for fold in deal_folds(weighed(dict.fromkeys("abcd", 1)), CrossvalSettings()))
+
+
+def test_validation_regions_of_a_training_are_groups_of_their_own():
+    index = frame([("a", 0, 0, 1), ("b", 10, 0, 1), ("b", 20, 0, 1), ("c", 30, 0, 1)])
+    validation = split_tiles(index, SplitSettings(validation=["a", "b"])).validation
+    assert validation["group"].tolist() == ["a", "b", "b"]
+    nameless = index.assign(region=[None, "b", "b", "c"])
+    by_scene = split_tiles(nameless, SplitSettings(by="scene", validation=["a-scene", "b-scene"]))
+    assert by_scene.validation["group"].tolist() == ["", "b", "b"]
 
 
 @given(pixels=labelled, number=st.integers(2, 8))
@@ -184,7 +218,7 @@ def test_dealt_folds_hold_every_name_once_and_weigh_about_the_same(pixels, numbe
 
 
 def test_given_folds_are_held_out_and_what_no_fold_names_always_trains():
-    wanted = CrossvalSettings(folds={"given": {"west": ["a", "b"], "east": ["c"]}})
+    wanted = CrossvalSettings(folds={"given": {"west": ["a", "b"], "east": ["c"]}}, inner=1)
     folds = deal_folds(weighed(dict.fromkeys("abcd", 1)), wanted)
     assert [(fold.name, fold.test, fold.validation) for fold in folds] == [
         ("west", ("a", "b"), ("c",)), ("east", ("c",), ("a", "b")),

@@ -52,9 +52,10 @@ class CrossvalSettings(Settings):
     """
 
     folds: FoldSettings = FoldSettings()
-    inner: Annotated[int, Field(ge=0, le=100_000)] = 1
+    inner: Annotated[int, Field(ge=0, le=100_000)] = 2
     """Folds of the training part, the next ones with objects in their order, that choose epoch and threshold and do not
-    train; 0: all train, the last epoch counts, at a threshold of 0.5."""
+    train; several count each for itself, by the mean of their IoU; 0: all train, the last epoch counts, at a threshold
+    of 0.5."""
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Keys of this YAML, such as model.encoder, and the values to be compared, in all combinations."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)

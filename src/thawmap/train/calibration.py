@@ -2,8 +2,8 @@
 
 A network that learnt from labels is surer of itself than it is right, above all on regions that it has never seen. One
 number, the temperature that logits are divided by (Guo et al. 2017, arXiv 1706.04599), takes most of that back and
-changes no order: what was more probable stays so. Several validation regions count each for itself, as one alone may be
-unlike all others.
+changes no order: what was more probable stays so. Several validation regions, or inner folds, count each for itself, as
+one alone may be unlike all others.
 """
 
 import math
@@ -21,6 +21,7 @@ from thawmap.model.bundle import Bundle
 from thawmap.model.losses import usable
 from thawmap.model.metrics.pixels import BINS, Histogram, mean_scores, plateau_threshold, scores
 from thawmap.train.inference import Prediction, predict_tiles
+from thawmap.train.split import GROUP
 from thawmap.train.tiles.store import TileStore
 
 LIMITS = (0.2, 20.0)
@@ -87,27 +88,27 @@ def calibrate(
     """Return a copy of a bundle, temperature and threshold chosen on labelled tiles.
 
     The temperature is that of the least cross-entropy, the threshold in the middle of the plateau of IoU; both of the
-    mean over the tiles' regions. Where no object is labelled, the bundle is returned unchanged.
+    mean over the tiles' groups. Where no object is labelled, the bundle is returned unchanged.
 
     Args:
         bundle: The bundle, not calibrated yet.
         store: The tile store.
-        tiles: Rows of its index: the validation tiles.
+        tiles: Rows of its index: the validation tiles, with the column `GROUP`.
         device: Device of the network, which is moved to it.
         batch_size: Tiles in a batch.
     """
-    counted = list(logits_by_region(bundle, store, tiles, device=device, batch_size=batch_size).values())
-    if not any(region.positive.any() for region in counted):
+    counted = list(logits_by(GROUP, bundle, store, tiles, device=device, batch_size=batch_size).values())
+    if not any(group.positive.any() for group in counted):
         return bundle
     temperature = best_temperature(counted)
-    histograms = [region.histogram(temperature) for region in counted]
+    histograms = [group.histogram(temperature) for group in counted]
     threshold = plateau_threshold(histograms)
-    by_region = [scores(region.counts(threshold)) for region in histograms if region.positive.any()]
+    by_group = [scores(group.counts(threshold)) for group in histograms if group.positive.any()]
     return replace(
         bundle,
         temperature=temperature,
         thresholds={**bundle.thresholds, "validation": threshold},
-        metrics={**bundle.metrics, "validation_iou_at_threshold": mean_scores(by_region, ["iou"])["iou"]},
+        metrics={**bundle.metrics, "validation_iou_at_threshold": mean_scores(by_group, ["iou"])["iou"]},
     )
 
 
@@ -125,19 +126,19 @@ def best_temperature(regions: Sequence[LogitHistogram]) -> float:
     return float(f"{math.exp(minimum.x):.3g}")
 
 
-def logits_by_region(
-    bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
+def logits_by(
+    column: str, bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Mapping[str, LogitHistogram]:
-    """Run a bundle over tiles; return each region's pixel counts by logit and label.
+    """Run a bundle over tiles; return pixel counts by logit and label, by a column.
 
-    Tiles of no region are under "".
+    The column, such as "region", is of the tiles; those without a value are under "".
     """
     counted: dict[str, LogitHistogram] = {}
     for prediction in predict_tiles(bundle, store, tiles, device=device, batch_size=batch_size):
-        regions = prediction.rows["region"].fillna("").to_numpy(dtype=str)
-        for region in np.unique(regions):
-            logits = LogitHistogram.of(prediction, regions == region)
-            counted[region] = counted[region] + logits if region in counted else logits
+        names = prediction.rows[column].fillna("").to_numpy(dtype=str)
+        for name in np.unique(names):
+            logits = LogitHistogram.of(prediction, names == name)
+            counted[name] = counted[name] + logits if name in counted else logits
     return counted
 
 

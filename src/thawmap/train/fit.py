@@ -6,7 +6,8 @@
     at the end:         the best network's temperature and threshold, from validation
 
 The best epoch is the one with the highest validation IoU at the threshold that this epoch chooses, not at 0.5: focal
-loss and rare objects leave probabilities low, so at 0.5 a good network can score 0. Without labelled objects in
+loss and rare objects leave probabilities low, so at 0.5 a good network can score 0. Several validation regions count
+each for itself, by the mean of their IoU, lest the one with the most slumps decide alone. Without labelled objects in
 validation the last epoch counts as the best. Nothing is ever chosen on test tiles.
 """
 

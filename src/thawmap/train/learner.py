@@ -28,6 +28,7 @@ from thawmap.train.initial import InitialNetwork, initial_network
 from thawmap.train.log import EpochCounts, EpochResult, best_threshold_of
 from thawmap.train.sampling import draw_order, make_batches, seed_of, seeded_generator
 from thawmap.train.schedule import ScheduleStep
+from thawmap.train.split import GROUP
 from thawmap.train.tiles.store import TileStore
 
 _ORDER, _DROPOUT, _AUGMENTATION = 1, 2, 3  # purposes of random numbers in an epoch, each with a seed of its own
@@ -220,10 +221,14 @@ class Learner:
             TrainingError: If a loss is not finite.
         """
         begin = time.perf_counter()
-        with EpochCounts(with_histogram=True) as counts:
+        if GROUP not in tiles:  # those of the test part, which choose nothing
+            tiles = tiles.assign(**{GROUP: ""})
+        with EpochCounts(sorted(tiles[GROUP].unique())) as counts:
             for prediction in self._predict(tiles, self._own_slices(tiles)):
                 batch, answer = prediction.batch, prediction.logits
-                counts.add(self._loss(answer, batch.target, batch.valid), answer, batch)
+                counts.add(
+                    self._loss(answer, batch.target, batch.valid), answer, batch, prediction.rows[GROUP].tolist()
+                )
             result = counts.result(split, f"{split} after {epoch}", sum_processes=self._sum_processes)
         chosen = best_threshold_of(result) if threshold is None else threshold
         lr, seconds = self.optimiser.param_groups[0]["lr"], time.perf_counter() - begin

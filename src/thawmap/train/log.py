@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from thawmap.errors import TrainingError
 from thawmap.files.atomic import write_text
 from thawmap.model.losses import usable
 from thawmap.model.metrics.objects import object_counts
-from thawmap.model.metrics.pixels import BINS, Counts, Histogram, histogram, plateau_threshold, scores
+from thawmap.model.metrics.pixels import BINS, Counts, Histogram, histogram, mean_scores, plateau_threshold, scores
 from thawmap.train.tiles.store import Batch
 
 _AHEAD = 8  # batches whose objects may wait to be counted
@@ -38,7 +38,7 @@ class EpochResult:
         loss: Mean over the pixels that count; 0 where none does.
         counts: Pixels by prediction and label at 0.5.
         objects: Objects by prediction and label at 0.5, matched by an IoU of at least 0.5.
-        histogram: Pixels by probability and label; None in training.
+        histograms: Pixels by probability and label, by group of tiles (`thawmap.train.split.GROUP`); None in training.
         threshold: The threshold that the epoch's validation chooses; NaN where there is none.
         lr: Learning rate of the last step.
         seconds: Time of the pass over the tiles.
@@ -48,17 +48,22 @@ class EpochResult:
     loss: float
     counts: Counts
     objects: Counts
-    histogram: Histogram | None = None
+    histograms: Mapping[str, Histogram] | None = None
     threshold: float = math.nan
     lr: float = math.nan
     seconds: float = math.nan
 
     @property
     def score(self) -> float:
-        """The pixels' IoU at the chosen threshold; NaN in training or without a threshold."""
-        if self.histogram is None or math.isnan(self.threshold):
+        """The groups' mean IoU at the chosen threshold; NaN in training or without one.
+
+        Groups without a labelled object are left out, unless all are.
+        """
+        if self.histograms is None or math.isnan(self.threshold):
             return math.nan
-        return scores(self.histogram.counts(self.threshold))["iou"]
+        labelled = [pixels for pixels in self.histograms.values() if pixels.positive.any()]
+        counted = labelled or [sum(self.histograms.values(), Histogram.empty())]
+        return mean_scores([scores(pixels.counts(self.threshold)) for pixels in counted], ["iou"])["iou"]
 
     def row(self) -> Row:
         """Return a dict of metrics.csv's columns but phase and epoch; NaN if undefined."""
@@ -102,14 +107,14 @@ class EpochCounts:
     They stay on the device until its end, so that it never waits for the CPU; objects are counted by a thread.
 
     Args:
-        with_histogram: Whether to count pixels by probability too.
+        groups: Names of the groups of tiles whose pixels are counted by probability too; none: no pixels are.
     """
 
-    def __init__(self, *, with_histogram: bool = False) -> None:
+    def __init__(self, groups: Sequence[str] = ()) -> None:
         self._losses: list[Tensor] = []
         self._counts: list[Tensor] = []
         self._objects = Counts()
-        self._histogram = Histogram.empty() if with_histogram else None
+        self._histograms = {group: Histogram.empty() for group in groups}
         self._pending: deque[Future[Counts]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="objects")
 
@@ -121,10 +126,10 @@ class EpochCounts:
         """End the thread that counts objects; what it has not begun stays uncounted."""
         self._thread.shutdown(cancel_futures=True)
 
-    def add(self, loss: Tensor, logits: Tensor, batch: Batch) -> None:
+    def add(self, loss: Tensor, logits: Tensor, batch: Batch, groups: Sequence[str] = ()) -> None:
         """Add a batch's loss, and its counts of pixels and objects at probability 0.5.
 
-        That is a logit of 0. Where asked for, its pixels by probability are counted too.
+        That is a logit of 0. With the group of each of its tiles, its pixels are counted by probability too.
         """
         predicted, labelled = logits > 0, batch.target == 1
         outcomes = (predicted & labelled, predicted & ~labelled, ~predicted & labelled, ~predicted & ~labelled)
@@ -134,8 +139,10 @@ class EpochCounts:
         self._pending.append(self._thread.submit(_count_objects, predicted, batch.target, batch.valid))
         if len(self._pending) > _AHEAD:
             self._objects += self._pending.popleft().result()
-        if self._histogram is not None:
-            self._histogram += histogram(torch.sigmoid(logits), batch.target, batch.valid)
+        for group in dict.fromkeys(groups):
+            tiles = torch.tensor([name == group for name in groups], device=logits.device)
+            pixels = histogram(torch.sigmoid(logits[tiles]), batch.target[tiles], batch.valid[tiles])
+            self._histograms[group] += pixels
 
     def result(self, split: str, epoch: str, *, sum_processes: Callable[[Tensor], Tensor]) -> EpochResult:
         """Return mean loss and counts over all processes; refuse a NaN or infinite loss.
@@ -153,7 +160,7 @@ class EpochCounts:
         _check_finite(losses, epoch)
         objects = sum((future.result() for future in self._pending), self._objects)
         self._pending.clear()
-        by_probability = self._histogram or Histogram.empty()
+        by_probability = [count for pixels in self._histograms.values() for count in (pixels.negative, pixels.positive)]
         # One tensor of all sums, so that processes need to speak once; a batch's loss is a mean over its pixels.
         loss = (losses * counts.sum(1)).sum().view(1)
         numbers = [
@@ -161,17 +168,18 @@ class EpochCounts:
             objects.tp,
             objects.fp,
             objects.fn,
-            *by_probability.negative,
-            *by_probability.positive,
+            *np.concatenate([np.empty(0, np.int64), *by_probability]),
         ]
         sums = sum_processes(torch.cat([loss, torch.tensor(numbers, dtype=torch.float64)]))
         summed = [round(number) for number in sums[1:].tolist()]
+        pairs = np.array(summed[7:], np.int64).reshape(-1, 2, BINS)
+        histograms = {group: Histogram(*pair) for group, pair in zip(self._histograms, pairs, strict=True)}
         return EpochResult(
             split=split,
             loss=sums[0].item() / max(sum(summed[:4]), 1),
             counts=Counts(*summed[:4]),
             objects=Counts(*summed[4:7]),
-            histogram=None if self._histogram is None else Histogram(*np.array(summed[7:], np.int64).reshape(2, BINS)),
+            histograms=histograms or None,
         )
 
 
@@ -190,11 +198,11 @@ def _count_objects(predicted: Tensor, target: Tensor, valid: Tensor) -> Counts:
 
 
 def best_threshold_of(result: EpochResult) -> float:
-    """Return the threshold of a result's best IoU; NaN without objects or histogram.
+    """Return the threshold of a result's best IoU; NaN without objects or histograms.
 
-    It is in the middle of the plateau of IoU.
+    It is in the middle of the plateau of the groups' mean IoU.
     """
-    return math.nan if result.histogram is None else plateau_threshold([result.histogram])
+    return math.nan if result.histograms is None else plateau_threshold(list(result.histograms.values()))
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:

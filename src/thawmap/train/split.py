@@ -14,6 +14,9 @@ from thawmap.config import CrossvalSettings, FoldSettings, SplitSettings
 from thawmap.errors import ConfigError, TrainingError
 from thawmap.text import counted
 
+GROUP = "group"
+"""Column of validation tiles that says which of them choose together, as one group among others."""
+
 _SLIVER = 1e-6
 """Share of a tile that may be rounding: tiles whose edges touch seem to overlap by that much."""
 
@@ -27,12 +30,14 @@ class Fold:
         by: Column of the tile index that the names below are of.
         test: Names that are held out.
         validation: Names that choose epoch and threshold; empty where the last epoch counts.
+        groups: The names of ``validation``, in groups that count each for itself; empty: each region does.
     """
 
     name: str
     by: Literal["region", "place", "scene"]
     test: tuple[str, ...]
     validation: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,8 @@ class Split:
 
     Attributes:
         train: Tiles that train.
-        validation: Tiles that choose epoch and threshold.
+        validation: Tiles that choose epoch and threshold; those of one ``group``, a further column, are pooled, and
+            groups count each for itself.
         test: Tiles that are left out completely.
         dropped: Tiles of no use: they overlap tiles that they must not have seen.
     """
@@ -78,7 +84,7 @@ def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, .
     """Deal the regions, places or scenes of a tile index into folds to be held out.
 
     Each group is held out once. The folds after it in their order, round and round, choose epoch and threshold: as many
-    as ``inner`` says, and only such with objects. All others train.
+    as ``inner`` says, and only such with objects. Of several each counts for itself. All others train.
 
     Args:
         index: One row per tile, with ``positive_pixels``.
@@ -103,7 +109,8 @@ def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, .
                 f"{len(others)} others with objects; lower it, or make more folds"
             )
             raise ConfigError(msg)
-        choosing = tuple(member for other in others[: settings.inner] for member in groups[other])
+        inner = tuple(groups[other] for other in others[: settings.inner])
+        choosing = tuple(member for members in inner for member in members)
         left_out = (*groups[name], *choosing)
         if not any(pixels for member, pixels in weights.items() if member not in left_out):
             msg = (
@@ -111,7 +118,8 @@ def deal_folds(index: pd.DataFrame, settings: CrossvalSettings) -> tuple[Fold, .
                 f"label objects in more {by}s, or lower crossval.inner"
             )
             raise ConfigError(msg)
-        folds.append(Fold(name=name, by=by, test=groups[name], validation=choosing))
+        apart = inner if len(inner) > 1 else ()  # of a single group each region counts for itself
+        folds.append(Fold(name=name, by=by, test=groups[name], validation=choosing, groups=apart))
     return tuple(folds)
 
 
@@ -223,7 +231,21 @@ def split_tiles(
             f"validation, {int((leaky | spoilt).sum())} overlap them; leave out fewer {by}s"
         )
         raise TrainingError(msg)
-    return Split(train=index[train], validation=index[validation], test=index[test], dropped=index[leaky | spoilt])
+    choosing = index[validation]
+    return Split(
+        train=index[train],
+        validation=choosing.assign(**{GROUP: _group_names(choosing, settings)}),
+        test=index[test],
+        dropped=index[leaky | spoilt],
+    )
+
+
+def _group_names(choosing: gpd.GeoDataFrame, settings: SplitSettings | Fold) -> pd.Series:
+    """Return each validation tile's group by name: its region, or a fold's group."""
+    if not (isinstance(settings, Fold) and settings.groups):
+        return pd.Series(choosing["region"].fillna("").astype(str))
+    group_of = {member: ", ".join(group) for group in settings.groups for member in group}
+    return pd.Series(choosing[settings.by].map(group_of))
 
 
 def _check_all_named(index: pd.DataFrame, by: str) -> None:

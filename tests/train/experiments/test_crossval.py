@@ -56,7 +56,7 @@ training:
   batch_size: 2
   optimiser: {lr: 0.2}
   phases: [{name: sparse, epochs: 10, tiles: positive}, {name: full, epochs: 1}]
-crossval: {grid: {training.loss: [focal, dice]}}
+crossval: {inner: 1, grid: {training.loss: [focal, dice]}}
 """
 
 
@@ -223,7 +223,7 @@ values = st.lists(st.sampled_from(["focal", "dice", "bce", 1, 0.5, True]), min_s
 def test_every_fold_with_every_combination_and_seed_is_one_training(grid, seeds):
     if any(True in listed and 1 in listed for listed in grid.values()):
         return  # YAML's 1 and true are one
-    text = YAML.replace("crossval: {grid: {training.loss: [focal, dice]}}", "")
+    text = YAML.replace("crossval: {inner: 1, grid: {training.loss: [focal, dice]}}", "")
     config = parse(text + yaml.safe_dump({"crossval": {"grid": grid, "seeds": seeds}}), name="t", folder=Path())
     index = pd.DataFrame({"scene": REGIONS, "region": REGIONS, "positive_pixels": 1})
     planned = crossval.plan_fits(config, index)
