@@ -62,7 +62,7 @@ crossval: {inner: 1, grid: {training.loss: [focal, dice]}}
 
 FOLDS = "{given: {east: [Lena], west: [Horton]}}"
 SMALL = (f"crossval.folds={FOLDS}", "training.phases=[{name: all, epochs: 2}]")
-SHORT = ("training.phases=[{name: all, epochs: 1}]", "crossval={}")
+SHORT = ("training.phases=[{name: all, epochs: 1}]", "crossval={inner: 1}")
 
 
 def write_scene(folder, number, *, seed, highest=4000, labels=None):
