@@ -60,6 +60,10 @@ class FakePlanet:
         answer: dict[str, Any] = self._client.post("/_control", json=faults).json()
         return answer
 
+    def close(self) -> None:
+        """End the connection."""
+        self._client.close()
+
     def reset(self) -> None:
         """Forget all but the key."""
         self.control(reset=True, key=KEY)
@@ -112,6 +116,7 @@ def fake_planet(*arguments: str | Path) -> Iterator[FakePlanet]:
         planet = FakePlanet(address)
         planet.reset()
         yield planet
+        planet.close()
 
 
 def wishes(ids: list[str], km2: float = 1.0) -> list[Wish]:

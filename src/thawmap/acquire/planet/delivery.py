@@ -31,12 +31,14 @@ class Received:
 
     Attributes:
         files: Files that landed or were there.
+        new: Files that landed in this run, manifests among them.
         size: Their bytes.
         missing: Sentences on scenes that did not come.
         faults: Sentences on files and orders that could not be fetched.
     """
 
     files: int = 0
+    new: int = 0
     size: int = 0
     missing: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -209,14 +211,13 @@ class _Run:
 
     def _download(self, order: Order, wanted: Sequence[Wanted], *, show: bool = True) -> int:
         """Fetch files, and return how many could not be had."""
-        faults = [
-            fetched.error
-            for fetched in download(
-                self.service.http, wanted, ledger=self.ledger, root=self.root, connections=self.connections,
-                progress=self.progress if show else None,
-            )
-            if fetched.error is not None
-        ]  # fmt: skip
+        faults: list[ThawmapError] = []
+        for fetched in download(
+            self.service.http, wanted, ledger=self.ledger, root=self.root, connections=self.connections,
+            progress=self.progress if show else None,
+        ):  # fmt: skip
+            self.received.new += fetched.is_new
+            faults += [fetched.error] if fetched.error is not None else []
         _check_patience(faults)
         for error in faults:
             self._give_up(order, f"{order.site}: {error}")
