@@ -104,7 +104,7 @@ def audit(
         complete: Read every file whose checksum is known; else only those whose size or time is not the catalogue's.
         progress: Is told how many bytes of how many are read.
     """
-    stamps = stamps_below(str(folder))
+    stamps = {path: stamp for path, stamp in stamps_below(str(folder)).items() if path not in _OURS}
     scenes = [] if settings is None else scenes_in(folder, settings)
     faults = [*_gone(checksums, stamps), *_unfinished(stamps), *_other_sizes(checksums, stamps)]
     whole = [path for path in checksums if path in stamps and stamps[path][0] == checksums[path][0]]
@@ -223,7 +223,7 @@ def _foreign(checksums: _Checksums, stamps: _Stamps, scenes: Sequence[Belonging]
     """Yield files that nobody fetched, that are of no scene, and beside none of these."""
     known = set(checksums).union(*(scene.files for scene in scenes))
     message = "nothing that was fetched needs it; move it away if it is not yours"
-    for path in stamps.keys() - known - _OURS:
+    for path in stamps.keys() - known:
         is_beside = any(path.removesuffix(ending) in known for ending in _BESIDE if path.endswith(ending))
         is_part = PurePosixPath(path.removesuffix(".json")).suffix.lower() in HALF_WRITTEN
         if not (is_beside or is_part):
