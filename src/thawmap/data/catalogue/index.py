@@ -148,7 +148,9 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        table = pq.read_table(path, columns=list(names), page_checksum_verification=True)
+        # `read_table` would load pandas
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(columns=list(names))
         return {name: table.column(name).to_pylist() for name in names}
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise damaged(path) from error
