@@ -112,9 +112,8 @@ def main() -> None:
             (curl, curl_cpu), (own, own_cpu) = (tuple(map(min, zip(*taken, strict=True))) for taken in (curls, ours))
             print(f"{number} files of {size / MEGABYTE:.0f} MB, {CONNECTIONS} connections")
             print(f"  curl {total / curl:.0f} MB/s, thawmap {total / own:.0f} MB/s: a share of {curl / own:.2f}")
-            print(
-                f"  processor: curl {curl_cpu:.2f} s, thawmap {own_cpu:.2f} s, SHA-256 alone {hashing_time(total):.2f} s"
-            )
+            print(f"  processor: curl {curl_cpu:.2f} s, thawmap {own_cpu:.2f} s", end=", ")
+            print(f"of which SHA-256 {hashing_time(total):.2f} s")
             print(f"  memory beyond the start: {peak_megabytes() - before:.0f} MB")
 
 

@@ -440,6 +440,15 @@ def test_a_part_that_is_whole_needs_no_request(server, root, one):
     assert left(root) == ["a", "ledger.jsonl"]
 
 
+def test_what_a_kill_after_the_name_left_of_a_part_goes(server, root, one):
+    one()
+    (root / "a.part.json").write_text("{}")
+    asked = len(server.log())
+    one()
+    assert left(root) == ["a", "ledger.jsonl"]
+    assert len(server.log()) == asked
+
+
 def test_signed_addresses_stand_in_no_file(server, root, fetch):
     server.control(tokens=["PLANTED"])
     server.fail("signed/a", {"cut": 1000}, *[{"cut": 0}] * 10)

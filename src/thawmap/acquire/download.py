@@ -19,7 +19,7 @@ from thawmap.acquire.http import Http
 from thawmap.acquire.ledger import Ledger, sync_folder
 from thawmap.acquire.names import PART, check_paths
 from thawmap.acquire.pacing import backoff, rest
-from thawmap.acquire.parts import ChangedError, Part, Wanted, WrongFileError
+from thawmap.acquire.parts import ChangedError, Part, Wanted, WrongFileError, forget
 from thawmap.acquire.progress import size_text
 from thawmap.errors import DataError, ServiceError, ThawmapError
 from thawmap.files.atomic import unwritable
@@ -146,7 +146,11 @@ class _Transfer:
             DataError: If the disk cannot be written to.
         """
         try:
-            fetched = self._present(wanted) or self._landed(wanted)
+            fetched = self._present(wanted)
+            if fetched:
+                forget(wanted)
+            else:
+                fetched = self._landed(wanted)
         except (ServiceError, DataError) as error:
             return Fetched(wanted=wanted, error=error)
         except OSError as error:
@@ -190,7 +194,7 @@ class _Transfer:
             part.close()
         part.path.replace(wanted.path)
         sync_folder(wanted.path.parent)
-        part.remove_record()
+        forget(wanted)
         return Fetched(wanted=wanted, size=part.size, sha256=part.sha256, is_new=True)
 
     def _fill(self, part: Part) -> None:

@@ -101,8 +101,7 @@ class Part:
         """Close the file, and remove it if it is not whole and has no bytes."""
         self._file.close()
         if not (self.size or self.is_whole):
-            self.path.unlink(missing_ok=True)
-            self.remove_record()
+            forget(self.wanted)
 
     def headers(self) -> dict[str, str]:
         """Return the headers that ask for the bytes which are missing."""
@@ -193,10 +192,6 @@ class Part:
         """Wait until the disk holds all bytes."""
         os.fsync(self._file.fileno())
 
-    def remove_record(self) -> None:
-        """Remove the file beside it that says what it is."""
-        self._record_path.unlink(missing_ok=True)
-
     def discard(self) -> None:
         """Forget all bytes, and remove it from the disk."""
         self.restart()
@@ -220,6 +215,12 @@ class Part:
         if self._md5:
             self._md5.update(piece)
         self.size += len(piece)
+
+
+def forget(wanted: Wanted) -> None:
+    """Remove what is left of the parts of a file that is there."""
+    for ending in (PART, RECORD):
+        wanted.path.with_name(wanted.path.name + ending).unlink(missing_ok=True)
 
 
 def _lower(digest: str | None) -> str | None:
