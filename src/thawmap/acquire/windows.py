@@ -7,7 +7,7 @@ environment.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +105,7 @@ def cut_window(
     margin_px: int = 0,
     step_m: float | None = None,
     http: Http | None = None,
+    before: Callable[[CutWindow], object] | None = None,
 ) -> CutWindow:
     """Cut the window around an outline out of a raster, and write it as a GeoTIFF.
 
@@ -119,6 +120,7 @@ def cut_window(
         step_m: Edges lie at multiples of this length from the raster's corner, so that windows of rasters with other
             pixels cover the same ground; unset: a pixel.
         http: Sends the requests; unset: one for this call.
+        before: Is told of the file before it appears.
 
     Raises:
         DataError: If the outline misses the raster, the raster cannot be read, or the file cannot be written.
@@ -126,12 +128,15 @@ def cut_window(
     """
     with _opened(href, http) as raster:
         window = _window_of(raster, outline, margin_px, step_m)
+        geobox = window_geobox(raster.geobox, window)
         with atomic(path) as draft:
             _write(raster, window, draft, path)
             sync(draft)
             size, digest = draft.stat().st_size, file_sha256(draft)
-        geobox = window_geobox(raster.geobox, window)
-        return CutWindow(path=path, source=raster.name, window=window, geobox=geobox, size=size, sha256=digest)
+            cut = CutWindow(path=path, source=raster.name, window=window, geobox=geobox, size=size, sha256=digest)
+            if before is not None:
+                before(cut)
+        return cut
 
 
 def read_window(

@@ -202,8 +202,11 @@ def read_sentinel_item(path: Path) -> SentinelMetadata | None:
         DataError: If it cannot be read.
     """
     item = read_json(path)
-    if item.get("type") != "Feature" or "stac_version" not in item:
-        return None
+    return None if item.get("type") != "Feature" or "stac_version" not in item else sentinel_item(item, path)
+
+
+def sentinel_item(item: Mapping[str, Any], path: Path) -> SentinelMetadata:
+    """Return the metadata in a Sentinel-2 image's STAC item, which is read from a path."""
     properties = properties_of(item)
     baseline = next((text for name in _BASELINES if (text := properties.get(name)) is not None), None)
     offsets = baseline_offsets(as_number(baseline)) or _asset_offsets(item.get("assets"))
