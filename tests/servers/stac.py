@@ -260,7 +260,13 @@ class Faults:
             await response(scope, receive, send)
             return
 
+        told = False
+
         async def again():
+            nonlocal told
+            if told:  # whoever asks again waits for the end of the connection
+                return await receive()
+            told = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def sending(message):

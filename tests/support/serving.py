@@ -40,4 +40,8 @@ def served(name: str, *arguments: str | Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:  # a connection that nobody closes
+            process.kill()
+            process.wait()
