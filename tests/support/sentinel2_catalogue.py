@@ -75,7 +75,7 @@ class Image:
         left = TILES[self.tile]
         values = whole[:, left : left + SIDE].copy()
         values[:, : int(SIDE * self.cloud)] = 0.8
-        values[-12:, -12:] = np.nan
+        values[-36:, -12:] = np.nan
         return values if band not in COARSE else values[::2, ::2]
 
     def classes(self):
@@ -84,7 +84,7 @@ class Image:
         edge = int(SIDE * self.cloud) // 2
         values[:, :edge] = 9
         values[:, edge : edge + 2] = 3 if edge else 4
-        values[-6:, -6:] = 0
+        values[-18:, -6:] = 0
         return values
 
     def stored(self, band):
@@ -153,10 +153,8 @@ class Image:
 
     def write(self, folder):
         """Write the item and its files."""
-        for band in BANDS:
-            _write(
-                folder / self.id / BANDS[band], self.stored(band), self.transform(20 if band in COARSE else 10), self
-            )
+        for band, name in BANDS.items():
+            _write(folder / self.id / name, self.stored(band), self.transform(20 if band in COARSE else 10), self)
         (folder / f"{self.id}.json").write_text(json.dumps(self.item()))
 
 
