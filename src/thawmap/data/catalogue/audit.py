@@ -72,7 +72,7 @@ class Audit:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Sentences for the user: how much there is, then each kind of fault with an example."""
+        """Sentences for the user: how much there is, and each kind of fault."""
         how = f"{self.read} read and compared" if self.read else "by size and time of change"
         first = f"{counted(self.files, 'file')}, {self.size / 1e9:.3g} GB, {counted(len(self.scenes), 'scene')}: {how}"
         counts = Counter(fault.kind for fault in self.faults)
@@ -93,7 +93,7 @@ def audit(
     complete: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
-    """Audit a folder of data: compare its files with checksums, its scenes with each other.
+    """Audit a folder: compare its files with checksums, its scenes with each other.
 
     Nothing is changed, and nothing but files of scenes that the catalogue does not know is opened.
 
@@ -190,7 +190,7 @@ def _damaged(
 
 
 def _doubles(checksums: _Checksums, stamps: _Stamps, scenes: Sequence[Belonging]) -> Iterator[Fault]:
-    """Yield rasters of the same bytes as another one, without masks, which may be alike."""
+    """Yield rasters of the same bytes as another one; masks may be alike."""
     scene_of = {path: scene.id for scene in scenes for path in scene.files}
     images = {path for scene in scenes for path in scene.images}
     same = defaultdict[tuple[int, str], list[str]](list)

@@ -67,7 +67,7 @@ class Belonging:
 
 
 def scenes_in(folder: Path, settings: SceneSettings) -> list[Belonging]:
-    """Return the scenes that settings name, with their files; none where there are none.
+    """Return the scenes that settings name, with their files; an empty list if none.
 
     A true catalogue is believed; other scenes are opened, in threads.
 

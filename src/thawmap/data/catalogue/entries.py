@@ -1,6 +1,6 @@
 """Entries made of scenes on disk: opened and looked at by thawmap's own readers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import shapely
@@ -12,9 +12,10 @@ from thawmap.data.catalogue.layout import Entry, File
 from thawmap.data.catalogue.places import folder_of, relative
 from thawmap.data.catalogue.records import masks_of, readings_of
 from thawmap.data.overview import Overview, look
-from thawmap.data.sources import planetscope, scenes, sentinel2
+from thawmap.data.sources import scenes
 from thawmap.data.sources.bands import BandSource
 from thawmap.data.sources.base import Candidate, Scene
+from thawmap.data.sources.processing import processing
 from thawmap.errors import DataError
 from thawmap.geo.crs import crs_of
 from thawmap.layers import LAYERS
@@ -40,15 +41,7 @@ def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path, *, w
     before = {path: _stamp(path) for path in candidate.files.values()}
     scene = scenes.open_scene(candidate, settings)
     overview = _overview(scene) if with_overview else None
-    used = set(scene.files.values())
-    aside = [path for path in candidate.files.values() if path not in used]
-    named = [*scene.files.items(), *((path.name, path) for path in aside)]
-    files = tuple(
-        File(key=key, path=_inside(path, folder), size=size, mtime_ns=mtime, is_used=path in used)
-        for (key, path), (size, mtime) in zip(
-            _distinct(named), (before.get(path) or _stamp(path) for _, path in named), strict=True
-        )
-    )
+    files = _files(scene, before, folder)
     own = _inside(candidate.path, folder)
     outline = _outline(scene)
     return Entry(
@@ -59,7 +52,7 @@ def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path, *, w
         region=None if candidate.region is None else _text(candidate.region),
         found=candidate.acquired,
         acquired=scene.acquired,
-        processing=_processing(scene),
+        processing=processing(scene),
         files=files,
         folders=_folders(own if candidate.path.is_dir() else folder_of(own), files),
         crs=crs_of(scene.geobox),
@@ -75,11 +68,21 @@ def make_entry(candidate: Candidate, settings: SceneSettings, folder: Path, *, w
     )
 
 
-def _processing(scene: Scene) -> str:
-    """Return what was made of a scene's numbers, as its kind of files tells it."""
-    if scene.sensor == "planetscope":
-        return planetscope.processing(scene.files["image"])
-    return sentinel2.processing(scene) if scene.sensor == "sentinel2" else ""
+def _files(scene: Scene, before: Mapping[Path, tuple[int, int]], folder: Path) -> tuple[File, ...]:
+    """Return the files of a scene and of its candidate, with their stamps.
+
+    Args:
+        scene: The scene.
+        before: The candidate's files with their stamps of before the scene was opened.
+        folder: The catalogue's folder.
+    """
+    used = set(scene.files.values())
+    named = [*scene.files.items(), *((path.name, path) for path in before if path not in used)]
+    stamps = [before.get(path) or _stamp(path) for _, path in named]
+    return tuple(
+        File(key=key, path=_inside(path, folder), size=size, mtime_ns=mtime, is_used=path in used)
+        for (key, path), (size, mtime) in zip(_distinct(named), stamps, strict=True)
+    )
 
 
 def _overview(scene: Scene) -> Overview | None:

@@ -42,7 +42,7 @@ def folders_at(top: str, paths: Iterable[str]) -> dict[str, Folder]:
 
 
 def stamps_below(top: str) -> dict[str, tuple[int, int]]:
-    """Return size and time of last change of each file of a folder, by path from there.
+    """Return size and time of change of each file of a folder, by path from there.
 
     Links are followed; hidden files and those of the catalogue are left out.
     """

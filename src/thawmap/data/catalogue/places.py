@@ -13,7 +13,7 @@ _WILD = frozenset("*?[")
 
 
 def settings_fingerprint(settings: SceneSettings) -> str:
-    """Return a hash of the settings that decide how scenes are read, not where they are."""
+    """Return a hash of the settings that decide how scenes are read, not where."""
     return json_sha256(settings.model_dump(mode="json", exclude={"path", "table", "region"}), digits=16)
 
 

@@ -27,7 +27,7 @@ def check_own(folder: Path) -> None:
 
 
 def _is_own_catalog(path: Path) -> bool | None:
-    """Return whether a STAC catalogue is thawmap's; None where none is there, or damaged."""
+    """Return whether a STAC catalogue is thawmap's; None if damaged or not there."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -44,7 +44,7 @@ class _Known:
 
 
 def candidates(settings: SceneSettings) -> list[Candidate]:
-    """Return the candidates that settings name, by id, with records of a true catalogue.
+    """Return the candidates that settings name, by id, with records of catalogues.
 
     The catalogue is the nearest in a searched folder or up to two levels above it. How many scenes it does not know is
     logged as a warning.
@@ -65,7 +65,7 @@ def candidates(settings: SceneSettings) -> list[Candidate]:
 
 
 def _catalogues(settings: SceneSettings) -> Iterator[_Known]:
-    """Yield the catalogues of what the settings search, each once, if they can be used."""
+    """Yield the usable catalogues of what the settings search, each once."""
     searched = places.searched_folders(settings)
     below: dict[Path, list[str]] = {}
     for folder in searched:
@@ -83,7 +83,7 @@ def _catalogues(settings: SceneSettings) -> Iterator[_Known]:
 
 
 def _open(folder: Path, roots: Sequence[str], settings: SceneSettings) -> _Known | None:
-    """Read a catalogue and compare it with the disk; None if it is not of these scenes.
+    """Read a catalogue and compare it with the disk; None if it is of other scenes.
 
     Raises:
         DataError: If it is damaged, or of another version.

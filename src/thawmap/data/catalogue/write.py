@@ -104,15 +104,13 @@ def _write(
         own = {places.relative(candidate.path.parent, folder) or "" for candidate in found}
         seen = folders_at(str(folder), {*own, *(old_about.folders if old_about else ())})
     changed = differing(old_about.folders if old_about else {}, seen)
-    entries, failed, todo = [], {}, []
+    entries, failed, todo = [], {candidate.id: candidate.fault for candidate in finished if candidate.fault}, []
     for candidate in finished:
         entry = _kept(candidate, old, changed, folder)
-        if candidate.fault is not None:
-            failed[candidate.id] = candidate.fault
-        elif entry is not None:
-            entries.append(replace(entry, region=candidate.region))
-        else:
+        if candidate.fault is None and entry is None:
             todo.append(candidate)
+        elif candidate.fault is None and entry is not None:
+            entries.append(replace(entry, region=candidate.region))
     for done, outcome in enumerate(_opened(todo, settings, folder), start=1):
         if outcome.value is not None:
             entries.append(outcome.value)

@@ -1,6 +1,7 @@
 """Metadata beside an image, XML or JSON: time, footprint, cloud cover, scaling."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,9 @@ from thawmap.data.sources.finding import parse_time
 from thawmap.errors import DataError
 from thawmap.geo.crs import to_pixels
 from thawmap.text import whole_number
+
+BASELINE = re.compile(r"_N(\d\d)\.?(\d\d)(?=_|\.|$)", re.IGNORECASE)
+"""Processing baseline in the names of Sentinel-2 products."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,14 +203,6 @@ def open_scene(candidate: Candidate, settings: PlanetScopeScenes) -> Scene:
     )
 
 
-def processing(image: Path) -> str:
-    """Return what was made of an image's numbers, by its name, as a text."""
-    file = _parse(image)
-    words = frozenset() if file is None else file.words
-    made = "surface reflectance" if "sr" in words else "top-of-atmosphere"
-    return f"{made}, harmonized" if "harmonized" in words else made
-
-
 def _parse(path: Path) -> _File | None:
     """Return a path as a file of Planet's by its name; None for files of no use here."""
     match = _NAME.fullmatch(path.name)

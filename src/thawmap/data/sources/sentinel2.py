@@ -20,10 +20,10 @@ from thawmap.data.sources.finding import (
     usable_id,
 )
 from thawmap.data.sources.metadata import (
+    BASELINE,
     SentinelMetadata,
     baseline_offsets,
     cloud_notes,
-    read_baseline,
     read_sentinel_item,
     read_sentinel_xml,
 )
@@ -54,7 +54,6 @@ _CLASSES = (
 
 _SENSED = re.compile(r"(?:MSIL\d[AC]_|T\d\d[A-Z]{3}_|_V)(\d{8}T\d{6})", re.IGNORECASE)  # others: of processing
 _DATED = re.compile(r"(?:^|_)(\d{8})(?:_|$)")
-_BASELINE = re.compile(r"_N(\d\d)\.?(\d\d)(?=_|\.|$)", re.IGNORECASE)
 _LEVEL_1 = re.compile(r"MSIL1C|_L1C(?:_|$)", re.IGNORECASE)
 _TILE_AND_TIME = re.compile(r"(T\d\d[A-Z]{3})_(\d{8}T\d{6})", re.IGNORECASE)
 
@@ -86,15 +85,13 @@ class _Image:
 def candidates(settings: Sentinel2Scenes, *, paths: Sequence[Path] = ()) -> list[Candidate]:
     """Return the candidates in the settings' delivery, or those at ``paths``, by id.
 
-    In order of their ids; no raster is opened. The id is the name of the SAFE; of other scenes what stands before the
-    band in the names of their files, where that tells a date or where several scenes lie in the folder; else the
-    folder's name.
+    No raster is opened. The id is the name of the SAFE; of other scenes what stands before the band in their files'
+    names, where that tells a date or several scenes lie in the folder; else the folder's name.
 
     Raises:
         ConfigError: If there is none, the folder does not exist, or the table of regions cannot be used.
     """
-    searched = searched_paths(settings, paths)
-    return finish_candidates(find(searched), settings, searched=searched)
+    return finish_candidates(find(searched := searched_paths(settings, paths)), settings, searched=searched)
 
 
 def find(searched: Sequence[Path]) -> list[Candidate]:
@@ -135,17 +132,6 @@ def open_scene(candidate: Candidate, settings: Sentinel2Scenes) -> Scene:
         masks=masks,
         notes=(*mask_notes, *offset_notes, *time_notes, *cloud_notes(metadata)),
     )
-
-
-def processing(scene: Scene) -> str:
-    """Return the processing baseline of a scene by its names or metadata; "" if unknown.
-
-    Such as "baseline 05.11".
-    """
-    names = [scene.id, *(part for path in scene.files.values() for part in (path.stem, *path.parts[-5:-1]))]
-    by_name = next((f"{match[1]}.{match[2]}" for match in map(_BASELINE.search, names) if match), None)
-    baseline = by_name or next(filter(None, map(read_baseline, scene.files.values())), None)
-    return "" if baseline is None else f"baseline {baseline}"
 
 
 def _parse(path: Path) -> _Image | None:
@@ -365,7 +351,7 @@ def _readings(
         DataError: If nothing tells the offset.
     """
     layers = [layer for layer in files if layer != "scl"]
-    by_name = [baseline_offsets(float(f"{match[1]}.{match[2]}")) for match in map(_BASELINE.search, names) if match]
+    by_name = [baseline_offsets(float(f"{match[1]}.{match[2]}")) for match in map(BASELINE.search, names) if match]
     known_offsets = (*(record.offsets for record in metadata), *by_name)
     of_metadata = next((offsets for offsets in known_offsets if offsets is not None), None)
     offsets, notes = of_metadata, []
@@ -404,11 +390,9 @@ def _acquired(metadata: Iterable[SentinelMetadata], names: Sequence[str]) -> tup
     if acquired is not None:
         return acquired, []
     date = next((time for match in map(_DATED.search, names) if match and (time := parse_time(match[1]))), None)
-    return date, [
-        "nothing tells when it was taken"
-        if date is None
-        else "its name tells the date only, for which 00:00 UTC stands"
-    ]
+    if date is None:
+        return None, ["nothing tells when it was taken"]
+    return date, ["its name tells the date only, for which 00:00 UTC stands"]
 
 
 def _time_of(names: Iterable[str]) -> datetime | None:
