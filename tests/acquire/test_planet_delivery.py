@@ -80,6 +80,14 @@ def test_files_lie_as_delivered_and_a_rerun_asks_for_nothing(tmp_path, planet):
     assert history.status(ledger_in(tmp_path)) == [f"Lena: 3 scenes, 3.0 km2: on disk (order {placed.id})"]
 
 
+def test_a_storm_of_429_delays_a_delivery_and_loses_nothing(tmp_path, planet):
+    place(planet, tmp_path, planet.add_many(3))
+    planet.control(busy="1110" * 5, retry_after=0.05)
+    assert bring(planet, tmp_path).faults == []
+    assert_is_as_the_manifest_says(tmp_path)
+    assert sum(entry["status"] == 429 for entry in planet.log) == 15
+
+
 def test_a_file_that_was_removed_is_fetched_again_without_an_order(tmp_path, planet):
     place(planet, tmp_path, planet.add_many(2))
     bring(planet, tmp_path)

@@ -55,7 +55,9 @@ def test_all_pages_are_read_and_each_scene_is_there_once(planet, fault):
     ids = planet.add_many(601)
     if fault:
         planet.control(**{fault: True})
-    assert [offer.id for offer in found(planet)] == ids
+    offers = found(planet)
+    assert [offer.id for offer in offers] == ids
+    assert {offer.updated == offer.acquired for offer in offers} == {True}  # the newest of two is kept
 
 
 def test_a_page_that_leads_to_itself_is_an_error_and_no_shorter_list(planet):

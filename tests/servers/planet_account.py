@@ -41,7 +41,7 @@ FAULTS: dict[str, Any] = {
     "hidden": [],  # names that results lack
     "redirect": False,  # whether downloads lead on to another host (localhost instead of 127.0.0.1)
     "ignores_filter": False,
-    "repeats_item": False,  # the first item of a page is the last of the one before
+    "repeats_item": False,  # the first item of a page is the last of the one before, as it was earlier
     "repeats_page": False,  # a page leads to itself
     "empty_page": False,  # the first page is empty, and leads on
     "foreign_page": "",  # address that pages lead to

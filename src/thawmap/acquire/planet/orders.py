@@ -167,7 +167,7 @@ def again(ledger: Ledger) -> list[Request]:
     requests = []
     for order in found:
         absent = [item for item in order.missing if (order.site, order.recipe, item) not in second]
-        if absent and not order.is_second and order.state != "cancelled":
+        if absent and order.state != "cancelled":
             event = ledger.of("asked", source=history.SOURCE, name=order.name)[-1]
             share = order.km2 / max(len(order.items), 1)
             wishes = tuple(Wish(id=item, updated=order.items[item], km2=share) for item in absent)

@@ -1,6 +1,7 @@
 """Placing one order exactly once, whatever becomes of the answer."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ _LOOKS = 3  # for an order whose answer was lost, before it is placed again
 _FETCHABLE = timedelta(days=89)  # Planet keeps the files of an order for 90 days
 _LOST_STATES = frozenset({"failed", "cancelled"})
 _MOST_SINGLE = 3  # scenes refused one by one, with no reason that names them, before all are given up
-_QUOTA_WORDS = ("quota", "exceeded your", "insufficient")
 
 _log = logging.getLogger(__name__)
 
@@ -208,10 +208,11 @@ def _reason(error: Refused) -> str:
 
 def _is_about_quota(error: Refused) -> bool:
     """Return whether an order was refused since the quota does not suffice; the status varies."""
-    return any(word in _reason(error).lower() for word in _QUOTA_WORDS)
+    return "quota" in _reason(error).lower()
 
 
 def _named_in(answer: Answer, ids: list[str]) -> list[str]:
     """Return the ids that a refusal names."""
     text = answer.content.decode("utf-8", "replace")
-    return [id_ for id_ in ids if id_ in text]
+    words = set(re.findall(r"\w+", text))
+    return [id_ for id_ in ids if id_ in words]
