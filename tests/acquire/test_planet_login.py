@@ -54,11 +54,14 @@ def test_a_machines_account_wins_over_a_key_and_that_is_said(home, monkeypatch):
     assert KEY not in kind
 
 
-def test_an_expired_login_is_a_sentence(home):
-    profile = home / ".planet" / "planet-user"
+def test_an_expired_login_is_a_sentence(home, monkeypatch):
+    profile = home / ".planet" / "mine"
     profile.mkdir(parents=True)
+    client = {"client_type": "oidc_device_code", "auth_server": "http://127.0.0.1:1", "client_id": "x", "scopes": []}
+    (profile / "auth_client.json").write_text(json.dumps(client))
     token = {"access_token": KEY, "token_type": "Bearer", "scope": "planet", "_iat": 1, "_exp": 2}
     (profile / "token.json").write_text(json.dumps(token))
+    monkeypatch.setenv("PL_AUTH_PROFILE", "mine")
     with pytest.raises(ConfigError, match="has expired and cannot be renewed; run 'planet auth login'") as error:
         find_login(ADDRESS)
     assert KEY not in str(error.value)
