@@ -1,4 +1,4 @@
-"""Planet's look inside: how much of an area is clear in a scene, asked before it is ordered."""
+"""Planet's look inside: the clear fraction of an area, before a scene is ordered."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ def look_inside(
 
 
 def _ask(service: Service, offer: Offer, outline: Any) -> float | None:
-    """Return the clear fraction of an offer inside an outline; None where Planet does not tell it."""
+    """Return an offer's clear fraction inside an outline; None where it is not told."""
     url = service.url(f"/data/v1/item-types/{ITEM_TYPE}/items/{offer.id}/coverage?mode=UDM2&band=cloud")
     for _ in range(_MOST_LOOKS):
         try:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,9 @@ def fetch(
     progress: Callable[[int, int], None] | None = None,
     manners: Manners = USUAL,
 ) -> Received:
-    """Wait for all orders of a ledger, and fetch what they bring to ROOT/scenes/SITE/ORDER.
+    """Wait for all orders of a ledger, and fetch what they bring.
+
+    Each order's files lie in ROOT/scenes/SITE/ORDER, as delivered.
 
     The caller holds the lock of the folder. It can be broken off at any moment, and goes on when it is run again.
     What is on disk is not asked for. What an order did not bring is ordered once more, and only once.
@@ -145,7 +147,7 @@ class _Run:
         return self.received
 
     def advance(self, order: Order) -> bool:
-        """Look at an order, fetch it if it is ready, and return whether there is nothing to wait for."""
+        """Look at an order, fetch it if it is ready; return whether that is settled."""
         try:
             links = Links(self.service, order.id, folder_of(self.root, order.site, order.id))
             if not (order.is_final and order.is_received and _has_all(self.root, order)):
@@ -187,7 +189,7 @@ class _Run:
         )  # fmt: skip
 
     def _fetched(self, order: Order, links: Links) -> list[Delivered] | None:
-        """Return the files of an order, all of them on disk; None where some could not be fetched."""
+        """Fetch the files of an order and return them; None where some failed."""
         folder = folder_of(self.root, order.site, order.id)
         manifest = Wanted(
             url=partial(links.address, MANIFEST), path=folder / MANIFEST, what=f"manifest of order {order.id}",
@@ -260,10 +262,3 @@ def _has_all(root: Path, order: Order) -> bool:
 def _size(path: Path) -> int:
     """Return the bytes of a file; -1 where it is none."""
     return path.stat().st_size if path.is_file() else -1
-
-
-def delivered_files(root: Path, ledger: Ledger) -> Iterator[Path]:
-    """Yield the paths of all files that orders brought and that a manifest on disk names."""
-    for order in history.orders(ledger):
-        if order.id and order.is_received:
-            yield from (file.path for file in _manifest_on_disk(root, order) or ())

@@ -1,4 +1,4 @@
-"""What the ledger tells of orders at Planet: what was asked for, what became of it."""
+"""Orders at Planet by the ledger: what was asked for, and what became of it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ class Order:
 
 
 def orders(ledger: Ledger) -> list[Order]:
-    """Return the orders at Planet that a ledger tells of, in the order in which they were first asked for."""
+    """Return the orders at Planet that a ledger tells of, the oldest first."""
     found: dict[str, Order] = {}
     for event in ledger.events:
         if event.get("source") != SOURCE:
@@ -120,7 +120,10 @@ def _apply(order: Order, event: Mapping[str, Any]) -> None:
 
 
 def settled(found: list[Order], site: str, recipe: str) -> set[str]:
-    """Return the scenes of a site that need no order: each was ordered, or refused, or failed twice, in this recipe."""
+    """Return the ids of a site's scenes that need no order in a recipe.
+
+    Each was ordered or refused before.
+    """
     same = [order for order in found if order.site == site and order.recipe == recipe]
     ids: set[str] = set()
     for order in same:
@@ -131,19 +134,11 @@ def settled(found: list[Order], site: str, recipe: str) -> set[str]:
 
 
 def spent_km2(ledger: Ledger) -> float:
-    """Return the square kilometres of all that was ordered and came, or is to come, about."""
+    """Return the square kilometres that orders have cost so far, about.
+
+    Of scenes that came, or are to come.
+    """
     return sum(order.km2 * len(order.kept) / max(len(order.items), 1) for order in orders(ledger))
-
-
-def brought(ledger: Ledger) -> dict[tuple[str, str], Order]:
-    """Return the orders whose scenes are on disk, by site and scene."""
-    return {
-        (order.site, item): order
-        for order in orders(ledger)
-        if order.is_received
-        for item in order.items
-        if item not in order.missing
-    }
 
 
 def status(ledger: Ledger) -> list[str]:

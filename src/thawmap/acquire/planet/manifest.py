@@ -1,4 +1,4 @@
-"""The files of an order: its manifest, checked, and the links under which they can be fetched for a day."""
+"""The files of an order: its manifest, checked, and its links of one day."""
 
 import re
 import threading
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from thawmap.acquire.names import check_paths, inside
 from thawmap.acquire.planet.placing import ORDERS
-from thawmap.acquire.planet.service import Service, link, objects
+from thawmap.acquire.planet.service import Service, objects
 from thawmap.data.sources.finding import parse_time
 from thawmap.errors import ServiceError
 from thawmap.files.records import Record, checked, read_object
@@ -72,7 +72,7 @@ def folder_of(root: Path, site: str, order: str) -> Path:
 
 
 def read_manifest(path: Path) -> list[Delivered]:
-    """Return the files of a manifest on disk, whose paths are below its folder and apart from each other.
+    """Read a manifest on disk, and return its files, each at a place of its own.
 
     Raises:
         OSError: If it cannot be read.
@@ -100,7 +100,7 @@ def items_of(files: list[Delivered]) -> set[str]:
 
 
 class Links:
-    """The links to an order's files, which live for a day and are asked for again where they have expired.
+    """The links to an order's files, asked for again when they have expired.
 
     For several threads: one request brings fresh links for all of them.
 
@@ -141,7 +141,9 @@ class Links:
         return order
 
     def address(self, name: str) -> str:
-        """Return a link to a file by its path below the order's folder; a fresh one each time that it is asked for.
+        """Return a link to a file by its path below the order's folder.
+
+        Each time that it is asked for it is a fresh one.
 
         Raises:
             ServiceError: If the order has no such file.
@@ -179,8 +181,3 @@ def _seconds_left(results: list[dict[str, Any]], now: datetime) -> float:
     times = [parse_time(str(row.get("expires_at"))) for row in results]
     known = [time for time in times if time is not None]
     return (min(known) - _SOON - now).total_seconds() if known else float("inf")
-
-
-def has_results(answer: Mapping[str, Any]) -> bool:
-    """Return whether Planet's answer about an order has links to files."""
-    return bool(objects(answer.get("_links"), "results")) and link(answer, "_self") is not None

@@ -1,4 +1,4 @@
-"""Ordering at Planet what a plan takes: each scene of a site once, within the quota."""
+"""Ordering what a plan takes: each scene of a site once, within the quota."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,7 +160,7 @@ def resolve(placer: Placer) -> None:
 
 
 def again(ledger: Ledger) -> list[Request]:
-    """Return requests for what orders did not bring and was not asked for a second time."""
+    """Return requests for scenes that did not come and were not asked for twice."""
     found = history.orders(ledger)
     asked = [order for order in found if order.is_second and not order.is_void]
     second = {(order.site, order.recipe, item) for order in asked for item in order.items}

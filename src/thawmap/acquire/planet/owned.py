@@ -1,4 +1,4 @@
-"""Offers of scenes that were ordered before: they cost nothing, and their own pixels say how clear they are."""
+"""Offers of scenes that were ordered before, marked and judged by their pixels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,7 +34,9 @@ def with_owned(
     ledger: Ledger,
     note: Callable[[str], None],
 ) -> list[Offer]:
-    """Return offers of an area in which what was ordered before is marked; nothing is asked for.
+    """Return an area's offers with those marked that were ordered before.
+
+    Nothing is asked for.
 
     Ordered in the same bundle, by the same tools and with the same outline. Those on disk have the clear fraction of
     their own mask. What Planet refused, or did not bring twice, cannot be taken. Scenes that Planet has changed since
@@ -79,7 +81,10 @@ def _marked(
 
 
 def own_clear(root: Path, order: Order, item: str, area: Area) -> float | None:
-    """Return the clear fraction of what a scene on disk shows of an area, by its udm2; None where that is missing."""
+    """Return the clear fraction of a scene on disk inside an area, by its udm2.
+
+    Of what it shows of the area; None where the file is missing or damaged.
+    """
     try:
         files = read_manifest(folder_of(root, order.site, order.id) / MANIFEST)
     except (OSError, ServiceError):
@@ -94,7 +99,10 @@ def own_clear(root: Path, order: Order, item: str, area: Area) -> float | None:
 
 
 def _clear_fraction(path: Path, area: Area) -> float | None:
-    """Return the clear share of the pixels in an area that a udm2 file has seen; None where it has seen none."""
+    """Return the clear share of an area's pixels in a udm2 file; None without any.
+
+    Of those that the sensor has seen.
+    """
     with rasterio.open(path) as source:
         step = max(1, -(-max(source.shape) // _MOST_PX))
         shape = (-(-source.height // step), -(-source.width // step))

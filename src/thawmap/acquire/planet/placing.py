@@ -49,7 +49,7 @@ class Placer:
     settle_s: float = 10.0
 
     def place_all(self, request: Request) -> int:
-        """Place a request, without the scenes that Planet refuses; return how many orders there are of it.
+        """Place a request without refused scenes; return the number of orders made.
 
         Planet refuses an order as a whole for one bad scene. That is taken out where the refusal names it; else the
         request is divided until it is alone.
@@ -125,7 +125,9 @@ class Placer:
         return order
 
     def look_up(self, name: str) -> str | None:
-        """Return Planet's id of an order by its name; None where it has none whose files can be fetched.
+        """Return Planet's id of an order by its name; None where there is none.
+
+        One whose files cannot be fetched does not count.
 
         Raises:
             ServiceError: If Planet cannot be asked.
@@ -149,7 +151,7 @@ class Placer:
         return None
 
     def _refuse(self, request: Request, items: list[str], reason: str, *, void: bool = False) -> None:
-        """Note that Planet did not take a request, and for which of its scenes that is final."""
+        """Note that Planet refused a request, and which of its scenes for good."""
         self.ledger.append("refused", source=SOURCE, name=request.name, items=items, reason=reason, void=void)
         for item in items:
             self.note(f"{request.site}: {item} is refused by Planet and left out: {reason}")
@@ -176,7 +178,7 @@ def _id_of(answer: Answer) -> str:
 
 
 def _is_usable(order: Mapping[str, Any], now: datetime) -> bool:
-    """Return whether an order that Planet lists brings, or brought not long ago, its files.
+    """Return whether the files of an order that Planet lists can be fetched.
 
     Ages by the service's own clock, as ours may be wrong.
     """
@@ -207,7 +209,7 @@ def _reason(error: Refused) -> str:
 
 
 def _is_about_quota(error: Refused) -> bool:
-    """Return whether an order was refused since the quota does not suffice; the status varies."""
+    """Return whether an order was refused for the quota; the status varies."""
     return "quota" in _reason(error).lower()
 
 

@@ -103,7 +103,7 @@ def _rows(service: Service, path: str) -> Iterator[dict[str, Any]]:
 
 
 def _plan(row: Mapping[str, Any]) -> PlanQuota | None:
-    """Return a row of the list of plans; None where it is closed or pays for no scenes."""
+    """Return the quota in a row of the list of plans; None where it is closed."""
     if str(row.get("state", "active")).lower() in _CLOSED:
         return None
     described = row.get("plan")
@@ -115,7 +115,7 @@ def _plan(row: Mapping[str, Any]) -> PlanQuota | None:
 
 
 def _product(row: Mapping[str, Any]) -> PlanQuota | None:
-    """Return a row of the list of products; None where it is closed, or for reservations only."""
+    """Return the quota in a row of the list of products; None where it pays no order."""
     if str(row.get("state", "active")).lower() in _CLOSED or row.get("supports_reservation") is True:
         return None
     units = str(row.get("quota_units", "sqkm"))

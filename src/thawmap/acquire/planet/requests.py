@@ -1,4 +1,4 @@
-"""What is asked of Planet in one order: scenes of a site, cut out alike, under a name that tells it apart."""
+"""Requests for orders: scenes of a site, made alike, under a name of their own."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How the scenes of a site are made: bundle of files, and tools with the outline to cut out.
+    """The bundle of files and the tools by which the scenes of a site are made.
 
     Attributes:
         bundle: Files of a scene.
@@ -81,14 +81,20 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Name that no other order has: project, site, and hash of scenes, bundle, tools and outline."""
+        """Name of this order alone: project, site, and a hash.
+
+        Of its scenes, bundle, tools and outline.
+        """
         asked = {"items": self.ids, "bundle": self.recipe.bundle, "tools": list(self.recipe.tools)}
         ending = AGAIN if self.is_second else ""
         return f"{self.project}-{self.site}-{json_sha256(asked, digits=20)}{ending}"
 
     @property
     def body(self) -> dict[str, Any]:
-        """The order as the service takes it: what can be made of it comes, even if a scene cannot."""
+        """The JSON object of the order, as the service takes it.
+
+        What can be made of it comes, even if a scene cannot.
+        """
         product = {"item_ids": self.ids, "item_type": ITEM_TYPE, "product_bundle": self.recipe.bundle}
         return {
             "name": self.name, "source_type": "scenes", "products": [product], "order_type": "partial",
@@ -110,7 +116,9 @@ class Request:
 
 
 def recipe_of(settings: PlanetImagery, area: Area) -> tuple[Recipe, str]:
-    """Return how the scenes of an area are made, and a sentence on the outline; empty where it is the area's own.
+    """Return the recipe of an area's scenes, and a sentence on the outline to cut out.
+
+    It is empty where the outline is the area's own.
 
     Raises:
         ConfigError: If the area cannot be cut out.
@@ -127,6 +135,6 @@ def recipe_of(settings: PlanetImagery, area: Area) -> tuple[Recipe, str]:
 
 
 def divided(request: Request, most: int) -> list[Request]:
-    """Return requests of at most some scenes that ask for the same together, in the order of their ids."""
+    """Divide a request into some of at most a number of scenes, by their ids."""
     ids = request.ids
     return [request.only(ids[first : first + most]) for first in range(0, len(ids), most)]

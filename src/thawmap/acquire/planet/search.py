@@ -148,7 +148,7 @@ def _fault(offer: Offer, item: Mapping[str, Any], settings: PlanetImagery) -> st
 def _outside(
     offer: Offer, item: Mapping[str, Any], area: Area, seasons: Sequence[tuple[date, date]], most_cloud: float
 ) -> str:
-    """Return which condition of a search an offer does not meet; empty if it meets all."""
+    """Return the condition of a search that an offer fails; empty if it meets all."""
     if offer.collection != ITEM_TYPE:
         return f"of another type ({printable(offer.collection)})"
     day = offer.acquired.date()
@@ -161,7 +161,7 @@ def _outside(
 
 
 def _outline(geometry: Any) -> BaseGeometry | None:
-    """Return a footprint as a valid shape cut at the antimeridian; None where it is none."""
+    """Return a footprint as a valid shape, cut at the antimeridian; None for others."""
     try:
         polygon = shape(geometry)
         if shapely.get_dimensions(polygon) < 2 or shapely.is_empty(polygon):

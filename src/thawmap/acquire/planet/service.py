@@ -1,4 +1,4 @@
-"""Planet's service: its addresses, the rates below its limits, and refusals in words."""
+"""Planet's service: its addresses, rates below its limits, refusals in words."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,12 +55,18 @@ class Service:
         return f"{self.address.rstrip('/')}{path}"
 
     def get(self, url: str, *, endpoint: str, params: Mapping[str, Any] | None = None) -> Answer:
-        """Return the answer to a GET of an address of the service; errors as of `Http.get`, logins in words."""
+        """Return the answer to a GET of an address of the service.
+
+        Errors are those of `Http.get`; that of a login is in words.
+        """
         self.check_own(url)
         return _in_words(lambda: self.http.get(url, params=params, endpoint=endpoint))
 
     def post(self, url: str, body: Any, *, endpoint: str, repeat: bool) -> Answer:
-        """Return the answer to a POST to an address of the service; errors as of `Http.post`, logins in words."""
+        """Return the answer to a POST to an address of the service.
+
+        Errors are those of `Http.post`; that of a login is in words.
+        """
         self.check_own(url)
         return _in_words(lambda: self.http.post(url, body, endpoint=endpoint, repeat=repeat))
 
@@ -127,7 +133,7 @@ def _in_words(ask: Callable[[], Answer]) -> Answer:
 
 
 def objects(value: Any, key: str) -> list[dict[str, Any]]:
-    """Return the list of objects under a key of an answer; none where it has another form."""
+    """Return the list of objects under a key of an answer; empty if it has none."""
     rows = value.get(key) if isinstance(value, dict) else value
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
