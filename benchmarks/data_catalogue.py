@@ -47,7 +47,8 @@ def names(count: int) -> Iterator[tuple[Path, str]]:
 
 def write_scenes(data: Path, count: int) -> None:
     """Write scenes of 16 px with mask and metadata."""
-    rng = np.random.default_rng(0)
+    rng, clear = np.random.default_rng(0), np.zeros((8, 16, 16), np.uint8)
+    clear[0] = 1
     place = {"driver": "GTiff", "width": 16, "height": 16, "crs": "EPSG:32608", "transform": TRANSFORM}
     for folder, name in names(count):
         (data / folder).mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ def write_scenes(data: Path, count: int) -> None:
         ) as file:
             file.write(rng.integers(200, 4000, (4, 16, 16)).astype(np.uint16))
         with rasterio.open(data / folder / f"{name}_3B_udm2_clip.tif", "w", count=8, dtype="uint8", **place) as file:
-            file.write(np.ones((8, 16, 16), np.uint8))
+            file.write(clear)
             file.descriptions = ("clear", "snow", "shadow", "haze_light", "haze_heavy", "cloud", "confidence", "udm1")
         (data / folder / f"{name}_metadata.json").write_text(
             json.dumps({"id": name, "properties": {}}), encoding="utf-8"
