@@ -3,6 +3,7 @@
 killed_downloads.py ADDRESS FOLDER MANIFEST.json downloads the manifest's files (name: sha256) and says when it begins.
 """
 
+import faulthandler
 import json
 import os
 import random
@@ -118,6 +119,7 @@ def _download(address, out, manifest):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
+    faulthandler.dump_traceback_later(50, exit=True)  # where it hangs, if it does
     try:
         _download(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
     except KeyboardInterrupt:
