@@ -163,7 +163,7 @@ def test_days_count_in_utc():
 
 
 def test_theil_sen_says_what_memory_it_needs_and_is_refused_when_it_is_too_much():
-    with pytest.raises(ConfigError, match=r"keeps 300 dates, 3600 bytes a pixel.*0\.25 GB of the 0\.1 GB"):
+    with pytest.raises(ConfigError, match=r"keeps 300 dates, 3600 bytes a pixel.*0\.26 GB of the 0\.1 GB"):
         rows_at_once(3334, dates=300, method="theil-sen", readers=8, memory=1e8)
     assert rows_at_once(3334, dates=300, method="theil-sen", readers=8, memory=1e9) >= 20
     assert rows_at_once(3334, dates=300, method="least-squares", readers=8, memory=1e9) > 800

@@ -53,6 +53,10 @@ _BUCKETS = {"eodata": {"AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu", "AWS
 """Settings of buckets that are not Amazon's; what the environment says goes before them."""
 
 
+class BesideAreaError(DataError):
+    """A raster does not show the area."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutWindow:
     """A window that was written to a file.
@@ -294,7 +298,7 @@ def _window_of(raster: _Raster, outline: BaseGeometry, margin_px: int, step_m: f
     seen = shapely.intersection(shapely.make_valid(shape), shapely.box(0, 0, file.width, file.height))
     if seen.area <= _ROUNDING:
         msg = f"{raster.name} does not show the area; choose another image, or correct the area"
-        raise DataError(msg)
+        raise BesideAreaError(msg)
     seen = shapely.intersection(
         shapely.box(*_grown(seen.bounds, margin_px)), shapely.box(0, 0, file.width, file.height)
     )
