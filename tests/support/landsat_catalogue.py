@@ -13,7 +13,7 @@ from thawmap.geo.shapes import to_lonlat
 BANDS = ("blue", "green", "red", "nir08", "swir16", "swir22")
 CLEAR, CLOUD, FILL = 21824, 22280, 1
 SIDE = 80
-CORNER = (500_000.0 - 15 - 1200, 7_700_000.0 + 15)
+CORNER = (498_795.0, 7_699_995.0)
 
 
 def area(metres=600.0, *, crs="EPSG:32608", corner=CORNER):

@@ -68,8 +68,8 @@ def trend_grid(area: Area) -> GeoBox:
     if lat > 0 and (too_wide or area.outline.bounds[3] > 84):
         crs = _POLAR
         bounds = reproject(gpd.GeoDataFrame(geometry=[outline], crs=LONLAT), crs).shapes[0].bounds
-    left, bottom = ((np.floor((side - _CORNER_M) / PIXEL_M) * PIXEL_M + _CORNER_M) for side in bounds[:2])
-    right, top = ((np.ceil((side - _CORNER_M) / PIXEL_M) * PIXEL_M + _CORNER_M) for side in bounds[2:])
+    left, bottom = (float(np.floor((side - _CORNER_M) / PIXEL_M) * PIXEL_M + _CORNER_M) for side in bounds[:2])
+    right, top = (float(np.ceil((side - _CORNER_M) / PIXEL_M) * PIXEL_M + _CORNER_M) for side in bounds[2:])
     return GeoBox.from_bbox((left, bottom, right, top), crs=crs, resolution=PIXEL_M, tight=True)
 
 
