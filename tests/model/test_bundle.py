@@ -19,6 +19,7 @@ from thawmap.layers import layer
 from thawmap.model.backends.sandbox import identity
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import _identify, load, read, save
+from thawmap.model.decision import Decision
 from thawmap.model.manifest import Manifest
 from thawmap.model.network import build, traits
 from thawmap.pipeline import evaluate, model
@@ -48,7 +49,14 @@ def saved(tmp_path):
         {"paper": 0.5, "validation": 0.23},
         {"seed": 3, "regions": {"train": ["Lena", "Горизонт"]}},
     )
-    bundle = make(optional=frozenset({"ndvi"}), thresholds=thresholds, metrics={"iou": 0.4}, provenance=provenance)
+    decisions = {"tile": Decision(smoothing_px=1.0, threshold=0.2, peak=0.6, min_area_m2=350.0, views=1.0)}
+    bundle = make(
+        optional=frozenset({"ndvi"}),
+        thresholds=thresholds,
+        decisions=decisions,
+        metrics={"iou": 0.4},
+        provenance=provenance,
+    )
     return save(bundle, tmp_path / "model"), tmp_path / "model"
 
 

@@ -33,8 +33,12 @@ class PolygonSettings(Settings):
 
     threshold: Literal["bundle"] | Probability = "bundle"
     """Objects are where the probability is above it; bundle: the one chosen on validation, else 0.5."""
-    seed: Probability | None = None
-    """Hysteresis: only objects with a probability above it somewhere; unset: all."""
+    seed: Literal["bundle"] | Probability | None = "bundle"
+    """Hysteresis: only objects with a probability above it somewhere; null: all; bundle: as chosen on validation."""
+    smoothing_px: Literal["bundle"] | Annotated[float, Field(ge=0, le=5)] = "bundle"
+    """Deviation, in pixels, of the Gaussian that probabilities are smoothed by before all else; 0: none; bundle: as
+    chosen on validation. Threshold, seed and smoothing were chosen together, and apply together: where one of them is
+    given here, none is the bundle's but the threshold, in its version without the others."""
     opening_m: float = Field(default=0.0, ge=0, le=1000)
     """Opening: parts of an object into which a disc of this radius does not fit are taken off; 0: none."""
     fill_holes_m2: float = Field(default=0.0, ge=0)
@@ -50,10 +54,24 @@ class PolygonSettings(Settings):
     @model_validator(mode="after")
     def _check_seed(self) -> Self:
         """Refuse a seed below the threshold: it would change nothing."""
-        if self.seed is not None and self.threshold != "bundle" and self.seed < self.threshold:
+        if isinstance(self.seed, float) and self.threshold != "bundle" and self.seed < self.threshold:
             msg = f"seed is {self.seed:g}, below the threshold of {self.threshold:g}, so all objects have one; raise it"
             raise ValueError(msg)
         return self
+
+    @property
+    def leaves_to_bundle(self) -> bool:
+        """True if threshold, seed and smoothing are all left to the bundle."""
+        return self.threshold == self.seed == self.smoothing_px == "bundle"
+
+    def decided(self, threshold: float, *, seed: float | None = None, smoothing_px: float = 0.0) -> Self:
+        """Return a copy with the bundle's threshold, seed and smoothing where asked for."""
+        own = {
+            "threshold": threshold if self.threshold == "bundle" else self.threshold,
+            "seed": seed if self.seed == "bundle" else self.seed,
+            "smoothing_px": smoothing_px if self.smoothing_px == "bundle" else self.smoothing_px,
+        }
+        return self.model_copy(update=own)
 
     @property
     def rules(self) -> tuple[tuple[str, str, float], ...]:

@@ -161,6 +161,12 @@ class MapItem:
         return dict(self.properties.get(CONFIG, {}))
 
     @property
+    def follows_decision(self) -> bool:
+        """True if its slumps were made by a bundle's decision, not by a threshold alone."""
+        decision = self.config.get("decision")
+        return isinstance(decision, dict) and decision.get("kind") is not None
+
+    @property
     def is_fused(self) -> bool:
         """True if the map was fused from other maps."""
         return "fuse" in self.config

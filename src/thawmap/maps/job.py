@@ -38,6 +38,7 @@ class MapJob:
         rasters: Further rasters, whose values the rows bring by their names.
         rasters_only: Whether these are all that is written: no probability, no slumps, no picture.
         interval: First and last time of the images, where there are several; None: unknown, or the scene's own.
+        least_m2: The least area that validation chose, for `min_area_m2: auto`.
     """
 
     scene: Scene
@@ -47,6 +48,7 @@ class MapJob:
     rasters: tuple[MapRaster, ...] = ()
     rasters_only: bool = False
     interval: tuple[datetime, datetime] | None = None
+    least_m2: float = 0.0
 
     @property
     def threshold(self) -> float:
@@ -54,6 +56,12 @@ class MapJob:
         threshold = self.polygons.threshold
         assert threshold != "bundle", "who makes a job knows the bundle, and puts its threshold there"
         return threshold
+
+    @property
+    def smoothing_px(self) -> float:
+        """Deviation of the Gaussian that probabilities are smoothed by, in pixels."""
+        deviation_px = self.polygons.smoothing_px
+        return 0.0 if deviation_px == "bundle" else deviation_px
 
     @property
     def file_names(self) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """Rows of probability, as mapping hands them on and a map is written from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,3 +27,15 @@ class Rows:
     spread: npt.NDArray[np.floating] | None = None
     layers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     further: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def part(self, first: int, end: int | None) -> "Rows":
+        """Return some of the rows, counted from the first one here."""
+        rows = slice(first, end)
+        return replace(
+            self,
+            first_row=self.first_row + first,
+            probability=self.probability[rows],
+            spread=None if self.spread is None else self.spread[rows],
+            layers={name: values[rows] for name, values in self.layers.items()},
+            further={name: values[rows] for name, values in self.further.items()},
+        )

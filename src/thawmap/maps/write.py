@@ -166,7 +166,7 @@ def _write_rasters(job: MapJob, rows: Iterable[Rows], draft: Path) -> _Mapped:
     """Write a map's rasters in one pass over rows; return them, objects and counts."""
     grid = job.scene.geobox
     mask = mask_raster(job.file_names["mask"])
-    vectoriser = Vectoriser(job.scene, job.polygons, bundle_id=job.provenance.bundle)
+    vectoriser = Vectoriser(job.scene, job.polygons, bundle_id=job.provenance.bundle, least_m2=job.least_m2)
     opening_m = job.polygons.opening_m
     disc = Disc(opening_m, ground_pixel_m(grid)) if opening_m else Disc()
     valid = positive = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thawmap.config import Fill
 from thawmap.layers import Layer
+from thawmap.model.decision import Decision, Kind
 from thawmap.model.reading import Reading
 from thawmap.system import installed_versions
 
@@ -82,6 +83,7 @@ class Bundle:
         stride: Sides of an input must be multiples of it.
         fixed_tile: Whether an answer depends on the whole input, so that inputs must be of ``tile`` px.
         thresholds: Probability above which a pixel is an object: "paper" (0.5), "validation" where chosen.
+        decisions: How objects are made of its probabilities, by kind of views; empty where none was chosen.
         metrics: Scores of the epoch that it is from.
         provenance: How it was made: resolved configuration, seed, versions, regions trained on and left out.
         network: The network in eval mode; logits out. That of a bundle in a folder is built when it is first used.
@@ -98,6 +100,7 @@ class Bundle:
     stride: int
     fixed_tile: bool
     thresholds: Mapping[str, float] = field(default_factory=lambda: {"paper": 0.5})
+    decisions: Mapping[Kind, Decision] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     network: _Network = field(default=_Network(), repr=False, compare=False)

@@ -26,7 +26,7 @@ from thawmap.errors import BundleError, ConfigError
 from thawmap.files.hashes import file_sha256, json_sha256, sha256
 from thawmap.files.records import checked, read_object
 from thawmap.layers import Layer
-from thawmap.model import stac
+from thawmap.model import decision, stac
 from thawmap.model.bundle import SELFTEST, WEIGHTS, Bundle, Stored
 from thawmap.model.manifest import Manifest
 
@@ -121,6 +121,7 @@ def read(folder: Path) -> Bundle:
             optional=frozenset(content["optional"]),
             fill=content.get("fill", "zero"),  # bundles of before 2026-12 do not say so
             temperature=content.get("temperature", 1.0),
+            decisions=decision.from_json(content.get("decisions", {})),
             **{name: content[name] for name in _PLAIN},
             network=Stored(folder, content["sha256"][WEIGHTS], _rebuild),
         )
@@ -162,6 +163,7 @@ _PLAIN = ("architecture", "encoder", "tile", "stride", "fixed_tile", "thresholds
 
 def _describe(bundle: Bundle) -> dict[str, Any]:
     """Return a bundle's content but weights as JSON values, without id and checksums."""
+    decisions = {kind: chosen.as_json() for kind, chosen in bundle.decisions.items()}
     return {
         "format": FORMAT,
         **{name: getattr(bundle, name) for name in _PLAIN},
@@ -172,6 +174,7 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "optional": sorted(bundle.optional),
         "fill": bundle.fill,
         "temperature": bundle.temperature,
+        **({"decisions": decisions} if decisions else {}),
     }
 
 

@@ -3,7 +3,7 @@
 A bundle comes from strangers, and whoever edits one can make its checksums agree again (`thawmap.model.bundle`).
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -73,6 +73,16 @@ class ProvenanceRecord(Record):
     begun_from: BeginningRecord = BeginningRecord()
 
 
+class DecisionRecord(Record, extra="forbid"):
+    """How objects are made, as a `thawmap.model.decision.Decision`."""
+
+    smoothing_px: Annotated[float, Field(ge=0, le=5)]
+    threshold: _Share
+    peak: _Share
+    min_area_m2: Annotated[float, Field(ge=0, le=1e9)]
+    views: Annotated[float, Field(ge=1, le=1e6)]
+
+
 class Manifest(Record):
     """All of `bundle.json` but the format, which is checked before."""
 
@@ -85,6 +95,7 @@ class Manifest(Record):
     fill: Fill = "zero"  # bundles of before 2026-12 do not say so
     temperature: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     thresholds: dict[str, _Share]
+    decisions: dict[Literal["tile", "overlap", "dates"], DecisionRecord] = Field(default_factory=dict)
     metrics: dict[str, float]
     provenance: ProvenanceRecord
     layers: Annotated[list[LayerRecord], Field(min_length=1)]

@@ -22,9 +22,11 @@ from thawmap.infer.plan import memory
 from thawmap.infer.predict import predict as stream
 from thawmap.infer.sample import cut_out, first_cut_out
 from thawmap.maps.colours import FALSE_COLOUR
+from thawmap.maps.decide import decide, record, recorded
 from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.replacing import is_due as map_is_due
 from thawmap.maps.replacing import is_finished
+from thawmap.maps.smooth import smoothed
 from thawmap.maps.write import write_map
 from thawmap.model import bundle_folder
 from thawmap.model.backends import prepared
@@ -33,6 +35,7 @@ from thawmap.model.backends.devices import device_type, resolve_device, set_thre
 from thawmap.model.backends.memory import BASE_BYTES, bytes_per_pixel
 from thawmap.model.backends.select import choose
 from thawmap.model.bundle import Bundle
+from thawmap.model.decision import common
 from thawmap.pipeline._inputs import how_read, identity, inputs
 from thawmap.system import threads_each
 
@@ -59,9 +62,10 @@ def map_scene(scene: Scene, project: Project, models: Sequence[Path], out: Path)
             member_of(model, config.inference, partial(_image_of_scene, scene, bundle, project, overview))
             for model, bundle in zip(models, bundles, strict=True)
         ]
+        rows = stream(scene, members, project.sources, config.inference, extra_layers=extra_layers, overview=overview)
         write_map(
             job,
-            stream(scene, members, project.sources, config.inference, extra_layers=extra_layers, overview=overview),
+            smoothed(rows, job.smoothing_px),
             out,
             picture=Stack(overview.geobox, {name: overview[name] for name in (*picture, "valid")}),
         )
@@ -203,26 +207,31 @@ def cost(scene: Scene, project: Project, models: Sequence[Path]) -> Cost:
 def map_job(scene: Scene, config: Config, bundles: Sequence[Bundle]) -> MapJob:
     """Return the `MapJob` of a scene: settings, threshold as a number, provenance.
 
-    A threshold that is left to the bundles is their mean.
+    What is left to the bundles is the mean of theirs.
 
     Raises:
         DataError: If an input of the scene cannot be found.
     """
     resolved = config.as_json()
-    settings = {name: resolved[name] for name in ("inference", "polygons", "outputs")}
+    settings = {name: resolved[name] for name in ("inference", "outputs")}
     settings["project"], settings["version"] = config.project, __version__
     settings["scene"] = identity(scene)
     settings |= how_read(resolved)
-    threshold = config.polygons.threshold
-    if threshold == "bundle":
-        threshold = fmean(bundle.threshold for bundle in bundles)
+    decisions = common([bundle.decisions for bundle in bundles])
+    settings["polygons"] = recorded(resolved["polygons"], decisions)
+    decided = decide(config.polygons, decisions, "tile", plain=fmean(bundle.threshold for bundle in bundles))
     provenance = Provenance(
         bundle="+".join(bundle.id for bundle in bundles),
-        config=settings,
+        config=settings | record(decided, decisions),
         inputs=[file for files in inputs(scene, config) for file in files],
     )
-    polygons = config.polygons.model_copy(update={"threshold": threshold})
-    return MapJob(scene=scene, polygons=polygons, outputs=config.outputs, provenance=provenance)
+    return MapJob(
+        scene=scene,
+        polygons=decided.polygons,
+        outputs=config.outputs,
+        provenance=provenance,
+        least_m2=decided.least_m2,
+    )
 
 
 def _picture_layers(project: Project, bundle: Bundle) -> Sequence[str]:

@@ -20,6 +20,7 @@ from thawmap.pipeline.labels import lost_labels
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all
 from thawmap.report.evaluation import examples, page
 from thawmap.report.evaluation import result as scoring
+from thawmap.report.evaluation.score import MAPPED
 from thawmap.text import counted
 
 
@@ -52,6 +53,8 @@ def evaluate(
     maker = _common_maker(maps, makers)
     bundle = _bundle_of(model, maker)
     thresholds = {"polygons": maker.threshold, "paper": 0.5} if bundle is None else bundle.thresholds
+    if any(MapItem.read(maps / scene.id).follows_decision for scene in scenes):
+        thresholds = {MAPPED: maker.threshold} | {key: at for key, at in thresholds.items() if key != "polygons"}
     evaluation = scoring.evaluate(maps, scenes, labels, thresholds=thresholds)
     about = page.About(
         project=config.project, made=datetime.now(UTC), roles=region_roles(scenes, bundle), facts=model_facts(bundle)

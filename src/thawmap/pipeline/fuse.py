@@ -1,7 +1,7 @@
 """The verb fuse: open maps, check that they go together, fuse each place."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +20,13 @@ from thawmap.files.atomic import alone
 from thawmap.files.guard import check_apart
 from thawmap.geo.crs import crs_of
 from thawmap.maps.colours import FALSE_COLOUR
+from thawmap.maps.decide import DECISIONS, decide, record, recorded
 from thawmap.maps.item import Maker
 from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.layout import BUNDLE, THRESHOLD
 from thawmap.maps.read import MapFolder, is_map, maps_in
 from thawmap.maps.replacing import is_due, is_finished
+from thawmap.model.decision import Decision, Kind, from_json
 from thawmap.pipeline.progress import Progress, Summary, run_all, still_due
 from thawmap.provenance import stamp
 from thawmap.series import fuse as fusing
@@ -72,7 +74,7 @@ def fuse(
     if polygons.layers:
         msg = f"polygons.drop asks for {polygons.layers[0]!r}, which fused maps have not; {_WITHOUT_RULES}"
         raise ConfigError(msg)
-    threshold = maker.threshold if polygons.threshold == "bundle" else polygons.threshold
+    decisions = _decisions(opened)
     grounds = places(opened, by=recipe.by)
     project = None if config is None else Project(config)
     read, written = [scene_map.path for scene_map in opened], [out / place.id for place in grounds]
@@ -80,7 +82,8 @@ def fuse(
         check_apart([out], read, replaced=written)
     else:
         project.check_outputs([out], inputs=read, replaced=written)
-    job_of = partial(_job, recipe=recipe, settings=(polygons, outputs), maker=replace(maker, threshold=threshold))
+    settings = _FusedSettings(polygons=polygons, outputs=outputs, decisions=decisions, maker=maker)
+    job_of = partial(_job, recipe=recipe, settings=settings)
     todo, stuck = still_due(lambda place: is_due(job_of(place), out / place.id), grounds)
     finished, failed = len(grounds) - len(todo) - len(stuck), {**failed, **stuck}
     subject = f"{counted(len(opened), 'map')} on {counted(len(grounds), recipe.by)}"
@@ -90,7 +93,8 @@ def fuse(
         return Summary(lines=(line,), skipped=finished, failed=failed, rows=_rows(todo))
     work = partial(_write, out=out, recipe=recipe, job_of=job_of, project=project)
     _, broken = run_all(work, todo, config, progress, "fusing")
-    lines = (f"{subject}: {recipe.how} of dates in {out}{before(finished)}", *_notes(grounds, out, recipe))
+    notes = [*_notes(grounds, out, recipe), *_undecided(grounds, settings, recipe)]
+    lines = (f"{subject}: {recipe.how} of dates in {out}{before(finished)}", *notes)
     return Summary(lines=lines, done=len(todo) - len(broken), skipped=finished, failed={**failed, **broken})
 
 
@@ -156,21 +160,66 @@ def _section(name: str, kind: type[Section], maps: Sequence[MapFolder]) -> Secti
         raise DataError(msg) from error
 
 
-def _job(place: Place, recipe: Recipe, settings: tuple[PolygonSettings, OutputSettings], *, maker: Maker) -> MapJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FusedSettings:
+    """What fused maps are made with.
+
+    Attributes:
+        polygons: How objects become slumps.
+        outputs: Which files are written.
+        decisions: The bundle's decisions by kind; empty where the maps do not follow them.
+        maker: The bundle of the maps, and their threshold.
+    """
+
+    polygons: PolygonSettings
+    outputs: OutputSettings
+    decisions: Mapping[Kind, Decision]
+    maker: Maker
+
+
+def _decisions(maps: Sequence[MapFolder]) -> dict[Kind, Decision]:
+    """Return the decisions that maps bring along; {} where any map does not follow one.
+
+    Such maps are not smoothed as the decisions ask for.
+    """
+    if not all(scene_map.item.follows_decision for scene_map in maps):
+        return {}
+    stored = maps[0].item.config.get(DECISIONS, {})
+    return from_json(stored) if isinstance(stored, dict) else {}
+
+
+def _kind(place: Place, recipe: Recipe) -> Kind:
+    """Return what the probabilities of a fused place are the mean of, at most."""
+    if recipe.how != "mean" or len(place.maps) == 1:
+        return "tile"
+    return "dates" if len(place.dates) > 1 else "overlap"
+
+
+def _undecided(grounds: Sequence[Place], settings: _FusedSettings, recipe: Recipe) -> Iterator[str]:
+    """Yield a sentence where thresholds of single tiles are used for means of several."""
+    kinds = {_kind(place, recipe) for place in grounds}
+    if settings.decisions and settings.polygons.leaves_to_bundle and not kinds <= set(settings.decisions):
+        yield "no threshold was chosen on means of as many maps, so that of single ones is used; it may be too low"
+
+
+def _job(place: Place, recipe: Recipe, settings: _FusedSettings) -> MapJob:
     """Return the `MapJob` of a place's fused map: settings, threshold, maps' stamps."""
-    polygons, outputs = settings
+    maker, decisions = settings.maker, settings.decisions
     recipe_settings = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
     ground = {
         "shape": list(place.geobox.shape),
         "transform": list(place.geobox.affine)[:6],
         "crs": crs_of(place.geobox),
     }
-    sections = {"polygons": polygons.model_dump(mode="json"), "outputs": outputs.model_dump(mode="json")}
+    decided = decide(settings.polygons, decisions, _kind(place, recipe), plain=maker.threshold)
+    polygons = recorded(settings.polygons.model_dump(mode="json"), decisions)
+    sections = {"polygons": polygons, "outputs": settings.outputs.model_dump(mode="json")}
+    sections |= record(decided, decisions)
     return fusing.fusing_job(
         place,
         recipe,
-        polygons=polygons.model_copy(update={"threshold": maker.threshold}),
-        outputs=outputs,
+        decided=decided,
+        outputs=settings.outputs,
         provenance=Provenance(
             bundle=maker.bundle,
             config={"fuse": recipe_settings, "grid": ground, **sections, "version": __version__},

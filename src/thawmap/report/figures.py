@@ -249,6 +249,7 @@ def threshold_label(name: str) -> str:
     labels = {
         "paper": "at 0.5 (as in the paper)",
         "validation": "at the threshold chosen on validation",
+        "mapped": "as the maps have it",
         "oracle": "oracle: best threshold in hindsight",
     }
     return labels.get(name, f"at the threshold {name!r}")

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from thawmap.config import OutputSettings, PolygonSettings
+from thawmap.config import OutputSettings
 from thawmap.data.stack import Stack
 from thawmap.errors import ConfigError
 from thawmap.geo.geobox import window_geobox
 from thawmap.grid import Window
+from thawmap.maps.decide import Decided
 from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.layout import COUNT, spread_raster
 from thawmap.maps.read import MapFolder
@@ -116,7 +117,7 @@ def preview(place: Place, *, size: int = 1024) -> Stack:
 
 
 def fusing_job(
-    place: Place, recipe: Recipe, *, polygons: PolygonSettings, outputs: OutputSettings, provenance: Provenance
+    place: Place, recipe: Recipe, *, decided: Decided, outputs: OutputSettings, provenance: Provenance
 ) -> MapJob:
     """Return the job (settings, rasters, interval) of writing a place's fused map.
 
@@ -126,7 +127,7 @@ def fusing_job(
     Args:
         place: The place.
         recipe: How its maps are fused.
-        polygons: How objects become slumps; the threshold is a number.
+        decided: How objects become slumps.
         outputs: Which files are written.
         provenance: What the map is made from.
     """
@@ -134,7 +135,8 @@ def fusing_job(
     certain = [time for time in times if time is not None]
     return MapJob(
         scene=place.scene,
-        polygons=polygons,
+        polygons=decided.polygons,
+        least_m2=decided.least_m2,
         outputs=outputs,
         provenance=provenance,
         rasters=(COUNT, *([spread_raster("dates", outputs.probability)] if recipe.spread else [])),

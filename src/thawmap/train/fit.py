@@ -33,6 +33,7 @@ from thawmap.train import checkpoint, sampling
 from thawmap.train.augment import check_augmentation, optional_layers
 from thawmap.train.calibration import calibrate
 from thawmap.train.checkpoint import TrainingProgress
+from thawmap.train.decision import choose_decisions
 from thawmap.train.devices import Report as Report  # noqa: PLC0414 - whoever calls `fit` writes one
 from thawmap.train.devices import launch
 from thawmap.train.learner import Epoch, Learner
@@ -171,12 +172,15 @@ def _begin(learner: Learner, out: Path, inputs: Mapping[str, Any], *, resume: bo
 
 
 def _calibrate(learner: Learner, split: Split, out: Path, report: Report) -> None:
-    """Calibrate a folder's bundle on validation tiles, if any, and write it anew."""
+    """Calibrate and decide a folder's bundle on validation tiles; write it anew."""
     if split.validation.empty:
         return
     batch_size = learner.config.training.batch_size
     best = replace(load(out), temperature=1.0)
-    bundle = calibrate(best, learner.store, split.validation, device=learner.fabric.device, batch_size=batch_size)
+    store, device = learner.store, learner.fabric.device
+    bundle = calibrate(best, store, split.validation, device=device, batch_size=batch_size)
+    decisions = choose_decisions(bundle, store, split.validation, device=device, batch_size=batch_size)
+    bundle = replace(bundle, decisions=decisions)
     save(bundle, out)
     if bundle.temperature != 1:
         report(f"calibrated: logits are divided by {bundle.temperature:g}, threshold {bundle.threshold:.2f}")

@@ -429,3 +429,19 @@ def test_areas_do_not_depend_on_the_size_of_the_batch():
     together = np.stack(measured(outlines, geobox))
     alone = np.stack([np.concatenate(measured(outlines[[at]], geobox)) for at in range(3)], axis=1)
     assert np.array_equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("least", "chosen_m2", "slumps", "reason"),
+    [("auto", 0.0, 2, None), ("auto", 1500.0, 1, "below 1500 m2"), (100, 1500.0, 2, None), ("auto", 150.0, 2, None)],
+)
+def test_the_least_area_of_validation_counts_unless_one_is_given(least, chosen_m2, slumps, reason):
+    probability = np.zeros((30, 30))
+    probability[6:9, 6:10] = probability[15:20, 15:20] = 0.9  # 1200 and 2500 m2
+    settings_ = PolygonSettings(threshold=THRESHOLD, min_area_m2=least)
+    vectoriser = Vectoriser(scene_on(grid(probability.shape)), settings_, bundle_id="b1", least_m2=chosen_m2)
+    for rows in parts_of(probability, (8, 17)):
+        vectoriser.add(rows, rows.probability > THRESHOLD)
+    objects = vectoriser.finish()
+    assert len(objects.slumps) == slumps
+    assert objects.left_out[REASON].tolist() == ([] if reason is None else [reason])

@@ -25,6 +25,7 @@ from stopping import stopped
 from thawmap.cli import _run as thawmap
 from thawmap.config import load, parse
 from thawmap.errors import DataError
+from thawmap.model import bundle_folder
 from thawmap.pipeline.crossval import crossval_report
 from thawmap.pipeline.tiles import tiles
 from thawmap.report.crossval import analysis
@@ -166,15 +167,28 @@ def test_objects_by_size_are_those_of_the_held_out_tiles(small):
     )
 
 
+def test_folds_are_scored_by_the_decisions_of_their_inner_folds(small):
+    fits = [json.loads(path.read_text()) for path in sorted(small.glob("fits/*/dice/*/fit.json"))]
+    table = pd.read_csv(small / "report" / "tables" / "decided.csv").set_index(["configuration", "views"])
+    row = table.loc[("dice", "single tiles")]
+    tp, fp, fn = (sum(fit["decided"]["tile"][kind] for fit in fits) for kind in ("tp", "fp", "fn"))
+    assert row["iou"] == pytest.approx(tp / (tp + fp + fn), rel=1e-5)
+    assert set(table.index.get_level_values("views")) == {"single tiles"}  # there is one date, and no overlap
+    for fit, fold in zip(fits, ("east", "west"), strict=True):
+        bundle = bundle_folder.load(small / "fits" / fold / "dice" / "seed-0")
+        assert fit["decisions"] == {kind: chosen.as_json() for kind, chosen in bundle.decisions.items()}
+        assert sum(fit["decided"]["tile"].values()) == sum(fit["negative"]) + sum(fit["positive"])
+
+
 def test_trainings_that_counted_no_objects_have_no_table_of_them(copy, project):
     for path in copy.glob("fits/*/*/*/fit.json"):
         result = json.loads(path.read_text())
-        del result["sizes"], result["ground_m2"]
+        del result["sizes"], result["ground_m2"], result["decided"], result["decisions"]
         path.write_text(json.dumps(result))
     assert run(project, copy, *SMALL, words=("--report-only",)) == 0
     tables = {path.stem for path in (copy / "report" / "tables").glob("*.csv")}
     assert "result" in tables
-    assert "sizes" not in tables
+    assert not {"sizes", "decided"} & tables
 
 
 def test_every_region_is_held_out_from_all_but_its_score(done):
@@ -648,7 +662,17 @@ def test_a_paper_finds_its_files(done):
     page = (report / "index.html").read_text()
     tables = {path.stem for path in (report / "tables").glob("*.csv")}
     figures = {path.stem for path in (report / "figures").iterdir()}
-    assert {"result", "sizes", "table5", "configurations", "regions", "comparison", "phases", "compute"} == tables
+    assert {
+        "result",
+        "decided",
+        "sizes",
+        "table5",
+        "configurations",
+        "regions",
+        "comparison",
+        "phases",
+        "compute",
+    } == tables
     assert {"choices", "region", "loss", "phases", "differences"} == figures
     for name in tables:
         assert f'href="tables/{name}.csv"' in page

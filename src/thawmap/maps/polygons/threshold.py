@@ -1,7 +1,7 @@
 """Pixels of objects: threshold and opening, in a stream of rows."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -98,14 +98,8 @@ class _Waiting:
             strip = self.rows.pop(0)
             count = min(len(strip.probability), len(opened) - at)
             if count < len(strip.probability):
-                self.rows.insert(0, _cut(strip, slice(count, None)))
-            yield _cut(strip, slice(count)), opened[at : at + count]
+                self.rows.insert(0, strip.part(count, None))
+            yield strip.part(0, count), opened[at : at + count]
             at += count
         first = max(end - self.reach, 0)
         self.mask, self.above = self.mask[first:], end - first
-
-
-def _cut(strip: Rows, rows: slice) -> Rows:
-    layers = {name: values[rows] for name, values in strip.layers.items()}
-    first_row = strip.first_row + (rows.start or 0)
-    return replace(strip, first_row=first_row, probability=strip.probability[rows], layers=layers)

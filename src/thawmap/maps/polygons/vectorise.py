@@ -118,12 +118,16 @@ class Vectoriser:
         scene: Whose rows they are.
         settings: How objects become polygons.
         bundle_id: The bundle that the rows are from.
+        least_m2: The least area that validation chose, for `min_area_m2: auto`.
     """
 
-    def __init__(self, scene: Scene, settings: PolygonSettings | None = None, *, bundle_id: str = "") -> None:
+    def __init__(
+        self, scene: Scene, settings: PolygonSettings | None = None, *, bundle_id: str = "", least_m2: float = 0.0
+    ) -> None:
         self._scene = scene
         self._settings = settings or PolygonSettings()
         self._bundle_id = bundle_id
+        self._least_m2 = least_m2
         self._next_row = 0
         self._pile = _Pile()
         self._enough = _PILE
@@ -266,7 +270,7 @@ class Vectoriser:
         outline = rings(pile.edges[0])
         unfilled = polygons = outline.polygons()
         pixels = np.bincount(outline.owner, weights=outline.pixels).astype(np.int64)
-        seeded = table["probability_max"] > (-1.0 if settings.seed is None else settings.seed)
+        seeded = table["probability_max"] > (settings.seed if isinstance(settings.seed, float) else -1.0)
         filled: Objects = np.empty(0, np.object_)
         owner: Integers = np.empty(0, np.int64)
         if settings.fill_holes_m2:
@@ -277,7 +281,8 @@ class Vectoriser:
         table = {name: column[seeded] for name, column in table.items()}
         outlines = shapely.normalize(polygons[seeded])
         table["area_m2"], table["perimeter_m"] = measured(outlines, geobox)
-        leave_out(table, rim=rim[seeded], pixels=pixels[seeded], least_m2=settings.min_area_m2)
+        inside, least_m2 = pixels[seeded], settings.min_area_m2
+        leave_out(table, rim=rim[seeded], pixels=inside, least_m2=least_m2, chosen_m2=self._least_m2)
         is_slump = seeded.copy()
         is_slump[seeded] = table[REASON] == ""
         self._erased.append(unfilled[~is_slump])

@@ -20,6 +20,7 @@ from thawmap.report.crossval.analysis import (
     table5,
     training_cost,
 )
+from thawmap.report.crossval.decided import by_views
 from thawmap.report.crossval.sizes import by_size
 from thawmap.report.html import rate, score
 
@@ -83,7 +84,7 @@ def tables(cv: Crossval, scored: pd.DataFrame) -> list[Table]:
         cv: The cross-validation.
         scored: The table of `thawmap.report.crossval.analysis.score_fits`.
     """
-    built = [_inside(scored), _sizes(cv, scored), _table5(cv, scored), _configurations(scored)]
+    built = [_inside(scored), _decided(cv), _sizes(cv, scored), _table5(cv, scored), _configurations(scored)]
     if len(cv.fits["configuration"].unique()) > 1:
         built.append(_regions(scored))
     compared = compare(cv, scored)
@@ -114,6 +115,29 @@ def _inside(scored: pd.DataFrame) -> Table:
             "threshold": ("Threshold", score),
             "epoch": ("Epoch", _integer),
             "validation": ("IoU on inner folds", score),
+        },
+    )
+
+
+def _decided(cv: Crossval) -> Table:
+    return Table(
+        name="decided",
+        title="Decided by smoothing, threshold, peak and least area together",
+        note="Each fold by the decision that its inner folds chose, counts of all folds and seeds added; on single "
+        "tiles, and on the mean of all that lie over the same ground, on one day and on all. Mean, large: over the "
+        f"folds of at least {LARGE_PX} object pixels. Threshold, peak and smoothing: the median over trainings.",
+        frame=by_views(cv),
+        columns={
+            "configuration": ("Configuration", str),
+            "views": ("Probability", str),
+            "iou": ("IoU", score),
+            "precision": ("Precision", score),
+            "recall": ("Recall", score),
+            "f1": ("F1", score),
+            "iou_mean_large": ("Mean, large", score),
+            "threshold": ("Threshold", score),
+            "peak": ("Peak", score),
+            "smoothing_px": ("Smoothing, px", score),
         },
     )
 

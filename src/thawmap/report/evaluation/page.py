@@ -22,7 +22,7 @@ from thawmap.report.evaluation.result import (
     tabulate,
     tabulate_objects,
 )
-from thawmap.report.evaluation.scopes import summed
+from thawmap.report.evaluation.scopes import counts_at, summed
 from thawmap.report.evaluation.score import BOUNDARY_PX, MAIN, Scored
 from thawmap.report.evaluation.sizes import tabulate_sizes
 from thawmap.report.evaluation.summary import About, main_threshold, regions_that_count, summary
@@ -191,7 +191,7 @@ def _figures(evaluation: Evaluation, about: About, training: pd.DataFrame | None
     name = main_threshold(evaluation)
     counting = regions_that_count(evaluation, about)
     members = [item for region in counting.values() for item in region]
-    counts = summed(members).counts(evaluation.thresholds[name])
+    counts = counts_at(members, name, evaluation.thresholds[name])
     regions = _ordered(evaluation, about)
     curves = _curves(regions)
     table = pd.concat([_where(evaluation.table, scope="region", region=region) for region in regions]).assign(
@@ -265,7 +265,7 @@ def _shape_pictures(members: Sequence[Scored], name: str, where: str, thresholds
 def _panel(example: Example, evaluation: Evaluation, name: str) -> Picture:
     """Return a captioned figure of an example's image, probability and outlines."""
     value = evaluation.thresholds[name]
-    counts = example.scored.histogram.counts(value)
+    counts = counts_at([example.scored], name, value)
     figure = map_panel(
         example.image,
         example.probability,

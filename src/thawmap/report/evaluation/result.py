@@ -37,6 +37,7 @@ from thawmap.report.evaluation.scopes import (
     ORACLE,
     PLACE,
     by_region,
+    counts_at,
     mean_rows,
     place_columns,
     scopes,
@@ -278,7 +279,7 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
     counted = summed(members)
     promised = calibration_error(counted)
     for name, value in thresholds.items():
-        counts = counted.counts(value)
+        counts = counts_at(members, name, value)
         mapped = [scene.objects_mapped if scene.threshold == value else None for scene in members]
         yield {
             **place_columns(scope, members),

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from thawmap.model.metrics.pixels import Histogram, mean_scores
-from thawmap.report.evaluation.score import Scored, Shapes
+from thawmap.model.metrics.pixels import Counts, Histogram, mean_scores
+from thawmap.report.evaluation.score import MAPPED, Scored, Shapes
 
 ORACLE = "oracle"
 """Name of the threshold with the best IoU on the very pixels that are scored: hindsight, never a result."""
@@ -45,6 +45,18 @@ def summed(members: Iterable[Scored]) -> Histogram:
 def summed_shapes(members: Iterable[Scored], name: str) -> Shapes:
     """Return summed counts of boundaries and objects of scenes at a named threshold."""
     return sum((item.shapes[name] for item in members), Shapes.empty())
+
+
+def counts_at(members: Iterable[Scored], name: str, threshold: float) -> Counts:
+    """Return summed counts of several scenes' pixels at a named threshold.
+
+    Under the name `MAPPED` they are those of the masks, where all scenes have one.
+    """
+    scenes = list(members)
+    masks = [item.mapped for item in scenes if item.mapped is not None]
+    if name == MAPPED and len(masks) == len(scenes):
+        return sum(masks, Counts())
+    return summed(scenes).counts(threshold)
 
 
 def mean_rows(

@@ -29,7 +29,7 @@ from thawmap.maps.item import MapItem
 from thawmap.maps.read import MapFolder
 from thawmap.model.metrics.boundaries import boundary_counts
 from thawmap.model.metrics.objects import Comparison, Detections
-from thawmap.model.metrics.pixels import Counts, Histogram, histogram
+from thawmap.model.metrics.pixels import Counts, Histogram, counts, histogram
 from thawmap.model.metrics.sizes import SizeCounts
 
 Rule: TypeAlias = float | Literal["centroid"]
@@ -39,6 +39,9 @@ RULES: tuple[Rule, ...] = (*(tenths / 10 for tenths in range(1, 10)), "centroid"
 """Rules that objects are counted by; `MAIN` is the one of the main table."""
 
 MAIN = 0.5
+MAPPED = "mapped"
+"""Name of the threshold of maps whose mask has more to it than a threshold: pixels count as the mask has them."""
+
 BOUNDARY_PX = 2
 """Width of the bands along outlines, in pixels: about what a hand that digitises may be off."""
 
@@ -104,6 +107,7 @@ class Scored:
         shapes: Boundaries and objects by the name of the threshold.
         ignored: Pixels that the labels leave out.
         missing: Pixels with a label and no probability.
+        mapped: Pixels by mask and label; None without a mask, or where nobody asks for it.
         pixel_m2: Area of a pixel on the ground, in m2.
         objects_mapped: Polygons in slumps.gpkg; None without that file.
         objects_labelled: Digitised polygons in the scene; None where labels are rasters.
@@ -119,6 +123,7 @@ class Scored:
     shapes: Mapping[str, Shapes]
     ignored: int
     missing: int
+    mapped: Counts | None
     pixel_m2: float
     objects_mapped: int | None
     objects_labelled: int | None
@@ -160,6 +165,7 @@ def score(scene: Scene, *, maps: Path, labels: Labels, thresholds: Mapping[str, 
         shapes={name: boundaries + objects[name] for name, boundaries in sums.shapes.items()},
         ignored=sums.ignored,
         missing=sums.missing,
+        mapped=sums.mapped,
         pixel_m2=compared.pixel_m2,
         objects_mapped=None if slumps is None else len(slumps),
         objects_labelled=None if outlines is None else len(outlines),
@@ -223,6 +229,7 @@ class _Sums:
         histogram: Pixels by probability and label.
         ignored: Pixels that the labels leave out.
         missing: Pixels with a label and no probability.
+        mapped: Pixels by mask and label; None without a mask.
         richest: Labelled pixels, sum of probabilities, and the window that has most of them.
     """
 
@@ -231,6 +238,7 @@ class _Sums:
     histogram: Histogram
     ignored: int = 0
     missing: int = 0
+    mapped: Counts | None = None
     richest: tuple[float, float, Window] = (-1.0, -1.0, Window(row=0, col=0, height=1, width=1))
 
 
@@ -249,6 +257,10 @@ def _first_pass(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
             objects = compared.objects(padded, probability, value)
             bands = boundary_counts(objects, target, is_known, width=BOUNDARY_PX, within=inner)
             sums.shapes[name] += replace(Shapes.empty(), boundary=bands)
+        mask = compared.scene_map.mask(window) if MAPPED in thresholds else None
+        if mask is not None:
+            inside = window.within(padded)
+            sums.mapped = (sums.mapped or Counts()) + counts(mask, target[inside], is_known[inside])
         _count_pixels(sums, window, probability[window.within(padded)], target[window.within(padded)])
         has_object = inner & ((probability > min(thresholds.values())) | (is_known & (target == 1)))
         row, col = np.nonzero(has_object)

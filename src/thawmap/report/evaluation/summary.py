@@ -8,8 +8,8 @@ from datetime import datetime
 
 from thawmap.model.metrics.pixels import Counts, Histogram, best_threshold, scores
 from thawmap.report.evaluation.result import Evaluation
-from thawmap.report.evaluation.scopes import summed, summed_shapes
-from thawmap.report.evaluation.score import MAIN, Scored
+from thawmap.report.evaluation.scopes import counts_at, summed, summed_shapes
+from thawmap.report.evaluation.score import MAIN, MAPPED, Scored
 from thawmap.report.figures import thousands
 from thawmap.report.html import score
 
@@ -38,11 +38,12 @@ class About:
 
 
 def main_threshold(evaluation: Evaluation) -> str:
-    """Return the name of the main threshold: validation if there, else the first.
+    """Return the name of the main threshold: mapped, else validation, else the first.
 
-    The one chosen on validation, else the first.
+    The one by which the maps' slumps were made, else the one chosen on validation, else the first.
     """
-    return "validation" if "validation" in evaluation.thresholds else next(iter(evaluation.thresholds))
+    names = evaluation.thresholds
+    return next((name for name in (MAPPED, "validation") if name in names), next(iter(names)))
 
 
 def summary(evaluation: Evaluation, about: About) -> list[str]:
@@ -53,20 +54,20 @@ def summary(evaluation: Evaluation, about: About) -> list[str]:
     name = main_threshold(evaluation)
     value = evaluation.thresholds[name]
     regions = regions_that_count(evaluation, about)
-    together = summed(item for members in regions.values() for item in members)
+    members = [item for region in regions.values() for item in region]
+    counted = {region: counts_at(of_region, name, value) for region, of_region in regions.items()}
     if len(regions) > 3:
         result = (
-            f"Over {len(regions)} regions together it {_finding(together.counts(value))}. {_extremes(regions, value)}"
+            f"Over {len(regions)} regions together it {_finding(sum(counted.values(), Counts()))}. {_extremes(counted)}"
         )
     else:
-        result = " ".join(_sentence(key, members, value, about.roles.get(key)) for key, members in regions.items())
-    members = [item for region in regions.values() for item in region]
-    return [result, _about_thresholds(evaluation, together, name), *_about_objects(members, name)]
+        result = " ".join(_sentence(region, counts, about.roles.get(region)) for region, counts in counted.items())
+    return [result, _about_thresholds(evaluation, summed(members), name), *_about_objects(members, name)]
 
 
-def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
+def _extremes(counted: Mapping[str, Counts]) -> str:
     """Return a sentence on the regions of best and worst IoU."""
-    reached = {region: _iou(members, value) for region, members in regions.items()}
+    reached = {region: scores(counts)["iou"] for region, counts in counted.items()}
     order = sorted((region for region in reached if not math.isnan(reached[region])), key=lambda name: -reached[name])
     if not order:
         return "No region has an object."
@@ -74,10 +75,10 @@ def _extremes(regions: Mapping[str, Sequence[Scored]], value: float) -> str:
     return f"It works best in {best} (IoU {reached[best]:.2f}) and worst in {worst} (IoU {reached[worst]:.2f})."
 
 
-def _sentence(region: str, members: Sequence[Scored], value: float, role: str | None) -> str:
+def _sentence(region: str, counts: Counts, role: str | None) -> str:
     """Return a sentence on a region: its role, and recall, precision and IoU."""
     aside = _ASIDES.get(role or "", "")
-    return f"In {region or 'all scenes'}{aside} it {_finding(summed(members).counts(value))}."
+    return f"In {region or 'all scenes'}{aside} it {_finding(counts)}."
 
 
 def _finding(counts: Counts) -> str:
@@ -98,6 +99,11 @@ def _about_thresholds(evaluation: Evaluation, together: Histogram, name: str) ->
     value = evaluation.thresholds[name]
     chosen = "was chosen on validation regions" if name == "validation" else "was fixed beforehand"
     text = f"A pixel counts as mapped where its probability is above {value:.2f}; this threshold {chosen}."
+    if name == MAPPED:
+        text = (
+            f"A pixel counts as mapped where it is of a slump of the maps: its probability is above {value:.2f}, and "
+            "the slump is large enough and has a peak, all of which were chosen together on validation regions."
+        )
     others = {key: other for key, other in evaluation.thresholds.items() if key != name}
     for other in others.values():
         text += f" At {other:.2f} the IoU would be {score(scores(together.counts(other))['iou'])}."
@@ -144,8 +150,3 @@ def regions_that_count(evaluation: Evaluation, about: About) -> dict[str, tuple[
     """
     unseen = {name: members for name, members in evaluation.regions.items() if about.roles.get(name) == "test"}
     return unseen or evaluation.regions
-
-
-def _iou(members: Sequence[Scored], threshold: float) -> float:
-    """Return the IoU of several scenes' summed pixels at a threshold."""
-    return scores(summed(members).counts(threshold))["iou"]

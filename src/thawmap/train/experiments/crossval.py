@@ -36,12 +36,14 @@ from thawmap.files.records import Record, read
 from thawmap.model.backends.devices import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import remove
+from thawmap.model.decision import Kind
 from thawmap.model.metrics.objects import Comparison
-from thawmap.model.metrics.pixels import Histogram, histogram
+from thawmap.model.metrics.pixels import Counts, Histogram, histogram
 from thawmap.model.metrics.sizes import SizeCounts
 from thawmap.system import forget_peak_memory, peak_memory, threads_each
 from thawmap.train.augment import check_augmentation
 from thawmap.train.checkpoint import DECIDING
+from thawmap.train.decision import count_decided
 from thawmap.train.experiments.folder import check_plan, with_all_layers
 from thawmap.train.experiments.grid import Setting, folder_name, grid_settings
 from thawmap.train.fit import fit as train
@@ -49,6 +51,7 @@ from thawmap.train.inference import predict_tiles
 from thawmap.train.initial import initial_network
 from thawmap.train.split import Fold, deal_folds, split_tiles
 from thawmap.train.tiles.store import TileStore
+from thawmap.train.views import views_by_place
 
 PLAN = "crossval.json"
 """File with the configuration and tile store that a cross-validation was begun with."""
@@ -201,6 +204,8 @@ def run_fit(fit: Fit, *, config: Config, store: Path, scenes: gpd.GeoDataFrame, 
         "positive": counted.pixels.positive.tolist(),
         "sizes": {name: numbers.tolist() for name, numbers in asdict(counted.sizes).items()},
         "ground_m2": counted.ground_m2,
+        "decided": {kind: asdict(pixels) for kind, pixels in counted.decided.items()},
+        "decisions": {kind: decision.as_json() for kind, decision in bundle.decisions.items()},
         "peak_memory_mb": memory / 2**20,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "seconds": time.perf_counter() - begin,
@@ -226,11 +231,13 @@ class HeldOut:
         pixels: Usable pixels by probability and label.
         sizes: Objects at the bundle's threshold, as far as they lie in one tile.
         ground_m2: Area of the usable pixels.
+        decided: Pixels by the bundle's decisions, for each kind of views.
     """
 
     pixels: Histogram
     sizes: SizeCounts
     ground_m2: float
+    decided: Mapping[Kind, Counts]
 
 
 def count_held_out(
@@ -251,7 +258,9 @@ def count_held_out(
             pixel_m2 = float(area_m2) / _pixels_of_scene(*tile[1:])
             sizes += SizeCounts.of(Comparison.of(*tile), pixel_m2=pixel_m2)
             ground_m2 += float((valid[number] & (target[number] <= 1)).sum() * pixel_m2)
-    return HeldOut(pixels=pixels, sizes=sizes, ground_m2=ground_m2)
+    views = views_by_place(bundle, store, tiles, device=device, batch_size=batch_size) if bundle.decisions else ()
+    decided = count_decided(views, bundle.decisions)
+    return HeldOut(pixels=pixels, sizes=sizes, ground_m2=ground_m2, decided=decided)
 
 
 def write_tables(out: Path, planned: Sequence[Fit]) -> None:
@@ -267,6 +276,8 @@ def write_tables(out: Path, planned: Sequence[Fit]) -> None:
             log = pd.read_csv(out / fit.folder / "metrics.csv")
             log = log.assign(number=(log["split"] == "train").cumsum())  # epochs of all phases, from 1
             chosen = log[("phase " + log["phase"] + ", epoch " + log["epoch"].astype(str)) == result.pop("from")]
+            for name in ("decided", "decisions"):  # whose keys differ between trainings
+                result[name] = json.dumps(result.get(name) or {})
             row |= result | {"finished": True, "phase": chosen["phase"].iloc[0], "epoch": int(chosen["number"].iloc[0])}
             long = log.drop(columns="epoch").rename(columns={"number": "epoch"})
             long = long.melt(_LOG, var_name="metric", value_name="value").dropna(subset="value")
@@ -291,6 +302,8 @@ class _ResultRecord(Record):
     seconds: float
     sizes: dict[str, list[int]] | None = None  # not counted before 2026-12
     ground_m2: float | None = None
+    decided: dict[str, dict[str, int]] | None = None
+    decisions: dict[str, dict[str, float]] | None = None
 
 
 def _read_result(out: Path, fit: Fit) -> dict[str, Any] | None:
