@@ -1,6 +1,7 @@
 """Sentinel-2 from catalogues of four conventions to scenes that thawmap reads, without and with faults."""
 
 import json
+import logging
 from datetime import date
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from serving import served
 from thawmap.acquire.areas import Area
 from thawmap.acquire.http import Http
 from thawmap.acquire.ledger import Ledger
-from thawmap.acquire.stac.fetch import fetch
+from thawmap.acquire.stac.fetch import fetch, is_fetched
 from thawmap.acquire.stac.offers import find
 from thawmap.config import Sentinel2Scenes
 from thawmap.config.acquire import StacImagery
@@ -117,3 +118,66 @@ def test_every_catalogue_gives_the_same_reflectance(server, control, tmp_path, c
     assert {key: item[key] for key in item if key not in ("assets", "links")} == {
         key: value for key, value in json.loads(json.dumps(image.item())).items() if key not in ("assets", "links")
     }
+
+
+def test_a_rerun_asks_nothing_and_what_is_gone_comes_again(server, control, tmp_path):
+    offers = [offer for offer in offered(server, "earth-search") if offer.clear > 0.9]
+    assert len(offers) == 6
+    first = fetched(tmp_path, offers)
+    assert (len(first.files), first.before, dict(first.failed)) == (36, 0, {})
+    assert len(scenes(tmp_path)) == 6
+    control(clear=True)
+    assert fetched(tmp_path, offers).before == 6
+    assert log(server) == []
+    gone = next(path for path in first.files if path.name == "red.tif")
+    content = gone.read_bytes()
+    gone.unlink()
+    again = fetched(tmp_path, offers)
+    assert (again.files, again.before) == ((gone,), 5)
+    assert gone.read_bytes() == content
+    ledger = Ledger.open(tmp_path / "ledger.jsonl")
+    assert is_fetched(tmp_path, ledger, "Bank", offers[0].id, ["blue", "scl"])
+    assert not is_fetched(tmp_path, ledger, "Bank", offers[0].id, ["swir16"])
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".lock")]
+
+
+def test_one_scene_that_fails_costs_one_scene(server, control, folder, tmp_path):
+    offers = offered(server, "earth-search")
+    stranger = tmp_path / "scenes" / "Bank" / offers[0].id / "blue.tif"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_bytes(b"a person's")
+    result = fetched(tmp_path, offers)
+    assert list(result.failed) == [f"scenes/Bank/{offers[0].id}"]
+    assert "nothing is replaced unasked" in str(result.failed)
+    assert stranger.read_bytes() == b"a person's"
+    assert len(result.files) == 6 * (len(offers) - 1)
+
+
+def test_tokens_are_fetched_again_and_never_written(server, control, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    control(clock_s=86_400)  # the server's clock is a day ahead
+    offers = offered(server, "planetary-computer")
+    assert not fetched(tmp_path / "one", offers).failed
+    tokens = [entry for entry in log(server) if "/token/" in entry["path"]]
+    assert len(tokens) == 1
+    control(clear=True, tokens_s=60)  # none lives long enough to be used twice
+    assert not fetched(tmp_path / "two", offers).failed
+    assert len([entry for entry in log(server) if "/token/" in entry["path"]]) > 5
+    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"secret" in text or b"sig=" in text for text in texts)
+    assert "secret" not in caplog.text
+
+
+def test_a_divided_catalogue_list_has_one_ground_id_for_a_scene(server, control):
+    offers = offered(server, "earth-search", "planetary-computer", "cdse")
+    assert offers[0].catalogue == "earth-search"
+    same = [offer for offer in offers if offer.ground_id == "07WDV_sentinel-2b_20210612T205019"]
+    assert len({offer.catalogue for offer in same}) == 3
+    assert len({offer.pass_id for offer in offers}) == len(made.DATES)
+
+
+def test_an_item_that_cannot_be_read_has_a_fault(server, control):
+    with Http(**FAST) as http:
+        known, wanted = made.catalogues(server), settings("earth-search", bands=("blue", "rededge1"))
+        offers = find(http, wanted, AREA, SEASONS, lambda _: None, known=known)
+    assert {offer.fault for offer in offers} == {"it has no file for rededge1"}
