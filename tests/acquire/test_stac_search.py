@@ -8,9 +8,10 @@ import pytest
 import shapely
 from serving import served
 
-from thawmap.acquire.http import Http
-from thawmap.acquire.stac.search import Condition, search
-from thawmap.errors import ServiceError
+from thawmap.acquire.http import Http, PatienceEnded
+from thawmap.acquire.stac.pages import Endpoint, all_items
+from thawmap.acquire.stac.search import Condition, only_collection, search
+from thawmap.errors import DataError, ServiceError
 
 AREA = shapely.box(-137.9, 69.2, -137.0, 69.4)
 SEASON = (datetime(2021, 7, 5, tzinfo=UTC), datetime(2021, 7, 25, 23, 59, 59, tzinfo=UTC))
@@ -125,3 +126,43 @@ def test_what_was_let_through_is_told(catalogue, control):
         "gave items that were not asked for, which are left out: 9 items that do not meet eo:cloud_cover <= 50"
         in notes[0]
     )
+
+
+def test_both_sides_of_the_antimeridian_are_searched_once_each(tmp_path):
+    for number, west in enumerate((179.2, -180.0, 170.0)):
+        (tmp_path / f"{number}.json").write_text(json.dumps(item(number + 1, west=west)))
+    outline = shapely.union_all([shapely.box(179.5, 69.2, 180, 69.4), shapely.box(-180, 69.2, -179.5, 69.4)])
+    with served("stac", tmp_path) as address, Http(rates={"stac": 1000}) as http:
+        found = list(search(http, f"{address}/v1", ["sentinel-2-c1-l2a"], outline=outline, note=lambda _: None))
+        assert len(asked(address)) == 2
+    assert sorted(content["id"][11:19] for content in found) == ["20210701", "20210702"]
+
+
+def test_a_static_catalogue_is_walked_whatever_its_links(tmp_path):
+    links = [{"rel": "item", "href": "./a/one.json"}, {"rel": "child", "href": "catalog.json"}]
+    (tmp_path / "catalog.json").write_text(json.dumps({"type": "Catalog", "id": "x", "links": links}))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.json").write_text(json.dumps(item(5)))
+    with Http() as http:
+        (found,) = search(http, str(tmp_path / "catalog.json"), [], outline=AREA, note=lambda _: None)
+        assert found["assets"]["blue"]["href"] == str(tmp_path / "a" / "blue.tif")
+        assert only_collection(http, str(tmp_path / "catalog.json")) is None
+        with pytest.raises(DataError, match="does not exist"):
+            list(search(http, str(tmp_path / "none.json"), [], outline=AREA, note=lambda _: None))
+
+
+def test_a_busy_catalogue_ends_with_the_patience(catalogue, control):
+    control(faults=[{"status": 429, "headers": {"Retry-After": "30"}}] * 9)
+    with pytest.raises(PatienceEnded):
+        numbers(catalogue, patience_s=1)
+
+
+@pytest.mark.realdata
+def test_recorded_answers_of_earth_search(real_scenes):
+    path = real_scenes / "acquire" / "stac" / "earth_search_s2_and_landsat.json"
+    (pair, _) = json.loads(path.read_text())
+    features = pair["response"]["body"]["features"]
+    with served("stac", path) as address, Http(rates={"stac": 1000}) as http:
+        root = {"name": "recorded", "url": f"{address}/v1/search", "is_post": True}
+        found = list(all_items(http, Endpoint(**root), pair["request"]["body"], lambda _: None))
+    assert [content["id"] for content, _ in found] == [feature["id"] for feature in features]
