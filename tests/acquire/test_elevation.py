@@ -1,6 +1,7 @@
 """Elevation: windows of mosaic tiles, found or given, read by thawmap in one fixed order."""
 
 import json
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -16,8 +17,10 @@ from thawmap.acquire.http import Http
 from thawmap.acquire.ledger import Ledger
 from thawmap.config.acquire import ElevationRequest
 from thawmap.data.raster.io import raster_info, read_raster
+from thawmap.data.sources.elevation import dem_versions
 from thawmap.errors import ConfigError
 from thawmap.geo.shapes import to_lonlat
+from thawmap.pipeline._inputs import version_note
 
 POLAR, SIDE, STEP = "EPSG:3413", 120, 10
 LEFT, TOP = -2_300_000, -300_000
@@ -153,3 +156,15 @@ def test_a_row_that_was_edited_into_nonsense_is_refused(tmp_path):
     row = {"area": "peel", "id": "../x", "href": "/a.tif", "version": "v4.1", "resolution_m": 2}
     with Http() as http, pytest.raises(ConfigError, match="can name no file"):
         fetch(http, settings(), [row], tmp_path)
+
+
+def test_a_version_travels_into_the_provenance_and_another_one_is_noted(tmp_path):
+    (tmp_path / "a_dem.json").write_text(json.dumps({"mosaic": "ArcticDEM", "version": "v4.1"}))
+    (tmp_path / "b_dem.json").write_text("nonsense")
+    found = dem_versions([tmp_path / f"{name}_dem.tif" for name in "abc"])
+    assert found == ["ArcticDEM v4.1"]
+    for trained, is_noted in ((["ArcticDEM v4.1"], False), (["ArcticDEM v3.0"], True), (None, False)):
+        bundle = SimpleNamespace(id="x", provenance={} if trained is None else {"data": {"elevation": trained}})
+        note = version_note(bundle, {"elevation": found})
+        assert (note is not None) == is_noted
+        assert not is_noted or ("v3.0" in note and "v4.1" in note)

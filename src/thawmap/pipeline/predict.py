@@ -13,6 +13,7 @@ from thawmap.errors import BundleError, ConfigError
 from thawmap.maps.layout import FILE_NAMES, QUICKLOOK
 from thawmap.model.bundle import Bundle
 from thawmap.pipeline import _predict_scene
+from thawmap.pipeline._inputs import data_versions, version_note
 from thawmap.pipeline.progress import Progress, Silence, Summary, run_all, still_due
 from thawmap.pipeline.scenes import notes as scene_notes
 from thawmap.text import before, counted
@@ -59,6 +60,10 @@ def predict(
         raise ConfigError(msg)
     for line in scene_notes({scene.id: scene.notes for scene in chosen}):
         (progress or Silence()).say(line)
+    for bundle in bundles:
+        note = version_note(bundle, data_versions(chosen, config)) if "data" in bundle.provenance else None
+        if note is not None:
+            (progress or Silence()).say(note)
     project.check_outputs([out], chosen, inputs=models, replaced=[out / scene.id for scene in chosen])
     todo, stuck = still_due(partial(_predict_scene.is_due, config=config, bundles=bundles, out=out), chosen)
     finished, failed = len(chosen) - len(todo) - len(stuck), {**failed, **stuck}

@@ -15,6 +15,7 @@ from thawmap.errors import ConfigError
 from thawmap.model.backends.devices import find_device
 from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import load as load_bundle
+from thawmap.pipeline._inputs import data_versions
 from thawmap.pipeline.labels import labelled_scenes
 from thawmap.pipeline.progress import Progress, Silence, Summary
 from thawmap.pipeline.tiles import cut_tiles, footprints
@@ -78,7 +79,15 @@ def train(
     tile_store = TileStore.open(tile_folder)
     before = _trained(out, config, tile_store.identity)
     split = split_tiles(tile_store.index, config.split, scenes=footprints(scenes))
-    bundle = before or fit(tile_store, split, config, out, resume=resume, report=progress.say)
+    bundle = before or fit(
+        tile_store,
+        split,
+        config,
+        out,
+        resume=resume,
+        versions=data_versions(scenes, config),
+        report=progress.say,
+    )
     report_lines, failed = _report(bundle, out, split.validation, config, tile_store)
     line = f"bundle {bundle.id}, threshold {bundle.threshold:.2f}{', trained before' if before else ''}: {out}"
     lines, failed = (*cut.lines, line, *report_lines), {**cut.failed, **failed}

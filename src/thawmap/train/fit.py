@@ -52,9 +52,10 @@ class _Job:
     out: Path
     resume: bool
     score_test: bool
+    versions: Mapping[str, Sequence[str]]
 
 
-def fit(
+def fit(  # noqa: PLR0913 - all that a training is made from
     store: TileStore,
     split: Split,
     config: Config,
@@ -62,6 +63,7 @@ def fit(
     *,
     resume: bool = False,
     score_test: bool = False,
+    versions: Mapping[str, Sequence[str]] | None = None,
     report: Report = lambda _: None,
 ) -> Bundle:
     """Train a network; write best and last as bundles; return the best, calibrated.
@@ -80,6 +82,7 @@ def fit(
         out: Folder of the result; a bundle in it is replaced after the first epoch.
         resume: Whether to go on with a training that was interrupted there; without one, to begin.
         score_test: Whether metrics.csv has rows of the test tiles too; they choose nothing.
+        versions: Versions of the data of sources, such as elevation, for the bundle's provenance.
         report: Takes a line per epoch.
 
     Raises:
@@ -90,7 +93,9 @@ def fit(
     """
     check_augmentation(config.augment, config.input_layers)
     sampling.check_phases(config.training.phases, split.train)
-    job = _Job(store=store, split=split, config=config, out=out, resume=resume, score_test=score_test)
+    job = _Job(
+        store=store, split=split, config=config, out=out, resume=resume, score_test=score_test, versions=versions or {}
+    )
     device = find_device(config.training.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         launch(partial(_train, job), config.training, report)
@@ -116,7 +121,7 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
             for epoch, results, improved in _train_epochs(learner, split, progress, names):
                 if not writes:
                     continue
-                bundle = _make_bundle(learner, split, results, epoch)
+                bundle = _make_bundle(learner, split, results, epoch, job.versions)
                 if progress.is_first:
                     checkpoint.forget(out)  # of a training before, whose bundle is now replaced
                 save(bundle, out / "last")
@@ -209,7 +214,13 @@ def _prepared(settings: TrainingSettings) -> Iterator[None]:
         raise TrainingError(msg) from error
 
 
-def _make_bundle(learner: Learner, split: Split, results: Sequence[EpochResult], epoch: Epoch) -> Bundle:
+def _make_bundle(
+    learner: Learner,
+    split: Split,
+    results: Sequence[EpochResult],
+    epoch: Epoch,
+    versions: Mapping[str, Sequence[str]],
+) -> Bundle:
     """Return a learner's network as a bundle, with the epoch's scores and provenance."""
     config, validation = learner.config, validation_result(results)
     names = ("loss", *SCORES, "object_f1")
@@ -236,6 +247,7 @@ def _make_bundle(learner: Learner, split: Split, results: Sequence[EpochResult],
             "versions": library_versions(),
             "device": learner.fabric.device.type,
             "regions": regions,
+            **({"data": {name: list(names) for name, names in versions.items()}} if versions else {}),
             "tiles": {name: len(tiles) for name, tiles in split.parts()},
         },
         network=learner.evaluated.eval(),

@@ -5,7 +5,7 @@ window's values on the DEM's grid are those of the whole, bit for bit; warped to
 positions do, which are right to a thousandth of a pixel.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from thawmap.data.raster.io import RasterInfo
 from thawmap.data.raster.mosaic import Content, Values, View, coarseness, read_mosaic
 from thawmap.data.sources.base import Scene
 from thawmap.errors import DataError
+from thawmap.files.records import read_object
 from thawmap.geo.metres import North, check_metres, longest_side, north_of, pixel_metres
 from thawmap.grid import Window
 
@@ -106,6 +107,23 @@ class ElevationSource:
             band = remaining.pop(0)
             values[name] = terrain.bearing(band, remaining.pop(0)) if name == "aspect" else band
         return values
+
+
+def dem_versions(files: Iterable[Path]) -> list[str]:
+    """Return names and versions of the mosaics that files are of, such as ArcticDEM v4.1.
+
+    Sorted; as a JSON file of the same stem beside a raster says, which acquisition writes. Files without one count for
+    nothing.
+    """
+    versions = set()
+    for path in files:
+        try:
+            record = read_object(path.with_suffix(".json"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record.get("mosaic"), str) and isinstance(record.get("version"), str):
+            versions.add(f"{record['mosaic']} {record['version']}")
+    return sorted(versions)
 
 
 def _dem_tiles(scene: Scene, geobox: GeoBox, path: Path) -> TileSets:
