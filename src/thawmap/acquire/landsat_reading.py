@@ -6,10 +6,12 @@ is at most 15 m off along each axis, for all bands alike.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from thawmap.acquire.areas import Area, grown
 from thawmap.acquire.http import Http
@@ -126,8 +128,7 @@ class BlockReader:
 
     def _window(self, address: Address) -> ReadWindow:
         """Return the window of a file around the block, as stored numbers."""
-        block = window_geobox(self.grid, Window(row=self.rows.start, col=0, height=self.shape[0], width=self.shape[1]))
-        outline = to_lonlat(block.extent.geom, crs_of(self.grid))
+        outline = _outline(self.grid, self.rows.start, self.rows.stop)
         return read_window(address, outline, margin_px=2, http=self.http)
 
     def _band(self, address: Address, quality: ReadWindow, scene: SceneRow) -> npt.NDArray[np.uint16]:
@@ -200,6 +201,13 @@ class BlockReader:
             inside = (source_row >= 0) & (source_row < geobox.height) & (source_col >= 0) & (source_col < geobox.width)
         row_of, col_of = (np.where(inside, axis, 0).astype(np.intp) for axis in (source_row, source_col))
         return row_of, col_of, inside
+
+
+@lru_cache(maxsize=16)
+def _outline(grid: GeoBox, top: int, bottom: int) -> BaseGeometry:
+    """Return the outline of rows of a grid in EPSG:4326."""
+    block = window_geobox(grid, Window(row=top, col=0, height=bottom - top, width=grid.width))
+    return to_lonlat(block.extent.geom, crs_of(grid))
 
 
 def _interpolated(
