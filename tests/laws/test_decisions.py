@@ -79,7 +79,7 @@ def project(tmp_path_factory):
     stored = read(predicted(yaml, "plain", folder / "first", "polygons.smoothing_px=1") / "Lena" / "probability.tif")
     low, middle, high = (float(np.quantile(stored, share)) / 100 for share in (0.7, 0.8, 0.97))
     tile = replace(TILE, threshold=low, peak=high)
-    decisions = {"tile": tile, "dates": replace(DATES, threshold=middle, peak=high)}
+    decisions = {"tile": tile, "dates": replace(DATES, threshold=middle + 0.005, peak=high)}
     save(replace(bundle, decisions=decisions), folder / "decided")
     return yaml
 
@@ -189,3 +189,12 @@ def test_fused_dates_follow_the_decision_on_dates(project, chosen, tmp_path):
     median = tmp_path / "median"
     assert thawmap(["fuse", str(maps), "--out", str(median), "--how", "median"]) == 0
     assert MapItem.read(median / "Lena+1").threshold == chosen["tile"].threshold
+    by_scene = tmp_path / "by-scene"
+    assert thawmap(["fuse", str(maps), "--out", str(by_scene), "--by", "scene"]) == 0
+    assert MapItem.read(by_scene / "Lena").threshold > MapItem.read(by_scene / "Horton").threshold
+    words = ["evaluate", str(by_scene), "--config", str(project), "--out", str(tmp_path / "report")]
+    assert thawmap(words) == 0
+    table = pd.read_csv(tmp_path / "report" / "scores.csv")
+    for name in ("Lena", "Horton"):
+        row = table[(table["scene"] == name) & (table["threshold_name"] == "mapped")].iloc[0]
+        assert row["tp"] + row["fp"] == (read(by_scene / name / "mask.tif") == 1).sum()

@@ -28,6 +28,7 @@ from thawmap.data.raster.io import Encoding, write_raster
 from thawmap.data.sources.arrays import ArraySource
 from thawmap.data.sources.base import Scene
 from thawmap.data.stack import preview
+from thawmap.errors import ConfigError
 from thawmap.maps.item import MapItem
 from thawmap.maps.job import MapJob, Provenance
 from thawmap.maps.read import MapFolder
@@ -36,6 +37,7 @@ from thawmap.maps.write import write_map
 from thawmap.series import fuse as fusing
 from thawmap.series.fuse import Recipe, fuse
 from thawmap.series.places import open_map, places
+from thawmap.series.weights import EDGE_PX
 
 UTM = "EPSG:32608"
 X, Y = 500_000.0, 7_700_000.0
@@ -85,6 +87,75 @@ def _small(monkeypatch):
     monkeypatch.setattr(fusing, "_STRIP_ROWS", (3, 7))
     monkeypatch.setattr(fusing, "_BLOCK_PX", 11)
     monkeypatch.setattr(fusing, "_DATES_PX", 100)
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+def ramped(length):
+    nearest = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
+    return np.minimum(nearest / min(EDGE_PX, (length + 1) // 2), 1)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy on pixels that no date knows
+@pytest.mark.usefixtures("_small")
+def test_weighted_means_are_numpy_on_whole_arrays(tmp_path):
+    """Two maps of one day and one of another; days by their clear share, maps of a day also by their edges."""
+    rng = np.random.default_rng(7)
+    laid = [(noise(rng, (21, 30)), 4, 0), (noise(rng, (17, 25), 0.7), 0, 9), (noise(rng, (26, 12), 0.1), 1, 14)]
+    maps = [
+        stored(tmp_path, f"m{number}", values, grid_at(values.shape, row=row, col=col), july(day))
+        for number, (day, (values, row, col)) in enumerate(zip((1, 1, 9), laid, strict=True))
+    ]
+    probability, dates, _ = whole(one_place(maps), weights="clear")
+    canvas = spread_out(laid, probability.shape)
+    shares = [np.isfinite(values).mean() for values, _, _ in laid]
+    edges = spread_out(
+        [(np.minimum(*np.ix_(ramped(len(values)), ramped(values.shape[1]))), row, col) for values, row, col in laid],
+        probability.shape,
+    )
+    weight = np.where(np.isfinite(canvas), edges * np.array(shares)[:, None, None], 0)
+    total = np.where(np.isfinite(canvas), canvas, 0) * weight
+    days = [total[:2].sum(axis=0) / weight[:2].sum(axis=0), total[2] / weight[2]]
+    sizes = [values.size for values, _, _ in laid]
+    clear = [np.average(shares[:2], weights=sizes[:2]), shares[2]]
+    known = np.isfinite(days)
+    of_days = known * np.array(clear)[:, None, None]
+    expected = np.where(known, days, 0) * of_days
+    np.testing.assert_allclose(probability, expected.sum(axis=0) / of_days.sum(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(dates, known.sum(axis=0))
+
+
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=20)
+def test_a_weighted_mean_of_equally_clear_dates_is_the_plain_one(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("equal")
+    maps = [
+        stored(folder, f"m{day}", np.full((40, 44), value), grid_at((40, 44)), july(day))
+        for day, value in enumerate(values, start=1)
+    ]
+    place = one_place(maps)
+    np.testing.assert_allclose(whole(place, weights="clear")[0], whole(place)[0], rtol=1e-6)
+
+
+def test_a_clouded_date_says_less(tmp_path):
+    """Of a day with a tenth of clear pixels 0.9 is heard as a tenth of another's 0.1."""
+    clouded = np.full((40, 40), np.nan)
+    clouded[:4] = 0.9
+    maps = [
+        stored(tmp_path, "clear", np.full((40, 40), 0.1), grid_at((40, 40)), july(1)),
+        stored(tmp_path, "clouded", clouded, grid_at((40, 40)), july(5)),
+    ]
+    place = one_place(maps)
+    assert whole(place)[0][0, 0] == pytest.approx(0.5)
+    weighted = whole(place, weights="clear")[0]
+    assert weighted[0, 0] == pytest.approx((0.1 + 0.1 * 0.9) / 1.1)
+    assert weighted[-1, 0] == pytest.approx(0.1)
+
+
+def test_weights_without_a_mean_are_refused():
+    with pytest.raises(ConfigError, match=r"weights are for a mean, and not for --how median"):
+        Recipe(how="median", weights="clear")
 
 
 # --- against whole arrays -----------------------------------------------------------------------------------------

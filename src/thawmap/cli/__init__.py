@@ -249,6 +249,7 @@ def fuse(  # noqa: PLR0913 - a parameter for each option
     by: Literal["place", "scene"] = "place",
     min_dates: int = 1,
     spread: Annotated[bool, Parameter(negative="")] = False,
+    weights: Literal["none", "clear"] = "none",
     config: OptionalConfigFile = None,
     dry_run: DryRun = False,
     set_: Sets = (),
@@ -264,6 +265,7 @@ def fuse(  # noqa: PLR0913 - a parameter for each option
         by: One map for each place (all that lie over each other), or on each scene's own pixels, to be evaluated.
         min_dates: Pixels with fewer clear dates have no data.
         spread: Write the standard deviation between dates too.
+        weights: clear: in a mean, dates count by their clear share, and maps of one date also less towards their edge.
         config: The YAML with the settings of polygons and outputs; by default those that the maps were made with.
         dry_run: Say what would be fused, and fuse nothing.
         set_: KEY=VALUE put over the YAML.
@@ -274,7 +276,7 @@ def fuse(  # noqa: PLR0913 - a parameter for each option
     settings = None if config is None else load_config(config, set_)
     from thawmap.series.fuse import Recipe  # noqa: PLC0415 - after the configuration is checked, as it loads slowly
 
-    recipe = Recipe(how=how, by=by, min_dates=min_dates, spread=spread)
+    recipe = Recipe(how=how, by=by, min_dates=min_dates, spread=spread, weights=weights)
     return finish(thawmap.fuse(maps, out, recipe, config=settings, dry_run=dry_run, progress=Terminal()))
 
 

@@ -50,10 +50,11 @@ def evaluate(
     lost = lost_labels(project, scenes, needed=False)
     makers, unreadable = run_all(partial(_maker_of, maps=maps), scenes, config, None, "", in_process=True)
     failed, scenes = {**failed, **unreadable}, [scene for scene in scenes if scene.id not in unreadable]
-    maker = _common_maker(maps, makers)
+    follows = bool(scenes) and all(MapItem.read(maps / scene.id).follows_decision for scene in scenes)
+    maker = _common_maker(maps, makers, follows=follows)
     bundle = _bundle_of(model, maker)
     thresholds = {"polygons": maker.threshold, "paper": 0.5} if bundle is None else bundle.thresholds
-    if any(MapItem.read(maps / scene.id).follows_decision for scene in scenes):
+    if follows:
         thresholds = {MAPPED: maker.threshold} | {key: at for key, at in thresholds.items() if key != "polygons"}
     evaluation = scoring.evaluate(maps, scenes, labels, thresholds=thresholds)
     about = page.About(
@@ -127,8 +128,11 @@ def _maker_of(scene: Scene, maps: Path) -> Maker:
     return item.maker
 
 
-def _common_maker(maps: Path, makers: Sequence[Maker]) -> Maker:
+def _common_maker(maps: Path, makers: Sequence[Maker], *, follows: bool) -> Maker:
     """Return the one bundle and threshold that made all maps of a folder, or refuse.
+
+    Maps that follow the decisions of their bundle may have several thresholds, as single dates and means of several
+    have; then it is the lowest.
 
     Raises:
         DataError: If there is no map, or they are of several bundles or thresholds.
@@ -138,11 +142,11 @@ def _common_maker(maps: Path, makers: Sequence[Maker]) -> Maker:
         raise DataError(msg)
     bundles, thresholds = {maker.bundle for maker in makers}, {maker.threshold for maker in makers}
     for key, values in ((BUNDLE, bundles), (THRESHOLD, thresholds)):
-        if len(values) > 1:
+        if len(values) > 1 and not (follows and key == THRESHOLD):
             listed = " and ".join(sorted(map(str, values)))
             msg = f"{maps} holds maps with {key} {listed}, which make no common score; predict into another folder"
             raise DataError(msg)
-    return makers[0]
+    return min(makers, key=lambda maker: maker.threshold)
 
 
 def _bundle_of(model: Path | None, maker: Maker) -> Bundle | None:

@@ -206,6 +206,8 @@ def _job(place: Place, recipe: Recipe, settings: _FusedSettings) -> MapJob:
     """Return the `MapJob` of a place's fused map: settings, threshold, maps' stamps."""
     maker, decisions = settings.maker, settings.decisions
     recipe_settings = {name: getattr(recipe, name) for name in ("how", "by", "min_dates", "spread")}
+    if recipe.weights != "none":  # so that means made before there were weights stay finished
+        recipe_settings["weights"] = recipe.weights
     ground = {
         "shape": list(place.geobox.shape),
         "transform": list(place.geobox.affine)[:6],

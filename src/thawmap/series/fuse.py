@@ -7,10 +7,10 @@ the shadow of a cloud, fades. A date is a solar day: maps of one day, such as ne
 first, so that no day counts twice. Memory depends on the width of a place, not on its height or its number of maps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from thawmap.maps.read import MapFolder
 from thawmap.maps.rows import Rows
 from thawmap.maps.write import WrittenMap, write_map
 from thawmap.series.places import Place
+from thawmap.series.weights import clear_share, edge_weight, weighted_mean
 
 _Values = npt.NDArray[np.float32]
 
@@ -47,15 +48,21 @@ class Recipe:
             map has a probability, so that it can be scored against that scene's labels.
         min_dates: Pixels with fewer clear dates are missing.
         spread: Whether the standard deviation between dates is written too.
+        weights: none: all count alike in a mean; clear: dates and maps by their clear share, and maps of one date by
+            the distance to their edge.
     """
 
     how: Literal["mean", "median", "maximum", "count"] = "mean"
     by: Literal["place", "scene"] = "place"
     min_dates: int = 1
     spread: bool = False
+    weights: Literal["none", "clear"] = "none"
 
     def __post_init__(self) -> None:
-        """Refuse a least number of clear dates (min_dates) below 1."""
+        """Refuse a least number of clear dates below 1, and weights without a mean."""
+        if self.weights != "none" and self.how != "mean":
+            msg = f"weights are for a mean, and not for --how {self.how}; leave --weights out"
+            raise ConfigError(msg)
         if self.min_dates < 1:
             msg = f"the least number of dates is {self.min_dates}, but must be at least 1; correct --min-dates"
             raise ConfigError(msg)
@@ -90,8 +97,9 @@ def fuse(place: Place, recipe: Recipe) -> Iterator[Fused]:
     height, width = place.geobox.shape
     fewest, most = _STRIP_ROWS
     step = min(max(_STRIP_PX // width, fewest), most)
+    shares = _ClearShares.of(place) if recipe.weights == "clear" else None
     for strip in Window.of_shape((height, width)).strips(step):
-        blocks = [_fused(place, block, recipe) for block in strip.blocks(strip.height, _BLOCK_PX)]
+        blocks = [_fused(place, block, recipe, shares) for block in strip.blocks(strip.height, _BLOCK_PX)]
         probability, dates, spread = np.concatenate(blocks, axis=2)
         yield Fused(first_row=strip.row, probability=probability, dates=dates.astype(np.uint16), spread=spread)
 
@@ -164,24 +172,54 @@ def write(place: Place, folder: Path, recipe: Recipe, job: MapJob, *, picture: S
     return write_map(job, rows, folder, picture=picture)
 
 
-def _fused(place: Place, window: Window, recipe: Recipe) -> _Values:
+@dataclass(frozen=True, slots=True)
+class _ClearShares:
+    """Clear shares of a place's dates, in their order, and of its maps by id."""
+
+    dates: tuple[float, ...]
+    maps: dict[str, float]
+
+    @classmethod
+    def of(cls, place: Place) -> Self:
+        """Read the clear shares of a place's dates and maps."""
+        dates = [[scene_map for scene_map, _ in date] for date in place.dates]
+        return cls(tuple(map(clear_share, dates)), {one.id: clear_share([one]) for date in dates for one in date})
+
+
+def _weighted(
+    date: Sequence[tuple[MapFolder, Window]], shares: _ClearShares, window: Window, geobox: GeoBox
+) -> _Values:
+    """Return the mean (y, x) of a date's maps by clear share and distance to their edge."""
+    values = [_probability(scene_map, geobox) for scene_map, _ in date]
+    weights = [shares.maps[scene_map.id] * edge_weight(pixels, window) for scene_map, pixels in date]
+    return weighted_mean(values, weights)
+
+
+def _fused(place: Place, window: Window, recipe: Recipe, shares: _ClearShares | None) -> _Values:
     """Return fused probability, date count and spread of a place's window (3, y, x).
 
-    float32. A window over so many dates that they would not fit into memory is halved.
+    float32. A window over so many dates that they would not fit into memory is halved. With clear shares the mean is
+    weighted.
     """
     dates = place.over(window)
     if len(dates) * window.size > _DATES_PX and window.width > 1:
         half = window.width // 2
         halves = replace(window, width=half), replace(window, col=window.col + half, width=window.width - half)
-        return np.concatenate([_fused(place, half_window, recipe) for half_window in halves], axis=2)
+        return np.concatenate([_fused(place, half_window, recipe, shares) for half_window in halves], axis=2)
     geobox = window_geobox(place.geobox, window)
     result = np.full((3, *window.shape), np.nan, np.float32)
     result[1] = 0
     if not dates:
         return result
-    stack = np.stack([_mean(_probability(scene_map, geobox) for scene_map in date) for date in dates])
+    if shares is None:
+        stack = np.stack([_mean(_probability(scene_map, geobox) for scene_map, _ in date) for _, date in dates])
+    else:
+        stack = np.stack([_weighted(date, shares, window, geobox) for _, date in dates])
     clear = np.isfinite(stack).sum(axis=0)
-    result[:2] = _summary(stack, clear, recipe.how), clear
+    if shares is None:
+        result[:2] = _summary(stack, clear, recipe.how), clear
+    else:
+        result[:2] = weighted_mean(list(stack), [shares.dates[number] for number, _ in dates]), clear
     if recipe.spread:
         result[2] = _deviation(stack, clear)
     missing = clear < recipe.min_dates

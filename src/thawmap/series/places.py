@@ -81,13 +81,13 @@ class Place:
             region=next(iter(regions)) if len(regions) == 1 else None,
         )
 
-    def over(self, window: Window) -> list[list[MapFolder]]:
-        """Return the maps that touch a window of the place's grid, one list per date.
+    def over(self, window: Window) -> list[tuple[int, list[tuple[MapFolder, Window]]]]:
+        """Return the number of each date, and its maps that touch a window of the grid.
 
-        Dates without any are left out.
+        Each map comes with the pixels that it lies under; dates without any are left out.
         """
-        dates = [[scene_map for scene_map, pixels in date if pixels.intersect(window)] for date in self.dates]
-        return [date for date in dates if date]
+        dates = [[(scene_map, pixels) for scene_map, pixels in date if pixels.intersect(window)] for date in self.dates]
+        return [(number, date) for number, date in enumerate(dates) if date]
 
 
 def open_map(folder: Path) -> MapFolder:

@@ -46,7 +46,7 @@ from thawmap.report.evaluation.scopes import (
     total,
     typed,
 )
-from thawmap.report.evaluation.score import MAIN, Scored, Shapes, score
+from thawmap.report.evaluation.score import MAIN, MAPPED, Scored, Shapes, score
 from thawmap.report.evaluation.sizes import tabulate_sizes
 from thawmap.text import counted
 
@@ -280,7 +280,7 @@ def _rows(scope: str, members: Sequence[Scored], thresholds: Mapping[str, float]
     promised = calibration_error(counted)
     for name, value in thresholds.items():
         counts = counts_at(members, name, value)
-        mapped = [scene.objects_mapped if scene.threshold == value else None for scene in members]
+        mapped = [scene.objects_mapped if name == MAPPED or scene.threshold == value else None for scene in members]
         yield {
             **place_columns(scope, members),
             "threshold_name": name,

@@ -210,12 +210,14 @@ class _Compared:
         target = self.labels.burn(self.scene, window_geobox(self.scene_map.grid, window))
         return np.rint(probability * np.float32(100)).astype(np.float64) / 100, target
 
-    def objects(self, window: Window, probability: npt.NDArray[np.float64], threshold: float) -> Bools:
+    def objects(self, window: Window, probability: npt.NDArray[np.float64], name: str, threshold: float) -> Bools:
         """Return a window's mask of objects (y, x), from the map's mask or a threshold.
 
-        At the map's own threshold as its mask says, without what it leaves out; else above the threshold.
+        At the map's own threshold, and under the name `MAPPED`, as its mask says, without what it leaves out; else
+        above the threshold.
         """
-        mask = self.scene_map.mask(window) if threshold == self.scene_map.threshold else None
+        is_own = name == MAPPED or threshold == self.scene_map.threshold
+        mask = self.scene_map.mask(window) if is_own else None
         return probability > threshold if mask is None else mask
 
 
@@ -254,7 +256,7 @@ def _first_pass(compared: _Compared, thresholds: Mapping[str, float]) -> _Sums:
         inner[window.within(padded)] = True
         is_known = np.isfinite(probability)
         for name, value in thresholds.items():
-            objects = compared.objects(padded, probability, value)
+            objects = compared.objects(padded, probability, name, value)
             bands = boundary_counts(objects, target, is_known, width=BOUNDARY_PX, within=inner)
             sums.shapes[name] += replace(Shapes.empty(), boundary=bands)
         mask = compared.scene_map.mask(window) if MAPPED in thresholds else None
@@ -300,7 +302,7 @@ def _second_pass(compared: _Compared, occupied: Bools, thresholds: Mapping[str, 
         is_known = np.isfinite(probability)
         target[~inside & (target == 1)] = 0  # labelled in another cluster, which counts it
         for name, value in thresholds.items():
-            objects = Comparison.of(compared.objects(window, probability, value) & inside, target, is_known)
+            objects = Comparison.of(compared.objects(window, probability, name, value) & inside, target, is_known)
             shapes[name] += _match(objects, probability, pixel_m2)
     return shapes
 
