@@ -60,6 +60,7 @@ from thawmap.config.training import (
     TrainingSettings,
     TverskyLoss,
 )
+from thawmap.config.trees import TreeSettings
 from thawmap.config.tune import Range, TuneSettings
 
 __all__ = [
@@ -106,6 +107,7 @@ __all__ = [
     "StacImagery",
     "TileSettings",
     "TrainingSettings",
+    "TreeSettings",
     "TrendSettings",
     "TuneSettings",
     "TverskyLoss",

@@ -24,6 +24,7 @@ from thawmap.config.inputs import (
 )
 from thawmap.config.outputs import OutputSettings, PolygonSettings
 from thawmap.config.training import AugmentSettings, TrainingSettings
+from thawmap.config.trees import TreeSettings
 from thawmap.config.tune import TuneSettings
 from thawmap.errors import ConfigError
 from thawmap.layers import PAPER_LAYERS, Layer
@@ -41,7 +42,8 @@ class ModelSettings(Settings):
     """The network: architecture, encoder, first weights, and missing pixels."""
 
     architecture: str = "unetplusplus"
-    """Any architecture of segmentation_models.pytorch, such as unet, unetplusplus, deeplabv3; or `pixel`."""
+    """Any architecture of segmentation_models.pytorch, such as unet, unetplusplus, deeplabv3; or `pixel`, or
+    `boosting`: trees on the layers of a pixel, which see what is around it by context layers."""
     encoder: str = "resnet34"
     """Any encoder of segmentation_models.pytorch."""
     weights: Annotated[str, AfterValidator(_resolve_weights)] | None = None
@@ -52,6 +54,21 @@ class ModelSettings(Settings):
     fill: Fill = "near"
     """What missing pixels look like to the network: near, like the pixels near them, so that clouds and borders make no
     edges; or zero, 0 in every layer, as in the paper's code."""
+    trees: TreeSettings | None = None
+    """The trees of `boosting`; unset: as the defaults below say."""
+
+    @model_validator(mode="after")
+    def _check_trees(self) -> Self:
+        """Refuse settings of trees beside a network that has none."""
+        if self.trees is not None and not self.has_trees:
+            msg = f"'trees' has no meaning for architecture {self.architecture}, but for boosting; leave it out"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def has_trees(self) -> bool:
+        """True if the architecture is boosting, which learns trees in place of weights."""
+        return self.architecture.lower() == "boosting"
 
     @property
     def begins_from_a_bundle(self) -> bool:

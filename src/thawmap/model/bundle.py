@@ -78,7 +78,7 @@ class Bundle:
         fill: What missing pixels look like to the network (`thawmap.model.reading.Reading`).
         temperature: What its logits are divided by; 1 where it was not calibrated.
         architecture: Name of the network.
-        encoder: Name of its encoder.
+        encoder: Name of its encoder; empty where it has none.
         tile: Side of the tiles that it was trained with, in pixels.
         stride: Sides of an input must be multiples of it.
         fixed_tile: Whether an answer depends on the whole input, so that inputs must be of ``tile`` px.
@@ -110,6 +110,11 @@ class Bundle:
         """The network's files; None once it is built, as its weights may then change."""
         given = self.__dict__["network"]
         return given if isinstance(given, Stored) else None
+
+    @property
+    def network_name(self) -> str:
+        """The network as a phrase for people: its architecture, and its encoder if any."""
+        return f"{self.architecture} with {self.encoder}" if self.encoder else self.architecture
 
     @property
     def reading(self) -> Reading:

@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thawmap.config import ModelSettings
 from thawmap.errors import ConfigError, suggest
+from thawmap.model.boosting import BoostedTrees
+from thawmap.model.forest import BOOSTING
 from thawmap.model.gaps import fill_gaps
 from thawmap.model.reading import Reading
 
@@ -51,7 +53,7 @@ class Traits:
 
 
 def architectures() -> tuple[str, ...]:
-    """Return the names of the networks that can be built."""
+    """Return the names of the networks that can be built, to be trained by gradients."""
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - loads as slowly as PyTorch itself
 
     return (*smp.MODEL_ARCHITECTURES_MAPPING, PIXEL)
@@ -61,20 +63,22 @@ def build(settings: ModelSettings, *, channels: int) -> nn.Module:
     """Build a network from settings, its weights random or pre-trained.
 
     From scaled images to logits: (N, ``channels``, H, W) float32 in network range to (N, 1, H, W). Random weights come
-    from torch's global generator.
+    from torch's global generator; boosting has no tree yet.
 
     Raises:
         ConfigError: If the architecture, the encoder or their combination does not exist, or the pre-trained
             weights cannot be had.
     """
     architecture, encoder = settings.architecture.lower(), settings.encoder
-    if architecture == PIXEL:
+    if architecture in {PIXEL, BOOSTING}:
         if settings.weights is not None:
-            msg = f"model.weights is {settings.weights!r}, but architecture {PIXEL!r} has no encoder; leave it unset"
+            msg = f"model.weights is {settings.weights!r}, but architecture {architecture!r} has no encoder; leave it "
+            msg += "unset"
             raise ConfigError(msg)
-        return nn.Conv2d(channels, 1, kernel_size=1)
+        return nn.Conv2d(channels, 1, kernel_size=1) if architecture == PIXEL else BoostedTrees(channels)
     if architecture not in architectures():
-        msg = f"architecture {architecture!r} does not exist; {suggest(architecture, architectures(), most=20)}"
+        names = (*architectures(), BOOSTING)
+        msg = f"architecture {architecture!r} does not exist; {suggest(architecture, names, most=20)}"
         raise ConfigError(msg)
     _check_encoder(encoder)
     is_file = settings.weights is not None and settings.weights.endswith(".safetensors")

@@ -48,9 +48,9 @@ def item(bundle: "Bundle", *, saved: datetime | None = None) -> dict[str, Any]:
 def _properties(bundle: "Bundle") -> dict[str, Any]:
     """Return a bundle's properties for its STAC Item: the extension's, and our own."""
     config = bundle.provenance.get("config", {})
-    name = f"thawmap-{bundle.architecture}-{bundle.encoder}-{bundle.id}"
+    name = "-".join(filter(None, ("thawmap", bundle.architecture, bundle.encoder, bundle.id)))
     properties: dict[str, Any] = {
-        "title": f"{bundle.architecture} with {bundle.encoder}, thawmap bundle {bundle.id}",
+        "title": f"{bundle.network_name}, thawmap bundle {bundle.id}",
         "bands": [_band(layer) for layer in bundle.layers],
         "mlm:name": re.sub(r"[^a-zA-Z0-9_.\-]+", "-", name),
         "mlm:architecture": bundle.architecture,

@@ -89,7 +89,7 @@ class Subject:
     def line(self) -> str:
         """Sentence on the bundle's network, and on the image that it is measured on."""
         bundle, (height, width) = self.bundle, self.image.shape[2:]
-        network = f"{bundle.architecture} with {bundle.encoder}, {counted(len(bundle.layers), 'layer')}"
+        network = f"{bundle.network_name}, {counted(len(bundle.layers), 'layer')}"
         image = "a made-up image" if self.scene is None else f"the middle of {self.scene}"
         return (
             f"{self.name}: {network}, {self.operations / 1e3:.0f} thousand operations for a pixel; "

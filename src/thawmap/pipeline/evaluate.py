@@ -109,7 +109,7 @@ def model_facts(bundle: Bundle | None) -> dict[str, str]:
     if bundle is None:
         return {}
     return {
-        "Network": f"{bundle.architecture} with {bundle.encoder}",
+        "Network": bundle.network_name,
         "Layers": ", ".join(layer.name for layer in bundle.layers),
         "Trained in": ", ".join(bundle.provenance.get("regions", {}).get("train", [])),
     }

@@ -30,7 +30,7 @@ def _summary(bundle: Bundle) -> Summary:
     weights = sum(weight.numel() for weight in bundle.network.parameters())
     facts = {
         "bundle": bundle.id,
-        "network": f"{bundle.architecture} with {bundle.encoder}, {weights:,} weights",
+        "network": f"{bundle.network_name}, {weights:,} weights",
         "tile": f"{bundle.tile} px, {'always' if bundle.fixed_tile else f'or any multiple of {bundle.stride} px'}",
         "thresholds": ", ".join(f"{name} {value:g}" for name, value in bundle.thresholds.items()),
         "metrics": ", ".join(f"{name} {value:.4g}" for name, value in bundle.metrics.items()),

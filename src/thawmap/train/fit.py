@@ -14,7 +14,7 @@ validation the last epoch counts as the best. Nothing is ever chosen on test til
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,18 @@ from lightning_fabric import Fabric
 from thawmap.config import Config, TrainingSettings
 from thawmap.errors import TrainingError
 from thawmap.model.backends.devices import find_device, is_out_of_memory
-from thawmap.model.bundle import Bundle, library_versions
+from thawmap.model.bundle import Bundle
 from thawmap.model.bundle_folder import load, save
-from thawmap.model.metrics.pixels import SCORES
 from thawmap.system import keep_freed_tensors
 from thawmap.train import checkpoint, sampling
-from thawmap.train.augment import check_augmentation, optional_layers
-from thawmap.train.calibration import calibrate
+from thawmap.train.augment import check_augmentation
+from thawmap.train.boosting.fit import fit_trees
 from thawmap.train.checkpoint import TrainingProgress
-from thawmap.train.decision import choose_decisions
 from thawmap.train.devices import Report as Report  # noqa: PLC0414 - whoever calls `fit` writes one
 from thawmap.train.devices import launch
 from thawmap.train.learner import Epoch, Learner
-from thawmap.train.log import EpochResult, describe_epoch, tensorboard_curves, validation_result, write_log
+from thawmap.train.log import EpochResult, describe_epoch, tensorboard_curves, write_log
+from thawmap.train.outcome import calibrate_folder, data_versions, make_bundle
 from thawmap.train.split import Split
 from thawmap.train.tiles.store import TileStore
 
@@ -68,6 +67,8 @@ def fit(  # noqa: PLR0913 - all that a training is made from
 ) -> Bundle:
     """Train a network; write best and last as bundles; return the best, calibrated.
 
+    Boosted trees are trained by `thawmap.train.boosting.fit`, and begin again where they were interrupted.
+
     The best is written into ``out``, the last into ``out``/last. The best is calibrated where there are validation
     tiles.
 
@@ -93,8 +94,12 @@ def fit(  # noqa: PLR0913 - all that a training is made from
     """
     check_augmentation(config.augment, config.input_layers)
     sampling.check_phases(config.training.phases, split.train)
+    versions = versions or {}
+    if config.model.has_trees:
+        fit_trees(store, split, config, out, score_test=score_test, versions=versions, report=report)
+        return load(out)
     job = _Job(
-        store=store, split=split, config=config, out=out, resume=resume, score_test=score_test, versions=versions or {}
+        store=store, split=split, config=config, out=out, resume=resume, score_test=score_test, versions=versions
     )
     device = find_device(config.training.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -121,7 +126,20 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
             for epoch, results, improved in _train_epochs(learner, split, progress, names):
                 if not writes:
                     continue
-                bundle = _make_bundle(learner, split, results, epoch, job.versions)
+                bundle = make_bundle(
+                    learner.evaluated,
+                    results,
+                    config=config,
+                    store=learner.store,
+                    split=split,
+                    traits=learner.traits,
+                    provenance={
+                        "from": str(epoch),
+                        **learner.initial.provenance(),
+                        "device": learner.fabric.device.type,
+                        **data_versions(job.versions),
+                    },
+                )
                 if progress.is_first:
                     checkpoint.forget(out)  # of a training before, whose bundle is now replaced
                 save(bundle, out / "last")
@@ -132,7 +150,8 @@ def _train(job: _Job, fabric: Fabric, report: Report) -> None:
                 checkpoint.save_checkpoint(out, learner, progress, inputs)
                 report(f"{epoch} of {epoch.phase.epochs}: {describe_epoch(results)}{', kept' if improved else ''}")
             if writes:
-                _calibrate(learner, split, out, report)
+                device, size = fabric.device, config.training.batch_size
+                calibrate_folder(out, learner.store, split, device=device, batch_size=size, report=report)
 
 
 def _train_epochs(
@@ -176,21 +195,6 @@ def _begin(learner: Learner, out: Path, inputs: Mapping[str, Any], *, resume: bo
     return TrainingProgress()
 
 
-def _calibrate(learner: Learner, split: Split, out: Path, report: Report) -> None:
-    """Calibrate and decide a folder's bundle on validation tiles; write it anew."""
-    if split.validation.empty:
-        return
-    batch_size = learner.config.training.batch_size
-    best = replace(load(out), temperature=1.0)
-    store, device = learner.store, learner.fabric.device
-    bundle = calibrate(best, store, split.validation, device=device, batch_size=batch_size)
-    decisions = choose_decisions(bundle, store, split.validation, device=device, batch_size=batch_size)
-    bundle = replace(bundle, decisions=decisions)
-    save(bundle, out)
-    if bundle.temperature != 1:
-        report(f"calibrated: logits are divided by {bundle.temperature:g}, threshold {bundle.threshold:.2f}")
-
-
 @contextmanager
 def _prepared(settings: TrainingSettings) -> Iterator[None]:
     """Seed torch; make a lack of memory in the block a TrainingError with advice.
@@ -212,43 +216,3 @@ def _prepared(settings: TrainingSettings) -> Iterator[None]:
             "raise training.accumulate as much for the same steps, or lower tiles.size"
         )
         raise TrainingError(msg) from error
-
-
-def _make_bundle(
-    learner: Learner,
-    split: Split,
-    results: Sequence[EpochResult],
-    epoch: Epoch,
-    versions: Mapping[str, Sequence[str]],
-) -> Bundle:
-    """Return a learner's network as a bundle, with the epoch's scores and provenance."""
-    config, validation = learner.config, validation_result(results)
-    names = ("loss", *SCORES, "object_f1")
-    metrics = {f"{result.split}_{name}": result.row()[name] for result in results for name in names}
-    metrics["validation_iou_at_threshold"] = validation.score
-    regions = {name: sorted({str(region) for region in tiles["region"].dropna()}) for name, tiles in split.parts()}
-    return Bundle(
-        layers=config.input_layers,
-        optional=optional_layers(config.augment.drop, [layer.name for layer in config.input_layers]),
-        architecture=config.model.architecture.lower(),
-        encoder=config.model.encoder,
-        tile=learner.store.size,
-        stride=learner.traits.stride,
-        fixed_tile=learner.traits.fixed_tile,
-        fill=config.model.fill,
-        thresholds={"paper": 0.5} | ({} if math.isnan(validation.threshold) else {"validation": validation.threshold}),
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-        provenance={
-            "made_by": "thawmap train",
-            "from": str(epoch),
-            **learner.initial.provenance(),
-            "config": config.as_json(),
-            "tile_store": learner.store.identity,
-            "versions": library_versions(),
-            "device": learner.fabric.device.type,
-            "regions": regions,
-            **({"data": {name: list(names) for name, names in versions.items()}} if versions else {}),
-            "tiles": {name: len(tiles) for name, tiles in split.parts()},
-        },
-        network=learner.evaluated.eval(),
-    )

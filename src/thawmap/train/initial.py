@@ -12,6 +12,7 @@ from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer
 from thawmap.model.bundle_folder import load
 from thawmap.model.network import build
+from thawmap.train.obeyed import check_obeyed
 from thawmap.train.split import Split
 
 
@@ -56,8 +57,9 @@ def initial_network(config: Config) -> InitialNetwork:
 
     Raises:
         ConfigError: If the network does not exist, its weights cannot be had, or the bundle that it is to begin from
-            has another network or other layers.
+            has another network or other layers; if it is boosting, and a setting would not be obeyed.
     """
+    check_obeyed(config)
     settings, layers = config.model, config.input_layers
     if not settings.begins_from_a_bundle:
         return InitialNetwork(network=build(settings, channels=len(layers)))

@@ -38,6 +38,7 @@ from thawmap.model.backends.sandbox import (
     versions,
 )
 from thawmap.model.bundle import Bundle
+from thawmap.model.forest import BOOSTING
 from thawmap.system import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def choose(
         ConfigError: If there is no such device.
         BundleError: If the network's answers are not numbers.
     """
+    if bundle.architecture == BOOSTING:  # whose bits no compiler knows
+        return Choice(backend="eager")
     name, side = resolve_device(device), timed_side(bundle)
     question = _question(bundle, name, precision, side)
     path = cache_folder() / "choices" / f"{json_sha256(question, digits=16)}.json"

@@ -17,6 +17,7 @@ from thawmap.config import ModelSettings
 from thawmap.errors import BundleError, ConfigError
 from thawmap.layers import Layer, layer
 from thawmap.model.bundle import Bundle, library_versions
+from thawmap.model.forest import BOOSTING
 from thawmap.model.interop.encodings import DARTS, Range, range_of_factor
 from thawmap.model.interop.read import Foreign, read
 from thawmap.model.network import PIXEL, Traits, architectures, build, traits
@@ -100,7 +101,7 @@ def darts_checkpoint(bundle: Bundle, path: Path) -> tuple[str, ...]:
     Raises:
         BundleError: If DARTS lacks the network or a layer, or would scale a layer in another way.
     """
-    if bundle.architecture in {PIXEL, "dpt"}:
+    if bundle.architecture in {PIXEL, BOOSTING, "dpt"}:
         msg = f"bundle {bundle.id} is a {bundle.architecture!r} network, which DARTS does not build; export it as onnx"
         raise BundleError(msg)
     bands = [_darts_band(bundle, used) for used in bundle.layers]

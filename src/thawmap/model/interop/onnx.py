@@ -95,10 +95,7 @@ def _trace(network: nn.Module, example: Tensor, bundle: Bundle) -> torch.onnx.ON
             )
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:200]
-        msg = (
-            f"{bundle.architecture} with {bundle.encoder} cannot be said in ONNX ({reason}); export it as darts, or "
-            "use another network"
-        )
+        msg = f"{bundle.network_name} cannot be said in ONNX ({reason}); export it as darts, or use another network"
         raise BundleError(msg) from error
     finally:
         logger.setLevel(level)

@@ -299,7 +299,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         if tiles.get(split)
     }
     return {
-        "Network": f"{bundle.architecture} with {bundle.encoder}",
+        "Network": bundle.network_name,
         "Layers": ", ".join(layer.name for layer in bundle.layers),
         **tiles_by_title,
         "Thresholds": ", ".join(f"{value:.2f} ({name})" for name, value in bundle.thresholds.items()),

@@ -1,0 +1,1 @@
+"""Training of boosted trees: pixels drawn from tiles, trees grown on them, the loop."""
