@@ -227,7 +227,7 @@ def test_from_scenes_to_maps_without_lightgbm(tmp_path, monkeypatch):
 
 def test_a_cross_validation_compares_trees_with_a_network(tmp_path):
     text = make_project(tmp_path).read_text().replace("epochs: 15", "epochs: 10")
-    crossval = "crossval: {folds: {by: scene}, grid: {model.architecture: [pixel, boosting]}}\n"
+    crossval = "crossval: {folds: {by: scene}, inner: 1, grid: {model.architecture: [pixel, boosting]}}\n"
     (tmp_path / "crossval.yaml").write_text(text + crossval)
     summary = thawmap.crossval(load(tmp_path / "crossval.yaml"), tmp_path / "out")
     assert not summary.failed
