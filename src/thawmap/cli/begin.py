@@ -1,10 +1,17 @@
 """The verbs demo, simulate, init and doctor, which need no YAML."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 import thawmap
 from thawmap.cli.options import Out, finish
 from thawmap.cli.terminal import Terminal
+
+Area = Annotated[Path | None, Parameter(name="--area")]
+Site = Annotated[str | None, Parameter(name="--site")]
+Years = Annotated[tuple[int, ...], Parameter(name="--years", negative="", consume_multiple=True)]
 
 
 def demo(*, out: Out = Path("demo")) -> int:
@@ -36,14 +43,20 @@ def simulate(out: Path, /, *, regions: int = 4, scenes: int = 2, dates: int = 1,
     return 0
 
 
-def init(folder: Path = Path(), /) -> int:
+def init(folder: Path = Path(), /, *, area: Area = None, site: Site = None, years: Years = ()) -> int:
     """Write a commented thawmap.yaml to start from; a file is never replaced.
 
     Args:
         folder: Where to write it.
+        area: Vector file of an area: the YAML then fetches open data for it, from images to a map.
+        site: Column of that file that names the site of each polygon.
+        years: Years in which images were taken; by default the last one whose season is over.
     """
-    path = thawmap.init(folder)
-    print(f"{path} is written; name your files in it, then: thawmap scenes {path}")
+    path = thawmap.init(folder, area=area, site=site, years=years)
+    if area is None:
+        print(f"{path} is written; name your files in it, then: thawmap scenes {path}")
+    else:
+        print(f"{path} is written; look at it, then: thawmap acquire plan {path}")
     return 0
 
 
