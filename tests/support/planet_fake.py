@@ -114,9 +114,11 @@ def fake_planet(*arguments: str | Path) -> Iterator[FakePlanet]:
     """Run a fake Planet until the block ends."""
     with served("planet", *arguments) as address:
         planet = FakePlanet(address)
-        planet.reset()
-        yield planet
-        planet.close()
+        try:
+            planet.reset()
+            yield planet
+        finally:
+            planet.close()
 
 
 def wishes(ids: list[str], km2: float = 1.0) -> list[Wish]:

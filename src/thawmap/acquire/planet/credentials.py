@@ -1,7 +1,8 @@
 """The user's login at Planet, by its own package: an API key, a person's or a machine's account."""
 
 import os
-from collections.abc import Generator, Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -82,6 +83,34 @@ class _Quiet(httpx.Auth):
     def __repr__(self) -> str:
         """Return the kind of login."""
         return f"<{self._kind}>"
+
+
+class LaterLogin(httpx.Auth):
+    """The user's login, looked for when the first request needs it; a run that asks nobody needs none.
+
+    Args:
+        address: The service.
+        note: Is told which login is used.
+    """
+
+    def __init__(self, address: str, note: Callable[[str], None]) -> None:
+        self._address = address
+        self._note = note
+        self._lock = threading.Lock()
+        self._login: httpx.Auth | None = None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Yield the request with the login in it.
+
+        Raises:
+            ConfigError: If there is no login.
+        """
+        with self._lock:
+            if self._login is None:
+                found = find_login(self._address)
+                self._note(f"Planet is asked with {found.kind}")
+                (self._login,) = found.by_host.values()
+        yield from self._login.auth_flow(request)
 
 
 def _kind(auth: httpx.Auth) -> str:
