@@ -26,6 +26,14 @@ from thawmap.errors import (
 
 if TYPE_CHECKING:
     from thawmap.config import Config, load
+    from thawmap.pipeline.acquire import (
+        Confirm,
+        acquire,
+        acquire_fetch,
+        acquire_order,
+        acquire_plan,
+        acquire_status,
+    )
     from thawmap.pipeline.bench import bench
     from thawmap.pipeline.crossval import crossval
     from thawmap.pipeline.demo import demo
@@ -49,12 +57,18 @@ __all__ = [
     "BundleError",
     "Config",
     "ConfigError",
+    "Confirm",
     "DataError",
     "LabelError",
     "ServiceError",
     "Summary",
     "ThawmapError",
     "TrainingError",
+    "acquire",
+    "acquire_fetch",
+    "acquire_order",
+    "acquire_plan",
+    "acquire_status",
     "bench",
     "check_labels",
     "convert_labels",
@@ -82,6 +96,12 @@ __all__ = [
 _MODULES = {
     "Config": "thawmap.config",
     "Summary": "thawmap.pipeline.progress",
+    "Confirm": "thawmap.pipeline.acquire",
+    "acquire": "thawmap.pipeline.acquire",
+    "acquire_fetch": "thawmap.pipeline.acquire",
+    "acquire_order": "thawmap.pipeline.acquire",
+    "acquire_plan": "thawmap.pipeline.acquire",
+    "acquire_status": "thawmap.pipeline.acquire",
     "bench": "thawmap.pipeline.bench",
     "check_labels": "thawmap.pipeline.labels",
     "convert_labels": "thawmap.pipeline.labels",

@@ -1,6 +1,7 @@
 """The command line: load the configuration, call one verb, set the exit status.
 
-Exit status: 0 all done, 1 some items failed (the rest finished, each failure named), 2 the request was wrong.
+Exit status: 0 all done, 1 some items failed (the rest finished, each failure named), 2 the request was wrong,
+4 patience ended with work left.
 """
 
 import logging
@@ -14,6 +15,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 import thawmap
 from thawmap import __version__
+from thawmap.cli.acquire import acquire_app
 from thawmap.cli.begin import demo, doctor, init, simulate
 from thawmap.cli.bench import bench
 from thawmap.cli.labels import labels_app
@@ -42,12 +44,14 @@ app = App(
     version=__version__,
     help="Map retrogressive thaw slumps, or any other object, from satellite scenes.\n\n"
     "See the whole flow on simulated scenes with 'thawmap demo'; begin your own with 'thawmap init', which writes a "
-    "commented YAML. Then, in this order: scenes, labels check, train, predict, evaluate.\n\n"
+    "commented YAML, with --area one that fetches open data. Then, in this order: scenes, labels check, train, "
+    "predict, evaluate.\n\n"
     "'thawmap help VERB' says what a verb does and takes.",
     help_format="plaintext",
     group_commands=Group("Options", sort_key=99),  # --help and --version; every verb has a group of `_IN_ORDER`
     suppress_keyboard_interrupt=False,  # `_run` says what then
 )
+app.command(acquire_app)
 app.command(labels_app)
 app.command(model_app)
 for _function in (bench, demo, doctor, init, simulate):
@@ -55,6 +59,7 @@ for _function in (bench, demo, doctor, init, simulate):
 
 _IN_ORDER = {
     "Begin": ("demo", "simulate", "init"),
+    "Get the data": ("acquire",),
     "Look at the data": ("config", "scenes", "labels"),
     "Train": ("tiles", "train", "crossval", "tune"),
     "Map and score": ("predict", "fuse", "evaluate"),

@@ -55,7 +55,10 @@ def config_or_file(path: Path, overrides: tuple[str, ...]) -> "Config | Path":
 
 
 def finish(summary: "Summary") -> int:
-    """Print a verb's summary and return the exit status: 1 if an item failed, else 0."""
+    """Print a verb's summary and return the exit status.
+
+    4 if work is left because patience ended, else 1 if an item failed, else 0.
+    """
     if summary.rows:
         print("\n".join(_table_lines(summary.rows)))
     for line in summary.lines:
@@ -64,6 +67,9 @@ def finish(summary: "Summary") -> int:
         print(printable(f"thawmap: {name} failed: {error}"), file=sys.stderr)
     if summary.failed:
         print(f"thawmap: {len(summary.failed)} failed, {summary.done} done", file=sys.stderr)
+    if summary.left:
+        print(printable(f"thawmap: {summary.left}"), file=sys.stderr)
+        return 4
     return 1 if summary.failed else 0
 
 

@@ -24,16 +24,19 @@ class Terminal:
         seconds = int(time.monotonic() - self._start)
         print(f"{seconds // 60:3d}:{seconds % 60:02d}  {printable(message)}", file=sys.stderr, flush=True)
 
-    def step(self, title: str, done: int, total: int) -> None:
-        """Draw a bar for ``done`` of ``total`` items; in a batch log print some lines."""
+    def step(self, title: str, done: int, total: int, *, detail: str = "") -> None:
+        """Draw a bar for ``done`` of ``total`` items; in a batch log print some lines.
+
+        A detail is shown in place of the two numbers.
+        """
         if not self._draws_bar:
             if done == total or time.monotonic() - self._last_line_at > _LINE_EVERY_S:
                 self._last_line_at = time.monotonic()
-                self.say(f"{title}: {done} of {total}")
+                self.say(f"{title}: {detail or f'{done} of {total}'}")
             return
         filled = round(24 * done / max(total, 1))
         bar = "━" * filled + "─" * (24 - filled)
-        print(f"\r{title} {bar} {done}/{total}\033[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{title} {bar} {printable(detail) or f'{done}/{total}'}\033[K", end="", file=sys.stderr, flush=True)
         self._in_bar = True
         if done == total:
             self._end_bar()

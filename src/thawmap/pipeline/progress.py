@@ -31,8 +31,8 @@ class Progress(Protocol):
         """Show one line of text."""
         ...
 
-    def step(self, title: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` items of the work called ``title`` are done."""
+    def step(self, title: str, done: int, total: int, *, detail: str = "") -> None:
+        """Show that ``done`` of ``total`` of the work called ``title`` are done, or a detail in their place."""
         ...
 
 
@@ -42,7 +42,7 @@ class Silence:
     def say(self, message: str) -> None:
         """Drop a line of text."""
 
-    def step(self, title: str, done: int, total: int) -> None:
+    def step(self, title: str, done: int, total: int, *, detail: str = "") -> None:
         """Drop a count of items."""
 
 
@@ -55,6 +55,7 @@ class Summary:
         done: Number of items that were worked on.
         skipped: Number of items that were finished before.
         failed: Id of each failed item to the sentence that says why it failed.
+        left: Sentence on what is left for a rerun, because a service was busy until patience ended; empty: nothing.
         rows: Rows of a table, for verbs that list: column to value, the same columns in each.
     """
 
@@ -62,6 +63,7 @@ class Summary:
     done: int = 0
     skipped: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
+    left: str = ""
     rows: Sequence[Mapping[str, Any]] = ()
 
     @property
