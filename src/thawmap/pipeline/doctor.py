@@ -15,6 +15,9 @@ EXTRAS = {
     "openvino": ("openvino", "maps in less time on processors"),
     "onnx": ("onnx", "'thawmap model export'"),
     "tune": ("optuna", "'thawmap tune'"),
+    "boosting": ("lightgbm", "training with 'model.architecture: boosting'"),
+    "acquire": ("httpx", "'thawmap acquire'"),
+    "earthengine": ("ee", "published Landsat trends, 'acquire.trends.kind: earthengine'"),
     "cluster": ("distributed", "many machines at once, 'engine.kind: dask'"),
 }
 """Optional part to the library that it installs, and what it is good for."""
