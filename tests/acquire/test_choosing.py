@@ -256,6 +256,13 @@ def test_sites_take_turns_until_the_quota_is_full():
     assert {reason_kind(reason) for reason in left} == {"left out: quota"}
 
 
+def test_the_quota_is_a_hard_cap_to_the_square_metre():
+    two = [offer("a"), offer("b", day=9)]
+    km2 = pick(*two).km2
+    assert chosen(pick(*two, quota_km2=km2)) == ["a", "b"]
+    assert chosen(pick(*two, quota_km2=km2 - 1e-6)) == ["a"]
+
+
 def test_a_quota_of_zero_takes_what_costs_nothing():
     choice = pick(offer("paid"), offer("owned", day=9, is_owned=True), quota_km2=0)
     assert chosen(choice) == ["owned"]

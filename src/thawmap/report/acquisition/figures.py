@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from thawmap.report.style import BLUE, GREY, INK, MUTED, RULE, SKY, styled, wrapped
+from thawmap.report.style import BLUE, GREY, INK, RULE, SKY, styled, wrapped
 
 _HEIGHT = 0.8  # of a row, for a date of which all the area is seen clearly
 _ACROSS = 4  # maps in a row
-_MARGIN = 0.35  # around an area on its map, as a share of its longer side
-_FAINT = 0.16
+_MARGIN = 0.8  # around an area on its map, as a share of its longer side
+_DARKEST = 0.75  # of a place that all scenes show
 
 
 @styled
@@ -126,8 +126,9 @@ def _map(axes: Axes, area: gpd.GeoDataFrame, items: gpd.GeoDataFrame) -> None:
     half = (0.5 + _MARGIN) * max(east - west, north - south)
     x, y = (west + east) / 2, (south + north) / 2
     frame = shapely.box(x - half, y - half, x + half, y + half)
+    faint = 1 - (1 - _DARKEST) ** (1 / max(len(items), 1))  # so many on top of each other are the darkest
     for scene in shapely.make_valid(np.asarray(items.to_crs(crs).geometry.values)):
-        _draw(axes, shapely.intersection(scene, frame), facecolor=SKY, alpha=_FAINT, linewidth=0)
+        _draw(axes, shapely.intersection(scene, frame), facecolor=SKY, alpha=faint, linewidth=0)
         _draw(axes, shapely.intersection(scene, frame), fill=False, edgecolor=BLUE, linewidth=0.5, alpha=0.5)
     _draw(axes, outline, fill=False, edgecolor=INK, linewidth=1.4)
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[], aspect="equal")
@@ -140,7 +141,7 @@ def _scale(axes: Axes, x: float, y: float, half: float) -> None:
     power = 10.0 ** np.floor(np.log10(half))
     length = max(step * power for step in (0.5, 1, 2, 5) if step * power <= half)
     axes.plot([x, x + length], [y, y], color=INK, linewidth=2, solid_capstyle="butt")
-    axes.text(x, y + 0.04 * half, f"{length / 1000:g} km", color=MUTED, size=7.5)
+    axes.text(x, y + 0.04 * half, f"{length / 1000:g} km", color=INK, size=7.5)
 
 
 def _local_crs(outline: Any) -> str:
