@@ -90,6 +90,8 @@ class StacImagery(ImageRules):
         "planetary-computer",
     )
     """Where to look, in order; the next one only for dates that the ones before lack. A known name, or an address."""
+    look_inside: bool = True
+    """Whether the scene classification inside the area is read, where that could change the choice."""
     bands: tuple[Sentinel2Band, ...] = ("blue", "green", "red", "nir", "scl")
     """Files of a scene to cut out."""
 

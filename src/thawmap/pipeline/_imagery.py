@@ -15,6 +15,7 @@ from thawmap.acquire.planet.credentials import LaterLogin
 from thawmap.acquire.planet.requests import Wish
 from thawmap.acquire.progress import size_text
 from thawmap.acquire.stac import fetch as windows
+from thawmap.acquire.stac import look
 from thawmap.acquire.stac import offers as stac_offers
 from thawmap.acquire.stac.conventions import KNOWN, catalogue_of
 from thawmap.config import AcquireSettings, PlanetImagery, StacImagery
@@ -169,9 +170,10 @@ class Catalogues:
         return stac_offers.find(http, self.imagery, area, self.settings.seasons(), note)
 
     def look_inside(self, http: Http, area: Area, offers: Sequence[Offer], ledger: Ledger, note: Note) -> list[Offer]:
-        """Return offers as they are: catalogues tell of whole scenes only."""
-        del http, area, ledger, note
-        return list(offers)
+        """Return offers with the clear fraction of the area, by their scene classification."""
+        if not self.imagery.look_inside:
+            return list(offers)
+        return look.look_inside(http, area, offers, ledger, note, connections=self.settings.connections)
 
     def outstanding(self, plan: Plan, ledger: Ledger) -> None:
         """Return None: nothing is ordered."""
