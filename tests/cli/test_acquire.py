@@ -64,7 +64,8 @@ acquire:
   site: region
   years: [2018, 2019, 2020]
   imagery: {{provider: planet, address: "{planet.address}", cloud: 1, cover: 0.3, min_gap_days: 0}}
-sources: {{elevation: {{path: {home / "aux/arcticdem"}}}, trends: {{path: {home / "aux/tcvis"}}}}}
+  elevation: {{tiles: {home / "aux/arcticdem"}, margin_m: 60}}
+layers: [blue, green, red, nir, ndvi, relative_elevation, slope]
 labels: {{path: {home / "labels.gpkg"}, scene: image_id, region: region, target: label}}
 """)
     return tmp_path
