@@ -79,7 +79,7 @@ def holding(folder, secret):
 @pytest.mark.slow
 def test_from_an_area_to_a_map_by_planet(project, planet, capfd):
     assert run("acquire", "plan", "p.yaml") == 0
-    assert {path.name for path in Path("data").iterdir()} >= {"plan.gpkg", "plan.json"}
+    assert {path.name for path in Path("data").iterdir()} >= {"plan.gpkg", "plan.html", "plan.json"}
     plan = read_plan(Path("data"))
     assert planet.charged["km2"] == 0
     assert run("acquire", "p.yaml", "--yes") == 0

@@ -129,12 +129,17 @@ def sentences(plan: Plan) -> tuple[str, ...]:
     """Return sentences on what a plan takes and leaves out."""
     dates = len(plan.taken_dates())
     parts = [f"{counted(len(plan.taken), 'scene')} of {counted(dates, 'date')}"] if plan.items or plan.dates else []
-    parts += [f"{counted(len(plan.elevation), 'elevation tile')}"] if plan.elevation else []
-    parts += [f"{counted(len(plan.trends), 'Landsat scene')} for trends"] if plan.trends else []
+    parts += beside_images(plan)
     paid = f", of which {plan.km2:.1f} km2 are paid" if plan.km2 else ""
     first = f"planned for {counted(len(plan.areas), 'site')}: {', '.join(parts) or 'nothing that fits'}{paid}"
     left = [f"{number} {reason}" for reason, number in plan.left_out().most_common()]
     return (first, *((f"left out: {'; '.join(left)}",) if left else ()))
+
+
+def beside_images(plan: Plan) -> list[str]:
+    """Return clauses on what a plan fetches beside images."""
+    parts = [counted(len(plan.elevation), "elevation tile")] if plan.elevation else []
+    return [*parts, *([f"{counted(len(plan.trends), 'Landsat scene')} for trends"] if plan.trends else [])]
 
 
 def rows(plan: Plan) -> list[dict[str, Any]]:

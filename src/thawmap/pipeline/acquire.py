@@ -15,8 +15,8 @@ from thawmap.acquire.choosing import choose, undecided
 from thawmap.acquire.http import Http, PatienceEnded
 from thawmap.acquire.ledger import Ledger, alone
 from thawmap.acquire.offers import Offer
-from thawmap.acquire.plan import GEOPACKAGE, Plan, make_plan, read_plan, write_plan
 from thawmap.acquire.plan import JSON as PLAN_JSON
+from thawmap.acquire.plan import Plan, make_plan, read_plan, write_plan
 from thawmap.acquire.planet import history
 from thawmap.acquire.progress import size_text
 from thawmap.config import Config, PlanetImagery
@@ -28,6 +28,7 @@ from thawmap.pipeline._acquisition import (
     LEDGER,
     Acquisition,
     begin,
+    beside_images,
     checksums_of,
     inputs,
     rows,
@@ -37,6 +38,7 @@ from thawmap.pipeline._acquisition import (
 from thawmap.pipeline._ground import grounds_of
 from thawmap.pipeline._imagery import Planet, unfetched
 from thawmap.pipeline.progress import Progress, Silence, Summary
+from thawmap.report.acquisition.page import PlanPage, write
 from thawmap.text import counted
 
 Confirm = Callable[[str], bool]
@@ -121,8 +123,26 @@ def acquire_plan(
             return Summary(left=str(error))
         if not dry_run:
             write_plan(work.folder, plan, replace=replace)
-    where = "nothing is written, as this is a dry run" if dry_run else f"see {work.folder / GEOPACKAGE}"
+            page = _write_page(work.folder, plan, title=config.project)
+    where = "nothing is written, as this is a dry run" if dry_run else f"see {page}"
     return Summary(lines=(*sentences(plan), where), rows=rows(plan))
+
+
+def _write_page(folder: Path, plan: Plan, *, title: str) -> Path:
+    """Write the page of a plan; return its path."""
+    layers = plan.layers
+    page = PlanPage(
+        title=title,
+        areas=layers.areas,
+        dates=layers.dates,
+        items=layers.items,
+        costs=plan.costs(),
+        left_out=plan.left_out(),
+        quota_km2=plan.quota_km2,
+        rules=plan.rules,
+        notes=[f"{sentence}." for sentence in beside_images(plan)],
+    )
+    return write(folder, page, made=datetime.now(UTC))
 
 
 def _planned(work: Acquisition, areas: Sequence[Area], http: Http, ledger: Ledger) -> Plan:
