@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
+from shapely.geometry.base import BaseGeometry
 
 from thawmap.report.style import BLUE, GREY, INK, RULE, SKY, styled, wrapped
 
@@ -118,16 +119,22 @@ def footprints(areas: gpd.GeoDataFrame, items: gpd.GeoDataFrame) -> Figure:
     return figure
 
 
+def _in_one_piece(outline: BaseGeometry) -> BaseGeometry:
+    """Return an outline in metres whose parts, cut at the antimeridian, are joined."""
+    return shapely.union_all(shapely.get_parts(outline), grid_size=1.0)
+
+
 def _map(axes: Axes, area: gpd.GeoDataFrame, items: gpd.GeoDataFrame) -> None:
     """Draw an area and its scenes in a projection in metres around its middle."""
     crs = _local_crs(area.geometry.iloc[0])
-    outline = area.to_crs(crs).geometry.iloc[0]
+    outline = _in_one_piece(area.to_crs(crs).geometry.iloc[0])
     west, south, east, north = outline.bounds
     half = (0.5 + _MARGIN) * max(east - west, north - south)
     x, y = (west + east) / 2, (south + north) / 2
     frame = shapely.box(x - half, y - half, x + half, y + half)
     faint = 1 - (1 - _DARKEST) ** (1 / max(len(items), 1))  # so many on top of each other are the darkest
-    for scene in shapely.make_valid(np.asarray(items.to_crs(crs).geometry.values)):
+    for cut in shapely.make_valid(np.asarray(items.to_crs(crs).geometry.values)):
+        scene = _in_one_piece(cut)
         _draw(axes, shapely.intersection(scene, frame), facecolor=SKY, alpha=faint, linewidth=0)
         _draw(axes, shapely.intersection(scene, frame), fill=False, edgecolor=BLUE, linewidth=0.5, alpha=0.5)
     _draw(axes, outline, fill=False, edgecolor=INK, linewidth=1.4)
