@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from file_server import file_server
+from full_disk import room_for
 from hypothesis import given
 from hypothesis import strategies as st
 from killed_downloads import killed_rounds
@@ -386,16 +386,9 @@ def test_a_file_too_large_for_the_disk_is_said_before_its_body(server, root, fet
 
 def test_a_disk_that_fills_up_meanwhile_ends_all_and_a_rerun_goes_on(server, root, fetch):
     """No file may grow beyond some bytes, which is how a disk is full without being one's own."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     wanted = Wanted(url=f"{server.address}/a", path=root / "a", sha256=sha256(CONTENT))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(DataError, match="a cannot be written"):
-            fetch(wanted)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with room_for(100_000), pytest.raises(DataError, match="a cannot be written"):
+        fetch(wanted)
     there = (root / "a.part").stat().st_size
     assert 0 < there <= 100_000
     assert fetch(wanted)[root / "a"].error is None

@@ -52,6 +52,7 @@ def test_requests_cover_a_grid_once_and_stay_small():
 
 
 def test_without_a_login_it_says_what_to_do_and_opens_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("ee", reason="the extra earthengine is not installed")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(ConfigError, match="GOOGLE_APPLICATION_CREDENTIALS"):
         earthengine.fetch(SETTINGS, PLACE, tmp_path, Ledger.open(tmp_path / "ledger.jsonl"))

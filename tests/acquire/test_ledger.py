@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import textwrap
@@ -11,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from full_disk import room_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -138,16 +137,10 @@ def test_a_full_disk_leaves_the_lines_before(path):
     ledger = Ledger.open(path)
     ledger.append("x", number=1)
     whole = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
-    try:
+    with room_for(len(whole) + 20):
         with pytest.raises(DataError, match=r"ledger.jsonl cannot be written"):
             ledger.append("x", number=2, text="long" * 20)
         assert path.read_bytes() == whole
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
     ledger.append("x", number=3)
     assert numbers(Ledger.open(path)) == numbers(ledger) == [1, 3]
 

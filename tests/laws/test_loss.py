@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -19,6 +18,7 @@ import torch
 import yaml
 from affine import Affine
 from bundles import a_bundle
+from full_disk import room_for
 from odc.geo.geobox import GeoBox
 
 from thawmap import cli
@@ -599,10 +599,8 @@ def test_files_of_others_with_the_names_of_a_store_stay(project, capsys, name):
 @pytest.fixture
 def _little_room():
     """No file can have more than 20 kB, which is what a full disk is to a library."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with room_for(20_000):
+        yield
 
 
 @pytest.mark.slow

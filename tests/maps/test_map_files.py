@@ -206,6 +206,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path, before):
 FULL = """
 from concurrent.futures import Future
 from thawmap.engine.run import run
+sys.dont_write_bytecode = True  # Python would keep modules that are cut
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 shapes = {"a": (60, 40), "b": (1200, 1100), "c": (60, 40)}
 def work(name):

@@ -192,6 +192,7 @@ FULL = """
     for room in rooms:
         def fill(line):
             if line.startswith("phase full, epoch 1"):
+                sys.dont_write_bytecode = True  # Python would keep modules that are cut
                 resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), resource.RLIM_INFINITY))
         try:
             run(TileStore.open(Path(tiles)), Path(out, room), chosen, report=fill)
