@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 import thawmap
 from thawmap.cli.options import DryRun, OptionalOut, Sets, finish, load_config
@@ -117,6 +117,11 @@ def status(path: Path, /, *, checksums: Annotated[bool, Parameter(negative="")] 
     from thawmap.cli.options import config_or_file  # noqa: PLC0415
 
     return finish(thawmap.acquire_status(config_or_file(path, set_), checksums=checksums, progress=Terminal()))
+
+
+_STEPS = Group("Steps, each by itself", sort_key=1)
+for _number, _verb in enumerate(("plan", "order", "fetch", "status")):
+    acquire_app[_verb].group, acquire_app[_verb].sort_key = (_STEPS,), _number
 
 
 def _confirm(*, yes: bool) -> "thawmap.Confirm":
