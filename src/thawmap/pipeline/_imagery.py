@@ -21,6 +21,8 @@ from thawmap.acquire.stac.conventions import KNOWN, catalogue_of
 from thawmap.config import AcquireSettings, PlanetImagery, StacImagery
 from thawmap.text import counted
 
+_NOT_KEPT = "the plan keeps only the addresses of scenes that make a date; plan again with rules that it obeys"
+
 Note = Callable[[str], None]
 Report = Callable[[int, int], None]
 
@@ -186,14 +188,15 @@ class Catalogues:
 
     def fetch(self, plan: Plan, ledger: Ledger, note: Note, report: Report, http: Http) -> Brought:
         """Cut the scenes that the plan takes out of the catalogues' files."""
-        taken = [_Taken(item.area, item.offer.id, item.offer.item) for item in plan.taken]
+        taken = [_Taken(item.area, item.offer.id, item.offer.item) for item in plan.taken if item.offer.item]
+        unknown = {item.offer.id: _NOT_KEPT for item in plan.taken if not item.offer.item}
         fetched = windows.fetch(
             http, self.imagery, plan.areas, taken, self.folder, ledger,
             note=note, progress=report, connections=self.settings.connections,
         )  # fmt: skip
         scenes = len(taken) - fetched.before - len(fetched.failed)
         line = f"{counted(scenes, 'scene')} fetched, {size_text(fetched.size)}; {fetched.before} were there"
-        return Brought(lines=(line,), done=scenes, skipped=fetched.before, failed=fetched.failed)
+        return Brought(lines=(line,), done=scenes, skipped=fetched.before, failed={**fetched.failed, **unknown})
 
 
 def unfetched(folder: Path, ledger: Ledger) -> list[str]:
