@@ -227,7 +227,8 @@ def test_a_lock_of_another_machine_is_named_and_stays(tmp_path):
 def test_a_lock_that_says_nothing_is_in_nobodys_way(tmp_path, text):
     (tmp_path / LOCK).write_text(text)
     with alone(tmp_path, note=pytest.fail):
-        pass
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_on_a_disk_without_locks_a_living_process_is_believed(tmp_path, monkeypatch):

@@ -106,5 +106,7 @@ def test_an_area_across_the_antimeridian_and_unknown_clouds_are_drawn(tmp_path):
 
 
 def test_a_page_is_replaced_by_the_next(tmp_path, page):
-    write(tmp_path, page, made=MADE)
-    write(tmp_path, page_of([AREA], {}), made=MADE)
+    first = write(tmp_path, page, made=MADE).read_text()
+    second = write(tmp_path, page_of([AREA], {}), made=MADE).read_text()
+    assert second != first
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["plan.html"]

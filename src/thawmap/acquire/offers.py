@@ -1,7 +1,7 @@
 """An offer: a scene that a catalogue has for an area, before anything is fetched."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -58,3 +58,11 @@ class Offer:
     is_clipped: bool = True
     fault: str = ""
     item: Mapping[str, Any] = field(default_factory=dict)
+
+
+def looked_inside(offers: Sequence[Offer], fractions: Sequence[float | None]) -> list[Offer]:
+    """Return offers with clear fractions inside the area; None leaves one as it is."""
+    return [
+        offer if fraction is None else replace(offer, clear=fraction, clear_source="coverage")
+        for offer, fraction in zip(offers, fractions, strict=True)
+    ]

@@ -2,13 +2,18 @@
 
 from difflib import get_close_matches
 
-from cyclopts import CycloptsError, UnknownCommandError
+from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
 
 def sentence(error: CycloptsError) -> str:
     """Return a mistake in the command line as one sentence, with its page of the help."""
     see = " ".join(("thawmap", *(error.command_chain or ()), "--help"))
-    text = _unknown_verb(error) if isinstance(error, UnknownCommandError) else str(error)
+    text = str(error)
+    if isinstance(error, UnknownCommandError):
+        text = _unknown_verb(error)
+    elif isinstance(error, UnusedCliTokensError):
+        words = " ".join(map(repr, error.unused_tokens or ()))
+        text = f"nothing takes {words} here; a word before it may be mistyped"
     return f"{' '.join(text.split()).rstrip('.')}; see '{see}'"
 
 

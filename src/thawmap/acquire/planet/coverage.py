@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import shapely
@@ -11,7 +10,7 @@ import shapely
 from thawmap.acquire.areas import Area, clip_outline
 from thawmap.acquire.http import Http, Refused
 from thawmap.acquire.ledger import Ledger
-from thawmap.acquire.offers import Offer
+from thawmap.acquire.offers import Offer, looked_inside
 from thawmap.acquire.planet.service import ITEM_TYPE, Service
 from thawmap.config import PlanetImagery
 from thawmap.files.hashes import json_sha256
@@ -61,10 +60,7 @@ def look_inside(
     unknown = fractions.count(None)
     if unknown:
         note(f"{area.name}: Planet does not say how much is clear inside the area for {counted(unknown, 'scene')}")
-    return [
-        offer if fraction is None else replace(offer, clear=fraction, clear_source="coverage")
-        for offer, fraction in zip(offers, fractions, strict=True)
-    ]
+    return looked_inside(offers, fractions)
 
 
 def _ask(service: Service, offer: Offer, outline: Any) -> float | None:

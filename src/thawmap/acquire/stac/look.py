@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import rasterio.features
@@ -12,7 +11,7 @@ import shapely
 from thawmap.acquire.areas import Area
 from thawmap.acquire.http import Http, Refused
 from thawmap.acquire.ledger import Ledger
-from thawmap.acquire.offers import Offer
+from thawmap.acquire.offers import Offer, looked_inside
 from thawmap.acquire.remote import Address
 from thawmap.acquire.stac.conventions import asset_of
 from thawmap.acquire.stac.offers import item_and_address
@@ -73,10 +72,7 @@ def look_inside(
     unknown = fractions.count(None)
     if unknown:
         note(f"{area.name}: the classes inside the area cannot be read of {counted(unknown, 'scene')}")
-    return [
-        offer if fraction is None else replace(offer, clear=fraction, clear_source="coverage")
-        for offer, fraction in zip(offers, fractions, strict=True)
-    ]
+    return looked_inside(offers, fractions)
 
 
 def _clear_fraction(http: Http, href: Address, area: Area) -> float | None:

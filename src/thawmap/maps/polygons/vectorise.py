@@ -2,9 +2,9 @@
 
     rows --runs--> pieces, their edges and values --union across seams--> objects --outlines, statistics--> slumps
 
-Rows come from the top in parts of any height. What is known of the pieces of objects lies on a pile until it has
-doubled; then the objects among it that do not touch the last row are whole, and leave it. So time grows linearly with
-pixels and outlines, memory with what is found, and the result does not depend on how the rows were cut.
+Rows come from the top in parts of any height. Pieces of objects lie on a pile until it has doubled; then those
+objects that do not touch the last row are whole, and leave it. So time grows linearly with pixels and outlines, memory
+with what is found, and the result does not depend on how the rows were cut.
 """
 
 import uuid
@@ -237,8 +237,7 @@ class Vectoriser:
     def _tops(self, missing: Bools) -> Integers:
         """Return column and row (n, 2) of the upper left pixels of missing areas.
 
-        At least one of each area: those with a known one above and on the left. A hole with such a pixel in it is not
-        filled.
+        At least one of each area: those with a known one above and on the left. Holes with such a pixel stay.
         """
         tops = missing & ~np.concatenate([self._last_missing[None], missing[:-1]])
         tops[:, 1:] &= ~missing[:, :-1]
@@ -391,10 +390,7 @@ def _hex(polygons: Objects) -> list[str]:
 
 
 def _utc(scene: Scene) -> "pd.Timestamp | None":
-    """Return the time of a scene as a timestamp in UTC; None where it is unknown.
-
-    A time without a zone is UTC.
-    """
+    """Return a scene's time as a timestamp in UTC, also without a zone; None if unknown."""
     import pandas as pd  # noqa: PLC0415 - only once a scene is mapped
 
     if scene.acquired is None:
