@@ -79,7 +79,10 @@ def parsed(url: str) -> httpx.URL:
 
 
 def redirected(request: Request, response: httpx.Response) -> Request | None:
-    """Return the request that a redirect leads to; None where it is none, or must not be followed."""
+    """Return the request that a redirect leads to.
+
+    None where it is none, or must not be followed.
+    """
     location = response.headers.get("location")
     if response.status_code not in _REDIRECTS or not location:
         return None

@@ -66,7 +66,9 @@ def download(
     connections: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Fetched]:
-    """Fetch files, and yield each one as it lands or fails; those that are there cost no request.
+    """Fetch files, and yield each one as it lands or fails.
+
+    Those that are there cost no request.
 
     A file is written to NAME.part, its checksum is computed on the way, and it takes its name when it is whole and
     right. A part that a broken-off run left is gone on from. What fails is yielded with its error, and the rest goes

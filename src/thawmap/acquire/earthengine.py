@@ -36,7 +36,9 @@ _SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapi
 def fetch(
     settings: EarthEngineTrends, area: Area, root: Path, ledger: Ledger, *, pixels: Pixels | None = None
 ) -> Path | None:
-    """Fetch the published trends of an area into ``trends/<site>.tif``; None if it is there.
+    """Fetch the published trends of an area into ``trends/<site>.tif``.
+
+    None if it is there.
 
     Args:
         settings: Asset and project.
@@ -85,7 +87,10 @@ def requests(grid: GeoBox, *, most_bytes: int = _MOST_BYTES) -> Iterator[Window]
 
 
 def decode(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return trends (3, y, x) per decade of bytes (4, y, x); NaN where the last band is 0."""
+    """Return trends (3, y, x) per decade of bytes (4, y, x).
+
+    NaN where the last band is 0.
+    """
     values = _LOW + content[:3].astype(np.float32) * np.float32((_HIGH - _LOW) / 255)
     decoded: npt.NDArray[np.float32] = np.where(content[3] != 0, values, np.nan).astype(np.float32)
     return decoded

@@ -173,7 +173,10 @@ def _rows_of(rows: Sequence[Mapping[str, Any]], area: Area) -> list[TileRow]:
 
 
 class _Cutter:
-    """Cuts windows out of tiles, in several threads; stops for good when patience ends."""
+    """Cuts windows out of tiles, in several threads.
+
+    Stops for good when patience ends.
+    """
 
     def __init__(self, http: Http, outline: BaseGeometry, root: Path, ledger: Ledger) -> None:
         self._http = http

@@ -174,7 +174,9 @@ class Http:
         headers: Mapping[str, str] | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[httpx.Response]:
-        """Yield an answer of status 200 to 299 whose body is still to be read; errors as of `get`.
+        """Yield an answer of status 200 to 299 whose body is still to be read.
+
+        Errors as of `get`.
 
         The body comes as it was sent, by ``iter_raw``, and breaks with an httpx.TransportError; a piece holds until the
         next one is asked for.
@@ -251,7 +253,10 @@ class Http:
         return None, response
 
     def _follow(self, request: Request, pace: Pace, stop: threading.Event) -> httpx.Response:
-        """Return the response at the end of a request's redirects; keys stay with their host."""
+        """Return the response at the end of a request's redirects.
+
+        Keys stay with their host.
+        """
         for _ in range(_MOST_HOPS):
             response = self._send(request)
             onward = redirected(request, response)

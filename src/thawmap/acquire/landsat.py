@@ -140,7 +140,10 @@ class _Job:
         return json_sha256({"format": _FORMAT, "settings": settings, "area": self.area.outline.wkt, "scenes": ids})
 
     def finished(self) -> Trends | None:
-        """Return the trends that are there, made from the same; None where they are to be made."""
+        """Return the trends that are there, made from the same.
+
+        None where they are to be made.
+        """
         sizes = {event.get("path"): event.get("size") for event in self.ledger.of("file")}
         for path in self.files:
             if not path.is_file() or sizes.get(self._name(path)) != path.stat().st_size:
@@ -254,7 +257,10 @@ class _Job:
 
 @dataclass(slots=True, kw_only=True)
 class _Work:
-    """Reading scenes of all blocks, in several threads; stops for good when patience ends."""
+    """Reading scenes of all blocks, in several threads.
+
+    Stops for good when patience ends.
+    """
 
     http: Http
     settings: LandsatTrends
@@ -274,7 +280,9 @@ class _Work:
             self.signers[address] = signer_for(self.http, address)
 
     def block(self, number: int, rows: slice, failed: dict[str, str]) -> Observations:
-        """Return the observations of a block; scenes that cannot be read are put into ``failed``.
+        """Return the observations of a block.
+
+        Scenes that cannot be read are put into ``failed``.
 
         Passes with such a scene come last, without it, and are not kept: a rerun reads them again.
 

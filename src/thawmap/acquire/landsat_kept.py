@@ -33,7 +33,10 @@ class KeptSums:
             write_text(path, made_from)
 
     def restore(self, block: int, observations: TrendSums | DatedValues) -> set[str]:
-        """Put what is kept of a block into empty observations; return the names of its passes."""
+        """Put what is kept of a block into empty observations.
+
+        Return the names of its passes.
+        """
         path = self._path(block)
         try:
             with np.load(path) as file:

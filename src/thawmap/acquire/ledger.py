@@ -119,7 +119,9 @@ class Ledger:
 
 @contextmanager
 def alone(folder: Path, *, note: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the right to acquire into a folder for a block; one process at a time has it.
+    """Hold the right to acquire into a folder for a block.
+
+    One process at a time has it.
 
     Args:
         folder: Made where it is missing.

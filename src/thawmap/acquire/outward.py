@@ -43,7 +43,10 @@ def fewer_vertices(polygons: Sequence[BaseGeometry], most: int) -> list[BaseGeom
 
 
 def _rings(polygon: Any) -> list[tuple[_Points, bool]]:
-    """Return the rings of a polygon, each with whether it is a hole; ground on the left."""
+    """Return the rings of a polygon, each with whether it is a hole.
+
+    Ground on the left.
+    """
     oriented: Any = shapely.orient_polygons(polygon)
     rings = [oriented.exterior, *oriented.interiors]
     return [(_thinned(shapely.get_coordinates(ring)[:-1]), number > 0) for number, ring in enumerate(rings)]

@@ -54,7 +54,10 @@ class Wanted:
         return any(value is not None for value in (self.size, self.sha256, self.md5))
 
     def allows(self, *, size: int, sha256: str, md5: str | None) -> bool:
-        """Return whether a file of a size and checksums may be it; MD5 counts where SHA-256 is not known."""
+        """Return whether a file of a size and checksums may be it.
+
+        MD5 counts where SHA-256 is not known.
+        """
         fits = self.size in (None, size) and _lower(self.sha256) in (None, sha256)
         return fits and (self.sha256 is not None or _lower(self.md5) in (None, _lower(md5)))
 
@@ -256,7 +259,10 @@ def _validators(response: httpx.Response) -> dict[str, str]:
 
 
 def _content_range(response: httpx.Response) -> tuple[int, int | None]:
-    """Return the first byte and the number of all bytes of a partial response; -1 where it does not say."""
+    """Return the first byte and the number of all bytes of a partial response.
+
+    -1 where it does not say.
+    """
     match = _RANGE.fullmatch(response.headers.get("content-range", "").strip())
     if match is None:
         return -1, None
@@ -264,7 +270,10 @@ def _content_range(response: httpx.Response) -> tuple[int, int | None]:
 
 
 def _length(response: httpx.Response) -> int | None:
-    """Return the number of bytes of a response's body; None where its headers do not say."""
+    """Return the number of bytes of a response's body.
+
+    None where its headers do not say.
+    """
     text = response.headers.get("content-length", "")
     return int(text) if text.isdigit() and "transfer-encoding" not in response.headers else None
 

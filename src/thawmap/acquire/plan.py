@@ -115,7 +115,10 @@ class Plan:
         return {(item.area, item.date) for item in self.taken}
 
     def edits(self) -> str:
-        """Return a clause on what a person changed, such as '2 items struck off'; empty if nothing."""
+        """Return a clause on what a person changed, such as '2 items struck off'.
+
+        Empty if nothing.
+        """
         struck = sum(item.chosen and not item.taken for item in self.items)
         added = sum(item.taken and not item.chosen for item in self.items)
         parts = [f"{counted(struck, 'item')} struck off"] * bool(struck) + [f"{counted(added, 'item')} added"] * bool(

@@ -132,7 +132,10 @@ class Observations(Protocol):
         """Take values (index, y, x) of one day where they are valid, from a row and column on."""
 
     def slopes(self, *, min_observations: int, min_span_years: float) -> Values:
-        """Return slopes per decade (index, y, x), float32; NaN where there are too few dates."""
+        """Return slopes per decade (index, y, x), float32.
+
+        NaN where there are too few dates.
+        """
 
     @property
     def number(self) -> npt.NDArray[np.uint16]:

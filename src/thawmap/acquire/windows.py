@@ -327,7 +327,7 @@ def _file_window(window: Window) -> FileWindow:
 
 
 def _strips(raster: _Raster, window: Window) -> Iterator[Window]:
-    """Yield parts of a window, from top to bottom, that fit into memory; cut between the raster's blocks."""
+    """Yield parts of a window that fit into memory, cut between the raster's blocks."""
     file = raster.file
     row_bytes = window.width * file.count * np.dtype(file.dtypes[0]).itemsize
     height = file.block_shapes[0][0]

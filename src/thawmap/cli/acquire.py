@@ -105,7 +105,9 @@ def fetch(
 
 @acquire_app.command
 def status(path: Path, /, *, checksums: Annotated[bool, Parameter(negative="")] = False, set_: Sets = ()) -> int:
-    """Say where an acquisition stands, and what lies in its folder; nothing is asked of anyone.
+    """Say where an acquisition stands, and what lies in its folder.
+
+    Nothing is asked of anyone.
 
     Files that are missing, double, unfinished, changed or of another version are named.
 

@@ -37,7 +37,9 @@ def smooth(probability: npt.NDArray[np.floating], deviation_px: float) -> npt.ND
 
 
 def smoothed(rows: Iterable[Rows], deviation_px: float) -> Iterator[Rows]:
-    """Yield strips of rows with their probability smoothed, in order; all else as it is.
+    """Yield strips of rows with their probability smoothed, in order.
+
+    All else as it is.
 
     Rows wait until those below that they depend on have come, so they do not come in the same strips. A spread between
     networks is not smoothed.

@@ -106,7 +106,10 @@ def checksums_of(ledger: Ledger) -> dict[str, tuple[int, str]]:
 
 
 def scene_settings(config: Config, work: Acquisition) -> PlanetScopeScenes | Sentinel2Scenes | None:
-    """Return how the scenes that were acquired are read; None where none were asked for."""
+    """Return how the scenes that were acquired are read.
+
+    None where none were asked for.
+    """
     inputs = implied_inputs(work.settings.model_dump(mode="json"), str(work.folder.absolute()))
     if "scenes" not in inputs:
         return None

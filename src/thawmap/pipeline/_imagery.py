@@ -58,7 +58,10 @@ class Provider(Protocol):
         ...
 
     def login(self, note: Note) -> tuple[Mapping[str, Any], Mapping[str, float]]:
-        """Return credentials by host, and requests a second by endpoint; ``note`` is told which login is used."""
+        """Return credentials by host, and requests a second by endpoint.
+
+        ``note`` is told which login is used.
+        """
         ...
 
     def find(self, http: Http, area: Area, ledger: Ledger, note: Note) -> list[Offer]:

@@ -40,7 +40,10 @@ def data_versions(scenes: Iterable[Scene], config: Config) -> dict[str, list[str
 
 
 def _files_under(source: ElevationSource, scene: Scene) -> Sequence[Path]:
-    """Return a source's files under a scene; none where there are none, which mapping and cutting tell."""
+    """Return a source's files under a scene.
+
+    None where there are none, which mapping and cutting tell.
+    """
     try:
         return source.files(scene)
     except ThawmapError:
@@ -48,7 +51,10 @@ def _files_under(source: ElevationSource, scene: Scene) -> Sequence[Path]:
 
 
 def version_note(bundle: Bundle, versions: Mapping[str, Sequence[str]]) -> str | None:
-    """Return a sentence if a bundle was trained on other versions of elevation; else None."""
+    """Return a sentence if a bundle was trained on other versions of elevation.
+
+    Else None.
+    """
     data = bundle.provenance.get("data")
     trained = data.get("elevation") if isinstance(data, Mapping) else None
     found = versions.get("elevation")

@@ -54,7 +54,9 @@ def acquire(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Plan, order and fetch data for an area; a rerun goes on, and asks for nothing twice.
+    """Plan, order and fetch data for an area.
+
+    A rerun goes on, and asks for nothing twice.
 
     A plan that is there is used if it was made from the same settings and area; else it is made.
 
@@ -315,7 +317,9 @@ def _fetched(work: Acquisition, plan: Plan) -> Summary:
 
 
 def acquire_status(source: Config | Path, *, checksums: bool = False, progress: Progress | None = None) -> Summary:
-    """Say where an acquisition stands, and audit the files in its folder; nobody is asked.
+    """Say where an acquisition stands, and audit the files in its folder.
+
+    Nobody is asked.
 
     Args:
         source: A configuration with the section acquire, or the folder of the data.

@@ -178,7 +178,9 @@ class _FusedSettings:
 
 
 def _decisions(maps: Sequence[MapFolder]) -> dict[Kind, Decision]:
-    """Return the decisions that maps bring along; {} where any map does not follow one.
+    """Return the decisions that maps bring along.
+
+    {} where any map does not follow one.
 
     Such maps are not smoothed as the decisions ask for.
     """

@@ -67,7 +67,9 @@ class ObjectCounts:
                 table.append(np.column_stack([np.full(number, group), peaks, pixels, right, false]))
 
     def mean_iou(self) -> npt.NDArray[np.float64]:
-        """Return the groups' mean IoU (threshold, peak, area); groups without labels left out.
+        """Return the groups' mean IoU (threshold, peak, area).
+
+        Groups without labels left out.
 
         Of the peaks that a threshold makes idle only the highest stays; minus infinity for the others.
         """

@@ -85,7 +85,9 @@ class TileView:
 def views_by_place(
     bundle: Bundle, store: TileStore, tiles: pd.DataFrame, *, device: torch.device, batch_size: int
 ) -> Iterator[list[TileView]]:
-    """Run a bundle over tiles; yield the views of each place, or of parts of a large one.
+    """Run a bundle over tiles.
+
+    Yield the views of each place, or of parts of a large one.
 
     Args:
         bundle: The bundle.

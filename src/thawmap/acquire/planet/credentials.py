@@ -86,7 +86,9 @@ class _Quiet(httpx.Auth):
 
 
 class LaterLogin(httpx.Auth):
-    """The user's login, looked for when the first request needs it; a run that asks nobody needs none.
+    """The user's login, looked for when the first request needs it.
+
+    A run that asks nobody needs none.
 
     Args:
         address: The service.

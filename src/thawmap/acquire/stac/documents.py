@@ -110,7 +110,9 @@ def read_document(http: Http, address: str) -> Document:
 
 
 def items_below(http: Http, root: Document) -> Iterator[Item]:
-    """Yield the items in and below a document, with absolute hrefs; each document once.
+    """Yield the items in and below a document, with absolute hrefs.
+
+    Each document once.
 
     Raises:
         ServiceError: If a document does not come, or there is no end to them.

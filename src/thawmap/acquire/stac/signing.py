@@ -92,7 +92,10 @@ class Signer:
 
 
 def signer_for(http: Http, address: str) -> Signer | None:
-    """Return a signer for a catalogue's address if it is a Planetary Computer's; else None."""
+    """Return a signer for a catalogue's address if it is a Planetary Computer's.
+
+    Else None.
+    """
     return Signer(http, address) if urlsplit(address).path.rstrip("/") == _API else None
 
 

@@ -390,7 +390,7 @@ def _hex(polygons: Objects) -> list[str]:
 
 
 def _utc(scene: Scene) -> "pd.Timestamp | None":
-    """Return a scene's time as a timestamp in UTC, also without a zone; None if unknown."""
+    """Return a scene's time, with or without a zone, in UTC; None if it is unknown."""
     import pandas as pd  # noqa: PLC0415 - only once a scene is mapped
 
     if scene.acquired is None:

@@ -308,7 +308,10 @@ def _second_pass(compared: _Compared, occupied: Bools, thresholds: Mapping[str, 
 
 
 def _match(objects: Comparison, probability: npt.NDArray[np.float64], pixel_m2: float) -> Shapes:
-    """Return a window's `Shapes`: objects counted by rule and size, ranked; no boundary."""
+    """Return a window's `Shapes`: objects counted by rule and size, ranked.
+
+    No boundary.
+    """
     matched = {
         rule: objects.counts(match="centroid") if isinstance(rule, str) else objects.counts(min_iou=rule)
         for rule in RULES

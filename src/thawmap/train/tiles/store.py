@@ -111,7 +111,9 @@ def derive_layers(image: "Tensor", *, stored: Sequence[str], wanted: Sequence[st
 
 
 def _makes(wanted: Sequence[str], stored: Sequence[str]) -> list[str]:
-    """Return the names of layers to make from stored ones; refuse those that look around.
+    """Return the names of layers to make from stored ones.
+
+    Refuse those that look around.
 
     Raises:
         DataError: If a layer does not follow from what is stored.
